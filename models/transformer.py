@@ -1,0 +1,182 @@
+"""A minimal decoder-only transformer: Llama, Mistral, Qwen2 and Qwen3 in one class.
+
+Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU MLP. Parameter names are those of the
+Hugging Face checkpoints (`model.layers.0.self_attn.q_proj.weight`, ...), so loading needs no renaming. How queries
+meet keys is the caller's choice: `attend` is one function, so that the KV-cached sampler, packed training batches and
+plain causal attention all run through this same file.
+
+Left out on purpose: any parallelism (see tracelift/parallel.py), KV caches (tracelift/sampler), LoRA (models/lora.py),
+initialisation schemes beyond one normal draw, and dropout.
+
+Shape letters: B batch, T tokens, D hidden, F intermediate, H query heads, G key/value heads, E head_dim, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+
+# attend(layer, q (B,T,H,E), k (B,T,G,E), v (B,T,G,E)) -> (B,T,H,E); q and k already carry their rotary phase.
+Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
+
+
+def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Plain causal attention inside one right-padded batch: padding sits after every real token, so none sees it."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    return out.transpose(1, 2)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight, the mean of squares taken in fp32 whatever the dtype of x."""
+
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., D) -> (..., D)
+        wide = x.float()
+        return self.weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+
+def rope_frequencies(config: ModelConfig) -> Tensor:  # -> (E/2,) fp32, radians per token
+    """Rotary frequencies θ^(−2i/E), with Llama 3's long-context rescaling where the config asks for it."""
+    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu") / config.head_dim
+    freq = 1.0 / config.rope_theta**exponent
+    if config.rope_scaling is None:
+        return freq
+    s = config.rope_scaling
+    wavelength = 2 * math.pi / freq
+    # Long waves are slowed by `factor`, short ones kept, and those between interpolated by how often they turn.
+    turns = s.original_max_positions / wavelength
+    keep = ((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)).clamp(0, 1)
+    return freq * keep + freq / s.factor * (1 - keep)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # (B,T,*,E), (B,T,1,E/2) -> (B,T,*,E)
+    """Turn each pair (x_i, x_{i+E/2}) by its angle: the half-split layout of Hugging Face checkpoints."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        D, E = config.hidden_size, config.head_dim
+        self.layer, self.head_dim = layer, E
+        self.q_proj = nn.Linear(D, config.num_heads * E, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(config.num_heads * E, D, bias=config.o_bias)
+        self.q_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:  # (B,T,D) -> (B,T,D)
+        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        return self.o_proj(attend(self.layer, q, k, v).flatten(-2))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        D, Ff, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = nn.Linear(D, Ff, bias=bias)
+        self.up_proj = nn.Linear(D, Ff, bias=bias)
+        self.down_proj = nn.Linear(Ff, D, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B,T,D) -> (B,T,D)
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.self_attn = Attention(config, layer)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:  # (B,T,D) -> (B,T,D)
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Backbone(nn.Module):
+    """Embedding, blocks and final norm: everything under `model.` in a Hugging Face checkpoint."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
+        self.norm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.register_buffer("rope_freq", rope_frequencies(config), persistent=False)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
+        # tokens (B,T) int64, positions (B,T) or (1,T) int64 -> (B,T,D)
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+        x = self.embed_tokens(tokens)
+        angle = positions[..., None, None].float() * self.rope_freq.float()  # (B,T,1,E/2), fp32: phases need the bits
+        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        for block in self.layers:
+            x = block(x, cos, sin, attend)
+        return self.norm(x)
+
+
+class Transformer(nn.Module):
+    """A causal language model. `model(tokens)` gives final hidden states; `model.logits(hidden)` projects them.
+
+    The two are apart because the projection is the expensive half for large vocabularies: training hands `hidden`
+    and `head_weight` to `kernels.linear_logprob`, and the sampler projects only the last position.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Backbone(config)
+        self.lm_head = None if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
+        """tokens (B,T) int64 → hidden states (B,T,D) after the final norm, in the model's dtype."""
+        return self.model(tokens, positions, attend)
+
+    @property
+    def head_weight(self) -> Tensor:  # (V,D)
+        return self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """hidden (..., D) → logits (..., V) in the model's dtype."""
+        return F.linear(hidden, self.head_weight)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.norm.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.norm.weight.device
+
+    @torch.no_grad()
+    def init_weights(self, seed: int, std: float = 0.02) -> Transformer:
+        """Fill with N(0, std²), residual outputs scaled by 1/√(2·layers) so that depth does not grow the stream."""
+        gen = torch.Generator(device="cpu").manual_seed(seed)
+        residual = std / math.sqrt(2 * self.config.num_layers)
+        for name, p in self.named_parameters():
+            if name.endswith(".bias"):
+                p.zero_()
+            elif p.dim() == 1:
+                p.fill_(1.0)
+            else:
+                scale = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else std
+                p.copy_(torch.randn(p.shape, generator=gen) * scale)
+        return self
