@@ -1,0 +1,33 @@
+"""TraceLift-Groups: a problem, its sound traces, and the same traces with one flaw each, labelled by a rubric.
+
+The data a Reason Reward Model learns from. `format` reads and writes it (the authors' layout, unchanged), the other
+files build it from seed problems. The command line is `python -m tracelift.groups`.
+"""
+
+from tracelift.groups.format import (
+    CODE_DIMENSIONS,
+    MATH_DIMENSIONS,
+    Candidate,
+    Group,
+    GroupError,
+    Rubric,
+    dimensions_of,
+    read_groups,
+    scan_groups,
+    split_of,
+    write_groups,
+)
+
+__all__ = [
+    "CODE_DIMENSIONS",
+    "MATH_DIMENSIONS",
+    "Candidate",
+    "Group",
+    "GroupError",
+    "Rubric",
+    "dimensions_of",
+    "read_groups",
+    "scan_groups",
+    "split_of",
+    "write_groups",
+]
