@@ -1,0 +1,152 @@
+"""One token from one row of logits: truncation, a keyed uniform number, and the inverse of the distribution function.
+
+Randomness is counter-based (Philox4x32-10, Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): the
+uniform number behind token t of a request is a pure function of (seed, key, sample, t). No generator has a state, so
+neither the order of the calls nor the company of other requests in the batch can reach it.
+
+The draw is token = min{i : F_i > u·F_V}, F the running sum in float64 of the truncated fp32 probabilities. Matrix
+products of another shape change logits in their last bits, so F moves by about 1e-7: a token changes only if u falls
+that near to one of the steps of F. Bits of u are made on the host and are the same for every device.
+
+Left out on purpose: Gumbel noise per vocabulary entry, equivalent in law, but V counters per token instead of one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracelift.sampler.params import SamplingParams
+
+_MASK = np.uint64(0xFFFFFFFF)
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # multipliers and Weyl key increments of the paper
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+
+
+def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Philox4x32-10. counter (..., 4), key (..., 2), 32-bit values in uint64 → (..., 4) 32-bit values in uint64."""
+    c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
+    k0, k1 = key[..., 0].astype(np.uint64), key[..., 1].astype(np.uint64)
+    for _ in range(10):
+        p0, p1 = _M0 * c0, _M1 * c2
+        c0, c1, c2, c3 = (p1 >> np.uint64(32)) ^ c1 ^ k0, p1 & _MASK, (p0 >> np.uint64(32)) ^ c3 ^ k1, p0 & _MASK
+        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
+    return np.stack((c0, c1, c2, c3), axis=-1)
+
+
+def stream_id(key: Sequence[int], sample: int) -> tuple[int, int, int]:
+    """96 bits that name the stream of one completion: a hash of the request's key and the sample's index."""
+    digest = hashlib.blake2b(",".join(map(str, (*key, sample))).encode(), digest_size=12).digest()
+    return struct.unpack("<III", digest)
+
+
+def prompt_key(tokens: Sequence[int], occurrence: int) -> tuple[int, ...]:
+    """The key of a prompt that was given none: its own tokens, and how often it occurred earlier in the same call."""
+    digest = hashlib.blake2b(np.asarray(tokens, dtype="<i8").tobytes(), digest_size=16).digest()
+    return (*struct.unpack("<QQ", digest), occurrence)
+
+
+def uniforms(streams: np.ndarray, seeds: np.ndarray, first: np.ndarray, count: int) -> np.ndarray:
+    """Uniform numbers of positions first[i] .. first[i]+count−1 of each stream.
+
+    streams (N,3) 32-bit words, seeds (N,) uint64, first (N,) positions → (N, count) float64 in [0, 1 − 2⁻⁵²].
+    """
+    N = len(streams)
+    counter = np.empty((N, count, 4), dtype=np.uint64)
+    counter[..., 0] = (first[:, None] + np.arange(count)).astype(np.uint64)
+    counter[..., 1:] = streams[:, None, :]
+    seeds = seeds.astype(np.uint64)
+    key = np.stack((seeds & _MASK, seeds >> np.uint64(32)), axis=-1)[:, None, :]
+    words = philox(counter, np.broadcast_to(key, (N, count, 2)))
+    return ((words[..., 0] << np.uint64(20)) | (words[..., 1] >> np.uint64(12))).astype(np.float64) * 2.0**-52
+
+
+def truncate(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
+    """Which tokens survive top-k, then top-p over what top-k left, then min-p. The most likely token always does.
+
+    scores (B,V) fp32 logits after temperature; top_k (B,) int64, V or more keeps all; top_p, min_p (B,) float64
+    → (B,V) bool. Ties rank by token id, lowest first, so exactly min(top_k, V) tokens survive top-k.
+    """
+    ranked, order = scores.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(scores.shape[-1], device=scores.device)
+    prob = torch.softmax(ranked.masked_fill(rank >= top_k[:, None], -torch.inf).double(), dim=-1)
+    before = prob.cumsum(-1) - prob  # mass of the more likely tokens; a token is needed while that is below top_p
+    keep = (rank < top_k[:, None]) & ((before < top_p[:, None]) | (top_p[:, None] >= 1))
+    keep &= prob >= min_p[:, None] * prob[:, :1]
+    keep[:, 0] = True
+    return torch.zeros_like(keep).scatter_(-1, order, keep)
+
+
+def invert(prob: Tensor, u: Tensor) -> Tensor:
+    """prob (B,V) fp32 of any positive sum, u (B,) float64 in [0,1) → (B,) token ids; zero probability is never drawn."""
+    cdf = prob.cumsum(-1, dtype=torch.float64)
+    # u ≤ 1 − 2⁻⁵² keeps u·F_V strictly below F_V in float64, so the last step of F is never passed.
+    return torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True)[:, 0]
+
+
+@dataclass
+class RowPlan:
+    """The sampling parameters of a batch's rows as tensors; None where no row needs that step."""
+
+    temperature: Tensor | None  # (B,1) fp32; None where every row has temperature 1
+    truncation: tuple[Tensor, Tensor, Tensor] | None  # top_k (B,) int64, top_p (B,) and min_p (B,) float64
+    greedy: Tensor | None  # (B,) bool
+    groups: list[tuple[float, Tensor | None]]  # rows of each distinct temperature; None means every row
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], device: torch.device) -> RowPlan:
+        heat = [p.score_temperature for p in params]
+        distinct = sorted(set(heat))
+        column = torch.tensor(heat, dtype=torch.float32, device=device)
+        truncation = None
+        if any(p.truncates for p in params):
+            truncation = (
+                torch.tensor([p.top_k or 2**62 for p in params], device=device),
+                torch.tensor([p.top_p for p in params], dtype=torch.float64, device=device),
+                torch.tensor([p.min_p for p in params], dtype=torch.float64, device=device),
+            )
+        greedy = torch.tensor([p.greedy for p in params], device=device) if any(p.greedy for p in params) else None
+        groups = [(t, None if len(distinct) == 1 else (column == t).nonzero()[:, 0]) for t in distinct]
+        return cls(None if distinct == [1.0] else column[:, None], truncation, greedy, groups)
+
+
+def logprob_of(logits: Tensor, tokens: Tensor, plan: RowPlan) -> Tensor:
+    """log softmax(logits / temperature)[tokens], (B,) fp32, each row at its own temperature."""
+    out = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
+    for temperature, rows in plan.groups:
+        at = slice(None) if rows is None else rows
+        scores = logits[at].float() / temperature
+        out[at] = scores.gather(-1, tokens[at, None])[:, 0] - scores.logsumexp(-1)
+    return out
+
+
+def select(logits: Tensor, plan: RowPlan, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Choose one token per row.
+
+    logits (B,V) in the model's dtype, u (B,) float64 → tokens (B,) int64, log-probability under the untruncated
+    temperature distribution (B,) fp32, and under the distribution drawn from (B,) fp32.
+    """
+    wide = logits.float()  # before temperature: bf16 logits divided in bf16 would already be another distribution
+    scores = wide if plan.temperature is None else wide / plan.temperature
+    prob = torch.softmax(scores, dim=-1)
+    if plan.truncation is not None:
+        prob = prob * truncate(scores, *plan.truncation)
+    if plan.greedy is not None:
+        best = scores == scores.amax(-1, keepdim=True)
+        prob = torch.where(plan.greedy[:, None], best.float(), prob)
+        u = u.masked_fill(plan.greedy, 0.0)  # the first step of F: the lowest of equally likely ids
+    tokens = invert(prob, u)
+    logprob = logprob_of(logits, tokens, plan)
+    if plan.truncation is None:
+        sampled = logprob
+    else:
+        sampled = logprob - prob.sum(-1, dtype=torch.float64).log().float()
+    if plan.greedy is not None:
+        sampled = sampled.masked_fill(plan.greedy, 0.0)
+    return tokens, logprob, sampled
