@@ -1,0 +1,135 @@
+"""What the executor asks of a language model: text in, text out. One interface, a model in this process or a server.
+
+A backend never raises for one bad request: a request that cannot be answered comes back as a `Reply` with `error` set,
+which the executor turns into an ERROR verdict, so that a failure can never be mistaken for a wrong answer. Errors that
+would hit every request alike (a model that does not fit, a bug) do raise.
+
+`RemoteBackend`, for an OpenAI-compatible server, lives in tracelift/remote.py. Left out on purpose: chat formatting,
+which belongs to whoever writes the prompt.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from models.transformer import Transformer
+from tracelift.sampler import Sampler, SamplingParams
+
+Progress = Callable[[int, int], None]  # (replies so far, replies in all)
+
+
+@dataclass(frozen=True)
+class CompletionRequest:
+    """One completion to make. Two equal requests are the same request and get the same reply."""
+
+    prompt: str
+    max_tokens: int
+    temperature: float = 1.0  # 0 is greedy
+    stop: tuple[str, ...] = ()  # the reply is cut before the first of them
+    seed: int = 0  # names the random numbers: requests of equal seed share them, whatever their prompts
+
+
+@dataclass(frozen=True)
+class Reply:
+    """`text` without the stop string and end token; `tokens` generated; `error` says why there is no text."""
+
+    text: str
+    tokens: int
+    error: str | None = None
+
+
+class Backend(Protocol):
+    """Anything that completes text."""
+
+    def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
+        """One reply per request, in order."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the same requests might be answered otherwise: cached baselines are keyed by it."""
+        ...
+
+
+def cut_at_stop(text: str, stop: Sequence[str]) -> str:
+    """Everything before the first occurrence of any stop string."""
+    ends = [at for s in stop if (at := text.find(s)) >= 0]
+    return text[: min(ends)] if ends else text
+
+
+class LocalBackend:
+    """A model in this process, behind the same interface as a server."""
+
+    def __init__(self, model: Transformer, tokenizer: Any, sampler: Sampler | None = None) -> None:
+        """tokenizer: encode(str) -> list[int], decode(list[int]) -> str, eos_ids, pad_id (models.load_tokenizer)."""
+        self.model, self.tokenizer = model, tokenizer
+        self.sampler = sampler or Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
+        self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+
+    def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
+        """One reply per request, in order; equal requests are sampled once."""
+        replies: dict[CompletionRequest, Reply] = {}
+        prompts: list[list[int]] = []
+        fitting: list[CompletionRequest] = []
+        for request in dict.fromkeys(requests):
+            prompt = self.tokenizer.encode(request.prompt)
+            error = self._refusal(prompt, request)
+            if error is None:
+                prompts.append(prompt)
+                fitting.append(request)
+            else:
+                replies[request] = Reply("", 0, error)
+        if fitting:
+            params = [
+                SamplingParams(max_new_tokens=r.max_tokens, temperature=r.temperature, stop=r.stop, seed=r.seed)
+                for r in fitting
+            ]
+            # The key is empty on purpose: the seed alone names the draws, so a caller can share them between arms.
+            answers = self.sampler.generate(prompts, params, keys=[()] * len(prompts), progress=progress)
+            for request, (completion,) in zip(fitting, answers):
+                tokens = completion.tokens
+                if tokens and tokens[-1] in self.sampler.eos_ids:
+                    tokens = tokens[:-1]
+                text = cut_at_stop(self.tokenizer.decode(tokens), request.stop)
+                replies[request] = Reply(text, len(completion.tokens))
+        return [replies[r] for r in requests]
+
+    def _refusal(self, prompt: list[int], request: CompletionRequest) -> str | None:
+        limit = self.model.config.max_positions
+        if not prompt:
+            return "the prompt has no tokens"
+        if len(prompt) + request.max_tokens > limit:
+            return f"prompt of {len(prompt)} tokens + max_tokens {request.max_tokens} exceeds the model's {limit}"
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over the architecture, the weights and the tokenizer's behaviour; recomputed after weights change.
+
+        Of each tensor it reads at most 65,536 evenly spaced elements, the element count and the float64 sum: an update
+        of the weights cannot slip through, and seven billion parameters take a second rather than a minute.
+        """
+        versions = tuple((p.data_ptr(), p._version) for p in self.model.parameters())
+        if self._fingerprint is None or self._fingerprint[0] != versions:
+            self._fingerprint = (versions, self._hash())
+        return self._fingerprint[1]
+
+    @torch.no_grad()
+    def _hash(self) -> str:
+        digest = hashlib.sha256(repr(self.model.config).encode())
+        for name, p in self.model.named_parameters():
+            flat = p.reshape(-1)
+            some = flat[:: max(1, flat.numel() // 65_536)].float().cpu().numpy()
+            total = flat.sum(dtype=torch.float64).item()
+            digest.update(f"{name} {tuple(p.shape)} {p.dtype} {total!r}".encode())
+            digest.update(some.tobytes())
+        tok, vocab = self.tokenizer, self.model.config.vocab_size
+        probe = "A probe: 12 + 34.5 = 46.5;\n\tdef f(x): return 'é' * x  # 0123456789 <reasoning></reasoning>"
+        pieces = [tok.decode([i]) for i in range(0, vocab, max(1, vocab // 4096))]
+        digest.update(repr((tok.encode(probe), sorted(tok.eos_ids), tok.pad_id, pieces)).encode())
+        return digest.hexdigest()
