@@ -116,10 +116,17 @@ class Backbone(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.config = config
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.register_buffer("rope_freq", rope_frequencies(config), persistent=False)
+
+    def _apply(self, fn, recurse: bool = True):
+        """`model.to(bfloat16)` moves the frequencies but must not round them: at 8 bits, position 1000 is off by radians."""
+        super()._apply(fn, recurse)
+        self.rope_freq = rope_frequencies(self.config).to(self.rope_freq.device)
+        return self
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
         # tokens (B,T) int64, positions (B,T) or (1,T) int64 -> (B,T,D)

@@ -1,0 +1,251 @@
+"""Hugging Face safetensors folders ↔ `Transformer`.
+
+Reading: the model is built on the meta device, then each tensor is read, cast and put in place, one at a time, so that
+a 7 B model takes its memory once. Nothing is guessed: a missing, surplus, misshapen or truncated tensor is an error that
+names file and key. Only what `model.safetensors` or `model.safetensors.index.json` lists is read, so a
+`consolidated.safetensors` beside them is ignored. Two kinds of surplus keys are known to be harmless and skipped:
+`rotary_emb.inv_freq` (a buffer old checkpoints stored) and, for tied models, an `lm_head.weight` equal to the embedding.
+
+Writing: the whole folder is written aside and renamed (models/atomic.py), in shards past `max_shard_bytes`.
+
+Left out on purpose: pickle files (`pytorch_model.bin` is refused), quantised weights, parallel or partial loading.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.atomic import replaced_folder
+from models.hf_config import REWARD_ARCHITECTURE_SUFFIX, CheckpointError, check_folder, read_config, read_json, to_hf_config
+from models.tokenizer import TOKENIZER_FILES, Tokenizer
+from models.transformer import Transformer
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
+_OBSOLETE_KEY = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
+_SHARD_NAME = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_SHOWN = 5  # keys quoted in an error before "and N more"
+
+
+def load_pretrained(
+    path: str | PathLike[str],
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    adapter: str | PathLike[str] | None = None,
+) -> Transformer:
+    """A Hugging Face folder → Transformer in `dtype` on `device`, in eval mode.
+
+    adapter: a PEFT LoRA folder to attach on top (models/lora.py), its parameters trainable, the base frozen.
+    Raises FileNotFoundError for what is not there and CheckpointError for what cannot be read faithfully.
+    """
+    folder = check_folder(path)
+    config, raw = read_config(folder)
+    if any(str(name).endswith(REWARD_ARCHITECTURE_SUFFIX) for name in raw.get("architectures") or []):
+        raise CheckpointError(f"{folder}: holds a Reason Reward Model; load it with models.load_reward_model")
+    with torch.device("meta"):
+        model = Transformer(config)
+    load_weights(model, folder, dtype, device, tied_head=config.tied_head)
+    if adapter is not None:
+        from models.lora import load_adapter  # lora imports this file for its own reading
+
+        load_adapter(model, adapter)
+    return model.eval()
+
+
+def save_pretrained(
+    model: Transformer,
+    path: str | PathLike[str],
+    tokenizer: Tokenizer | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Transformer → a Hugging Face folder, in the model's dtype; reloads bit-equal, and transformers reads it.
+
+    An earlier folder is replaced only when the new one is complete. Its tokenizer files stay unless `tokenizer` is
+    given. LoRA adapters are saved merged: the folder computes what the model computes (`models.lora.save_adapter`
+    writes them apart). Raises OSError (disk full, no permission) with the earlier folder intact.
+    """
+    write_folder(path, effective_state(model), to_hf_config(model.config, model.dtype), tokenizer, max_shard_bytes)
+
+
+def effective_state(model: nn.Module) -> dict[str, Tensor]:
+    """Parameter name → tensor under checkpoint names, adapters merged into the weights they adapt."""
+    from models.lora import LoRALinear
+
+    merged = {
+        f"{name}.weight": module.merged_weight() for name, module in model.named_modules() if isinstance(module, LoRALinear)
+    }
+    return {
+        name: merged.get(name, tensor.detach())
+        for name, tensor in model.state_dict().items()
+        if not name.endswith((".lora_a", ".lora_b"))
+    }
+
+
+def load_weights(
+    module: nn.Module, folder: Path, dtype: torch.dtype, device: str | torch.device, tied_head: bool = False
+) -> None:
+    """Fill `module` (built on the meta device) from `folder`, exactly: every parameter once, and nothing left over."""
+    wanted = {name: p.shape for name, p in module.named_parameters()}
+    source = tensor_files(folder)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file, names in source.items():
+        for name, shape, kind in _headers(file, names):
+            if name in shapes:
+                raise CheckpointError(f"{file}: tensor {name!r} is stored twice in this folder")
+            shapes[name] = shape
+            if name in wanted and kind not in _FLOAT_DTYPES:
+                raise CheckpointError(f"{file}: tensor {name!r} has dtype {kind}; quantised weights are not supported")
+            if name in wanted and shape != tuple(wanted[name]):
+                raise CheckpointError(
+                    f"{file}: tensor {name!r} has shape {list(shape)}, config.json asks for {list(wanted[name])}"
+                )
+    head_copy = tied_head and "lm_head.weight" in shapes
+    surplus = sorted(n for n in shapes.keys() - wanted.keys() if not _OBSOLETE_KEY.search(n))
+    if head_copy:
+        surplus.remove("lm_head.weight")
+    if missing := sorted(wanted.keys() - shapes.keys()):
+        hint = " (tie_word_embeddings is not true in config.json)" if missing == ["lm_head.weight"] else ""
+        raise CheckpointError(f"{folder}: tensors missing from the safetensors files: {_some(missing)}{hint}")
+    if surplus:
+        raise CheckpointError(
+            f"{folder}: tensors that config.json has no place for: {_some(surplus)}; is it the config of this checkpoint?"
+        )
+    for file, names in source.items():
+        for name in names:
+            if name in wanted:
+                _assign(module, name, read_tensor(file, name).to(device=device, dtype=dtype, copy=True))
+    if head_copy:
+        file = next(file for file, names in source.items() if "lm_head.weight" in names)
+        head = read_tensor(file, "lm_head.weight").to(device=device, dtype=dtype)
+        if not torch.equal(head, module.get_parameter("model.embed_tokens.weight")):
+            raise CheckpointError(
+                f'{file}: "lm_head.weight" differs from the embedding, but config.json says tie_word_embeddings: true'
+            )
+    for name, buffer in module.named_buffers():  # real already: rotary frequencies are computed, not stored
+        owner, _, leaf = name.rpartition(".")
+        module.get_submodule(owner)._buffers[leaf] = buffer.to(device)
+
+
+def tensor_files(folder: Path) -> dict[Path, list[str]]:
+    """Safetensors file → the tensor names to read from it. Raises as `load_pretrained`."""
+    if (folder / WEIGHTS).is_file():
+        with open_safetensors(folder / WEIGHTS) as f:
+            return {folder / WEIGHTS: list(f.keys())}
+    index = folder / INDEX
+    if not index.is_file():
+        bins = sorted(p.name for p in folder.glob("*.bin"))
+        hint = f" ({bins[0]} is a pickle and never loaded: convert it to safetensors)" if bins else ""
+        raise FileNotFoundError(f"{folder}: neither {WEIGHTS} nor {INDEX} is there{hint}")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f'{index}: "weight_map" must map tensor names to files')
+    by_file: dict[Path, list[str]] = {}
+    for name, file in weight_map.items():
+        if not isinstance(file, str) or Path(file).name != file:
+            raise CheckpointError(f'{index}: "weight_map"."{name}" must be a file name in this folder, found {file!r}')
+        by_file.setdefault(folder / file, []).append(name)
+    for file, names in by_file.items():
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: missing; {INDEX} lists {len(names)} tensors in it")
+        with open_safetensors(file) as f:
+            stored = set(f.keys())
+        if stored != set(names):
+            lost, extra = sorted(set(names) - stored), sorted(stored - set(names))
+            what = f"lacks {_some(lost)}" if lost else f"holds {_some(extra)} besides"
+            raise CheckpointError(f"{file}: {what}, against the list in {INDEX}; are the shards of one save?")
+    return by_file
+
+
+def read_tensor(file: Path, name: str) -> Tensor:
+    """One tensor, memory-mapped. The file is opened anew each time: the map goes, and with it the pages it pinned."""
+    with open_safetensors(file) as f:
+        return f.get_tensor(name)
+
+
+def write_folder(
+    path: str | PathLike[str],
+    state: Mapping[str, Tensor],
+    config: dict[str, Any],
+    tokenizer: Tokenizer | None,
+    max_shard_bytes: int,
+) -> None:
+    """Write weights, config.json and tokenizer files as one folder, replacing `path` only when all are on disk."""
+
+    def stale(name: str) -> bool:
+        own = name in (WEIGHTS, INDEX, "config.json") or _SHARD_NAME.fullmatch(name) is not None
+        return own or (tokenizer is not None and name in TOKENIZER_FILES)
+
+    shards = plan_shards(state, max_shard_bytes)
+    with replaced_folder(path, stale) as aside:
+        for file, names in shards.items():
+            tensors = {name: state[name].detach().to("cpu").contiguous() for name in names}
+            try:
+                save_file(tensors, aside / file, metadata={"format": "pt"})
+            except SafetensorError as e:  # the Rust side wraps "No space left on device" and its like
+                raise OSError(f"{path}: could not write {file}: {e}; the folder is as it was before") from None
+        if len(shards) > 1:
+            total = sum(t.numel() * t.element_size() for t in state.values())
+            where = {name: file for file, names in shards.items() for name in names}
+            _write_json(aside / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
+        if tokenizer is not None:
+            config = {**config, **tokenizer.config_ids()}
+            tokenizer.write_files(aside)
+        _write_json(aside / "config.json", config)
+
+
+def plan_shards(state: Mapping[str, Tensor], max_shard_bytes: int) -> dict[str, list[str]]:
+    """File name → tensor names, filled in order; a tensor larger than a shard gets one of its own."""
+    groups: list[list[str]] = [[]]
+    room = max_shard_bytes
+    for name, tensor in state.items():
+        size = tensor.numel() * tensor.element_size()
+        if size > room and groups[-1]:
+            groups.append([])
+            room = max_shard_bytes
+        groups[-1].append(name)
+        room -= size
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups, 1)}
+
+
+def _headers(file: Path, names: list[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:
+    with open_safetensors(file) as f:
+        for name in names:
+            view = f.get_slice(name)
+            yield name, tuple(view.get_shape()), view.get_dtype()
+
+
+def open_safetensors(file: Path):  # -> safe_open's handle, a context manager without a public type
+    """Open one file. Raises CheckpointError where it is truncated or something else."""
+    try:
+        return safe_open(file, framework="pt", device="cpu")
+    except SafetensorError as e:
+        size = file.stat().st_size
+        raise CheckpointError(f"{file}: truncated or not a safetensors file ({size} bytes): {e}") from None
+
+
+def _assign(module: nn.Module, name: str, value: Tensor) -> None:
+    owner, _, leaf = name.rpartition(".")
+    module.get_submodule(owner)._parameters[leaf] = nn.Parameter(value)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _some(names: list[str]) -> str:
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest

@@ -1,0 +1,276 @@
+"""Text ↔ token ids: tokenizer.json through `tokenizers`, or tokenizer.model through `sentencepiece`.
+
+    encode(text)    what transformers gives for the same folder: the tokenizer's own beginning-of-sequence token (if it
+                    has that habit) and special tokens spelled out in the text become their ids. Pass
+                    `add_special_tokens=False` for text that continues a prompt.
+    decode(ids)     text without special tokens; `skip_special=False` spells them out.
+    eos_ids         every id that ends generation: the union of eos_token_id (one or a list) in generation_config.json
+                    and config.json, else the tokenizer's own eos token.
+    pad_id          the pad token of the tokenizer, else of the model configs, else an end token, else 0. Padding is
+                    masked everywhere, so pad = eos is harmless.
+    apply_chat_template(messages)   ids of the rendered template, which spells its own special tokens.
+
+A folder's files are kept as bytes, so that saving gives back exactly what was loaded.
+
+Left out on purpose: truncation and padding, training of tokenizers, tekken.json, vocab.json without tokenizer.json, and
+`clean_up_tokenization_spaces` (it alters the text it decodes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol
+
+import tokenizers
+from tokenizers import AddedToken, processors
+
+from models.chat_template import render
+from models.hf_config import CheckpointError, check_folder
+from models.sentencepiece_backend import SentencePieceBackend
+
+TOKENIZER_FILES = frozenset({
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "generation_config.json", "vocab.json", "merges.txt",
+})  # fmt: skip
+_READ = TOKENIZER_FILES - {"vocab.json", "merges.txt"}  # those two repeat what tokenizer.json says
+_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class Backend(Protocol):
+    """What both libraries are asked for."""
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]: ...
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str: ...
+    def token_to_id(self, token: str) -> int | None: ...
+    def id_to_token(self, index: int) -> str | None: ...
+    def size(self) -> int: ...
+
+
+class FastBackend:
+    """A `tokenizers.Tokenizer` read from tokenizer.json, told to neither pad nor truncate."""
+
+    def __init__(self, data: bytes, config: Mapping[str, Any], special: Mapping[str, str], where: str) -> None:
+        try:
+            self.inner = tokenizers.Tokenizer.from_buffer(data)
+        except Exception as e:  # the Rust side raises bare Exception
+            raise CheckpointError(f"{where}/tokenizer.json: not a tokenizer this version of `tokenizers` reads: {e}") from None
+        self.inner.no_padding()
+        self.inner.no_truncation()
+        for index, token in sorted(_added_tokens(config, where).items()):
+            if self.inner.token_to_id(token.content) is None:
+                self.inner.add_tokens([token])
+            if self.inner.token_to_id(token.content) != index:
+                raise CheckpointError(
+                    f'{where}/tokenizer_config.json: "added_tokens_decoder" gives {token.content!r} the id {index}, '
+                    f"tokenizer.json the id {self.inner.token_to_id(token.content)}"
+                )
+        if config.get("add_bos_token") is not None or config.get("add_eos_token") is not None:
+            self._follow_flags(config, special)
+
+    def _follow_flags(self, config: Mapping[str, Any], special: Mapping[str, str]) -> None:
+        """add_bos_token / add_eos_token overrule the post-processor stored in tokenizer.json, as in transformers."""
+        used = {"add_bos_token": special.get("bos_token"), "add_eos_token": special.get("eos_token")}
+        used = {flag: token for flag, token in used.items() if config.get(flag) and token is not None}
+        bos, eos = used.get("add_bos_token"), used.get("add_eos_token")
+        self.inner.post_processor = processors.TemplateProcessing(
+            single=[*([bos] if bos else []), "$A", *([eos] if eos else [])],
+            special_tokens=[(token, self.inner.token_to_id(token)) for token in {*used.values()}],
+        )
+
+    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
+        return self.inner.encode(text, add_special_tokens=add_special_tokens).ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
+        return self.inner.decode(list(ids), skip_special_tokens=skip_special)
+
+    def token_to_id(self, token: str) -> int | None:
+        return self.inner.token_to_id(token)
+
+    def id_to_token(self, index: int) -> str | None:
+        return self.inner.id_to_token(index)
+
+    def size(self) -> int:
+        return max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+
+class Tokenizer:
+    """See the module docstring. Build one with `load_tokenizer(folder)` or `Tokenizer.from_backend(...)`."""
+
+    def __init__(self, files: Mapping[str, bytes], model_ids: Mapping[str, Any] | None = None, where: str = "tokenizer"):
+        """files: name → content of a tokenizer's files; model_ids: config.json's object, for its *_token_id keys."""
+        self._files, self._where = dict(files), where
+        config = self._json("tokenizer_config.json")
+        self.special_tokens = _special_tokens(config, self._json("special_tokens_map.json"))
+        self._backend: Backend
+        if "tokenizer.json" in files:
+            self._backend = FastBackend(files["tokenizer.json"], config, self.special_tokens, where)
+        elif "tokenizer.model" in files:
+            added = _added_tokens(config, where)
+            if not added:
+                plain = self._json("added_tokens.json")
+                added = {i: AddedToken(t, special=t in self.special_tokens.values()) for t, i in plain.items()}
+            self._backend = SentencePieceBackend(files["tokenizer.model"], config, added, where)
+            self.special_tokens = {**self._backend.special_tokens, **self.special_tokens}
+        else:
+            raise FileNotFoundError(f"{where}: neither tokenizer.json nor tokenizer.model is there")
+        for name, token in self.special_tokens.items():
+            if name in ("bos_token", "eos_token") and self._backend.token_to_id(token) is None:
+                raise CheckpointError(f'{where}/tokenizer_config.json: "{name}" {token!r} is not in the vocabulary')
+        self.vocab_size = self._backend.size()
+        self.chat_template = self._template(config)
+        self._set_ids(model_ids or {})
+
+    @classmethod
+    def from_backend(
+        cls,
+        backend: tokenizers.Tokenizer,
+        eos_token: str,
+        pad_token: str | None = None,
+        bos_token: str | None = None,
+        chat_template: str | None = None,
+    ) -> Tokenizer:
+        """Wrap a `tokenizers.Tokenizer` built in memory; the named tokens must be in its vocabulary."""
+        names = {"eos_token": eos_token, "pad_token": pad_token, "bos_token": bos_token, "chat_template": chat_template}
+        config = {k: v for k, v in names.items() if v is not None}
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"  # the generic class in every version of transformers
+        return cls({"tokenizer.json": backend.to_str(pretty=True).encode(), "tokenizer_config.json": _dump(config)})
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Text → ids; see the module docstring for what special tokens do."""
+        return self._backend.encode(text, add_special_tokens)
+
+    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
+        """Ids → text. Bytes that are no UTF-8 (a character cut in two) come out as U+FFFD."""
+        return self._backend.decode([int(i) for i in ids], skip_special)
+
+    def token_to_id(self, token: str) -> int | None:
+        return self._backend.token_to_id(token)
+
+    def id_to_token(self, index: int) -> str | None:
+        return self._backend.id_to_token(index)
+
+    def render_chat(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
+    ) -> str:
+        """[{"role": …, "content": …}, …] → prompt text. `extra` reaches the template (`enable_thinking=False`, …)."""
+        if self.chat_template is None:
+            raise ValueError(f"{self._where}: this tokenizer has no chat template; use plain-text prompts")
+        return render(self.chat_template, messages, self.special_tokens, add_generation_prompt, extra)
+
+    def apply_chat_template(
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
+    ) -> list[int]:
+        """As `render_chat`, tokenised. Raises ValueError without a template, or where it refuses the messages."""
+        return self.encode(self.render_chat(messages, add_generation_prompt, **extra), add_special_tokens=False)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the tokenizer's files into `path`, beside whatever is there. Raises OSError."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.write_files(folder)
+
+    def write_files(self, folder: Path) -> None:
+        files = {**self._files}
+        files.setdefault("generation_config.json", _dump(self.config_ids()))
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+
+    def config_ids(self) -> dict[str, Any]:
+        """The *_token_id entries of a config.json."""
+        eos = sorted(self.eos_ids)
+        return {
+            "bos_token_id": self.bos_id,
+            "eos_token_id": eos[0] if len(eos) == 1 else (eos or None),
+            "pad_token_id": self.pad_id,
+        }
+
+    def _set_ids(self, model_ids: Mapping[str, Any]) -> None:
+        generation = self._json("generation_config.json")
+        own = {name: self.token_to_id(token) for name, token in self.special_tokens.items()}
+        self.eos_ids: set[int] = set()
+        for source, ids in (("generation_config.json", generation), ("config.json", model_ids)):
+            self.eos_ids |= _id_list(ids.get("eos_token_id"), f"{self._where}/{source}")
+        if not self.eos_ids and own.get("eos_token") is not None:
+            self.eos_ids = {own["eos_token"]}
+        # The one to train and to append: the tokenizer's own (an instruct model's end of turn) where it has one.
+        self.eos_id: int | None = own.get("eos_token", min(self.eos_ids, default=None))
+        self.bos_id: int | None = own.get("bos_token")
+        fallbacks = (own.get("pad_token"), generation.get("pad_token_id"), model_ids.get("pad_token_id"), self.eos_id)
+        self.pad_id: int = next((i for i in fallbacks if isinstance(i, int) and i >= 0), 0)
+
+    def _template(self, config: Mapping[str, Any]) -> str | None:
+        if "chat_template.jinja" in self._files:
+            return self._files["chat_template.jinja"].decode("utf-8")
+        template = config.get("chat_template")
+        if isinstance(template, list):  # several named ones
+            template = {t.get("name"): t.get("template") for t in template}.get("default")
+        return template
+
+    def _json(self, name: str) -> dict[str, Any]:
+        if name not in self._files:
+            return {}
+        try:
+            value = json.loads(self._files[name])
+        except (json.JSONDecodeError, UnicodeDecodeError) as e:
+            raise CheckpointError(f"{self._where}/{name}: not valid JSON: {e}") from None
+        if not isinstance(value, dict):
+            raise CheckpointError(f"{self._where}/{name}: expected a JSON object, found {type(value).__name__}")
+        return value
+
+
+def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
+    """A folder with tokenizer.json or tokenizer.model (and config.json, if any) → Tokenizer.
+
+    Raises FileNotFoundError, NotADirectoryError, or CheckpointError naming the file that cannot be read.
+    """
+    folder = check_folder(path)
+    files = {name: (folder / name).read_bytes() for name in sorted(_READ) if (folder / name).is_file()}
+    config: dict[str, Any] = {}
+    if (folder / "config.json").is_file():
+        from models.hf_config import read_json
+
+        config = read_json(folder / "config.json")
+    return Tokenizer(files, config, str(folder))
+
+
+def _special_tokens(config: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, str]:
+    """bos_token, eos_token, ... as text; either file may write them as strings or as objects with "content"."""
+    found: dict[str, str] = {}
+    for source in (fallback, config):
+        for name in _NAMED:
+            token = source.get(name)
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                found[name] = token
+    return found
+
+
+def _added_tokens(config: Mapping[str, Any], where: str) -> dict[int, AddedToken]:
+    try:
+        return {
+            int(index): AddedToken(
+                entry["content"],
+                single_word=entry.get("single_word", False),
+                lstrip=entry.get("lstrip", False),
+                rstrip=entry.get("rstrip", False),
+                normalized=entry.get("normalized", False),
+                special=entry.get("special", False),
+            )
+            for index, entry in (config.get("added_tokens_decoder") or {}).items()
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise CheckpointError(f'{where}/tokenizer_config.json: "added_tokens_decoder" is malformed: {e!r}') from None
+
+
+def _id_list(value: Any, where: str) -> set[int]:
+    values = value if isinstance(value, list) else [] if value is None else [value]
+    if any(isinstance(v, bool) or not isinstance(v, int) for v in values):
+        raise CheckpointError(f'{where}: "eos_token_id" must be an id or a list of ids, found {json.dumps(value)}')
+    return {v for v in values if v >= 0}
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
