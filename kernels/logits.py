@@ -1,0 +1,127 @@
+"""`logprob_kl`: log-prob, log-sum-exp, entropy and exact KL of given tokens from logits, all differentiable.
+
+Checks the arguments, chooses the backend, and gives the results the shape of the targets; the mathematics is in
+kernels/reference.py and kernels/triton_rows.py. Left out: any policy-gradient algebra, which belongs to the loss.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kernels import ops
+
+BACKENDS = ("auto", "triton", "torch")
+
+
+class TokenScores(NamedTuple):
+    """Scores of one token each, in nats, fp32 (float64 for float64 inputs), in the shape of the targets."""
+
+    logprob: Tensor  # log p(target)
+    logsumexp: Tensor  # log Σ_j exp(z_j / T)
+    entropy: Tensor  # −Σ_j p_j log p_j
+    kl: Tensor | None  # Σ_j p_j log(p_j / q_j), None without a reference
+
+
+def choose_backend(backend: str, tensor: Tensor) -> str:
+    """"auto" is Triton on a GPU and PyTorch elsewhere; float64 exists only in PyTorch."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r}: choose one of {', '.join(map(repr, BACKENDS))}")
+    if backend == "triton" and tensor.dtype == torch.float64:
+        raise TypeError("backend='triton' computes in fp32: pass float64 tensors to backend='torch'")
+    if backend != "auto":
+        return backend
+    return "triton" if tensor.device.type == "cuda" and tensor.dtype != torch.float64 else "torch"
+
+
+def check_targets(targets: Tensor, shape: torch.Size, vocab: int, ignore_index: int, what: str) -> Tensor:
+    """Targets as (N,) int64; raises where they cannot be indices into `vocab` columns.
+
+    Out-of-range values are looked for on the CPU only: on a GPU that would wait for the device, so there the kernels
+    answer NaN for such a row instead of reading memory that is not theirs.
+    """
+    if targets.shape != shape:
+        raise ValueError(f"targets have shape {tuple(targets.shape)}, but {what} asks for {tuple(shape)}")
+    if targets.dtype.is_floating_point or targets.dtype.is_complex or targets.dtype == torch.bool:
+        raise TypeError(f"targets must be integers (token ids), not {targets.dtype}")
+    flat = targets.reshape(-1).long()
+    if flat.device.type == "cpu" and not torch.compiler.is_compiling() and flat.numel():
+        bad = ((flat < 0) | (flat >= vocab)) & (flat != ignore_index)
+        if bool(bad.any()):
+            i = int(bad.nonzero()[0])
+            raise IndexError(f"target {int(flat[i])} at flat position {i} is outside the vocabulary of {vocab} "
+                             f"(and is not ignore_index={ignore_index})")
+    return flat
+
+
+def check_temperature(temperature: float) -> float:
+    temperature = float(temperature)
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"temperature={temperature}: must be positive and finite (greedy decoding needs no log-probs)")
+    return temperature
+
+
+def logprob_kl(
+    logits: Tensor,
+    targets: Tensor,
+    ref_logits: Tensor | None = None,
+    temperature: float = 1.0,
+    *,
+    ignore_index: int = -100,
+    vocab_size: int | None = None,
+    inplace_grad: bool = False,
+    backend: str = "auto",
+) -> TokenScores:
+    """Score `targets` under softmax(logits / temperature), and its exact KL from softmax(ref_logits / temperature).
+
+    Args:
+        logits: (..., V) fp32, bf16, fp16 or float64; any leading strides. The arithmetic is fp32 whatever the dtype.
+        targets: (...) integer token ids. Rows whose target is `ignore_index` score 0, get no gradient, and are not
+            read.
+        ref_logits: (..., V), a constant: it gets no gradient.
+        temperature: divides both; part of the distribution that is scored. In nats everything, not in units of T.
+        vocab_size: columns from here on are padding of the head: no probability and no gradient.
+        inplace_grad: the backward pass overwrites `logits` with their gradient, saving V numbers a row. Autograd
+            raises if anything else in the graph still needs the logits.
+        backend: "triton", "torch", or "auto": Triton on a GPU, PyTorch elsewhere.
+
+    −inf logits are tokens of probability 0. A target at −inf has log-prob −inf. A row of −inf alone is an empty
+    distribution: log-prob and logsumexp −inf, entropy and KL 0, no gradient. KL is +inf, with a gradient of 0, where
+    the reference gives probability 0 to a token that the policy can choose. NaN and +inf give NaN in that row only.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes, devices or options that do not fit together.
+        IndexError: a target outside the vocabulary (checked on the CPU; NaN on a GPU).
+
+    Source: DESIGN §4; Shao et al. 2024 (arXiv 2402.03300) for the roles of log-prob and KL in GRPO.
+    """
+    if logits.dim() < 1 or logits.shape[-1] == 0:
+        raise ValueError(f"logits have shape {tuple(logits.shape)}: the last dimension must be the vocabulary")
+    if not logits.dtype.is_floating_point:
+        raise TypeError(f"logits must be floating point, not {logits.dtype}")
+    vocab = check_vocab(vocab_size, logits.shape[-1])
+    flat = check_targets(targets, logits.shape[:-1], vocab, ignore_index, f"logits of shape {tuple(logits.shape)}")
+    if ref_logits is not None:
+        if ref_logits.shape != logits.shape:
+            raise ValueError(f"ref_logits have shape {tuple(ref_logits.shape)}, logits {tuple(logits.shape)}")
+        if ref_logits.requires_grad and torch.is_grad_enabled():
+            raise ValueError("ref_logits require grad, but the reference is a constant here: pass ref_logits.detach()")
+    if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape) if n > 1):
+        raise ValueError("inplace_grad=True needs rows of their own, but these logits are an expanded view")
+    # One stride a row is all the kernels know of columns; a transposed matrix is copied once.
+    logits, ref_logits = (None if x is None else x if x.stride(-1) == 1 else x.contiguous() for x in (logits, ref_logits))
+    out = ops.score_rows(logits, flat, ref_logits, check_temperature(temperature), ignore_index, vocab,
+                         choose_backend(backend, logits), inplace_grad)
+    shape = targets.shape
+    kl = None if ref_logits is None else out[3].view(shape)
+    return TokenScores(out[0].view(shape), out[1].view(shape), out[2].view(shape), kl)
+
+
+def check_vocab(vocab_size: int | None, columns: int) -> int:
+    if vocab_size is None:
+        return columns
+    if not 0 < vocab_size <= columns:
+        raise ValueError(f"vocab_size={vocab_size}: must lie between 1 and the {columns} columns of the logits")
+    return vocab_size

@@ -1,0 +1,86 @@
+"""The row kernels as torch.library operators: what torch.compile, CUDA graphs and autograd see of them.
+
+`tracelift::score_rows` maps logits to per-row statistics and `tracelift::score_rows_backward` fills d loss / d logits.
+Each has a fake implementation (shapes without data) and the pair is tied by register_autograd, so a compiled graph
+holds them as two opaque nodes and never recompiles for a new number of rows.
+
+Left out: double backward (the backward operator has no derivative of its own) and vmap.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels import reference
+from kernels.reference import RowStats, compute_dtype
+
+
+def implementation(backend: str):
+    """The module that computes: both offer the same `forward` and `backward`."""
+    if backend == "triton":
+        from kernels import triton_rows  # imported on first use: CPU training needs no Triton
+
+        return triton_rows
+    return reference
+
+
+def stats_shapes(n: int, with_ref: bool) -> tuple[tuple[int, ...], ...]:
+    """Shapes of the fields of RowStats for n rows."""
+    return (n,), (n,), (n,), (n if with_ref else 0,), (4 if with_ref else 2, n)
+
+
+@torch.library.custom_op("tracelift::score_rows", mutates_args=())
+def score_rows(
+    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, temperature: float, ignore_index: int, vocab: int,
+    backend: str, inplace_grad: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return tuple(implementation(backend).forward(logits, targets, ref_logits, temperature, ignore_index, vocab))
+
+
+@score_rows.register_fake
+def _(logits, targets, ref_logits, temperature, ignore_index, vocab, backend, inplace_grad):
+    shapes = stats_shapes(targets.numel(), ref_logits is not None)
+    return tuple(logits.new_empty(shape, dtype=compute_dtype(logits)) for shape in shapes)
+
+
+@torch.library.custom_op("tracelift::score_rows_backward", mutates_args={"grad"})
+def score_rows_backward(
+    grad: Tensor, logits: Tensor | None, targets: Tensor, ref_logits: Tensor | None, stats: list[Tensor],
+    g_logprob: Tensor | None, g_logsumexp: Tensor | None, g_entropy: Tensor | None, g_kl: Tensor | None,
+    temperature: float, ignore_index: int, vocab: int, backend: str,
+) -> None:
+    """Fills `grad`. Without `logits`, `grad` holds them on entry and is overwritten."""
+    implementation(backend).backward(
+        grad, grad if logits is None else logits, targets, ref_logits, RowStats(*stats),
+        (g_logprob, g_logsumexp, g_entropy, g_kl), temperature, ignore_index, vocab)
+
+
+@score_rows_backward.register_fake
+def _(grad, logits, targets, ref_logits, stats, g_logprob, g_logsumexp, g_entropy, g_kl, temperature, ignore_index,
+      vocab, backend):
+    return None
+
+
+def _save(ctx, inputs, output) -> None:
+    logits, targets, ref_logits, *ctx.scalars, ctx.inplace = inputs
+    ctx.save_for_backward(logits, targets, ref_logits, *output)
+    ctx.mark_non_differentiable(output[4])
+    ctx.set_materialize_grads(False)  # an output that was not used costs nothing: no reference row is read for it
+
+
+def _backward(ctx, *incoming):
+    logits, targets, ref_logits, *stats = ctx.saved_tensors
+    used = [None if g is None else g.contiguous() for g in incoming[:4]]
+    temperature, ignore_index, vocab, backend = ctx.scalars
+    if all(g is None for g in used):
+        return (None,) * 8
+    if ctx.inplace:
+        grad, source = logits.detach(), None  # shares the version counter: whoever else saved these logits will know
+    else:
+        grad, source = torch.empty_like(logits, memory_format=torch.contiguous_format), logits
+    score_rows_backward(grad, source, targets, ref_logits, stats, *used, temperature, ignore_index, vocab, backend)
+    return (grad,) + (None,) * 7
+
+
+score_rows.register_autograd(_backward, setup_context=_save)
