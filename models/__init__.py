@@ -1,18 +1,24 @@
-"""Transformers, tokenizers and reward models read from and written to Hugging Face folders; knows no rewards or data."""
+"""Transformers, tokenizers and reward models, read from and written to Hugging Face folders; knows no data or rewards."""
 
 from models.checkpoint import load_pretrained, save_pretrained
 from models.config import ModelConfig, RopeScaling
 from models.hf_config import CheckpointError
+from models.reward import RewardConfig, RewardModel, RewardScores, load_reward_model, save_reward_model
 from models.tokenizer import Tokenizer, load_tokenizer
 from models.transformer import Transformer
 
 __all__ = [
     "CheckpointError",
     "ModelConfig",
+    "RewardConfig",
+    "RewardModel",
+    "RewardScores",
     "RopeScaling",
     "Tokenizer",
     "Transformer",
     "load_pretrained",
+    "load_reward_model",
     "load_tokenizer",
     "save_pretrained",
+    "save_reward_model",
 ]

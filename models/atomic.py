@@ -5,7 +5,7 @@ If the block raises (a full disk, Ctrl-C) the sibling is removed and `path` is a
 sibling `.NAME.saving` stays behind until the next save clears it. Between the two renames at the very end only the
 name `.NAME.old` exists; loaders say so (models/hf_config.check_folder) and the next save restores it first.
 
-Left out on purpose: locking. Two processes saving to one path at once is a bug of the caller (ranks above 0 do not save).
+Left out on purpose: locking. Two processes saving to one path at once is the caller's bug (ranks above 0 do not save).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def replaced_folder(path: str | Path, stale: Callable[[str], bool]) -> Iterator[
             raise NotADirectoryError(f"{path}: is a file; a model is saved to a folder")
         for entry in path.iterdir():
             if entry.is_dir():
-                raise IsADirectoryError(f"{path}: holds the sub-folder {entry.name!r}; save the model to a folder of its own")
+                raise IsADirectoryError(f"{path}: holds the sub-folder {entry.name!r}; save to a folder of its own")
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in (aside, old):
         shutil.rmtree(leftover, ignore_errors=True)

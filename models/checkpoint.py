@@ -25,7 +25,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.atomic import replaced_folder
-from models.hf_config import REWARD_ARCHITECTURE_SUFFIX, CheckpointError, check_folder, read_config, read_json, to_hf_config
+from models.hf_config import (
+    REWARD_ARCHITECTURE_SUFFIX,
+    CheckpointError,
+    check_folder,
+    read_config,
+    read_json,
+    to_hf_config,
+)
 from models.tokenizer import TOKENIZER_FILES, Tokenizer
 from models.transformer import Transformer
 
@@ -81,11 +88,9 @@ def save_pretrained(
 
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameter name → tensor under checkpoint names, adapters merged into the weights they adapt."""
-    from models.lora import LoRALinear
+    from models.lora import adapted
 
-    merged = {
-        f"{name}.weight": module.merged_weight() for name, module in model.named_modules() if isinstance(module, LoRALinear)
-    }
+    merged = {f"{name}.weight": layer.merged_weight() for name, layer in adapted(model)}
     return {
         name: merged.get(name, tensor.detach())
         for name, tensor in model.state_dict().items()

@@ -28,7 +28,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen3": {"num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32_768, "sliding_window": 4096},
 }
 _CLASS_PREFIX = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
-_DTYPE_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float64: "float64"}
 REWARD_ARCHITECTURE_SUFFIX = "ForReasonRewardModel"
 
 
@@ -68,6 +67,11 @@ def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise FileNotFoundError(f"{path}: missing; a Hugging Face model folder needs config.json")
     raw = read_json(path)
     return parse_config(raw, str(path)), raw
+
+
+def architecture_name(family: str, suffix: str = "ForCausalLM") -> str:
+    """The class name transformers gives a model of this family, as config.json's "architectures" spells it."""
+    return _CLASS_PREFIX[family] + suffix
 
 
 class _Reader:
@@ -149,7 +153,7 @@ def parse_config(raw: dict[str, Any], where: str = "config.json") -> ModelConfig
 
 def _check_architecture(r: _Reader, family: str) -> None:
     """A classifier or a bare encoder has the same model_type but other heads: its name gives it away."""
-    known = {_CLASS_PREFIX[family] + suffix for suffix in ("ForCausalLM", REWARD_ARCHITECTURE_SUFFIX)}
+    known = {architecture_name(family, suffix) for suffix in ("ForCausalLM", REWARD_ARCHITECTURE_SUFFIX)}
     names = r.raw.get("architectures") or []
     if not isinstance(names, list) or any(name not in known for name in names):
         raise r.refuse("architectures", f"expected {' or '.join(sorted(known))} for model_type {family}")
@@ -199,7 +203,8 @@ def _rope(r: _Reader, positions: int) -> tuple[float, RopeScaling | None]:
     original = r.number("original_max_position_embeddings", positions, raw=rope)
     if r.raw.get("original_max_position_embeddings") is not None:  # transformers lets the outer key win
         original = r.number("original_max_position_embeddings", None)
-    factors = (r.number(name, None, integer=False, raw=rope) for name in ("factor", "low_freq_factor", "high_freq_factor"))
+    names = ("factor", "low_freq_factor", "high_freq_factor")
+    factors = (r.number(name, None, integer=False, raw=rope) for name in names)
     return theta, RopeScaling(*factors, original_max_positions=original)
 
 
@@ -212,7 +217,7 @@ def to_hf_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     if family not in _DEFAULTS:
         raise ValueError(f"ModelConfig.family={family!r} cannot be written; known: {', '.join(_DEFAULTS)}")
     raw: dict[str, Any] = {
-        "architectures": [f"{_CLASS_PREFIX[family]}ForCausalLM"],
+        "architectures": [architecture_name(family)],
         "model_type": family,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -227,7 +232,7 @@ def to_hf_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         "rope_scaling": None,
         "tie_word_embeddings": config.tied_head,
         "hidden_act": "silu",
-        "torch_dtype": _DTYPE_NAMES[dtype],
+        "torch_dtype": str(dtype).removeprefix("torch."),
         # Explicit nulls: transformers would fill in Llama's own ids. A tokenizer, when given, overwrites them.
         "bos_token_id": None,
         "eos_token_id": None,
@@ -250,5 +255,5 @@ def to_hf_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
     if family in ("qwen2", "qwen3"):
         raw["use_sliding_window"] = False
     if parse_config(raw, f"ModelConfig(family={family!r})") != config:
-        raise ValueError(f"{config} cannot be written as a {family} config.json: its biases or q/k norms are not that family's")
+        raise ValueError(f"no {family} config.json can express {config}: its biases or q/k norms are not that family's")
     return raw

@@ -120,7 +120,8 @@ def attach(model: nn.Module, config: LoRAConfig, seed: int = 0) -> nn.Module:
             raise ValueError(f"LoRA target {target!r} names no module; Linear layers here: {', '.join(_linears(model))}")
     for name, module in targets:
         if not isinstance(module, nn.Linear) or name == "lm_head":
-            raise ValueError(f"LoRA target {name!r} ({type(module).__name__}) cannot be adapted, only inner Linear layers")
+            kind = type(module).__name__
+            raise ValueError(f"LoRA target {name!r} ({kind}) cannot be adapted: only Linear layers within the blocks can")
     model.requires_grad_(False)
     gen = torch.Generator().manual_seed(seed)
     for name, module in targets:
@@ -247,7 +248,8 @@ def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
     with torch.no_grad():
         for name, p in wanted.items():
             if stored[name].shape != p.shape:
-                raise CheckpointError(f"{file}: {name!r} has shape {list(stored[name].shape)}, expected {list(p.shape)}")
+                found = list(stored[name].shape)
+                raise CheckpointError(f"{file}: {name!r} has shape {found}, expected {list(p.shape)}")
             p.copy_(stored[name])
     return model
 

@@ -29,7 +29,8 @@ class SentencePieceBackend:
     def __init__(self, proto: bytes, config: Mapping[str, Any], added: Mapping[int, AddedToken], where: str) -> None:
         try:
             self._first = SentencePieceProcessor(model_proto=proto)
-            self._later = self._first if config.get("legacy") else SentencePieceProcessor(model_proto=proto + _NO_DUMMY_PREFIX)
+            bare = proto if config.get("legacy") else proto + _NO_DUMMY_PREFIX
+            self._later = SentencePieceProcessor(model_proto=bare)
         except RuntimeError as e:
             raise CheckpointError(f"{where}/tokenizer.model: not a SentencePiece model: {e}") from None
         sp = self._first

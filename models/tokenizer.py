@@ -28,7 +28,7 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from models.chat_template import render
-from models.hf_config import CheckpointError, check_folder
+from models.hf_config import CheckpointError, check_folder, read_json
 from models.sentencepiece_backend import SentencePieceBackend
 
 TOKENIZER_FILES = frozenset({
@@ -56,7 +56,7 @@ class FastBackend:
         try:
             self.inner = tokenizers.Tokenizer.from_buffer(data)
         except Exception as e:  # the Rust side raises bare Exception
-            raise CheckpointError(f"{where}/tokenizer.json: not a tokenizer this version of `tokenizers` reads: {e}") from None
+            raise CheckpointError(f"{where}/tokenizer.json: the `tokenizers` library cannot read it: {e}") from None
         self.inner.no_padding()
         self.inner.no_truncation()
         for index, token in sorted(_added_tokens(config, where).items()):
@@ -99,7 +99,9 @@ class FastBackend:
 class Tokenizer:
     """See the module docstring. Build one with `load_tokenizer(folder)` or `Tokenizer.from_backend(...)`."""
 
-    def __init__(self, files: Mapping[str, bytes], model_ids: Mapping[str, Any] | None = None, where: str = "tokenizer"):
+    def __init__(
+        self, files: Mapping[str, bytes], model_ids: Mapping[str, Any] | None = None, where: str = "tokenizer"
+    ) -> None:
         """files: name → content of a tokenizer's files; model_ids: config.json's object, for its *_token_id keys."""
         self._files, self._where = dict(files), where
         config = self._json("tokenizer_config.json")
@@ -230,8 +232,6 @@ def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
     files = {name: (folder / name).read_bytes() for name in sorted(_READ) if (folder / name).is_file()}
     config: dict[str, Any] = {}
     if (folder / "config.json").is_file():
-        from models.hf_config import read_json
-
         config = read_json(folder / "config.json")
     return Tokenizer(files, config, str(folder))
 
