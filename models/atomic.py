@@ -59,7 +59,9 @@ def replaced_folder(path: str | Path, stale: Callable[[str], bool]) -> Iterator[
         for entry in path.iterdir() if path.exists() else ():
             if not stale(entry.name) and not (aside / entry.name).exists():
                 _link_or_copy(entry, aside / entry.name)
+        mode = aside.stat().st_mode & 0o666  # what the umask grants; safetensors itself writes owner-only files
         for entry in aside.iterdir():
+            entry.chmod(mode)
             _flush(entry)
         _flush(aside)
         if path.exists():

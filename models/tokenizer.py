@@ -133,12 +133,19 @@ class Tokenizer:
         pad_token: str | None = None,
         bos_token: str | None = None,
         chat_template: str | None = None,
+        add_bos: bool = False,
+        eos_ids: Sequence[int] = (),
     ) -> Tokenizer:
-        """Wrap a `tokenizers.Tokenizer` built in memory; the named tokens must be in its vocabulary."""
+        """Wrap a `tokenizers.Tokenizer` built in memory; the named tokens must be in its vocabulary.
+
+        add_bos: whether `encode` puts bos_token first; eos_ids: ends of generation, if they are not just eos_token.
+        """
         names = {"eos_token": eos_token, "pad_token": pad_token, "bos_token": bos_token, "chat_template": chat_template}
         config = {k: v for k, v in names.items() if v is not None}
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # the generic class in every version of transformers
-        return cls({"tokenizer.json": backend.to_str(pretty=True).encode(), "tokenizer_config.json": _dump(config)})
+        config |= {"add_bos_token": add_bos, "add_eos_token": False, "clean_up_tokenization_spaces": False}
+        files = {"tokenizer.json": backend.to_str(pretty=True).encode(), "tokenizer_config.json": _dump(config)}
+        return cls(files, {"eos_token_id": list(eos_ids) or None})
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Text → ids; see the module docstring for what special tokens do."""
