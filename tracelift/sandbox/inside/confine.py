@@ -1,0 +1,180 @@
+"""What a program cannot get out of: the layers, probed once by the launcher and applied again for each program.
+
+    once, by the launcher   user, mount, network, IPC, UTS and cgroup namespaces; the new root
+    by each program's guard PID and IPC namespaces, a session of its own, a private /tmp
+    by the program itself   rlimits, an unprivileged user id, no capabilities, no_new_privs, Landlock, seccomp
+
+The layers overlap on purpose: where default Docker refuses namespaces, Landlock and seccomp hold the same promises, and
+on a kernel without those the namespaces do.
+
+Left out on purpose: control groups, which need a delegated hierarchy that few containers have.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from . import landlock, rootfs, seccomp, syscalls
+from .syscalls import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER
+from .syscalls import CLONE_NEWUTS
+
+NOBODY = 65534
+NAMESPACES = ("user", "mount", "pid", "network", "ipc", "uts", "cgroup")
+OWN_LAYERS = ("rlimits", "unprivileged", "no_new_privs", "landlock", "seccomp")
+LAYERS = NAMESPACES + OWN_LAYERS
+
+
+def _enter_user_namespace() -> None:
+    """Leave the machine's user ids behind. Root maps itself and nobody; anyone else appears as nobody alone."""
+    uid, gid, me = os.geteuid(), os.getegid(), os.getpid()
+    if uid != 0:
+        syscalls.unshare(CLONE_NEWUSER)
+        maps = {"setgroups": "deny", "uid_map": f"{NOBODY} {uid} 1", "gid_map": f"{NOBODY} {gid} 1"}
+        for name, text in maps.items():
+            with open(f"/proc/self/{name}", "w") as f:
+                f.write(text)
+        return
+    # Two ids can only be mapped from the parent namespace: a helper stays behind there and writes the maps.
+    entered, wait = os.pipe()
+    helper = os.fork()
+    if helper == 0:
+        try:
+            os.close(wait)
+            os.read(entered, 1)
+            for name in ("uid_map", "gid_map"):
+                with open(f"/proc/{me}/{name}", "w") as f:
+                    f.write(f"0 0 1\n{NOBODY} {NOBODY} 1\n")
+            os._exit(0)
+        except OSError:
+            os._exit(1)
+    os.close(entered)
+    try:
+        syscalls.unshare(CLONE_NEWUSER)
+    finally:
+        os.close(wait)
+        status = os.waitpid(helper, 0)[1]
+    if status != 0:
+        raise OSError("the ids of the user namespace could not be mapped")
+
+
+def _works_in_a_child(action) -> str:
+    """Try an irrevocable step in a child process; '' if it works there, else why not."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException as error:  # whatever it is, it is the answer
+            os.write(write, (str(error) or repr(error)).encode()[:500])
+            os._exit(1)
+    os.close(write)
+    with os.fdopen(read, "rb") as f:
+        reason = f.read().decode(errors="replace")
+    return "" if os.waitpid(pid, 0)[1] == 0 else reason or "the trial process died"
+
+
+def _give_up_identity() -> None:
+    if os.geteuid() == 0:
+        os.setgroups([])
+        os.setresgid(NOBODY, NOBODY, NOBODY)
+        os.setresuid(NOBODY, NOBODY, NOBODY)
+    syscalls.drop_capabilities()
+
+
+def enter_shared(without: set[str]) -> dict[str, str]:
+    """The launcher's part. Returns for each layer '' if active, else the reason why it is not."""
+    reasons: dict[str, str] = {}
+
+    def attempt(name: str, action) -> None:
+        reasons[name] = "switched off" if name in without else _works_in_a_child(action)
+        if not reasons[name]:
+            action()
+
+    # Found before /proc disappears; the paths are the same in the new root.
+    folders, files, devices = rootfs.interpreter_folders(), rootfs.readable_files(), rootfs.devices()
+    PATHS.update(readable=folders + files, devices=devices)
+    attempt("user", _enter_user_namespace)
+    for name, flag in (("network", CLONE_NEWNET), ("ipc", CLONE_NEWIPC), ("uts", CLONE_NEWUTS)):
+        attempt(name, lambda flag=flag: syscalls.unshare(flag))
+    attempt("cgroup", lambda: syscalls.unshare(CLONE_NEWCGROUP))
+
+    def private_root() -> None:
+        syscalls.unshare(CLONE_NEWNS)
+        rootfs.enter_new_root()
+
+    attempt("mount", private_root)
+
+    def trial_only(name: str, action) -> None:
+        reasons[name] = "switched off" if name in without else _works_in_a_child(action)
+
+    trial_only("pid", lambda: syscalls.unshare(CLONE_NEWPID))
+    trial_only("rlimits", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
+    trial_only("unprivileged", _give_up_identity)
+    trial_only("no_new_privs", _no_new_privs)
+
+    def landlock_trial() -> None:
+        _no_new_privs()
+        if landlock.abi() == 0:
+            raise OSError("not built into or not switched on in this kernel")
+        landlock.restrict(PATHS["readable"], PATHS["devices"], rootfs.WORK)
+
+    def seccomp_trial() -> None:
+        if not seccomp.available():
+            raise OSError(f"the kernel has none, or its call numbers on {syscalls.MACHINE} are not known here")
+        _no_new_privs()
+        seccomp.restrict(os.getpid())
+
+    trial_only("landlock", landlock_trial)
+    trial_only("seccomp", seccomp_trial)
+    return reasons
+
+
+PATHS: dict[str, list[str]] = {"readable": [], "devices": []}  # filled once by enter_shared, then only read
+
+
+def _no_new_privs() -> None:
+    syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1, call="NO_NEW_PRIVS")
+
+
+def enter_own_namespaces(layers: set[str], disk_bytes: int) -> None:
+    """The guard's part: process ids start again at 1 for its next child, and /tmp is empty and bounded."""
+    flags = (CLONE_NEWPID if "pid" in layers else 0) | (CLONE_NEWIPC if "ipc" in layers else 0)
+    if "mount" in layers:
+        flags |= CLONE_NEWNS
+    if flags:
+        syscalls.unshare(flags)
+    if "mount" in layers:
+        rootfs.mount_work(disk_bytes)
+
+
+def limit_resources(limits: dict) -> None:
+    """Kernel bounds that hold whatever the guard does; CPU is rounded up, the guard is the exact one."""
+    cpu = int(limits["cpu_seconds"]) + 2
+    for what, value in (
+        (resource.RLIMIT_CPU, cpu),
+        (resource.RLIMIT_AS, limits["memory_bytes"]),
+        (resource.RLIMIT_FSIZE, limits["file_bytes"]),
+        (resource.RLIMIT_NOFILE, limits["open_files"]),
+        (resource.RLIMIT_NPROC, limits["threads"]),  # counted by user id, in a user namespace of its own from Linux 5.14
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_MEMLOCK, 64 << 10),
+    ):
+        hard = resource.getrlimit(what)[1]
+        value = int(value) if hard == resource.RLIM_INFINITY else min(int(value), hard)
+        resource.setrlimit(what, (value, value))
+
+
+def give_up_rights(layers: set[str], work: str) -> None:
+    """The program's part, in its own process and before its first line. Raises OSError if a probed layer is refused."""
+    if "unprivileged" in layers:
+        _give_up_identity()
+    syscalls.die_with_parent()  # after the change of user id, which clears it
+    if "no_new_privs" in layers:
+        _no_new_privs()
+    if "landlock" in layers:
+        landlock.restrict(PATHS["readable"], PATHS["devices"], work)
+    if "seccomp" in layers:
+        seccomp.restrict(os.getpid())

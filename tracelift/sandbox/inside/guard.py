@@ -1,0 +1,115 @@
+"""One guard for each program: it forks the program, measures it, ends it in time, and alone reports how it ended.
+
+The guard lives outside the program's PID namespace and never runs a line of the program. Its report goes over a control
+socket of which the program has closed its copy before its first line: neither an exit status nor a timeout can be forged.
+The same socket carries the order to stop: any word from the parent, or its end of the socket closing; so programs also
+die with a parent that is killed.
+
+    program   {"state": "ready"}      every layer is in place
+              {"state": "running"} or {"state": "compile_error", "detail": …}
+    guard     {"state": "ended", "reason": "exit" | "cpu" | "wall" | "stopped", "code", "seconds", "cpu_seconds",
+               "peak_bytes"}
+    either    {"state": "trouble", "detail": …}      the sandbox's own failure, from whoever met it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+import traceback
+
+from . import confine, program, syscalls
+
+CPU_STEP = 0.005  # seconds: the finest interval at which CPU time is looked at
+
+
+def report(control: socket.socket, **message: object) -> None:
+    try:
+        control.send(json.dumps(message).encode())
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent has given this program up, and needs no report
+
+
+def cpu_clock(pid: int) -> int:
+    """The id of another process's CPU-time clock: the kernel's MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)."""
+    return (~pid << 3) | 2
+
+
+def guard(job: dict, fds: list[int], layers: set[str]) -> None:
+    """Run one job to its end. Called in a fresh fork of the launcher; the caller exits right after.
+
+    fds: program text, stdin, stdout, stderr, control, then what the program gets as descriptors 3, 4, ….
+    """
+    control = socket.socket(fileno=fds[4])
+    scratch = None
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # the launcher ignores it, and then nothing could be waited for
+        os.setsid()
+        syscalls.die_with_parent()
+        confine.enter_own_namespaces(layers, job["limits"]["disk_bytes"])
+        if "mount" in layers:
+            work = confine.rootfs.WORK
+        else:
+            work = scratch = tempfile.mkdtemp(prefix="tracelift-")
+            if os.geteuid() == 0:
+                os.chown(work, confine.NOBODY, confine.NOBODY)
+        pid = os.fork()
+        if pid == 0:
+            program.run(job, fds, layers, work)  # never returns
+        for fd in fds[:4] + fds[5:]:
+            os.close(fd)
+        supervise(pid, control, job["limits"])
+    except Exception:
+        report(control, state="trouble", detail=f"guard: {traceback.format_exc(limit=3)}")
+    finally:
+        if scratch:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def supervise(pid: int, control: socket.socket, limits: dict) -> None:
+    """Wait for the program, or end it at the first bound it reaches, and report."""
+    start = time.monotonic()
+    ended = os.pidfd_open(pid)
+    watch = select.poll()
+    watch.register(ended, select.POLLIN)
+    watch.register(control, select.POLLIN)  # any word from the parent, or its going, means stop
+    cores = os.cpu_count() or 1
+    reason = "exit"
+    while True:
+        wall_left = limits["wall_seconds"] - (time.monotonic() - start)
+        try:
+            cpu_left = limits["cpu_seconds"] - time.clock_gettime(cpu_clock(pid))
+        except OSError:
+            cpu_left = CPU_STEP  # already a zombie: the poll below returns at once
+        if cpu_left <= 0 or wall_left <= 0:
+            reason = "cpu" if cpu_left <= 0 else "wall"
+            break
+        # CPU time cannot pass faster than wall time on every core, so nothing is missed by sleeping that long.
+        pause = min(wall_left, max(cpu_left / cores, CPU_STEP))
+        events = dict(watch.poll(pause * 1000 + 1))
+        if ended in events:
+            break
+        if events:
+            reason = "stopped"
+            break
+    seconds = time.monotonic() - start
+    os.kill(pid, signal.SIGKILL)  # process 1 of its namespace: all others there go with it
+    try:
+        os.killpg(pid, signal.SIGKILL)  # where there is no PID namespace, what remains of its process group
+    except ProcessLookupError:
+        pass  # it ended before it became a group's leader
+    _, status, usage = os.wait4(pid, 0)
+    cpu = usage.ru_utime + usage.ru_stime
+    if reason == "exit" and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
+        if cpu >= limits["cpu_seconds"]:
+            reason = "cpu"  # the kernel's own limit came first
+    code = os.waitstatus_to_exitcode(status)
+    peak = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1)
+    report(control, state="ended", reason=reason, code=code, seconds=seconds, cpu_seconds=cpu, peak_bytes=peak)

@@ -1,0 +1,68 @@
+"""Which layers this kernel grants, which promises they keep, and whether that is enough to run a stranger's program."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from tracelift.sandbox.inside.confine import LAYERS
+from tracelift.sandbox.limits import SandboxError
+
+log = logging.getLogger(__name__)
+
+# Each promise holds if at least one of these sets of layers is active as a whole.
+PROMISES: dict[str, list[set[str]]] = {
+    "no network": [{"network"}, {"seccomp"}],
+    "no files outside the interpreter and the working folder": [{"mount"}, {"landlock"}],
+    "no surviving process, no fork bomb": [{"pid", "rlimits"}, {"seccomp"}],
+    "no signal to, or tracing of, other processes": [{"pid"}, {"seccomp"}],
+    "CPU, memory, file size and open files bounded": [{"rlimits"}],
+    "no privileges to win": [{"unprivileged", "no_new_privs"}],
+}
+REQUIRED = ("no network", "no files outside the interpreter and the working folder")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """reasons: for each layer '' where it is active, else why it is not."""
+
+    reasons: dict[str, str]
+    landlock_abi: int
+
+    @property
+    def active(self) -> set[str]:
+        return {name for name, reason in self.reasons.items() if not reason}
+
+    def keeps(self, promise: str) -> bool:
+        return any(layers <= self.active for layers in PROMISES[promise])
+
+    @property
+    def missing(self) -> list[str]:
+        """Required promises that nothing keeps."""
+        return [promise for promise in REQUIRED if not self.keeps(promise)]
+
+    def require(self, allow_weak_sandbox: bool) -> None:
+        """Raises SandboxError if a required promise is not kept, unless that is allowed; then it warns."""
+        if not self.missing:
+            return
+        lacking = "; ".join(f"{n}: {r}" for n, r in self.reasons.items() if r)
+        text = f"the sandbox cannot promise {' or '.join(self.missing)} on this kernel ({lacking})"
+        if not allow_weak_sandbox:
+            raise SandboxError(
+                f"{text}. Run where user namespaces, or Landlock and seccomp, are permitted; or, if every program to be "
+                "run is trusted, set allow_weak_sandbox = true"
+            )
+        log.warning("WEAK SANDBOX: %s; untrusted programs can do harm, and allow_weak_sandbox lets them", text)
+
+    def report(self) -> str:
+        """What `python -m tracelift.sandbox --probe` prints."""
+        lines = [f"layers: {len(self.active)} of {len(LAYERS)} active"]
+        for name in LAYERS:
+            reason = self.reasons.get(name, "not probed")
+            extra = f" (ABI {self.landlock_abi})" if name == "landlock" and not reason else ""
+            lines.append(f"  {'yes' if not reason else 'NO ':3s} {name}{extra}{': ' + reason if reason else ''}")
+        lines.append("promises:")
+        for promise, ways in PROMISES.items():
+            kept_by = [" + ".join(sorted(way)) for way in ways if way <= self.active]
+            lines.append(f"  {'kept' if kept_by else 'NOT KEPT'}  {promise}{', by ' + ' and by '.join(kept_by) if kept_by else ''}")
+        return "\n".join(lines)

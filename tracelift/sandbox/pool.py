@@ -1,0 +1,332 @@
+"""The parent's side: start the launcher, hand it programs, and read what comes back, never more than it is bound to.
+
+    Sandbox ──exec──▶ launcher ──fork──▶ guard ──fork──▶ program            (see inside/__init__.py)
+       ▲                                   │                │
+       └────────── control socket ─────────┴── stdout, stderr and channel, as pipes
+
+A program can make the parent wait for its limits, no longer, and hold `output_bytes` of each stream, no more. A stuck
+guard or a dead launcher is noticed, replaced, and reported as Status.ERROR, which says nothing about the program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+
+from tracelift.sandbox.layers import Layers
+from tracelift.sandbox.limits import Execution, Limits, SandboxError, Status
+
+GRACE = 10.0  # seconds past a program's wall-clock limit after which its guard is given up
+CHUNK = 1 << 16
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.launcher import main; main(sys.argv[2])"
+ENVIRONMENT = {
+    "PATH": "/usr/bin:/bin",
+    "LANG": "C.UTF-8",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "PYTHONHASHSEED": "0",
+    "PYTHONUTF8": "1",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+def frozen_file(data: bytes, name: str) -> int:
+    """An anonymous in-memory file that nobody can change any more; reading it never blocks."""
+    import fcntl
+
+    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with os.fdopen(os.dup(fd), "wb") as f:
+        f.write(data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return fd
+
+
+@dataclass
+class Running:
+    """A program on its way: the parent's ends of its pipes, and what has come out of them so far."""
+
+    limits: Limits
+    control: socket.socket
+    streams: dict[int, bytearray]  # descriptor -> bytes so far; stdout, stderr, and perhaps a channel, in this order
+    started: float = field(default_factory=time.monotonic)
+    state: str = "sent"
+    detail: str = ""
+    over: bool = False  # too much output
+    ended: dict | None = None
+
+    def __post_init__(self) -> None:
+        self.open = set(self.streams)
+
+    def read(self, fd: int) -> bool:
+        """Take what is there. False at end of file, or once the bound is reached."""
+        kept = self.streams[fd]
+        try:
+            data = os.read(fd, CHUNK)
+        except BlockingIOError:
+            return True
+        room = self.limits.output_bytes - len(kept)
+        kept += data[:room]
+        if len(data) > room:
+            self.over = True
+            self.stop()
+        return bool(data) and not self.over
+
+    def stop(self) -> None:
+        try:
+            self.control.send(b"stop")
+        except OSError:
+            pass  # the guard has already gone, and the program with it
+
+    def hear(self) -> bool:
+        """Take one message. False when the program is over."""
+        try:
+            text = self.control.recv(CHUNK)
+        except ConnectionResetError:
+            text = b""
+        if not text:
+            return False
+        message = json.loads(text)
+        if message["state"] == "ended":
+            self.ended = message
+            return False
+        self.state, self.detail = message["state"], message.get("detail", "")
+        return True
+
+    def close(self) -> None:
+        for fd in self.streams:
+            os.close(fd)
+        self.control.close()
+
+    def result(self) -> Execution:
+        status, detail = self.judge()
+        out, err, *channel = (bytes(kept) for kept in self.streams.values())
+        end = self.ended or {}
+        ran = self.state == "running"
+        return Execution(
+            status=status,
+            stdout=out.decode("utf-8", errors="replace"),
+            stderr=err.decode("utf-8", errors="replace"),
+            seconds=end.get("seconds", time.monotonic() - self.started),
+            cpu_seconds=end.get("cpu_seconds", 0.0),
+            peak_bytes=end.get("peak_bytes", 0),
+            exit_code=end.get("code") if ran else None,
+            detail=detail,
+            channel=channel[0] if channel else b"",
+        )
+
+    def judge(self) -> tuple[Status, str]:
+        """What the guard's report means. Nothing here comes from the program itself."""
+        if self.state == "trouble":
+            return Status.ERROR, self.detail
+        if self.ended is None:
+            return Status.ERROR, f"the guard vanished without a report (last heard: {self.state})"
+        if self.state == "sent":
+            return Status.ERROR, f"the program's process died before its layers were in place: {self.ended}"
+        if self.over:
+            return Status.OUTPUT_LIMIT, f"wrote more than {self.limits.output_bytes} bytes to one stream"
+        if self.ended["reason"] == "cpu":
+            return Status.TIMEOUT, f"used {self.ended['cpu_seconds']:.2f} s of CPU; the limit is {self.limits.cpu_seconds} s"
+        if self.ended["reason"] == "wall":
+            return Status.TIMEOUT, f"still running after {self.limits.wall_seconds} s"
+        if self.state in ("compile_error", "ready"):
+            return Status.COMPILE_ERROR, self.detail or "the compiler itself crashed on this text"
+        code = self.ended["code"]
+        if code == 0:
+            return Status.OK, ""
+        return Status.RUNTIME_ERROR, f"exit status {code}" if code > 0 else f"killed by signal {-code}"
+
+
+def drain(programs: Sequence[Running]) -> None:
+    """Read from all of them until each has ended; return when the last one has."""
+    with selectors.DefaultSelector() as selector:
+        for p in programs:
+            for fd in p.open:
+                os.set_blocking(fd, False)
+                selector.register(fd, selectors.EVENT_READ, p)
+            selector.register(p.control, selectors.EVENT_READ, p)
+        left = set(map(id, programs))
+        deadline = max(p.started + p.limits.wall_seconds for p in programs) + GRACE
+        while left:
+            wait = deadline - time.monotonic()
+            if wait <= 0:
+                return  # the guards that have not reported are stuck: `ended` stays None
+            for key, _ in selector.select(wait):
+                p = key.data
+                if key.fileobj is not p.control:
+                    if not p.read(key.fd):
+                        selector.unregister(key.fd)
+                        p.open.discard(key.fd)
+                elif not p.hear():
+                    selector.unregister(p.control)
+                    left.discard(id(p))
+        for p in programs:  # all is written that ever will be: take what still lies in the pipes, then stop
+            for fd in p.open:
+                before = -1
+                while before != len(p.streams[fd]):
+                    before = len(p.streams[fd])
+                    if not p.read(fd):
+                        break
+
+
+class Launcher:
+    """The process that forks programs, and the socket to it."""
+
+    def __init__(self, without: Iterable[str]) -> None:
+        self.jobs, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        python = getattr(sys, "_base_executable", None) or sys.executable  # a virtual environment adds only packages
+        config = json.dumps({"socket": theirs.fileno(), "without": sorted(without)})
+        environment = dict(ENVIRONMENT)
+        if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without theirs
+            environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
+        # `-I` but for its `-E`, which would ignore the fixed hash seed: the environment is all ours anyway.
+        command = [python, "-P", "-s", "-S", "-B", "-c", BOOT, os.path.dirname(os.path.abspath(__file__)), config]
+        self.process = subprocess.Popen(
+            command,
+            cwd="/",
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+        theirs.close()
+        self.jobs.settimeout(60)
+        try:
+            hello = self.jobs.recv(CHUNK)
+        except TimeoutError:
+            hello = b""
+        self.jobs.settimeout(None)
+        message = json.loads(hello or b"{}")
+        if "layers" not in message:
+            self.close()
+            reason = message.get("trouble") or f"it ended with status {self.process.returncode} before its first word"
+            raise SandboxError(f"the sandbox's launcher ({python}) does not start: {reason}")
+        self.layers = Layers(reasons=message["layers"], landlock_abi=message["landlock_abi"])
+
+    def send(self, job: dict, fds: list[int]) -> None:
+        socket.send_fds(self.jobs, [json.dumps(job).encode()], fds)
+
+    def close(self) -> None:
+        self.jobs.close()  # it leaves by itself at that; its guards see their own sockets close
+        try:
+            self.process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Sandbox:
+    """Runs untrusted programs, `workers` at a time. Safe to use from many threads; use one for the whole run.
+
+    allow_weak_sandbox: run even if the kernel gives no network or no file isolation. Logged loudly.
+    without: layers to leave off, to test that the others hold (names in inside/confine.py: LAYERS).
+    Raises SandboxError where programs cannot be run, or not safely.
+    """
+
+    def __init__(
+        self, workers: int | None = None, *, allow_weak_sandbox: bool = False, without: Iterable[str] = ()
+    ) -> None:
+        if not sys.platform.startswith("linux"):
+            raise SandboxError(f"the sandbox needs Linux (this is {sys.platform}): run inside a Linux machine or container")
+        self.workers = workers or os.cpu_count() or 1
+        self.without = frozenset(without)
+        self._lock = threading.Lock()
+        self._slots = threading.BoundedSemaphore(self.workers)
+        self._launcher: Launcher | None = Launcher(self.without)
+        self.layers = self._launcher.layers
+        try:
+            self.layers.require(allow_weak_sandbox)
+        except SandboxError:
+            self.close()
+            raise
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the launcher, and with it whatever still runs."""
+        with self._lock:
+            if self._launcher is not None:
+                self._launcher.close()
+                self._launcher = None
+
+    def run(self, code: str, stdin: str = "", limits: Limits = Limits()) -> Execution:
+        """Run one program, as `python program.py < stdin` would. Trouble is tried once more, then reported as ERROR."""
+        for attempt in range(2):
+            with self._slots:
+                execution = self.gather([self.start(code, stdin.encode("utf-8", "surrogatepass"), limits)])[0]
+            if execution.status is not Status.ERROR:
+                break
+        return execution
+
+    def run_many(self, jobs: Sequence[tuple[str, str]], limits: Limits = Limits()) -> list[Execution]:
+        """Run (code, stdin) pairs, `workers` at a time; results in the order of the jobs."""
+        with ThreadPoolExecutor(self.workers) as threads:
+            return list(threads.map(lambda job: self.run(*job, limits), jobs))
+
+    # -- for tracelift/programs, whose function tests need descriptors of their own ---------------------------------
+
+    def slot(self) -> threading.BoundedSemaphore:
+        """Held while programs started with `start` run: `with sandbox.slot(): …`."""
+        return self._slots
+
+    def start(
+        self,
+        code: str,
+        stdin: bytes,
+        limits: Limits,
+        role: str = "program",
+        channels: Sequence[int] = (),
+        captured: bool = False,
+    ) -> Running:
+        """Start a program without waiting for it. `channels` become its descriptors 3, 4, … and stay the caller's to
+        close; with `captured`, one more follows whose other end is read into `Execution.channel`."""
+        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        pipes = [os.pipe() for _ in range(3 if captured else 2)]
+        given = [frozen_file(code.encode("utf-8", "surrogatepass"), "program"), frozen_file(stdin, "stdin")]
+        given += [write for _, write in pipes[:2]] + [theirs.fileno()] + list(channels)
+        given += [write for _, write in pipes[2:]]
+        running = Running(limits, mine, {read: bytearray() for read, _ in pipes})
+        try:
+            self._send({"role": role, "limits": asdict(limits)}, given)
+        except OSError as error:
+            running.state, running.detail = "trouble", f"the launcher cannot be reached: {error}"
+        finally:
+            theirs.close()
+            for fd in given[:2] + [write for _, write in pipes]:
+                os.close(fd)
+        return running
+
+    def gather(self, programs: Sequence[Running]) -> list[Execution]:
+        """Wait for started programs and close what belongs to them."""
+        try:
+            drain(programs)
+        finally:
+            for p in programs:
+                p.close()
+        if any(p.ended is None and p.state != "trouble" for p in programs):
+            self.close()  # the next program gets a fresh launcher
+        return [p.result() for p in programs]
+
+    def _send(self, job: dict, fds: list[int]) -> None:
+        with self._lock:
+            if self._launcher is None or self._launcher.process.poll() is not None:
+                if self._launcher is not None:
+                    self._launcher.close()
+                self._launcher = Launcher(self.without)
+            self._launcher.send(job, fds)
