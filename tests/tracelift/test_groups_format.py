@@ -112,7 +112,8 @@ def test_a_finer_task_type_is_kept_and_written_back(tmp_path):
 
 def test_groups_made_in_memory_write_every_key_and_read_back_equal(tmp_path):
     good = Candidate("2+2 = 4", Rubric({n: 4 for n in MATH_DIMENSIONS}, 1.0))
-    bad = [Candidate(f"2+2 = {i}", Rubric({n: 1 for n in MATH_DIMENSIONS}, 0.2), "slip", {"at": i}) for i in range(5, 9)]
+    low = Rubric({n: 1 for n in MATH_DIMENSIONS}, 0.2)
+    bad = [Candidate(f"2+2 = {i}", low, "slip", {"at": i}) for i in range(5, 9)]
     group = Group("p1", "own", "math", "What is 2+2?", "4", (good,), tuple(bad), {"k": 1}, {"tests": ""})
     path = tmp_path / "g.jsonl"
     write_groups(path, [group])
