@@ -112,7 +112,7 @@ def logprob_kl(
         raise ValueError("inplace_grad=True needs rows of their own, but these logits are an expanded view")
     # One stride a row is all the kernels know of columns; a transposed matrix is copied once.
     logits, ref_logits = (None if x is None else x if x.stride(-1) == 1 else x.contiguous() for x in (logits, ref_logits))
-    out = ops.score_rows(logits, flat, ref_logits, check_temperature(temperature), ignore_index, vocab,
+    out = ops.score(logits, flat, ref_logits, check_temperature(temperature), ignore_index, vocab,
                          choose_backend(backend, logits), inplace_grad)
     shape = targets.shape
     kl = None if ref_logits is None else out[3].view(shape)
