@@ -1,0 +1,198 @@
+"""The statistics that results are reported with, exact where an exact test exists, on the standard library alone.
+
+Proportions: Wilson and Clopper-Pearson intervals. Two systems on the same problems: McNemar's exact test, a paired
+bootstrap that resamples problems (never samples: the samples of one problem are not independent). Several tests:
+Holm. Planning: the least difference that a set of problems can show. Code: the unbiased pass@k of Chen et al. (2021).
+
+Left out on purpose: anything that needs scipy at run time, and t-tests on a handful of seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from statistics import NormalDist
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a proportion: (low, high) within [0, 1]; (0, 1) where n = 0."""
+    _check_counts(successes, n)
+    _check_open_unit("confidence", confidence)
+    if n == 0:
+        return 0.0, 1.0
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    p = successes / n
+    middle = p + z * z / (2 * n)
+    half = z * math.sqrt(p * (1 - p) / n + (z / (2 * n)) ** 2)
+    scale = 1 + z * z / n
+    low = 0.0 if successes == 0 else max(0.0, (middle - half) / scale)
+    high = 1.0 if successes == n else min(1.0, (middle + half) / scale)
+    return low, high
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact (conservative) interval for a proportion: (low, high); (0, 1) where n = 0."""
+    _check_counts(successes, n)
+    _check_open_unit("confidence", confidence)
+    tail = (1 - confidence) / 2
+    low = 0.0 if successes == 0 else _bisect(lambda p: 1 - _binomial_cdf(successes - 1, n, p) < tail)
+    high = 1.0 if successes == n else _bisect(lambda p: _binomial_cdf(successes, n, p) > tail)
+    return low, high
+
+
+def _bisect(below: Callable[[float], bool]) -> float:
+    """The p in [0, 1] up to which `below(p)` holds, to the last bit or so."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if below(middle) else (low, middle)
+    return (low + high) / 2
+
+
+def _binomial_cdf(k: int, n: int, p: float) -> float:
+    """P(X ≤ k) for X ~ Bin(n, p), summed from the smaller tail in logs so that no term over- or underflows."""
+    if k < 0:
+        return 0.0
+    if k >= n or p <= 0.0:
+        return 1.0
+    if p >= 1.0:
+        return 0.0
+    log_p, log_q = math.log(p), math.log1p(-p)
+
+    def mass(i: int) -> float:
+        ways = math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1)
+        return math.exp(ways + i * log_p + (n - i) * log_q)
+
+    if k < n * p:
+        return min(1.0, math.fsum(mass(i) for i in range(k + 1)))
+    return max(0.0, 1.0 - math.fsum(mass(i) for i in range(k + 1, n + 1)))
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided exact p that A and B succeed equally often, from the problems that only one of them solves.
+
+    Under the null each discordant problem is a fair coin. Exact in integers, however many there are.
+    """
+    for name, count in (("only_a", only_a), ("only_b", only_b)):
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise ValueError(f"{name} is {count!r}, expected a whole number of at least 0")
+    n = only_a + only_b
+    term = tail = 1  # C(n, 0), and the sum up to the smaller count
+    for i in range(min(only_a, only_b)):
+        term = term * (n - i) // (i + 1)
+        tail += term
+    return min(1.0, float(Fraction(2 * tail, 2**n)))
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased pass@k from n samples of which c pass: 1 − C(n−c, k)/C(n, k) (Chen et al., 2021)."""
+    _check_counts(c, n)
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
+        raise ValueError(f"k is {k!r}, expected 1 to {n}, the number of samples")
+    if n - c < k:
+        return 1.0
+    return float(1 - Fraction(math.comb(n - c, k), math.comb(n, k)))
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """A paired bootstrap: `difference` is mean(b) − mean(a) over problems, `low`/`high` its percentile interval, and
+    `p` twice the smaller share of resamples on one side of zero (each share counted with one pseudo-resample)."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    problems: int
+
+
+def paired_bootstrap(
+    a: Sequence[float],
+    b: Sequence[float],
+    problems: Sequence[Hashable] | None = None,
+    resamples: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Bootstrap:
+    """Interval and p of the mean difference b − a of two systems scored on the same items, by resampling problems.
+
+    a, b: scores of the same items in the same order. problems: the problem of each item (default: each its own); all
+    samples of a problem are averaged first and resampled together. Deterministic in `seed`.
+    """
+    if len(a) != len(b) or not a:
+        raise ValueError(f"a holds {len(a)} scores and b {len(b)}: expected the same number, at least 1")
+    if problems is not None and len(problems) != len(a):
+        raise ValueError(f"problems names {len(problems)} items, but there are {len(a)} scores")
+    if resamples < 1:
+        raise ValueError(f"resamples is {resamples}, expected at least 1")
+    _check_open_unit("confidence", confidence)
+    by_problem: dict[Hashable, list[float]] = {}
+    for i, (x, y) in enumerate(zip(a, b)):
+        by_problem.setdefault(i if problems is None else problems[i], []).append(float(y) - float(x))
+    means = [math.fsum(d) / len(d) for d in by_problem.values()]
+    rng, n = random.Random(seed), len(means)
+    draws = sorted(math.fsum(rng.choices(means, k=n)) / n for _ in range(resamples))
+    tail = (1 - confidence) / 2
+    below, above = sum(d <= 0 for d in draws), sum(d >= 0 for d in draws)
+    p = min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
+    return Bootstrap(math.fsum(means) / n, _quantile(draws, tail), _quantile(draws, 1 - tail), p, n)
+
+
+def _quantile(ordered: Sequence[float], q: float) -> float:
+    """The q-quantile of sorted values, interpolated linearly between ranks."""
+    position = q * (len(ordered) - 1)
+    i = min(int(position), len(ordered) - 2) if len(ordered) > 1 else 0
+    if len(ordered) == 1:
+        return ordered[0]
+    return ordered[i] + (position - i) * (ordered[i + 1] - ordered[i])
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given: reject those ≤ α to bound the family-wise error by α."""
+    for p in p_values:
+        if not 0 <= p <= 1:
+            raise ValueError(f"p-value {p} is not in [0, 1]")
+    adjusted = [0.0] * len(p_values)
+    worst = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = worst
+    return adjusted
+
+
+def least_detectable_difference(
+    problems: int, discordance: float = 0.15, power: float = 0.8, confidence: float = 0.95
+) -> float:
+    """The smallest true paired difference of accuracies that McNemar's test finds with this power, as a share.
+
+    discordance: the share of problems that exactly one system solves. Normal approximation to the test (Miettinen):
+    z_{α/2}·√ψ + z_β·√(ψ − d²) = d·√n, solved for d. Returns `discordance` itself, the largest difference there can
+    be, where even that is not found.
+    """
+    if problems < 1:
+        raise ValueError(f"problems is {problems}, expected at least 1")
+    for name, value in (("discordance", discordance), ("power", power), ("confidence", confidence)):
+        _check_open_unit(name, value)
+    z_alpha, z_beta = NormalDist().inv_cdf((1 + confidence) / 2), NormalDist().inv_cdf(power)
+
+    def too_small(d: float) -> bool:
+        need = z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(max(0.0, discordance - d * d))
+        return d * math.sqrt(problems) < need
+
+    return min(discordance, _bisect(too_small))
+
+
+def _check_counts(successes: int, n: int) -> None:
+    for name, count in (("successes", successes), ("n", n)):
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise ValueError(f"{name} is {count!r}, expected a whole number")
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}: expected 0 to {n}")
+
+
+def _check_open_unit(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}, expected a share between 0 and 1")
