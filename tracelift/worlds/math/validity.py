@@ -65,3 +65,12 @@ def check_trace(problem: MathProblem, trace: str) -> Validity:
     if len(done) <= last:
         return Validity(False, "missing_step", len(sentences))
     return Validity(True)
+
+
+def final_value(trace: str) -> int | None:
+    """What the last sentence's expression comes to; None where there is none or it leaves the world's numbers."""
+    sentences = _SENTENCE.findall(trace)
+    if not sentences:
+        return None
+    _, left, op, right, _ = sentences[-1]
+    return compute(int(left), op, int(right))

@@ -1,0 +1,295 @@
+"""Run configuration: one small TOML file plus `--section.key value` overrides, typed, with no silent key.
+
+The sections are plain dataclasses; the help text of a key stands beside it, so that `train.py --help` and the code can
+not drift apart. An unknown key is refused with the nearest known one. Left out on purpose: inheritance between files,
+interpolation, environment variables. A run is what its file and its command line say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be meant: says file and key, and what to write instead."""
+
+
+def opt(default: Any, help: str) -> Any:  # noqa: A002 (the word argparse taught everyone)
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class Run:
+    stage: Literal["planner", "sft", "reward_model"] = opt("planner", "what to train")
+    seed: int = opt(0, "names the run: every random draw is keyed by it")
+    out: str = opt("", "run folder; empty means runs/<config file's name>")
+    resume: bool = opt(False, "go on from the newest good checkpoint in the run folder")
+    steps: int = opt(40, "optimizer rounds: one round is one global batch of problems (planner) or rows (sft, reward_model)")
+    save_every: int = opt(10, "rounds between checkpoints; the last round always saves")
+    keep: int = opt(2, "checkpoints kept in the run folder")
+    device: str = opt("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU of this rank where there is one")
+    dtype: Literal["float32", "bfloat16"] = opt("float32", "weights and activations of the trained model; log-probs are fp32 always")
+    threads: int = opt(0, "CPU threads of this process; 0 shares the cores among the local ranks")
+
+
+@dataclass
+class Data:
+    source: str = opt("demo:math", "demo:math (endless), or a JSONL file with problem/answer or GSM8K's question/answer fields")
+    seed: int = opt(1000, "which series of demo problems training draws from")
+    eval_source: str = opt("", "held-out problems; empty: the demo's own fresh series, or no evaluation for a file")
+    eval_seed: int = opt(9000, "which series of demo problems evaluation draws from; never a training series")
+    eval_problems: int = opt(400, "problems evaluated before and after training; 0 switches evaluation off")
+    limit: int = opt(0, "use only the first so many rows of a file; 0 uses all")
+
+
+@dataclass
+class Planner:
+    path: str = opt("assets/math/planner", "Hugging Face folder of the model to train")
+    adapter: str = opt("", "PEFT LoRA folder to start from")
+    prompt: str = opt("demo", "planner prompt: demo, math, code, or a text file with {problem}")
+    chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
+    samples: int = opt(8, "traces sampled per problem (the paper's number of generations G)")
+    max_new_tokens: int = opt(96, "longest trace, in tokens")
+    temperature: float = opt(1.0, "sampling temperature; part of the score, so the policy gradient is that of this distribution")
+    max_problem_chars: int = opt(2500, "longer problems are refused or skipped, never cut in the middle")
+
+
+@dataclass
+class Executor:
+    path: str = opt("assets/math/executor", "Hugging Face folder of the frozen executor")
+    url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
+    model: str = opt("", "model name to ask that server for")
+    prompt: str = opt("demo", "prompt with the trace: demo, math, code, or a text file with {problem} and {trace}")
+    baseline_prompt: str = opt("demo", "prompt without the trace: demo, math, code, or a text file with {problem}")
+    chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
+    repeats: int = opt(3, "K: runs per arm behind a success rate")
+    baseline_repeats: int = opt(0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem")
+    max_new_tokens: int = opt(8, "longest artifact, in tokens")
+    temperature: float = opt(0.5, "executor sampling temperature")
+    stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
+    max_trace_chars: int = opt(2000, "longer traces count as format failures")
+    retries: int = opt(2, "times a failed executor call is tried again before its sample leaves the group")
+    max_error_share: float = opt(0.25, "past this share of ERROR verdicts in a round the run stops and says why")
+    cache: str = opt("", "baseline cache file; empty means baseline_cache.jsonl in the run folder")
+    memory_mb: int = opt(2048, "key-value memory the sampler may use, in MiB")
+
+
+@dataclass
+class RewardModelSection:
+    path: str = opt("assets/math/reward_model", "Reason RM folder; empty: no RM, for reward modes that need none")
+    url: str = opt("", "server with /score used instead of a local RM")
+    max_tokens: int = opt(2048, "longest RM input in tokens; the problem is shortened before the reasoning ever is")
+
+
+@dataclass
+class Reward:
+    mode: Literal["tracelift", "exec_only", "rm_only", "uplift_only", "product_only"] = opt(
+        "tracelift", "tracelift: 0.5 e2e + 0.5 R u; exec_only: e2e; the rest are the ablations R, u, R u")
+    variant: Literal["paper", "corrected"] = opt("corrected", "the paper's formulas to the digit, or with the released code's faults mended")
+    format_reward: float = opt(-0.5, "reward of a trace without one complete <reasoning> block; the executor is not called")
+    leak_penalty: float = opt(0.0, "subtracted where the trace states the final answer")
+
+
+@dataclass
+class Grpo:
+    problems: int = opt(16, "problems per round, over all ranks")
+    epochs: int = opt(1, "passes over one rollout")
+    minibatches: int = opt(1, "optimizer updates per pass")
+    importance: Literal["token", "sequence"] = opt("token", "ratio per token (GRPO) or one geometric-mean ratio per trace (GSPO)")
+    aggregate: Literal["sequence", "token", "constant"] = opt(
+        "token", "loss mean over traces of token means, over all tokens (DAPO), or over traces x max_new_tokens (Dr. GRPO)")
+    advantage_scale: Literal["std", "none"] = opt("std", "divide a group's centred rewards by their deviation, or not")
+    clip_low: float = opt(0.2, "ratio floor is 1 - clip_low")
+    clip_high: float = opt(0.2, "ratio ceiling is 1 + clip_high")
+    kl_coef: float = opt(0.0, "weight of the KL penalty to the starting planner; above 0 keeps a frozen copy")
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = opt("k3", "estimator on sampled tokens, or the exact sum over the vocabulary")
+    entropy_coef: float = opt(0.0, "entropy bonus")
+
+
+@dataclass
+class Optim:
+    lr: float = opt(1e-3, "peak learning rate (the paper: 1e-6 for full 7B, 5e-6 for LoRA)")
+    warmup: int = opt(2, "rounds of linear warm-up")
+    schedule: Literal["constant", "linear", "cosine"] = opt("constant", "what the rate does after warm-up")
+    beta1: float = opt(0.9, "AdamW first-moment decay")
+    beta2: float = opt(0.95, "AdamW second-moment decay")
+    weight_decay: float = opt(0.0, "AdamW weight decay, on matrices only")
+    max_grad_norm: float = opt(1.0, "global gradient norm is clipped to this")
+    micro_tokens: int = opt(16384, "most tokens (padding included) in one forward and backward pass; changes memory, not gradients")
+    on_nan: Literal["stop", "skip"] = opt("stop", "a round whose loss or gradient is not finite stops the run, or is skipped and counted")
+
+
+@dataclass
+class Sft:
+    train: str = opt("", "JSONL file of {prompt, completion} rows")
+    dev: str = opt("", "the same, held out; empty: none")
+    init: str = opt("", "Hugging Face folder to start from")
+    shape: dict = opt({}, "instead of init: a fresh model's shape, e.g. {hidden_size=128, num_layers=3}")
+    tokenizer: str = opt("", "tokenizer folder; empty means that of init")
+    batch_size: int = opt(128, "rows a round, over all ranks")
+    eval_every: int = opt(100, "rounds between dev evaluations")
+    save_dtype: Literal["float32", "bfloat16"] = opt("float32", "dtype of the exported weights")
+
+
+@dataclass
+class RmTraining:
+    train: str = opt("", "TraceLift-Groups JSONL")
+    dev: str = opt("", "held-out groups")
+    init: str = opt("", "backbone: Hugging Face folder of a language model or of an earlier reward model")
+    groups: int = opt(24, "groups a round, over all ranks")
+    negatives: int = opt(4, "negatives drawn per group")
+    rank_weight: float = opt(0.7, "weight of the pairwise ranking loss within a group")
+    total_weight: float = opt(0.5, "weight of the Huber loss on the total head")
+    negative_weight: float = opt(0.0, "weight of the optional ranking among negatives by gold total (off in the paper)")
+    negative_margin: float = opt(0.15, "negatives whose gold totals differ by less are not ranked against each other")
+    eval_every: int = opt(100, "rounds between dev evaluations; the best by group accuracy is kept")
+    max_tokens: int = opt(2048, "longest input in tokens")
+    save_dtype: Literal["float32", "bfloat16"] = opt("float32", "dtype of the exported weights")
+
+
+@dataclass
+class Config:
+    run: Run = field(default_factory=Run)
+    data: Data = field(default_factory=Data)
+    planner: Planner = field(default_factory=Planner)
+    executor: Executor = field(default_factory=Executor)
+    reward_model: RewardModelSection = field(default_factory=RewardModelSection)
+    reward: Reward = field(default_factory=Reward)
+    grpo: Grpo = field(default_factory=Grpo)
+    optim: Optim = field(default_factory=Optim)
+    sft: Sft = field(default_factory=Sft)
+    rm: RmTraining = field(default_factory=RmTraining)
+
+
+def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+    """Read a TOML file (None: all defaults), apply `--section.key value` overrides in order, and check the whole.
+
+    Raises ConfigError naming file and key on unknown keys, wrong types and values outside their range.
+    """
+    config = Config()
+    if path is not None:
+        try:
+            table = tomllib.loads(Path(path).read_text())
+        except FileNotFoundError:
+            known = sorted(str(p) for p in Path("configs").glob("*.toml"))
+            raise ConfigError(f"{path}: no such config file; there are: {', '.join(known) or 'none'}") from None
+        except tomllib.TOMLDecodeError as e:
+            raise ConfigError(f"{path}: not valid TOML: {e}") from None
+        for section, values in table.items():
+            if not isinstance(values, dict):
+                raise ConfigError(f"{path}: '{section}' stands outside a section; write it under one of {_names(config)}")
+            for key, value in values.items():
+                _assign(config, section, key, value, where=str(path))
+    words = list(overrides)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--") or "." not in word:
+            raise ConfigError(f"command line: expected --section.key, got '{word}' (--help lists every key)")
+        name, equals, text = word[2:].partition("=")
+        section, _, key = name.partition(".")
+        if not equals:
+            bare = not words or words[0].startswith("--")
+            text = "true" if bare else words.pop(0)
+        _assign(config, section, key, text, where="command line")
+    _check(config, str(path or "defaults"))
+    return config
+
+
+def _names(obj: Any) -> list[str]:
+    return [f.name for f in dataclasses.fields(obj)]
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _assign(config: Config, section: str, key: str, value: Any, where: str) -> None:
+    if section not in _names(config):
+        raise ConfigError(f"{where}: unknown section '{section}'{_nearest(section, _names(config))}")
+    target = getattr(config, section)
+    if key not in _names(target):
+        elsewhere = [s for s in _names(config) if key in _names(getattr(config, s))]
+        hint = f"; did you mean '{elsewhere[0]}.{key}'?" if elsewhere else _nearest(key, _names(target))
+        raise ConfigError(f"{where}: unknown key '{section}.{key}'{hint}")
+    kind = typing.get_type_hints(type(target))[key]
+    setattr(target, key, _convert(value, kind, f"{where}: {section}.{key}"))
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    """A TOML value or a command-line word as `kind`; words are read as TOML where the type is not a plain string."""
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        if value not in choices:
+            raise ConfigError(f"{where}: '{value}' is none of {', '.join(map(str, choices))}")
+        return value
+    if kind is str:
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}: expected text in quotes, got {value!r}")
+        return value
+    plain = typing.get_origin(kind) or kind
+    if isinstance(value, str):
+        try:
+            value = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            raise ConfigError(f"{where}: expected {_type_name(kind)}, got '{value}'") from None
+    if plain is float and type(value) is int:
+        value = float(value)
+    if type(value) is not plain:
+        raise ConfigError(f"{where}: expected {_type_name(kind)}, got {value!r}")
+    if plain is list and not all(isinstance(v, typing.get_args(kind)[0]) for v in value):
+        raise ConfigError(f"{where}: expected {_type_name(kind)}, got {value!r}")
+    return value
+
+
+def _type_name(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " | ".join(map(str, typing.get_args(kind)))
+    return kind.__name__ if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) else str(kind)
+
+
+def _check(c: Config, where: str) -> None:
+    """What no single type can say."""
+    positive = {"run.steps": c.run.steps, "planner.samples": c.planner.samples, "executor.repeats": c.executor.repeats,
+                "grpo.problems": c.grpo.problems, "grpo.epochs": c.grpo.epochs, "grpo.minibatches": c.grpo.minibatches,
+                "planner.temperature": c.planner.temperature, "optim.lr": c.optim.lr, "run.keep": c.run.keep,
+                "run.save_every": c.run.save_every, "planner.max_new_tokens": c.planner.max_new_tokens,
+                "executor.max_new_tokens": c.executor.max_new_tokens, "optim.micro_tokens": c.optim.micro_tokens}  # fmt: skip
+    for key, value in positive.items():
+        if not value > 0:
+            raise ConfigError(f"{where}: {key} must be above 0, got {value}")
+    if c.run.stage == "planner":
+        needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
+        if needs_rm and not (c.reward_model.path or c.reward_model.url):
+            raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
+        if c.planner.samples < 2:
+            raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
+
+
+def to_dict(config: Config) -> dict[str, dict[str, Any]]:
+    return dataclasses.asdict(config)
+
+
+def help_text() -> str:
+    """Every key with its type, default and meaning, as `train.py --help` prints it."""
+    lines = ["usage: train.py [CONFIG.toml] [--section.key value ...]", "",
+             "Without a config file the defaults below train the embedded math demo.", ""]  # fmt: skip
+    for section in dataclasses.fields(Config):
+        cls = section.default_factory  # type: ignore[union-attr]
+        hints = typing.get_type_hints(cls)
+        lines.append(f"[{section.name}]")
+        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+            default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+            lines.append(f"  --{section.name}.{f.name}  ({_type_name(hints[f.name])}, default {default!r})")
+            lines.append(f"        {f.metadata['help']}")
+        lines.append("")
+    return "\n".join(lines)

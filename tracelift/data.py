@@ -1,0 +1,135 @@
+"""Where problems come from: the demo's endless series or the user's JSONL, behind one small interface.
+
+A round's problems are a function of the round's number alone, so a resumed run needs no data position. A file is walked
+in a fresh order each epoch, keyed by (seed, epoch). Left out: streaming from the network, mixing several files.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tracelift.verify import Verdict, verify_math
+from tracelift.worlds.math import MathProblem, check_trace, make_problem
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem. `truth` is the demo world's own record of it, which makes a trace's validity measurable."""
+
+    problem_id: str
+    problem: str
+    reference: str
+    task_type: str = "math"
+    truth: MathProblem | None = None
+
+    def trace_valid(self, trace: str) -> bool | None:
+        """Whether every step of a trace is true and grounded; None where the truth is not known."""
+        return None if self.truth is None else check_trace(self.truth, trace).valid
+
+
+class TaskSource(Protocol):
+    def round(self, step: int, count: int) -> list[Task]:
+        """The problems of one training round."""
+        ...
+
+    def first(self, count: int) -> list[Task]:
+        """A fixed set, for evaluation."""
+        ...
+
+
+@dataclass(frozen=True)
+class DemoTasks:
+    """The embedded math world: every index of a series is another problem."""
+
+    seed: int
+
+    def round(self, step: int, count: int) -> list[Task]:
+        return [self._task(step * count + i) for i in range(count)]
+
+    def first(self, count: int) -> list[Task]:
+        return [self._task(i) for i in range(count)]
+
+    def _task(self, index: int) -> Task:
+        p = make_problem(self.seed, index)
+        return Task(p.problem_id, p.text, str(p.answer), "math", p)
+
+
+@dataclass(frozen=True)
+class FileTasks:
+    """The rows of a file, shuffled anew each epoch."""
+
+    tasks: list[Task]
+    seed: int
+
+    def round(self, step: int, count: int) -> list[Task]:
+        n = len(self.tasks)
+        picked = []
+        for position in range(step * count, (step + 1) * count):
+            epoch, at = divmod(position, n)
+            picked.append(self.tasks[self._order(epoch)[at]])
+        return picked
+
+    def first(self, count: int) -> list[Task]:
+        return self.tasks[:count]
+
+    def _order(self, epoch: int) -> list[int]:
+        order = list(range(len(self.tasks)))
+        random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
+        return order
+
+
+def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> TaskSource:
+    """`demo:math`, or a JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
+
+    Rows longer than `max_chars` characters are left out and counted aloud. Raises FileNotFoundError for a missing file,
+    ValueError naming file and line for a broken row, and ValueError for a file that yields no problem.
+    """
+    if source.startswith("demo:"):
+        if source != "demo:math":
+            raise ValueError(f"data source '{source}': the demo there is called demo:math")
+        return DemoTasks(seed)
+    path = Path(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"data source '{source}': no such file (a JSONL file, or demo:math)")
+    tasks: list[Task] = []
+    skipped = 0
+    with open(path) as f:
+        for number, line in enumerate(f, start=1):
+            if not line.strip():
+                continue
+            task = _parse_row(line, f"{path}:{number}", f"{path.stem}-{number}")
+            if max_chars and len(task.problem) > max_chars:
+                skipped += 1
+                continue
+            tasks.append(task)
+            if limit and len(tasks) == limit:
+                break
+    if skipped:
+        say(f"{path}: left out {skipped} problems longer than {max_chars} characters")
+    if not tasks:
+        raise ValueError(f"{path}: holds no problem to train on")
+    return FileTasks(tasks, seed)
+
+
+def _parse_row(line: str, where: str, default_id: str) -> Task:
+    try:
+        row = json.loads(line)
+    except ValueError as e:
+        raise ValueError(f"{where}: not a JSON line: {e}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
+    problem = row.get("problem", row.get("question"))
+    answer = row.get("answer", row.get("reference"))
+    if not isinstance(problem, str) or not problem.strip():
+        raise ValueError(f"{where}: no 'problem' (or 'question') text; keys are {sorted(row)}")
+    if not isinstance(answer, (str, int, float)) or isinstance(answer, bool) or not str(answer).strip():
+        raise ValueError(f"{where}: no 'answer'; keys are {sorted(row)}")
+    reference = str(answer)
+    if verify_math(reference, reference) is not Verdict.PASS:
+        raise ValueError(f"{where}: the answer {reference[-60:]!r} holds no number to check against")
+    return Task(str(row.get("problem_id", default_id)), problem, reference)

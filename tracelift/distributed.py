@@ -1,0 +1,114 @@
+"""torch.distributed in one page: joining the job torchrun started, splitting work, and summing what ranks found.
+
+Every rank draws the same problems and works on its share (index ≡ rank mod world), so a run is named by its seed and
+not by its number of ranks. Gradients are summed, not averaged: the loss is already divided by global counts
+(tracelift/grpo.py). Left out: sharded parameters (tracelift/parallel.py), elastic membership.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process's place in the job; rank 0 of 1 when not started by torchrun."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def share(self, items: list[T]) -> list[T]:
+        """This rank's part of a list that every rank holds."""
+        return items[self.rank :: self.size]
+
+    def merge(self, mine: list[T]) -> list[T]:
+        """Undo `share`: every rank's results, back in the order of the shared list, on every rank."""
+        if self.size == 1:
+            return mine
+        parts = self.gather(mine)
+        merged: list[T] = []
+        for i in range(max(len(part) for part in parts)):
+            merged.extend(part[i] for part in parts if i < len(part))
+        return merged
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, on every rank, by rank."""
+        if self.size == 1:
+            return [value]
+        out: list[Any] = [None] * self.size
+        dist.all_gather_object(out, value)
+        return out
+
+    def any(self, flag: bool) -> bool:
+        return any(self.gather(flag))
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+    def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        """Add up each parameter's gradient over ranks in one flat fp32 message; missing gradients count as zero."""
+        if self.size == 1:
+            return
+        trained = [p for p in parameters if p.requires_grad]
+        for p in trained:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        flat = torch.cat([p.grad.flatten().float() for p in trained])  # type: ignore[union-attr]
+        dist.all_reduce(flat)
+        at = 0
+        for p in trained:
+            p.grad = flat[at : at + p.numel()].view_as(p).to(p.dtype)
+            at += p.numel()
+
+
+def join(device: str, timeout_s: float = 600.0) -> World:
+    """Join the process group torchrun describes in the environment, or be a world of one."""
+    if "RANK" not in os.environ:
+        return World()
+    world = World(
+        *(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    )
+    if world.size > 1 and not dist.is_initialized():
+        backend = "nccl" if device.startswith("cuda") else "gloo"
+        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+    return world
+
+
+def leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def pick_device(wanted: str) -> torch.device:
+    """`auto` is this rank's GPU where there is one, else the CPU. Raises ValueError on a device that is not there."""
+    if wanted == "auto":
+        wanted = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
+    device = torch.device(wanted)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("run.device = 'cuda', but this PyTorch sees no GPU; use --run.device cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def set_threads(world: World, wanted: int) -> int:
+    """Share the machine's cores among the ranks on it; returns the number of threads this process uses."""
+    threads = wanted or max(1, (os.cpu_count() or 1) // world.local_size)
+    torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,202 @@
+"""The frozen executor: (problem, trace) → artifact → verdict, K runs an arm, each problem's baseline measured once.
+
+    success_with(z) = mean_k V(E(x, z; seed_k))      success_base = mean_k V(E(x; seed_k))      (DESIGN §2)
+
+Both arms share their seeds, so they meet the same random numbers; the separate end-to-end run has a seed of its own.
+All runs of all traces go to the backend in one call, equal ones once. The baseline does not depend on the planner, so
+its successes are kept in a file keyed by everything they do depend on (weights, prompt, settings, seeds) and survive
+restarts. A reply that failed is asked for again; if it keeps failing, its sample's outcome is an ERROR and the sample
+leaves the group: a failed call must neither lower nor, on the baseline's side, raise anyone's reward.
+
+Left out: how text is made (tracelift/backend.py, tracelift/remote.py), what a success is worth (tracelift/rewards.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tracelift.backend import Backend, CompletionRequest, Progress, Reply
+from tracelift.data import Task
+from tracelift.prompts import render
+from tracelift.runs import read_jsonl
+from tracelift.verify import Verdict, verify_math
+
+END_TO_END = 1_000_000  # the seed index of the run that e2e is measured on, apart from the K repeats
+
+
+@dataclass(frozen=True)
+class ExecutorSettings:
+    """What an executor run is: everything its outcome depends on beside weights, problem, trace and seed."""
+
+    template: str  # with {problem} and {trace}
+    baseline_template: str  # with {problem}
+    repeats: int = 3  # K
+    baseline_repeats: int = 3
+    max_new_tokens: int = 8
+    temperature: float = 0.5
+    stop: tuple[str, ...] = ("\n",)
+    seed: int = 0
+    retries: int = 2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the executor made of one trace. `error` is set where any run it needs stayed an ERROR: no reward then."""
+
+    e2e: Verdict
+    with_successes: int
+    repeats: int
+    base_successes: int
+    base_repeats: int
+    artifact: str = ""  # the end-to-end run's text
+    runs: tuple[str, ...] = field(default=(), compare=False)  # the K repeats' texts
+    error: str | None = None
+
+    @property
+    def success_with(self) -> float:
+        return self.with_successes / self.repeats
+
+    @property
+    def success_base(self) -> float:
+        return self.base_successes / self.base_repeats
+
+    @property
+    def uplift(self) -> float:
+        return self.success_with - self.success_base
+
+
+@dataclass(frozen=True)
+class Baseline:
+    successes: int
+    repeats: int
+    error: str | None = None
+
+
+class BaselineCache:
+    """Baselines on disk, one JSON line each; a last line cut off by a kill is ignored. `path = None` keeps them in memory."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._known: dict[str, Baseline] = {}
+        if path is not None and path.exists():
+            records = read_jsonl(path)
+            text = path.read_text()
+            if text and not text.endswith("\n"):  # finish the torn line, or the next record would be glued to it
+                path.write_text("".join(json.dumps(r) + "\n" for r in records))
+            self._known = {r["key"]: Baseline(r["successes"], r["repeats"]) for r in records}
+
+    def get(self, key: str) -> Baseline | None:
+        return self._known.get(key)
+
+    def put(self, key: str, value: Baseline) -> None:
+        self._known[key] = value
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a") as f:
+            f.write(json.dumps({"key": key, "successes": value.successes, "repeats": value.repeats}) + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class Executor:
+    """Runs a frozen language model on problems with and without traces, and judges what it wrote."""
+
+    def __init__(self, backend: Backend, settings: ExecutorSettings, cache: BaselineCache | None = None,
+                 wrap: Callable[[str], str] = lambda text: text) -> None:  # fmt: skip
+        """wrap: puts a prompt into the executor's chat template, where it has one."""
+        self.backend, self.settings, self.wrap = backend, settings, wrap
+        self.cache = cache if cache is not None else BaselineCache()
+        self.tokens = 0  # generated so far, for throughput and for counting what a run cost
+        self.runs = 0
+
+    def evaluate(self, items: Sequence[tuple[Task, str]], progress: Progress | None = None,
+                 need_repeats: bool = True) -> list[Outcome]:  # fmt: skip
+        """One outcome per (task, trace). With `need_repeats = False` (exec_only) only the end-to-end run is made."""
+        s = self.settings
+        K = s.repeats if need_repeats else 0
+        tasks = {task.problem_id: task for task, _ in items}
+        missing = [t for t in tasks.values() if need_repeats and self.cache.get(self.baseline_key(t)) is None]
+
+        requests: list[CompletionRequest] = []
+        for task, trace in items:
+            prompt = self.wrap(render(s.template, problem=task.problem, trace=trace))
+            requests.extend(self._request(prompt, task, k) for k in [END_TO_END, *range(K)])
+        for task in missing:
+            prompt = self.baseline_prompt(task)
+            requests.extend(self._request(prompt, task, k) for k in range(s.baseline_repeats))
+        replies = iter(self._complete(requests, progress))
+
+        with_trace = [[next(replies) for _ in range(1 + K)] for _ in items]
+        baselines: dict[str, Baseline] = {}
+        for task in missing:
+            verdicts, error = judge([next(replies) for _ in range(s.baseline_repeats)], task)
+            found = Baseline(verdicts.count(Verdict.PASS), s.baseline_repeats, error)
+            baselines[task.problem_id] = found
+            if error is None:
+                self.cache.put(self.baseline_key(task), found)
+        outcomes = []
+        for (task, _), runs in zip(items, with_trace, strict=True):
+            base = baselines.get(task.problem_id) or self.cache.get(self.baseline_key(task)) or Baseline(0, s.baseline_repeats)
+            verdicts, error = judge(runs, task)
+            outcomes.append(Outcome(
+                e2e=verdicts[0], with_successes=verdicts[1:].count(Verdict.PASS), repeats=s.repeats,
+                base_successes=base.successes, base_repeats=base.repeats, artifact=runs[0].text,
+                runs=tuple(r.text for r in runs[1:]), error=error or base.error))  # fmt: skip
+        return outcomes
+
+    def direct(self, tasks: Sequence[Task], progress: Progress | None = None) -> list[tuple[Verdict, str]]:
+        """One end-to-end run per task without any trace: (verdict, artifact)."""
+        replies = self._complete([self._request(self.baseline_prompt(t), t, END_TO_END) for t in tasks], progress)
+        return [(judge([reply], task)[0][0], reply.text) for task, reply in zip(tasks, replies, strict=True)]
+
+    def baseline_prompt(self, task: Task) -> str:
+        return self.wrap(render(self.settings.baseline_template, problem=task.problem))
+
+    def baseline_key(self, task: Task) -> str:
+        s = self.settings
+        parts = [self.backend.fingerprint, self.baseline_prompt(task), task.reference, s.baseline_repeats, s.max_new_tokens,
+                 s.temperature, list(s.stop), self._seed(task, 0)]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def _seed(self, task: Task, k: int) -> int:
+        digest = hashlib.sha256(f"executor:{self.settings.seed}:{task.problem_id}:{k}".encode()).digest()
+        return int.from_bytes(digest[:8], "little")
+
+    def _request(self, prompt: str, task: Task, k: int) -> CompletionRequest:
+        s = self.settings
+        return CompletionRequest(prompt, s.max_new_tokens, s.temperature, s.stop, self._seed(task, k))
+
+    def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> list[Reply]:
+        replies = self.backend.complete(requests, progress) if requests else []
+        for _ in range(self.settings.retries):
+            failed = [i for i, r in enumerate(replies) if r.error is not None]
+            if not failed:
+                break
+            for i, reply in zip(failed, self.backend.complete([requests[i] for i in failed]), strict=True):
+                replies[i] = reply
+        self.runs += len(replies)
+        self.tokens += sum(r.tokens for r in replies)
+        return replies
+
+
+def judge(replies: Sequence[Reply], task: Task) -> tuple[list[Verdict], str | None]:
+    """Verdicts of several runs of one task, and the first error among them."""
+    verdicts, error = [], None
+    for reply in replies:
+        if reply.error is not None:
+            verdicts.append(Verdict.ERROR)
+            error = error or reply.error
+            continue
+        verdicts.append(verify_math(reply.text, task.reference))
+        if verdicts[-1] is Verdict.ERROR:
+            error = error or f"the verifier could not judge {reply.text[:60]!r}"
+    return verdicts, error

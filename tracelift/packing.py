@@ -1,0 +1,134 @@
+"""Training batches without waste: a group's prompt is computed once, its samples follow it, padding is never scored.
+
+GRPO scores G samples of one prompt. Laid out naively that is G copies of the prompt; here a row is
+
+    prompt | sample 0 | sample 1 | ... | sample G−1
+
+where every sample continues the prompt's positions and attends to the prompt and to itself, never to a sibling. The
+result is exactly that of G separate rows (tests/tracelift/test_packing.py), for P + ΣS instead of G·P + ΣS tokens.
+Supervised rows are the same thing with one sample.
+
+What is scored leaves the rectangular world at once: the trained tokens of a batch are flat lists (N,), each naming the
+row position that predicts it and the sequence it belongs to. This is the one place that decides which tokens are
+trained: every token of a sample, its end-of-sequence token included; prompt and padding never.
+
+Left out: block-sparse attention kernels. The mask is dense (L, L) per row, which suits rows of a few thousand tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.transformer import Attend, causal_attention
+
+_PADDING = -1
+
+
+@dataclass(frozen=True)
+class Row:
+    """A prompt and the samples that continue it; `sequence_ids` name each sample in the global batch."""
+
+    prompt: Sequence[int]
+    samples: Sequence[Sequence[int]]
+    sequence_ids: Sequence[int]
+
+    @property
+    def length(self) -> int:
+        return len(self.prompt) + sum(len(s) - 1 for s in self.samples)  # a sample's last token predicts nothing
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows as tensors. B rows of L positions; N trained tokens, in the order of rows, samples, tokens."""
+
+    tokens: Tensor  # (B, L) int64
+    positions: Tensor  # (B, L) int64: rotary positions, each sample continuing its prompt's
+    owner: Tensor  # (B, L) int64: 0 prompt, 1 + sample index, −1 padding
+    source: Tensor  # (N,) int64 into B·L: the position whose hidden state predicts the token
+    targets: Tensor  # (N,) int64
+    sequence: Tensor  # (N,) int64: global sequence id
+
+    def attend(self) -> Attend:
+        """The attention function of this layout, for `Transformer.forward`."""
+        L = self.tokens.shape[1]
+        if int(self.owner.max()) <= 1:  # one sample a row: plain causal attention is the same and needs no mask
+            return causal_attention
+        key_owner, query_owner = self.owner[:, None, :], self.owner[:, :, None]
+        causal = torch.ones(L, L, dtype=torch.bool, device=self.tokens.device).tril()
+        visible = causal & ((key_owner == 0) | (key_owner == query_owner))  # (B, L, L); padding sees padding: no NaN
+        mask = visible[:, None]
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B,L,H,E), (B,L,G,E) -> (B,L,H,E)
+            q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
+            return out.transpose(1, 2)
+
+        return attend
+
+    def predictors(self, hidden: Tensor) -> Tensor:  # (B, L, D) -> (N, D)
+        """The hidden states that predict each trained token."""
+        return hidden.flatten(0, 1).index_select(0, self.source)
+
+
+def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -> PackedBatch:
+    """Lay rows out as one batch. Raises ValueError on an empty prompt or sample: nothing would predict its first token."""
+    B, L = len(rows), max(row.length for row in rows)
+    tokens = torch.full((B, L), pad_id, dtype=torch.int64)
+    positions = torch.zeros((B, L), dtype=torch.int64)
+    owner = torch.full((B, L), _PADDING, dtype=torch.int64)
+    source: list[int] = []
+    targets: list[int] = []
+    sequence: list[int] = []
+    for b, row in enumerate(rows):
+        P = len(row.prompt)
+        if P == 0 or any(len(s) == 0 for s in row.samples):
+            raise ValueError("a training row needs a non-empty prompt and non-empty samples")
+        tokens[b, :P] = torch.tensor(row.prompt)
+        positions[b, :P] = torch.arange(P)
+        owner[b, :P] = 0
+        at = P
+        for s, (sample, sequence_id) in enumerate(zip(row.samples, row.sequence_ids, strict=True)):
+            n = len(sample) - 1
+            tokens[b, at : at + n] = torch.tensor(sample[:-1], dtype=torch.int64)
+            positions[b, at : at + n] = torch.arange(P, P + n)
+            owner[b, at : at + n] = s + 1
+            source.append(b * L + P - 1)
+            source.extend(range(b * L + at, b * L + at + n))
+            targets.extend(sample)
+            sequence.extend([sequence_id] * len(sample))
+            at += n
+    flat = (torch.tensor(x, dtype=torch.int64) for x in (source, targets, sequence))
+    return PackedBatch(*(x.to(device) for x in (tokens, positions, owner, *flat)))
+
+
+def micro_batches(rows: Iterable[Row], max_tokens: int) -> Iterator[list[Row]]:
+    """Split rows into batches of at most `max_tokens` positions, padding included; rows of like length go together.
+
+    A single row longer than the budget is split by its samples (each part repeats the prompt) down to one sample,
+    which passes whatever its length.
+    """
+    small: list[Row] = []
+    for row in rows:
+        small.extend(_split(row, max_tokens))
+    batch: list[Row] = []
+    for row in sorted(small, key=lambda r: r.length, reverse=True):  # the longest first: an overflow shows at once
+        if batch and batch[0].length * (len(batch) + 1) > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def _split(row: Row, max_tokens: int) -> list[Row]:
+    if row.length <= max_tokens or len(row.samples) == 1:
+        return [row]
+    half = len(row.samples) // 2
+    parts = [Row(row.prompt, row.samples[:half], row.sequence_ids[:half]),
+             Row(row.prompt, row.samples[half:], row.sequence_ids[half:])]  # fmt: skip
+    return [piece for part in parts for piece in _split(part, max_tokens)]

@@ -1,0 +1,126 @@
+"""What a person sees of a run: live progress, the table of before and after, sample traces, and the picture.
+
+The held-out problems are the same before and after, greedy and sampled, so every difference comes with an exact paired
+test. Results of the evaluation before training are kept in the run folder: a resumed run does not repeat them.
+Left out: comparison across runs (benchmarks/compare.py) and the HTML report (eval.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tracelift.config import Config
+from tracelift.data import Task, load_tasks
+from tracelift.distributed import World
+from tracelift.evaluation import evaluate_planner, paired, summarise
+from tracelift.executor import Executor
+from tracelift.plots import draw_curves
+from tracelift.reason_rm import Scorer
+from tracelift.rollout import PlannerPrompt, Sample
+from tracelift.runs import RunFolder, write_text
+from tracelift.sampler import Sampler
+
+MODES = ("greedy", "sampled")
+_SHOWN = 3  # problems whose traces are printed before and after
+
+
+class Report:
+    """Evaluates before and after training and writes summary.json, summary.txt and curves.png."""
+
+    def __init__(self, config: Config, run: RunFolder, world: World, prompt: PlannerPrompt, sampler: Sampler,
+                 executor: Executor, scorer: Scorer | None, say: Callable[[str], None]) -> None:  # fmt: skip
+        self.config, self.run, self.world, self.say = config, run, world, say
+        self.parts = (sampler, prompt, executor, scorer)
+        self.tasks: list[Task] = []
+        source = config.data.eval_source or (config.data.source if config.data.source.startswith("demo:") else "")
+        if source and config.data.eval_problems > 0:
+            self.tasks = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars).first(config.data.eval_problems)
+
+    def before(self) -> None:
+        if self.tasks:
+            records = self._evaluate()
+            if self.world.is_main:
+                write_text(self.run.path / "eval_before.json", json.dumps(records) + "\n")
+                for mode in MODES:
+                    self.say(f"before training, {mode}: {_line(records[mode]['summary'])}")
+
+    def progress(self, step: int, metrics: dict[str, float], clock: Any) -> None:
+        shown = [("reward", "reward"), ("acc", "accuracy"), ("uplift", "uplift"), ("rm", "rm_score"), ("valid", "trace_validity"),
+                 ("wrong-reason", "wrong_reason_rate"), ("flat", "zero_spread"), ("ent", "entropy"), ("|g|", "grad_norm")]  # fmt: skip
+        figures = "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown if key in metrics)
+        laps = " ".join(f"{name} {seconds:.1f}" for name, (seconds, _) in clock.laps.items())
+        seconds = clock.record()["seconds"]
+        left = (self.config.run.steps - step - 1) * seconds
+        self.say(f"{step + 1:4d}/{self.config.run.steps}  {figures}  {seconds:.1f}s ({laps})  ~{left / 60:.1f} min left")
+
+    def after(self) -> None:
+        """Evaluate again, print and write the table, samples and picture."""
+        if not self.tasks:
+            if self.world.is_main:
+                draw_curves(self.run.path)
+            return
+        after = self._evaluate()
+        if not self.world.is_main:
+            return
+        before = json.loads((self.run.path / "eval_before.json").read_text())
+        tests = {mode: paired(before[mode]["correct"], after[mode]["correct"]) for mode in MODES}
+        summary = {mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]} for mode in MODES}
+        write_text(self.run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_text(self.run.path / "eval_after.json", json.dumps(after) + "\n")
+        text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
+        text += "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
+        write_text(self.run.path / "summary.txt", text + "\n")
+        self.say("\n" + text)
+        draw_curves(self.run.path)
+        self.say(f"\npicture: {self.run.path / 'curves.png'}   table: {self.run.path / 'summary.txt'}   "
+                 f"traces: {self.run.path / 'samples.jsonl'}   model: {self.run.path / 'final'}")  # fmt: skip
+
+    def _evaluate(self) -> dict[str, Any]:
+        sampler, prompt, executor, scorer = self.parts
+        sampler.model.eval()
+        out: dict[str, Any] = {}
+        for mode in MODES:
+            mine = evaluate_planner(sampler, prompt, executor, scorer, self.world.share(self.tasks), self.config, mode == "greedy")
+            samples: list[Sample] = self.world.merge(mine)
+            out[mode] = {"summary": summarise(samples), "correct": [s.correct for s in samples],
+                         "samples": [s.record() for s in samples[: 4 * _SHOWN]]}  # fmt: skip
+        return out
+
+
+def _line(summary: dict[str, dict[str, float]]) -> str:
+    names = ("accuracy", "baseline accuracy", "uplift", "RM score", "trace validity", "wrong-reason rate")
+    return ", ".join(f"{name} {summary[name]['value']:.3f}" for name in names if name in summary)
+
+
+def render_table(mode: str, summary: dict[str, Any]) -> str:
+    """Before → after, each figure with its 95% interval, and the paired test on accuracy."""
+    before, after, test = summary["before"], summary["after"], summary["paired"]
+    lines = [f"{mode} decoding, {test['n']} fresh problems{'':<12}{'before':>24}{'after':>24}"]
+    width = len(lines[0]) - 48
+    for name in after:
+        cells = [_cell(side.get(name)) for side in (before, after)]
+        lines.append(f"  {name:<{width - 2}}{cells[0]:>24}{cells[1]:>24}")
+    lines.append(f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost, "
+                 f"exact McNemar p = {test['p']:.2g}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _cell(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def show_pairs(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> str:
+    """Traces of the same problems before and after; those that changed first."""
+    pairs = sorted(zip(before, after, strict=True), key=lambda p: p[0]["trace"] == p[1]["trace"])
+    lines = ["sample traces, greedy"]
+    for old, new in pairs[:_SHOWN]:
+        lines.append(f"\n  {old['problem']}   (answer {old['reference'][-20:]})")
+        for label, record in (("before", old), ("after", new)):
+            verdict = f"{record['e2e']}, trace {'valid' if record['valid'] else 'invalid' if record['valid'] is False else 'unchecked'}"
+            rm = f", RM {record['rm_total']:.2f}" if record["rm_total"] is not None else ""
+            lines.append(f"    {label:<7}{record['trace'] or record['text']!r}  → {record['artifact']!r}: {verdict}{rm}")
+    return "\n".join(lines)

@@ -1,0 +1,152 @@
+"""Stage "reward_model": train a Reason RM on TraceLift-Groups.
+
+Each round takes a batch of groups: their positives (one drawn per group) and `rm.negatives` drawn negatives. Losses and
+weights are those of tracelift/reason_rm.py. The best model by dev group accuracy is what the stage leaves in final/.
+Left out: LoRA (the adapter is attached through models/lora.py where a run asks for one), judges.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import models
+from models import RewardConfig, RewardModel, Tokenizer
+from tracelift.config import Config, ConfigError
+from tracelift.distributed import World
+from tracelift.groups.format import Candidate, Group, dimensions_of, read_groups
+from tracelift.reason_rm import RMTargets, ranking_metrics, right_pad, rm_loss, rm_tokens
+from tracelift.runs import RunFolder
+from tracelift.training import Learner, fit
+
+
+def initial_rm(config: Config, device: torch.device, task_type: str) -> tuple[RewardModel, Tokenizer]:
+    """An earlier reward model, or a language model's backbone under fresh heads."""
+    path = config.rm.init
+    if not path:
+        raise ConfigError("rm.init: give the backbone's folder")
+    dtype = getattr(torch, config.run.dtype)
+    tokenizer = models.load_tokenizer(path)
+    try:
+        lm = models.load_pretrained(path, dtype=dtype, device=device)
+    except models.CheckpointError as e:
+        if "Reason Reward Model" not in str(e):
+            raise
+        return models.load_reward_model(path, dtype=dtype, device=device), tokenizer
+    return RewardModel.from_transformer(lm, RewardConfig(dimensions_of(task_type)), config.run.seed), tokenizer
+
+
+class Batch:
+    """The traces of some groups as tensors; every group whole."""
+
+    def __init__(self, groups: list[tuple[int, Group, list[Candidate]]], tokenizer: Tokenizer, max_tokens: int, device: torch.device) -> None:  # fmt: skip
+        ids, labels, totals, owner, positive, self.kinds = [], [], [], [], [], []
+        for number, group, chosen in groups:
+            names = dimensions_of(group.task_type)
+            for c in chosen:
+                ids.append(rm_tokens(tokenizer, max_tokens, group.task_type, group.problem, c.reasoning, group.type_text))
+                labels.append([c.rubric.dimensions[name] for name in names])
+                totals.append(c.rubric.total)
+                owner.append(number)
+                positive.append(c.negative_kind is None)
+                self.kinds.append(c.negative_kind)
+        self.tokens, self.lengths = right_pad(ids, tokenizer.pad_id, device)
+        self.targets = RMTargets(torch.tensor(labels, device=device), torch.tensor(totals, device=device),
+                                 torch.tensor(owner, device=device), torch.tensor(positive, device=device))  # fmt: skip
+
+
+def draw(group: Group, negatives: int, rng: random.Random) -> list[Candidate]:
+    """One positive and up to `negatives` negatives."""
+    bank = list(group.negative_bank)
+    return [rng.choice(group.positive_pool), *rng.sample(bank, min(negatives, len(bank)))]
+
+
+def run_reward_model(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> Path:
+    """Train, and leave the best model in run/final. Returns that folder."""
+    c = config.rm
+    groups = read_groups(c.train)
+    dev = read_groups(c.dev) if c.dev else []
+    if not groups:
+        raise ValueError(f"{c.train}: holds no group")
+    rm, tokenizer = initial_rm(config, device, groups[0].task_type)
+    limit = min(c.max_tokens, rm.config.max_positions)
+    learner = Learner(rm, config.optim, config.run.steps, world)
+    say(f"reward model: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(groups)} groups, {len(dev)} held out")
+    orders: dict[int, list[int]] = {}
+
+    def chosen_for(step: int) -> list[tuple[int, Group, list[Candidate]]]:
+        picked = []
+        for position in range(step * c.groups, (step + 1) * c.groups):
+            epoch, at = divmod(position, len(groups))
+            if epoch not in orders:
+                orders.clear()
+                orders[epoch] = random.Random(f"rm:{config.run.seed}:{epoch}").sample(range(len(groups)), len(groups))
+            group = groups[orders[epoch][at]]
+            rng = random.Random(f"rm:{config.run.seed}:{position}")
+            picked.append((position, group, draw(group, c.negatives, rng)))
+        return picked
+
+    def pieces(chosen: list[tuple[int, Group, list[Candidate]]]) -> list[list[tuple[int, Group, list[Candidate]]]]:
+        """Groups of like length together, within the token budget (an estimate: four characters a token is generous)."""
+        size = {n: max(len(x.reasoning) for x in cs) + len(g.problem) for n, g, cs in chosen}
+        ordered = sorted(chosen, key=lambda item: size[item[0]], reverse=True)
+        per_group = 1 + c.negatives
+        count = max(1, config.optim.micro_tokens // max(1, per_group * (size[ordered[0][0]] // 2 + 40))) if ordered else 1
+        return [ordered[i : i + count] for i in range(0, len(ordered), count)]
+
+    def round_loss(step: int) -> dict[str, float]:
+        everything = chosen_for(step)
+        traces = sum(len(cs) for _, _, cs in everything)
+        counts = (traces, traces - len(everything))
+        sums: dict[str, float] = {}
+        for piece in pieces(world.share(everything)):
+            batch = Batch(piece, tokenizer, limit, device)
+            logits, total_logit = rm(batch.tokens, batch.lengths)
+            parts = rm_loss(logits, rm.combine(logits, total_logit), batch.targets, counts, total_weight=c.total_weight,
+                            rank_weight=c.rank_weight, negative_weight=c.negative_weight, negative_margin=c.negative_margin)  # fmt: skip
+            parts["loss"].backward()
+            for name, value in parts.items():
+                sums[name] = sums.get(name, 0.0) + value.item()
+        return {name: sum(part.get(name, 0.0) for part in world.gather(sums)) for name in sums}
+
+    @torch.no_grad()
+    def evaluate() -> dict[str, float]:
+        everything = [(i, g, [*g.positive_pool, *g.negative_bank]) for i, g in enumerate(dev)]
+        rows: list[tuple[float, float, int, bool, str | None, list[float], list[int]]] = []
+        for piece in pieces(world.share(everything)):
+            batch = Batch(piece, tokenizer, limit, device)
+            scores = rm.score(batch.tokens, batch.lengths)
+            t = batch.targets
+            rows.extend(zip(scores.total.tolist(), t.total.tolist(), t.group.tolist(), t.positive.tolist(), batch.kinds,
+                            scores.dimensions.tolist(), t.labels.tolist(), strict=True))  # fmt: skip
+        rows = [row for part in world.gather(rows) for row in part]
+        total, gold, owner, positive, kinds, dims, labels = (list(x) for x in zip(*rows, strict=True))
+        metrics = ranking_metrics(total, gold, owner, positive, kinds)
+        for d, name in enumerate(rm.reward.dimension_names):
+            metrics[f"mae/{name}"] = sum(abs(a[d] - b[d]) for a, b in zip(dims, labels, strict=True)) / len(rows)
+        return metrics
+
+    best_folder, best = run.path / "best", [-1.0]
+    if run.writes and (best_folder / "config.json").exists() and config.run.resume:
+        best[0] = max((r["dev/group_accuracy"] for r in run.read("metrics.jsonl") if "dev/group_accuracy" in r), default=-1.0)
+
+    def keep_best(step: int, metrics: dict[str, float]) -> None:
+        if metrics["group_accuracy"] > best[0]:
+            best[0] = metrics["group_accuracy"]
+            if world.is_main:
+                models.save_reward_model(rm, best_folder, tokenizer)
+
+    fit(config, run, world, learner, round_loss=round_loss,
+        write_model=lambda folder: models.save_reward_model(rm, folder, tokenizer),
+        read_model=lambda folder: models.load_reward_model(folder, dtype=rm.dtype, device=device),
+        evaluate=evaluate if dev else None, eval_every=c.eval_every, say=say, on_eval=keep_best)  # fmt: skip
+    final = run.path / "final"
+    if world.is_main:
+        kept = models.load_reward_model(best_folder, dtype=rm.dtype) if dev else rm
+        models.save_reward_model(kept.to(getattr(torch, c.save_dtype)), final, tokenizer)
+    world.barrier()
+    say(f"reward model saved in {final}" + (f", best dev group accuracy {best[0]:.3f}" if dev else ""))
+    return final

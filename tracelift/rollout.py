@@ -1,0 +1,167 @@
+"""From problems to graded traces: sample, execute, verify, score, reward. One function a verb, in that order.
+
+A `Sample` collects everything that is known about one trace; training, evaluation, the logs and `tracelift.explain` all
+read the same record. Left out: what the reward means (tracelift/rewards.py) and how it moves the policy
+(tracelift/grpo.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models import Tokenizer
+from tracelift.config import Config
+from tracelift.data import Task
+from tracelift.executor import Executor, Outcome
+from tracelift.prompts import encode_prompt, extract_trace, load_template, render, use_chat
+from tracelift.prompts import PLANNER as PLANNER_TEMPLATES
+from tracelift.reason_rm import RMScore, Scorer, ScoreItem
+from tracelift.rewards import MathReward, math_reward
+from tracelift.sampler import Completion, Sampler, SamplingParams
+from tracelift.verify import Verdict, leaks_answer
+
+
+@dataclass
+class Sample:
+    """One trace on its way to a reward. Fields fill from top to bottom; `error` set means it leaves its group."""
+
+    task: Task
+    prompt_tokens: list[int]
+    completion: Completion
+    text: str
+    trace: str | None  # None: a format failure, the executor is not called
+    outcome: Outcome | None = None
+    rm: RMScore | None = None
+    parts: MathReward | None = None
+    reward: float | None = None
+    leaked: bool = False
+    valid: bool | None = None  # every step true and grounded; None where the truth is unknown
+    error: str | None = None
+
+    @property
+    def correct(self) -> bool:
+        return self.outcome is not None and self.outcome.e2e is Verdict.PASS
+
+    def record(self) -> dict[str, Any]:
+        """Everything about this sample, for samples.jsonl."""
+        o, r = self.outcome, self.rm
+        return {
+            "problem_id": self.task.problem_id, "problem": self.task.problem, "reference": self.task.reference,
+            "text": self.text, "trace": self.trace, "tokens": len(self.completion.tokens),
+            "finish_reason": self.completion.finish_reason, "artifact": o.artifact if o else None,
+            "runs": list(o.runs) if o else [], "e2e": o.e2e.name if o else None,
+            "success_with": o.success_with if o else None, "success_base": o.success_base if o else None,
+            "uplift": o.uplift if o else None, "rm_total": r.total if r else None,
+            "rm_dimensions": list(r.dimensions) if r else None, "leaked": self.leaked, "valid": self.valid,
+            "reward": self.reward, "error": self.error,
+        }  # fmt: skip
+
+
+class PlannerPrompt:
+    """Turns a problem into the planner's token ids."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.template = load_template(config.planner.prompt, PLANNER_TEMPLATES, ("problem",))
+        self.chat = use_chat(config.planner.chat, tokenizer)
+
+    def __call__(self, task: Task) -> list[int]:
+        return encode_prompt(self.tokenizer, render(self.template, problem=task.problem), self.chat)
+
+
+def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task], params: SamplingParams,
+                  keys: Sequence[tuple[int, ...]], max_trace_chars: int) -> list[list[Sample]]:  # fmt: skip
+    """`params.n` samples per task, grouped by task. Raises ValueError on a prompt that leaves no room for a trace."""
+    prompts = [prompt(t) for t in tasks]
+    limit = sampler.model.config.max_positions
+    for task, ids in zip(tasks, prompts, strict=True):
+        if len(ids) + params.max_new_tokens > limit:
+            raise ValueError(
+                f"{task.problem_id}: a prompt of {len(ids)} tokens and {params.max_new_tokens} new ones exceed the planner's "
+                f"context of {limit}; lower planner.max_new_tokens or planner.max_problem_chars"
+            )
+    groups = sampler.generate(prompts, params, keys=list(keys))
+    out = []
+    for task, ids, completions in zip(tasks, prompts, groups, strict=True):
+        texts = [prompt.tokenizer.decode(c.tokens) for c in completions]
+        out.append([Sample(task, ids, c, text, extract_trace(text, max_trace_chars))
+                    for c, text in zip(completions, texts, strict=True)])  # fmt: skip
+    return out
+
+
+def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer | None, config: Config) -> None:
+    """Fill in outcome, RM score, reward, validity and leakage of every sample, in place."""
+    samples = [s for group in groups for s in group]
+    formed = [s for s in samples if s.trace is not None]
+    needs_uplift = config.reward.mode in ("tracelift", "uplift_only", "product_only")
+    for s, outcome in zip(formed, executor.evaluate([(s.task, s.trace or "") for s in formed], need_repeats=needs_uplift), strict=True):
+        s.outcome, s.error = outcome, outcome.error
+    if scorer is not None:
+        judged = [s for s in formed if s.error is None]
+        items = [ScoreItem(s.task.task_type, s.task.problem, s.trace or "", s.task.task_type) for s in judged]
+        for s, score in zip(judged, scorer.score(items), strict=True):
+            s.rm, s.error = score, score.error
+    for s in samples:
+        if s.trace is not None:
+            s.valid = s.task.trace_valid(s.trace)
+            s.leaked = leaks_answer(s.trace, s.task.reference)
+        elif s.task.truth is not None:
+            s.valid = False
+        if s.error is None:
+            s.reward = reward_of(s, config)
+
+
+def reward_of(s: Sample, config: Config) -> float:
+    """The scalar that GRPO sees. Paper: 0.5·e2e + 0.5·R·u (DESIGN §2); the variant and ablation come from the config."""
+    c = config.reward
+    if s.outcome is None:
+        return c.format_reward
+    o = s.outcome
+    s.parts = math_reward(
+        o.e2e is Verdict.PASS, o.with_successes, o.base_successes, o.repeats,
+        s.rm.total if s.rm is not None else None, variant=c.variant, mode=c.mode, base_repeats=o.base_repeats,
+        leaked=s.leaked, leak_penalty=c.leak_penalty,
+    )  # fmt: skip
+    return s.parts.reward
+
+
+def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float]:
+    """Means over a round's samples, ERROR samples left out of everything but their own count."""
+    samples = [s for group in groups for s in group]
+    kept = [s for s in samples if s.error is None]
+    ran = [s for s in kept if s.outcome is not None]
+    rewards = [s.reward for s in kept if s.reward is not None]
+    spread = [len({round(s.reward, 9) for s in g if s.error is None and s.reward is not None}) <= 1 for g in groups]
+    metrics = {
+        "reward": mean(rewards),
+        "reward_std": (mean([(r - mean(rewards)) ** 2 for r in rewards])) ** 0.5,
+        "accuracy": mean([float(s.correct) for s in kept]),
+        "format_failures": mean([float(s.trace is None) for s in samples]),
+        "verdict_errors": mean([float(s.error is not None) for s in samples]),
+        "zero_spread": mean([float(x) for x in spread]),
+        "trace_tokens": mean([float(len(s.completion.tokens)) for s in samples]),
+        "truncated": mean([float(s.completion.finish_reason == "length") for s in samples]),
+        "leak_rate": mean([float(s.leaked) for s in kept]),
+        "distinct_traces": mean([len({s.text for s in g}) / len(g) for g in groups]),
+    }
+    if any(s.parts is not None and s.outcome and s.outcome.runs for s in ran):
+        metrics["success_with"] = mean([s.outcome.success_with for s in ran if s.outcome])
+        metrics["success_base"] = mean([s.outcome.success_base for s in ran if s.outcome])
+        metrics["uplift"] = metrics["success_with"] - metrics["success_base"]
+    judged = [s.rm for s in kept if s.rm is not None]
+    if judged:
+        metrics["rm_score"] = mean([r.total for r in judged])
+        for d, name in enumerate(dimension_names):
+            metrics[f"rm/{name}"] = mean([r.dimensions[d] for r in judged])
+    known = [s for s in kept if s.valid is not None]
+    if known:
+        metrics["trace_validity"] = mean([float(bool(s.valid)) for s in known])
+        right = [s for s in known if s.correct]
+        metrics["wrong_reason_rate"] = mean([float(not s.valid) for s in right])
+    return metrics
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0

@@ -1,0 +1,194 @@
+"""The run folder: config, metrics, samples, checkpoints, and going on after any kind of end.
+
+    runs/NAME/
+        config.json        every key as it was in force, with versions
+        metrics.jsonl      one line a round; the same for the same seed, whatever was killed and resumed between
+        timings.jsonl      seconds and tokens/s of each phase (kept apart because no two runs share them)
+        samples.jsonl      traces with artifacts, verdicts and every part of their reward
+        checkpoints/step-000010/   weights, optimizer, state.json; written aside, then renamed
+        final/             the trained model as a Hugging Face folder
+
+A checkpoint holds no random state: every draw is keyed by (seed, step, problem, sample), so a step number is all it
+takes to go on. On resume the logs are cut back to the checkpoint's step and continue from there. A folder that was
+half-written when the process died has no `state.json` in place, or fails its checks, and the one before it is used.
+Left out: remote storage; sharded checkpoints (tracelift/parallel.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from tracelift.config import Config, ConfigError, to_dict
+
+LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+def choose_folder(config: Config, config_path: str | None) -> Path:
+    """The run's folder. Named in the config: must be new, or `run.resume` set. Unnamed: the next free runs/NAME-K.
+
+    Raises ConfigError where a named folder already holds a run, or where there is nothing to resume.
+    """
+    if config.run.out:
+        folder = Path(config.run.out)
+        if (folder / "metrics.jsonl").exists() and not config.run.resume:
+            raise ConfigError(f"{folder}: already holds a run; add --resume to go on with it, or give another --run.out")
+        return folder
+    name = Path(config_path).stem if config_path else "demo"
+    taken = sorted(
+        (int(m[1]), p) for p in Path("runs").glob(f"{name}-*") if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
+    )
+    if config.run.resume and taken:
+        return taken[-1][1]
+    return Path("runs") / f"{name}-{taken[-1][0] + 1 if taken else 1}"
+
+
+def versions() -> dict[str, str]:
+    """What a figure depends on besides the code: interpreter, libraries, device."""
+    import tokenizers
+    import triton
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu x{os.cpu_count()}"
+    return {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__,
+            "tokenizers": tokenizers.__version__, "device": device, "machine": platform.machine()}  # fmt: skip
+
+
+@dataclass
+class RunFolder:
+    """Writing is rank 0's; other ranks hold the same object with `writes = False` and only read checkpoints."""
+
+    path: Path
+    writes: bool = True
+
+    def prepare(self, config: Config) -> None:
+        if not self.writes:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        record = {"config": to_dict(config), "versions": versions(), "command": sys.argv}
+        write_text(self.path / "config.json", json.dumps(record, indent=2) + "\n")
+
+    def log(self, name: str, record: dict[str, Any]) -> None:
+        """Append one JSON line, on disk when this returns."""
+        if not self.writes:
+            return
+        with open(self.path / name, "a") as f:
+            f.write(json.dumps(record, ensure_ascii=False) + "\n")
+            f.flush()
+            os.fsync(f.fileno())
+
+    def read(self, name: str) -> list[dict[str, Any]]:
+        return read_jsonl(self.path / name) if (self.path / name).exists() else []
+
+    def cut_logs(self, step: int) -> None:
+        """Drop every log line of a later step: those rounds run again."""
+        if not self.writes:
+            return
+        for name in LOGS:
+            kept = [r for r in self.read(name) if r["step"] <= step]
+            write_text(self.path / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def save_checkpoint(self, step: int, keep: int, write_model: Callable[[Path], None],
+                        optimizer: dict[str, torch.Tensor], state: dict[str, Any]) -> None:  # fmt: skip
+        """Write checkpoints/step-N aside and rename it; then drop all but the `keep` newest. Raises OSError if it cannot."""
+        if not self.writes:
+            return
+        folder = self.path / "checkpoints" / f"step-{step:06d}"
+        aside = folder.with_name(f".{folder.name}.saving")
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            aside.mkdir(parents=True)
+            write_model(aside / "model")
+            save_file(optimizer, str(aside / "optimizer.safetensors"))
+            write_text(aside / "state.json", json.dumps({"step": step, **state}, indent=2) + "\n")
+            for file in aside.rglob("*"):
+                _fsync(file)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(aside, folder)
+            _fsync(folder.parent)
+        except (OSError, SafetensorError) as e:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise OSError(f"{folder}: could not save the checkpoint ({e}); earlier checkpoints are untouched") from e
+        for old in self.checkpoints()[:-keep]:
+            shutil.rmtree(old)
+
+    def checkpoints(self) -> list[Path]:
+        """Complete-looking checkpoint folders, oldest first."""
+        found = [(int(m[1]), p) for p in (self.path / "checkpoints").glob("step-*") if (m := _STEP.fullmatch(p.name))]
+        return [p for _, p in sorted(found)]
+
+    def load_checkpoint(self, load_model: Callable[[Path], None], say: Callable[[str], None] = print) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:  # fmt: skip
+        """Load the newest checkpoint that is whole; damaged ones are named and passed over. None where there is none."""
+        for folder in reversed(self.checkpoints()):
+            try:
+                state = json.loads((folder / "state.json").read_text())
+                optimizer = load_file(str(folder / "optimizer.safetensors"))
+                load_model(folder / "model")
+                return optimizer, state
+            except (OSError, ValueError, SafetensorError) as e:  # json and models' CheckpointError are ValueErrors
+                say(f"checkpoint {folder.name} is damaged ({e}); trying the one before")
+        return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str]) -> dict[str, torch.Tensor]:
+    """An optimizer's per-parameter state as named tensors: `NAME.exp_avg`, `NAME.exp_avg_sq`, `NAME.step`."""
+    return {f"{names[p]}.{key}": value.detach().cpu().contiguous()
+            for p, state in optimizer.state.items() for key, value in state.items()}  # fmt: skip
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str],
+                      tensors: dict[str, torch.Tensor]) -> None:  # fmt: skip
+    """Put `optimizer_tensors` back. Raises ValueError where they belong to another model."""
+    by_name = {name: p for p, name in names.items()}
+    for full, value in tensors.items():
+        name, _, key = full.rpartition(".")
+        if name not in by_name:
+            raise ValueError(f"optimizer state holds '{name}', which this model does not train")
+        p = by_name[name]
+        optimizer.state[p][key] = value.clone() if key == "step" else value.to(p.device).clone()
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """JSON lines; a last line cut off by a kill is dropped. Raises ValueError naming file and line on any other damage."""
+    lines = path.read_text().split("\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            records.append(json.loads(line))
+        except ValueError as e:
+            if number == len(lines):  # no newline after it: the write never finished
+                break
+            raise ValueError(f"{path}:{number}: not a JSON line: {e}") from None
+    return records
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step."""
+    aside = path.with_name(f".{path.name}.saving")
+    aside.write_text(text)
+    _fsync(aside)
+    os.replace(aside, path)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

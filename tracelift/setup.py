@@ -1,0 +1,75 @@
+"""Build a run's parts from its config: planner, executor, Reason RM, each from disk or behind a server.
+
+Kept out of train.py and eval.py so that both build the same things from the same keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+import models
+from models import Tokenizer, Transformer
+from tracelift.backend import LocalBackend
+from tracelift.config import Config
+from tracelift.executor import BaselineCache, Executor, ExecutorSettings
+from tracelift.prompts import BASELINE, EXECUTOR, load_template, use_chat
+from tracelift.reason_rm import LocalScorer, Scorer
+from tracelift.sampler import Sampler
+
+MiB = 1 << 20
+
+
+def build_planner(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
+    """The model to train, with its tokenizer. Raises FileNotFoundError or models.CheckpointError."""
+    p = config.planner
+    model = models.load_pretrained(p.path, dtype=getattr(torch, config.run.dtype), device=device, adapter=p.adapter or None)
+    return model, models.load_tokenizer(p.path)
+
+
+def build_sampler(model: Transformer, tokenizer: Tokenizer, config: Config) -> Sampler:
+    return Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode,
+                   memory_bytes=config.executor.memory_mb * MiB)  # fmt: skip
+
+
+def build_executor(config: Config, device: torch.device, cache: Path | None) -> Executor:
+    """A frozen local model, or a remote server where `executor.url` is set."""
+    e = config.executor
+    settings = ExecutorSettings(
+        template=load_template(e.prompt, EXECUTOR, ("problem", "trace")),
+        baseline_template=load_template(e.baseline_prompt, BASELINE, ("problem",)),
+        repeats=e.repeats, baseline_repeats=e.baseline_repeats or e.repeats, max_new_tokens=e.max_new_tokens,
+        temperature=e.temperature, stop=tuple(e.stop), seed=config.run.seed, retries=e.retries,
+    )  # fmt: skip
+    if e.url:
+        from tracelift.remote import RemoteBackend
+
+        if e.chat == "on":
+            raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
+        return Executor(RemoteBackend(e.url, e.model), settings, BaselineCache(cache))
+    model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=device).requires_grad_(False)
+    tokenizer = models.load_tokenizer(e.path)
+    backend = LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
+    if not use_chat(e.chat, tokenizer):
+        return Executor(backend, settings, BaselineCache(cache))
+
+    def wrap(text: str) -> str:
+        return tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True)
+
+    return Executor(backend, settings, BaselineCache(cache), wrap)
+
+
+def build_scorer(config: Config, device: torch.device) -> Scorer | None:
+    """The Reason RM, or None where neither path nor url is given."""
+    r = config.reward_model
+    if not r.path:
+        return None
+    rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=device).requires_grad_(False)
+    return LocalScorer(rm, models.load_tokenizer(r.path), r.max_tokens)
+
+
+def quiet_unless_main(is_main: bool) -> Callable[[str], None]:
+    """Progress lines from rank 0 only, flushed as they come."""
+    return (lambda line: print(line, flush=True)) if is_main else (lambda line: None)

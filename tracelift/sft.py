@@ -1,0 +1,138 @@
+"""Stage "sft": supervised fine-tuning on {prompt, completion} rows, which also makes the demo's planner and executor.
+
+    loss = −mean log π(token | before) over completion tokens, the end token included, over the global batch
+
+The same packing and kernels as the planner stage. Left out: multi-turn rows, loss on prompts.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import kernels
+import models
+from models import ModelConfig, Tokenizer, Transformer
+from tracelift.config import Config, ConfigError
+from tracelift.distributed import World
+from tracelift.packing import Row, micro_batches, pack
+from tracelift.runs import RunFolder
+from tracelift.training import Learner, fit
+
+
+def read_rows(path: str | Path) -> list[tuple[str, str]]:
+    """(prompt, completion) pairs. Raises FileNotFoundError, or ValueError naming file and line."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"sft data '{path}': no such file")
+    rows = []
+    with open(path) as f:
+        for number, line in enumerate(f, start=1):
+            try:
+                row = json.loads(line)
+                prompt, completion = row["prompt"], row["completion"]
+                if not (isinstance(prompt, str) and prompt and isinstance(completion, str) and completion):
+                    raise ValueError("'prompt' and 'completion' must be non-empty texts")
+            except (ValueError, KeyError, TypeError) as e:
+                raise ValueError(f"{path}:{number}: {e}; expected {{\"prompt\": ..., \"completion\": ...}}") from None
+            rows.append((prompt, completion))
+    if not rows:
+        raise ValueError(f"{path}: holds no row")
+    return rows
+
+
+def initial_model(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
+    """The model to fine-tune: `sft.init`, or a fresh one of `sft.shape` with the tokenizer of `sft.tokenizer`."""
+    s = config.sft
+    if bool(s.init) == bool(s.shape):
+        raise ConfigError("sft: give either sft.init (a folder) or sft.shape (a fresh model)")
+    tokenizer = models.load_tokenizer(s.tokenizer or s.init)
+    dtype = getattr(torch, config.run.dtype)
+    if s.init:
+        return models.load_pretrained(s.init, dtype=dtype, device=device), tokenizer
+    defaults = {"vocab_size": tokenizer.vocab_size, "num_kv_heads": s.shape.get("num_heads")}
+    try:
+        shape = ModelConfig(**(defaults | s.shape))
+    except TypeError as e:
+        raise ConfigError(f"sft.shape: {e}") from None
+    return Transformer(shape).init_weights(config.run.seed, std=0.05).to(device, dtype), tokenizer
+
+
+def encode(rows: Sequence[tuple[str, str]], tokenizer: Tokenizer, limit: int) -> list[Row]:
+    """Rows as tokens, each completion closed by the end token. Raises ValueError on a row longer than `limit` tokens."""
+    end = min(tokenizer.eos_ids)
+    out = []
+    for i, (prompt, completion) in enumerate(rows):
+        sample = [*tokenizer.encode(completion, add_special_tokens=False), end]
+        row = Row(tokenizer.encode(prompt), [sample], [i])
+        if row.length + 1 > limit:
+            raise ValueError(f"row {i + 1} has {row.length + 1} tokens, the model's context is {limit}: {prompt[:60]!r}...")
+        out.append(row)
+    return out
+
+
+def token_logprobs(model: Transformer, rows: list[Row], pad_id: int) -> Tensor:
+    """log π of every trained token of the rows, (N,) fp32."""
+    batch = pack(rows, pad_id, model.device)
+    hidden = batch.predictors(model(batch.tokens, batch.positions, batch.attend()))
+    return kernels.linear_logprob(hidden, model.head_weight, batch.targets).logprob
+
+
+def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> Path:
+    """Train, and leave the model in run/final. Returns that folder."""
+    model, tokenizer = initial_model(config, device)
+    rows = read_rows(config.sft.train)
+    dev = read_rows(config.sft.dev) if config.sft.dev else []
+    limit = model.config.max_positions
+    dev_rows = encode(dev, tokenizer, limit)
+    learner = Learner(model, config.optim, config.run.steps, world)
+    size = config.sft.batch_size
+    say(f"sft: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(rows)} rows, {size} a round")
+
+    def batch_of(step: int) -> list[tuple[str, str]]:
+        picked = []
+        for position in range(step * size, (step + 1) * size):
+            epoch, at = divmod(position, len(rows))
+            if epoch not in orders:
+                orders.clear()
+                orders[epoch] = random.Random(f"sft:{config.run.seed}:{epoch}").sample(range(len(rows)), len(rows))
+            picked.append(rows[orders[epoch][at]])
+        return picked
+
+    orders: dict[int, list[int]] = {}
+
+    def round_loss(step: int) -> dict[str, float]:
+        encoded = encode(batch_of(step), tokenizer, limit)
+        total = sum(len(s) for row in encoded for s in row.samples)  # every rank knows the global count
+        loss_sum = 0.0
+        for micro in micro_batches(world.share(encoded), config.optim.micro_tokens):
+            loss = -token_logprobs(model, micro, tokenizer.pad_id).sum() / total
+            loss.backward()
+            loss_sum += loss.item()
+        return {"loss": sum(world.gather(loss_sum))}
+
+    @torch.no_grad()
+    def evaluate() -> dict[str, float]:
+        nll, tokens = 0.0, 0
+        for micro in micro_batches(world.share(dev_rows), config.optim.micro_tokens):
+            logprob = token_logprobs(model, micro, tokenizer.pad_id)
+            nll -= logprob.sum().item()
+            tokens += logprob.numel()
+        return {"loss": sum(world.gather(nll)) / max(1, sum(world.gather(tokens)))}
+
+    def write(folder: Path) -> None:
+        models.save_pretrained(model, folder, tokenizer)
+
+    fit(config, run, world, learner, round_loss=round_loss, write_model=write,
+        read_model=lambda folder: models.load_pretrained(folder, dtype=model.dtype, device=device),
+        evaluate=evaluate if dev else None, eval_every=config.sft.eval_every, say=say)  # fmt: skip
+    final = run.path / "final"
+    if world.is_main:
+        models.save_pretrained(model.to(getattr(torch, config.sft.save_dtype)), final, tokenizer)
+    world.barrier()
+    say(f"model saved in {final}")
+    return final

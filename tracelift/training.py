@@ -1,0 +1,160 @@
+"""What every training stage shares: optimizer, learning rate, the guarded update, stopping on request, checkpoints.
+
+The order of a round is in the stages themselves (train.py for the planner, tracelift/sft.py, tracelift/rm_training.py).
+AdamW is torch's own. Weight decay goes to matrices only. Gradients arrive already divided by global counts; they are
+summed over ranks, clipped by global norm, and applied only if finite. Left out: loss scaling (bf16 needs none).
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tracelift.config import Config, Optim
+from tracelift.distributed import World
+from tracelift.runs import RunFolder, optimizer_tensors, restore_optimizer
+
+EXIT_STOPPED = 143  # SIGTERM was answered: a checkpoint is saved, `--resume` goes on from it
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do. Earlier checkpoints are intact."""
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGINT instead of dying, so that the round in progress can be finished and saved."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.seen and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C is meant
+        self.seen = True
+
+
+def learning_rate(config: Optim, step: int, steps: int) -> float:
+    """The rate of 0-based round `step`: linear warm-up, then constant, or down to a tenth, linearly or by half a cosine."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, steps - config.warmup)
+    floor = 0.1
+    if config.schedule == "linear":
+        return config.lr * (1 - (1 - floor) * done)
+    if config.schedule == "cosine":
+        return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+    return config.lr
+
+
+class Learner:
+    """A model with its optimizer: gradients in, one guarded update out."""
+
+    def __init__(self, model: nn.Module, config: Optim, steps: int, world: World) -> None:
+        self.model, self.config, self.steps, self.world = model, config, steps, world
+        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        if not self.names:
+            raise TrainingError("the model has no trainable parameter")
+        matrices = [p for p in self.names if p.dim() >= 2]
+        vectors = [p for p in self.names if p.dim() < 2]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+            lr=config.lr, betas=(config.beta1, config.beta2), fused=True)  # fmt: skip
+        self.skipped = 0
+
+    def update(self, step: int) -> dict[str, float]:
+        """Sum gradients over ranks, clip, step, clear. Returns grad_norm (before clipping) and lr.
+
+        Raises TrainingError where the norm is not finite and `optim.on_nan = "stop"`; with "skip" the update is left
+        out and counted.
+        """
+        self.world.sum_gradients(self.names)
+        norm = torch.nn.utils.clip_grad_norm_(list(self.names), self.config.max_grad_norm).item()
+        rate = learning_rate(self.config, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if math.isfinite(norm):
+            self.optimizer.step()
+        elif self.config.on_nan == "stop":
+            raise TrainingError(
+                f"round {step}: the gradient is not finite (norm {norm}). The model is unchanged since the last good round. "
+                "Lower optim.lr, look at samples.jsonl for this round, or set optim.on_nan = 'skip'."
+            )
+        else:
+            self.skipped += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": norm, "lr": rate, "updates_skipped": float(self.skipped)}
+
+    def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]) -> None:
+        """Checkpoint after round `step`; every rank waits until it is on disk."""
+        tensors = optimizer_tensors(self.optimizer, self.names)
+        run.save_checkpoint(step, keep, write_model, tensors, {"skipped": self.skipped, **state})
+        self.world.barrier()
+
+    def resume(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:  # fmt: skip
+        """Load the newest whole checkpoint into this learner; returns (rounds done, state), (0, {}) where there is none."""
+
+        def load(folder: Path) -> None:
+            with torch.no_grad():
+                fresh = dict(read_model(folder).named_parameters())
+                for p, name in self.names.items():
+                    if name not in fresh:
+                        raise ValueError(f"{folder}: holds no weights for '{name}'")
+                    p.copy_(fresh[name].to(p.device, p.dtype))
+
+        found = run.load_checkpoint(load, say)
+        if found is None:
+            return 0, {}
+        tensors, state = found
+        restore_optimizer(self.optimizer, self.names, tensors)
+        self.skipped = state.get("skipped", 0)
+        return state["step"], state
+
+
+def fit(config: Config, run: RunFolder, world: World, learner: Learner, *, round_loss: Callable[[int], dict[str, float]],
+        write_model: Callable[[Path], None], read_model: Callable[[Path], nn.Module],
+        evaluate: Callable[[], dict[str, float]] | None, eval_every: int, say: Callable[[str], None],
+        on_eval: Callable[[int, dict[str, float]], None] | None = None) -> int:  # fmt: skip
+    """The supervised loop of the sft and reward_model stages. Returns the number of rounds done.
+
+    round_loss(step) runs forward and backward over this rank's share of round `step` and returns metrics; evaluate()
+    returns dev metrics, logged with the round. Stops early, checkpoint saved, when SIGTERM came.
+    """
+    import time
+
+    stop = StopSignal()
+    done = 0
+    if config.run.resume:
+        done, _ = learner.resume(run, read_model, say)
+        run.cut_logs(done)
+        say(f"going on after round {done}")
+    started, steps = time.perf_counter(), config.run.steps
+    for step in range(done, steps):
+        learner.model.train()
+        metrics = round_loss(step) | learner.update(step)
+        last = step + 1 == steps
+        stopping = world.any(stop.seen)
+        if evaluate is not None and ((step + 1) % eval_every == 0 or last):
+            learner.model.eval()
+            results = evaluate()
+            metrics |= {f"dev/{k}": v for k, v in results.items()}
+            if on_eval is not None:
+                on_eval(step + 1, results)
+        run.log("metrics.jsonl", {"step": step + 1, **metrics})
+        if (step + 1) % max(1, min(eval_every, steps // 20 or 1)) == 0 or last:
+            pace = (time.perf_counter() - started) / (step + 1 - done)
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "updates_skipped")
+            say(f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)")
+        if (step + 1) % config.run.save_every == 0 or last or stopping:
+            learner.save(run, step + 1, config.run.keep, write_model, {})
+        if stopping:
+            say(f"stopped on request after round {step + 1}; --resume goes on from here")
+            raise SystemExit(EXIT_STOPPED)
+    return steps

@@ -1,0 +1,316 @@
+"""Train a planner to write reasoning that measurably helps a frozen executor (TraceLift, arXiv 2605.03862).
+
+    torchrun --standalone --nproc_per_node=1 train.py [CONFIG.toml] [--section.key value ...]
+
+Read from top to bottom, `train_planner` is the algorithm:
+
+    sample     z ~ π_θ(· | x), G traces a problem
+    execute    E(x, z; seed_k) and, once per problem, E(x; seed_k): the frozen executor, K runs an arm
+    verify     V(artifact) → PASS, FAIL or ERROR
+    score      R(x, z) ∈ [0, 1]: the Reason RM
+    reward     0.5·e2e + 0.5·R·uplift, in the paper's or the corrected variant, or an ablation of it
+    update     GRPO on the group's advantages
+    log, checkpoint
+
+The other stages (`run.stage = "sft" | "reward_model"`) enter here too and live in tracelift/sft.py and
+tracelift/rm_training.py. Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on,
+143 stopped by SIGTERM after saving.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import kernels
+import models
+from models import Transformer
+from models.lora import adapted, disabled, save_adapter
+from tracelift.config import Config, ConfigError, help_text, load_config
+from tracelift.data import load_tasks
+from tracelift.distributed import World, join, leave, pick_device, set_threads
+from tracelift.grpo import BatchCounts, advantages, policy_loss, token_weights
+from tracelift.packing import Row, micro_batches, pack
+from tracelift.report import Report
+from tracelift.rm_training import run_reward_model
+from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, sample_traces
+from tracelift.runs import RunFolder, choose_folder
+from tracelift.sampler import SamplingParams
+from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
+from tracelift.sft import run_sft
+from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
+
+
+def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> int:
+    # -- load ---------------------------------------------------------------------------------------------------------
+    planner, tokenizer = build_planner(config, device)
+    executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"))
+    scorer = build_scorer(config, device)
+    tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
+    prompt = PlannerPrompt(config, tokenizer)
+    sampler = build_sampler(planner, tokenizer, config)
+    reference = Reference(planner) if config.grpo.kl_coef > 0 else None
+    learner = Learner(planner, config.optim, config.run.steps, world)
+    stop = StopSignal()
+    G, P = config.planner.samples, config.grpo.problems
+    say(f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
+        f"{P} problems x {G} traces a round, {config.run.steps} rounds, reward {config.reward.mode} ({config.reward.variant})")  # fmt: skip
+
+    def write_model(folder: Path) -> None:
+        if adapted(planner):
+            save_adapter(planner, folder, config.planner.path)
+        else:
+            models.save_pretrained(planner, folder, tokenizer)
+
+    def read_model(folder: Path) -> Transformer:
+        if adapted(planner):
+            return models.load_pretrained(config.planner.path, planner.dtype, "cpu", adapter=folder)
+        return models.load_pretrained(folder, planner.dtype, "cpu")
+
+    report = Report(config, run, world, prompt, sampler, executor, scorer, say)
+    done = 0
+    if config.run.resume:
+        done, _ = learner.resume(run, read_model, say)
+        run.cut_logs(done)
+        say(f"going on after round {done}")
+    if done == 0:
+        report.before()
+        say("A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
+            "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm.")  # fmt: skip
+
+    for step in range(done, config.run.steps):
+        clock = Clock()
+        # -- sample ---------------------------------------------------------------------------------------------------
+        planner.eval()  # no dropout between the sampled distribution and the scored one
+        mine = world.share(list(enumerate(tasks.round(step, P))))  # this rank's problems, with their global number
+        params = SamplingParams(n=G, max_new_tokens=config.planner.max_new_tokens,
+                                temperature=config.planner.temperature, seed=config.run.seed)  # fmt: skip
+        groups = sample_traces(sampler, prompt, [t for _, t in mine], params, [(step, i) for i, _ in mine],
+                               config.executor.max_trace_chars)  # fmt: skip
+        clock.lap("sample", sum(len(s.completion.tokens) for g in groups for s in g))
+
+        # -- execute, verify, score, reward ---------------------------------------------------------------------------
+        executor_tokens, executor_runs = executor.tokens, executor.runs
+        grade(groups, executor, scorer, config)
+        everyone = world.merge(groups)  # in the order of the round's problems, whatever the number of ranks
+        refuse_too_many_errors(everyone, config.executor.max_error_share, step)
+        clock.lap("grade", executor.tokens - executor_tokens)
+
+        # -- update ---------------------------------------------------------------------------------------------------
+        metrics = update_policy(planner, groups, learner, reference, config, world, step, tokenizer.pad_id)
+        clock.lap("update", sum(len(s.completion.tokens) for g in groups for s in g))
+
+        # -- log ------------------------------------------------------------------------------------------------------
+        metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
+        metrics["executor_tokens"] = sum(world.gather(executor.tokens - executor_tokens))
+        metrics["executor_runs"] = sum(world.gather(executor.runs - executor_runs))
+        run.log("metrics.jsonl", {"step": step + 1, **metrics})
+        for group in everyone[:: max(1, P // 2)]:
+            for s in group[:2]:
+                run.log("samples.jsonl", {"step": step + 1, **s.record()})
+        run.log("timings.jsonl", {"step": step + 1, **clock.record()})
+        report.progress(step, metrics, clock)
+
+        # -- checkpoint -----------------------------------------------------------------------------------------------
+        stopping = world.any(stop.seen)
+        if (step + 1) % config.run.save_every == 0 or step + 1 == config.run.steps or stopping:
+            learner.save(run, step + 1, config.run.keep, write_model, {})
+        if stopping:
+            say(f"stopped on request after round {step + 1}; add --resume to go on from here")
+            return EXIT_STOPPED
+
+    if world.is_main:
+        write_model(run.path / "final")
+    report.after()
+    return 0
+
+
+def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Learner, reference: Reference | None,
+                  config: Config, world: World, step: int, pad_id: int) -> dict[str, float]:  # fmt: skip
+    """All optimizer updates on one rollout: `epochs` passes of `minibatches` updates. Returns metrics.
+
+    Every weight is divided by counts over the global minibatch before the first backward, so micro-batches and ranks
+    change nothing but memory and time.
+    """
+    c, device = config.grpo, planner.device
+    rewards = torch.tensor([[s.reward if s.reward is not None else 0.0 for s in g] for g in groups])  # (P', G)
+    valid = torch.tensor([[s.error is None for s in g] for g in groups], dtype=torch.bool)  # (P', G)
+    if not groups:
+        rewards, valid = rewards.view(0, 1), valid.view(0, 1)
+    advantage = advantages(rewards, valid, c.advantage_scale)
+    flat = [s for g in groups for s in g]  # a sequence's id is its place here
+    flat_advantage = advantage.flatten()
+    always = c.entropy_coef != 0 or c.kl_coef > 0  # terms that act on groups without spread too
+    sums: dict[str, float] = defaultdict(float)
+    metrics: dict[str, float] = {}
+    loss_sum, passes = 0.0, 0
+    fresh_sum, fresh_count, fresh_max = 0.0, 0.0, 0.0
+
+    for epoch in range(c.epochs):
+        order = list(range(len(groups)))
+        if c.minibatches > 1:
+            random.Random(f"minibatch:{config.run.seed}:{step}:{epoch}:{world.rank}").shuffle(order)
+        for part in range(c.minibatches):
+            picked = order[part :: c.minibatches]
+            counts, rows = minibatch(groups, picked, valid, advantage, always, config, world)
+            for micro in micro_batches(rows, config.optim.micro_tokens):
+                ids = [i for row in micro for i in row.sequence_ids]
+                samples = [flat[i] for i in ids]
+                lengths = torch.tensor([len(s.completion.tokens) for s in samples], device=device)
+                old = torch.tensor([x for s in samples for x in s.completion.logprobs], device=device)
+                by_sample = flat_advantage[torch.tensor(ids)].to(device)
+                scores, ref_logprob = score_tokens(planner, reference, micro, pad_id, config)
+                local = torch.repeat_interleave(torch.arange(len(ids), device=device), lengths)
+                piece = policy_loss(
+                    scores.logprob, old, by_sample[local], token_weights(local, lengths, counts, c.aggregate), local, c,
+                    entropy=scores.entropy, ref_logprob=ref_logprob, exact_kl=scores.kl,
+                )  # fmt: skip
+                piece.loss.backward()
+                loss_sum += piece.loss.item()
+                for name, value in piece.sums.items():
+                    sums[name] += value.item()
+                if passes == 0:  # the rollout's own policy: every ratio should be 1
+                    deviation = (scores.logprob.detach() - old).exp().sub(1).abs()
+                    fresh_sum, fresh_count = fresh_sum + deviation.sum().item(), fresh_count + deviation.numel()
+                    fresh_max = max(fresh_max, deviation.max().item())
+            metrics |= learner.update(step)
+            passes += 1
+
+    names = ("clip_low", "clip_high", "ratio_deviation", "kl_old", "tokens", "entropy", "kl")
+    parts = world.gather(({n: sums.get(n, 0.0) for n in names}, loss_sum, fresh_sum, fresh_count, fresh_max))
+    total = {n: sum(p[0][n] for p in parts) for n in names}
+    tokens = max(1.0, total["tokens"])
+    metrics["loss"] = sum(p[1] for p in parts) / passes
+    for n in ("clip_low", "clip_high", "kl_old", "entropy", "kl"):
+        metrics[n] = total[n] / tokens
+    metrics["fresh_ratio_deviation"] = sum(p[2] for p in parts) / max(1.0, sum(p[3] for p in parts))
+    metrics["fresh_ratio_deviation_max"] = max(p[4] for p in parts)
+    return metrics
+
+
+def minibatch(groups: list[list[Sample]], picked: list[int], valid: Tensor, advantage: Tensor, always: bool,
+              config: Config, world: World) -> tuple[BatchCounts, list[Row]]:  # fmt: skip
+    """Global counts of a minibatch and this rank's rows; a sequence's id is G·group + sample.
+
+    Samples whose advantage is zero count in the denominators but are not computed: they have no gradient.
+    """
+    kept = [(g, [i for i in range(len(groups[g])) if valid[g, i]]) for g in picked]
+    tokens = sum(len(groups[g][i].completion.tokens) for g, members in kept for i in members)
+    sequences = sum(len(members) for _, members in kept)
+    totals = world.gather((tokens, sequences))
+    counts = BatchCounts(sum(t for t, _ in totals), sum(n for _, n in totals), config.planner.max_new_tokens)
+    rows = []
+    for g, members in kept:
+        moving = [i for i in members if always or advantage[g, i] != 0]
+        if moving:
+            samples = [groups[g][i].completion.tokens for i in moving]
+            rows.append(Row(groups[g][0].prompt_tokens, samples, [g * config.planner.samples + i for i in moving]))
+    return counts, rows
+
+
+def score_tokens(planner: Transformer, reference: Reference | None, rows: list[Row], pad_id: int,
+                 config: Config) -> tuple[kernels.TokenScores, Tensor | None]:  # fmt: skip
+    """Log-prob and entropy of every trained token under the sampled distribution, and the reference's view of it."""
+    batch = pack(rows, pad_id, planner.device)
+    T = config.planner.temperature
+    hidden = batch.predictors(planner(batch.tokens, batch.positions, batch.attend()))  # (N, D)
+    if reference is None:
+        return kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T), None
+    with torch.no_grad(), reference.active() as ref:
+        ref_hidden = batch.predictors(ref(batch.tokens, batch.positions, batch.attend()))
+        ref_weight = ref.head_weight
+        ref_logprob = kernels.linear_logprob(ref_hidden, ref_weight, batch.targets, temperature=T).logprob
+    exact = {"ref_hidden": ref_hidden, "ref_weight": ref_weight} if config.grpo.kl_estimator == "exact" else {}
+    return kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T, **exact), ref_logprob
+
+
+class Reference:
+    """The policy the KL penalty pulls towards: the starting planner. With LoRA it is the base, adapters off, no copy."""
+
+    def __init__(self, planner: Transformer) -> None:
+        self.planner = planner
+        self.copy = None if adapted(planner) else copy.deepcopy(planner).requires_grad_(False).eval()
+
+    def active(self):  # type: ignore[no-untyped-def]  # a context manager yielding a Transformer
+        return nullcontext(self.copy) if self.copy is not None else disabled(self.planner)
+
+
+def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:
+    """Stop where ERROR verdicts are no longer the exception: training on what is left would be training on luck."""
+    samples = [s for g in groups for s in g]
+    errors = [s.error for s in samples if s.error is not None]
+    if len(errors) > allowed * len(samples):
+        raise TrainingError(
+            f"round {step + 1}: {len(errors)} of {len(samples)} samples ended in an ERROR verdict, more than "
+            f"executor.max_error_share = {allowed}. The first: {errors[0]}"
+        )
+
+
+class Clock:
+    """Seconds and tokens/s of each phase of a round."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.laps: dict[str, tuple[float, int]] = {}
+
+    def lap(self, name: str, tokens: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.laps[name] = (now - self.last, tokens)
+        self.last = now
+
+    def record(self) -> dict[str, float]:
+        out = {"seconds": self.last - self.start}
+        for name, (seconds, tokens) in self.laps.items():
+            out |= {f"{name}_s": seconds, f"{name}_tokens_per_s": tokens / max(seconds, 1e-9)}
+        return out
+
+
+def main(argv: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in argv):
+        print(help_text())
+        return 0
+    argv = ["--run.resume" if word == "--resume" else word for word in argv]
+    path = argv.pop(0) if argv and not argv[0].startswith("--") else None
+    world = World()
+    try:
+        config = load_config(path, argv)
+        device = pick_device(config.run.device)
+        world = join(device.type)
+        say = quiet_unless_main(world.is_main)
+        set_threads(world, config.run.threads)
+        torch.manual_seed(config.run.seed)
+        run = RunFolder(Path(world.gather(str(choose_folder(config, path)))[0]), writes=world.is_main)
+        run.prepare(config)
+        world.barrier()
+        say(f"run folder {run.path}  ({config.run.stage}, {device}, {world.size} rank{'s' * (world.size > 1)}, "
+            f"{torch.get_num_threads()} threads)")  # fmt: skip
+        if config.run.stage == "sft":
+            run_sft(config, run, world, device, say)
+            return 0
+        if config.run.stage == "reward_model":
+            run_reward_model(config, run, world, device, say)
+            return 0
+        return train_planner(config, run, world, device, say)
+    except (ConfigError, FileNotFoundError, ValueError) as e:
+        print(f"train.py: {e}", file=sys.stderr)
+        return 1
+    except (TrainingError, OSError) as e:
+        print(f"train.py: {e}", file=sys.stderr)
+        return 2
+    finally:
+        leave()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
