@@ -226,9 +226,12 @@ def check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ig
     """Arguments as flat tensors: (N,H), (V,H), (N,), ((N,H'), (V,H')) or (None, None)."""
     if weight.dim() != 2 or hidden.dim() < 1 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)} must be (..., H) and (V, H)")
+    if torch.is_autocast_enabled(hidden.device.type):  # as F.linear would
+        narrow = torch.get_autocast_dtype(hidden.device.type)
+        hidden, weight, ref_hidden, ref_weight = (
+            None if x is None else x.to(narrow) for x in (hidden, weight, ref_hidden, ref_weight))
     if hidden.dtype != weight.dtype:
-        raise TypeError(f"hidden is {hidden.dtype} and weight {weight.dtype}: cast one of them (autocast does not "
-                        "reach into this product)")
+        raise TypeError(f"hidden is {hidden.dtype} and weight {weight.dtype}: cast one of them, or run under autocast")
     vocab = check_vocab(vocab_size, len(weight))
     chosen = check_targets(targets, hidden.shape[:-1], vocab, ignore_index, f"hidden of shape {tuple(hidden.shape)}")
     ref: tuple[Tensor | None, Tensor | None] = (None, None)

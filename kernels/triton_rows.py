@@ -36,7 +36,9 @@ LN2 = tl.constexpr(math.log(2.0))
 # Multiply and add are contracted to one fused instruction: fewer roundings and fewer issues. Said out loud because the
 # default differs between Triton releases, and compiled results should not.
 FP_FUSION = True
-MAX_BLOCK = 4096  # elements a program holds at a time: 16 a thread on 8 warps, no spills on sm_80, sm_90 and sm_100
+# Elements a program holds at a time: 16 a thread on 8 warps from logits alone, 8 with a reference. At either size two
+# programs or more share a multiprocessor and nothing spills (benchmarks/kernel_resources.py records it).
+MAX_BLOCK, MAX_BLOCK_REF = 4096, 2048
 
 
 @triton.jit
@@ -74,12 +76,12 @@ def finite(m):
                                "r_outer_stride", "r_inner_stride"], do_not_specialize_on_alignment=["targets", "out"])
 def forward_kernel(
     logits, ref_logits, targets, out,  # (N rows of V), the same or a dummy, (N,), (5 or 8, N) fp32
-    n, vocab, inv_t, ignore_index,
-    x_inner, x_outer_stride, x_inner_stride, r_inner, r_outer_stride, r_inner_stride,
+    n: tl.int64, vocab, inv_t, ignore_index: tl.int64,
+    x_inner: tl.int64, x_outer_stride: tl.int64, x_inner_stride: tl.int64,
+    r_inner: tl.int64, r_outer_stride: tl.int64, r_inner_stride: tl.int64,
     BLOCK: tl.constexpr, HAS_REF: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    n = tl.cast(n, tl.int64)
     out += row
     y = tl.load(targets + row)
     if y == ignore_index:  # the row is not read; `out` was zeroed by the host
@@ -97,12 +99,18 @@ def forward_kernel(
         sum_ref = tl.zeros((BLOCK,), tl.float32)
         sum_ec = tl.zeros((BLOCK,), tl.float32)
 
-    for begin in range(0, vocab, BLOCK):
-        column = begin + tl.arange(0, BLOCK)
-        x = tl.load(x_row + column, mask=column < vocab, other=-INF).to(tl.float32)
+    column = tl.arange(0, BLOCK)
+    x_next = tl.load(x_row + column, mask=column < vocab, other=-INF)
+    if HAS_REF:
+        r_next = tl.load(r_row + column, mask=column < vocab, other=-INF)
+    for _ in range(0, vocab, BLOCK):
+        column += BLOCK  # of the block after this one: its loads are under way while this one is reduced
+        x = x_next.to(tl.float32)
+        x_next = tl.load(x_row + column, mask=column < vocab, other=-INF)
         counted = x  # as x, but −inf where the maximum is carried apart
         if HAS_REF:
-            r = tl.load(r_row + column, mask=column < vocab, other=-INF).to(tl.float32)
+            r = r_next.to(tl.float32)
+            r_next = tl.load(r_row + column, mask=column < vocab, other=-INF)
             top = tl.max(r, 0)
             if top > m_ref:
                 if m_ref != -INF:
@@ -140,6 +148,7 @@ def forward_kernel(
     dead = m == -INF
     rest = more + tl.sum(sum_e, 0)
     log_s = tl.where(dead & (rest == -1.0), INF, log1p(rest))
+    log_s = tl.where(m == INF, float("nan"), log_s)  # +inf − inf
     s = 1.0 + rest
     m_safe = finite(m)
     inside = (y >= 0) & (y < vocab)
@@ -166,13 +175,13 @@ def forward_kernel(
             do_not_specialize_on_alignment=["targets", "row_stats", "weights"])
 def backward_kernel(
     grad, logits, ref_logits, targets, row_stats, weights,  # row_stats (2 or 4, N): norm; weights (3 or 4, N): below
-    n, vocab, columns, inv_t, ignore_index,
-    x_inner, x_outer_stride, x_inner_stride, r_inner, r_outer_stride, r_inner_stride,
-    g_inner, g_outer_stride, g_inner_stride,
+    n: tl.int64, vocab, columns, inv_t, ignore_index: tl.int64,
+    x_inner: tl.int64, x_outer_stride: tl.int64, x_inner_stride: tl.int64,
+    r_inner: tl.int64, r_outer_stride: tl.int64, r_inner_stride: tl.int64,
+    g_inner: tl.int64, g_outer_stride: tl.int64, g_inner_stride: tl.int64,
     BLOCK: tl.constexpr, HAS_REF: tl.constexpr, ALIGNED: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
-    n = tl.cast(n, tl.int64)
     g_row = grad + row_start(row, g_inner, g_outer_stride, g_inner_stride, ALIGNED)
     y = tl.load(targets + row)
     # dz_j·T = p_j·(level + slope·log p_j + tilt·log(p_j / q_j)) + 1{j=y}·g
@@ -251,9 +260,9 @@ def laid_out(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     return x, layout
 
 
-def launch_options(columns: int) -> dict[str, int | bool]:
-    block = min(MAX_BLOCK, max(128, triton.next_power_of_2(columns)))
-    return {"BLOCK": block, "num_warps": max(1, min(8, block // 512)), "enable_fp_fusion": FP_FUSION}
+def launch_options(columns: int, has_ref: bool) -> dict[str, int | bool]:
+    block = min(MAX_BLOCK_REF if has_ref else MAX_BLOCK, max(128, triton.next_power_of_2(columns)))
+    return {"BLOCK": block, "num_warps": max(1, min(8, block // 256)), "enable_fp_fusion": FP_FUSION}
 
 
 def on_device(x: Tensor):
@@ -272,7 +281,7 @@ def forward(
         with on_device(x):
             forward_kernel[(n,)](
                 x, r, targets, out, n, vocab, 1.0 / temperature, ignore_index, *x_layout, *r_layout, HAS_REF=has_ref,
-                ALIGNED=aligned(x_layout, r_layout), **launch_options(vocab))
+                ALIGNED=aligned(x_layout, r_layout), **launch_options(vocab, has_ref))
     # One allocation, handed on in pieces that do not share storage: operators may not return two views of one.
     fields = (out[0], out[1], out[2], out[7] if has_ref else out.new_empty(0), out[3:7] if has_ref else out[3:5])
     return RowStats(*(f.clone() for f in fields))
@@ -301,7 +310,7 @@ def backward(
         backward_kernel[(n,)](
             grad, x, r, targets, stats.norm.contiguous(), weights, n, vocab, grad.shape[-1], 1.0 / temperature,
             ignore_index, *x_layout, *r_layout, *g_layout, HAS_REF=g_kl is not None,
-            ALIGNED=aligned(x_layout, r_layout, g_layout), **launch_options(grad.shape[-1]))
+            ALIGNED=aligned(x_layout, r_layout, g_layout), **launch_options(grad.shape[-1], g_kl is not None))
     torch.autograd.graph.increment_version(grad)  # a kernel writes behind autograd's back; in-place must be seen
 
 

@@ -1,0 +1,129 @@
+"""`linear_loss`: a per-token loss from hidden states whose gradient is formed while the forward chunk is at hand.
+
+For a loss that is a sum over tokens, L = Σ_i ℓ(scores_i), everything about a chunk of tokens can be known before the
+next chunk is touched: logits → scores → the caller's ℓ in ordinary PyTorch → dℓ/dscores → dz in place of the logits →
+dh and dW. Three products of 2VH FLOPs a token, 6VH in all, where `linear_logprob` followed by a loss needs 8VH because
+its backward pass forms the logits again. `loss.backward()` then only scales what is already there.
+
+The price: the gradient is computed even if backward is never called, and a loss that couples tokens across chunks
+(sequence-level ratios, a normalisation by the sum of the scores) cannot be written this way: use `linear_logprob`.
+
+Left out: gradients through the per-token tensors (advantages, old log-probs), which are data; double backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels import ops
+from kernels.linear import Head, check_linear, chunk_rows, kept_rows, spread, take
+from kernels.logits import TokenScores, check_temperature, choose_backend
+from kernels.reference import RowStats
+
+# loss(scores of n tokens, *per-token tensors of n tokens) -> their summed loss, a scalar
+TokenLoss = Callable[..., Tensor]
+
+
+class LinearLoss(torch.autograd.Function):
+    """Forward returns the loss and the scores, and keeps dh and dW for backward to scale."""
+
+    @staticmethod
+    def forward(ctx, hidden, weight, targets, ref, loss_fn, data, scalars):
+        temperature, ignore_index, backend, logits_dtype, rows = scalars
+        rowwise, vocab, kept = ops.implementation(backend), len(weight), kept_rows(targets, ignore_index)
+        h, ref_h, y = take(hidden, kept), take(ref[0], kept), take(targets, kept)
+        data = [take(d, kept) for d in data]
+        head = Head(h, weight, rows, logits_dtype)
+        ref_head = None if ref_h is None else Head(ref_h, ref[1], rows, logits_dtype)
+        need_h, need_w = ctx.needs_input_grad[:2]
+        wide = ops.compute_dtype(hidden)
+        dh = torch.zeros_like(h) if need_h else None
+        dw = weight.new_zeros(weight.shape, dtype=wide) if need_w else None
+        total, whole = hidden.new_zeros((), dtype=wide), []
+        for i in range(0, len(y), rows):
+            chunk = slice(i, i + rows)
+            logits = head.logits(chunk)
+            ref_logits = None if ref_head is None else ref_head.logits(chunk)
+            stats = rowwise.forward(logits, y[chunk], ref_logits, temperature, ignore_index, vocab)
+            value, incoming = differentiate(loss_fn, stats, [d[chunk] for d in data], need_h or need_w)
+            total += value
+            whole.append(stats[: 3 if ref_head is None else 4])
+            if any(g is not None for g in incoming):
+                rowwise.backward(logits, logits, y[chunk], ref_logits, stats, incoming, temperature, ignore_index, vocab)
+                spread(logits, h[chunk], weight, None if dh is None else dh[chunk], dw)
+        if dh is not None and kept is not None:
+            dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)
+        ctx.save_for_backward(dh, None if dw is None else dw.to(weight.dtype))
+        outputs = [hidden.new_zeros(len(targets), dtype=wide) for _ in range(3 if ref_head is None else 4)]
+        for out, pieces in zip(outputs, zip(*whole)):
+            out.index_copy_(0, kept, torch.cat(pieces)) if kept is not None else out.copy_(torch.cat(pieces))
+        ctx.mark_non_differentiable(*outputs)
+        return total, *outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_loss, *_):
+        dh, dw = ctx.saved_tensors
+        return (None if dh is None else dh * g_loss.to(dh.dtype), None if dw is None else dw * g_loss.to(dw.dtype),
+                None, None, None, None, None)
+
+
+def differentiate(
+    loss_fn: TokenLoss, stats: RowStats, data: list[Tensor], wanted: bool
+) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]]:
+    """The loss of one chunk, and its derivative with respect to each of the four scores, None where unused."""
+    with torch.enable_grad():
+        leaves = [s.detach().requires_grad_(wanted) for s in stats[:4] if s.numel()]
+        scores = TokenScores(*leaves) if len(leaves) == 4 else TokenScores(*leaves, None)
+        value = loss_fn(scores, *data)
+        if value.dim() != 0:
+            raise ValueError(f"loss returned shape {tuple(value.shape)}: it must be a scalar, the sum over its tokens")
+        if not (wanted and value.requires_grad):
+            return value.detach(), (None, None, None, None)
+        grads = torch.autograd.grad(value, leaves, allow_unused=True)
+    return value.detach(), (*grads, None)[:4]
+
+
+def linear_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    loss: TokenLoss,
+    *data: Tensor,
+    temperature: float = 1.0,
+    ref_hidden: Tensor | None = None,
+    ref_weight: Tensor | None = None,
+    ignore_index: int = -100,
+    vocab_size: int | None = None,
+    logits_dtype: torch.dtype | None = None,
+    chunk: int | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, TokenScores]:
+    """Σ over tokens of `loss(scores, *data)`, and the scores (detached) for metrics.
+
+    Args:
+        hidden, weight, targets, temperature, ref_hidden, ref_weight, ignore_index, vocab_size, logits_dtype, chunk,
+            backend: as for `linear_logprob`.
+        loss: called with the `TokenScores` of some tokens, each field (n,), and the matching (n,) pieces of `data`;
+            returns the sum of their losses, a scalar. It must be additive over tokens: divide by a count that is
+            fixed beforehand (as DESIGN §5 asks), never by one taken from the chunk. Tokens at `ignore_index` do not
+            reach it. Called once a chunk; not at all for zero tokens.
+        data: per-token tensors in the shape of `targets`: advantages, old log-probs, weights.
+
+    Returns:
+        loss: () fp32, differentiable with respect to hidden and weight.
+        scores: TokenScores in the shape of `targets`, without gradient.
+    """
+    flat, head, chosen, ref = check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index)
+    for i, d in enumerate(data):
+        if d.shape != targets.shape:
+            raise ValueError(f"data[{i}] has shape {tuple(d.shape)}, targets {tuple(targets.shape)}: one value a token")
+    scalars = (check_temperature(temperature), ignore_index, choose_backend(backend, hidden),
+               logits_dtype or hidden.dtype, chunk_rows(hidden, len(head), chunk))
+    total, *scores = LinearLoss.apply(flat, head, chosen, ref, loss, [d.detach().reshape(-1) for d in data], scalars)
+    shaped = [s.view(targets.shape) for s in scores]
+    return total, TokenScores(*shaped) if len(shaped) == 4 else TokenScores(*shaped, None)
