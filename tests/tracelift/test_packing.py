@@ -1,0 +1,98 @@
+"""Packing: shared prompts give exactly what separate rows give, and only sample tokens are trained."""
+
+import pytest
+import torch
+
+import kernels
+from models import ModelConfig, Transformer
+from tracelift.packing import Row, micro_batches, pack
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    shape = ModelConfig(50, 32, 64, 2, 4, 2, 8, 128)
+    return Transformer(shape).init_weights(0, std=0.3).double()
+
+
+ROWS = [
+    Row([5, 6, 7, 8], [[9, 10, 11], [12], [13, 14, 15, 16, 17]], [0, 1, 2]),
+    Row([20, 21], [[22, 23], [24, 25, 26]], [3, 4]),
+    Row([30, 31, 32, 33, 34, 35, 36], [[37, 38, 39, 40]], [5]),
+]
+
+
+def separate_logprobs(model: Transformer, rows: list[Row]) -> torch.Tensor:
+    """The oracle: every sample on its own, no batch, no padding, log-softmax in float64."""
+    out = []
+    for row in rows:
+        for sample in row.samples:
+            ids = torch.tensor([*row.prompt, *sample])[None]
+            logp = model.logits(model(ids))[0].log_softmax(-1)
+            P = len(row.prompt)
+            out.extend(logp[P - 1 + t, token] for t, token in enumerate(sample))
+    return torch.stack(out)
+
+
+def packed_logprobs(model: Transformer, rows: list[Row]) -> torch.Tensor:
+    batch = pack(rows, pad_id=0)
+    hidden = batch.predictors(model(batch.tokens, batch.positions, batch.attend()))
+    return model.logits(hidden).log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0]
+
+
+def test_packed_rows_equal_separate_rows_with_gradients(model):
+    weights = torch.linspace(0.5, 2.0, sum(len(s) for r in ROWS for s in r.samples), dtype=torch.float64)
+    grads = []
+    for score in (packed_logprobs, separate_logprobs):
+        model.zero_grad()
+        logp = score(model, ROWS)
+        (logp * weights).sum().backward()
+        grads.append((logp.detach(), [p.grad.clone() for p in model.parameters()]))
+    torch.testing.assert_close(grads[0][0], grads[1][0], rtol=1e-10, atol=1e-12)
+    for a, b in zip(grads[0][1], grads[1][1], strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+def test_a_sibling_that_could_be_seen_would_change_the_answer(model):
+    """The mutation this layout invites: plain causal attention over the whole row."""
+    batch = pack(ROWS[:1], pad_id=0)
+    leaky = batch.predictors(model(batch.tokens, batch.positions))
+    right = batch.predictors(model(batch.tokens, batch.positions, batch.attend()))
+    assert (leaky - right).abs().max() > 1e-3
+
+
+def test_padding_is_never_scored_and_the_end_token_always_is():
+    end = pad = 0  # the case that breaks masks built by comparing with pad
+    batch = pack([Row([1, 2], [[3, 4, end], [5, end]], [7, 8]), Row([1], [[6, end]], [9])], pad_id=pad)
+    assert batch.targets.tolist() == [3, 4, 0, 5, 0, 6, 0]
+    assert batch.sequence.tolist() == [7, 7, 7, 8, 8, 9, 9]
+    owners = batch.owner.flatten()[batch.source]
+    assert (owners >= 0).all()
+
+
+def test_one_sample_rows_take_the_maskless_path_to_the_same_numbers(model):
+    rows = [Row(ROWS[0].prompt, [ROWS[0].samples[2]], [0]), ROWS[2]]
+    torch.testing.assert_close(packed_logprobs(model, rows), separate_logprobs(model, rows), rtol=1e-10, atol=1e-12)
+
+
+def test_kernels_score_what_the_oracle_scores(model):
+    batch = pack(ROWS, pad_id=0)
+    hidden = batch.predictors(model(batch.tokens, batch.positions, batch.attend())).float()
+    scores = kernels.linear_logprob(hidden, model.head_weight.float(), batch.targets, temperature=0.7)
+    expected = (model.logits(hidden.double()) / 0.7).log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0]
+    torch.testing.assert_close(scores.logprob.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("budget", [1, 9, 14, 30, 1000])
+def test_micro_batches_keep_every_sample_once_within_budget(budget):
+    seen = []
+    for batch in micro_batches(ROWS, budget):
+        width = max(r.length for r in batch)
+        assert width * len(batch) <= budget or (len(batch) == 1 and len(batch[0].samples) == 1)
+        for row in batch:
+            seen.extend(zip(row.sequence_ids, map(tuple, row.samples), strict=True))
+    assert sorted(seen) == sorted((i, tuple(s)) for r in ROWS for i, s in zip(r.sequence_ids, r.samples, strict=True))
+
+
+def test_empty_samples_are_refused():
+    with pytest.raises(ValueError, match="non-empty"):
+        pack([Row([1], [[]], [0])], pad_id=0)
