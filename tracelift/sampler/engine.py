@@ -1,36 +1,51 @@
-"""The sampler: prompts in, completions out. Each distinct prompt is prefilled once and its samples decoded together.
+"""The sampler's front door: checks a call, builds the prefix tree of its prompts, runs the schedule, sorts the answers.
 
-Randomness is keyed (see draw.py): what a request gets depends on its seed, key and sample index, never on its company.
+    prompts → trie.py (what is shared) → memory.py (what fits) → schedule.py (who runs when)
+            → attention.py over pages.py (one step) → draw.py (one token)
+
+Nothing outlives a call: weights changed by training take effect with the next one, and no stale key or value can.
+Left out on purpose: streaming of single tokens.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from models.transformer import Transformer
-from tracelift.sampler.draw import RowPlan, prompt_key, select, stream_id, uniforms
+from tracelift.sampler import schedule, trie
+from tracelift.sampler.draw import prompt_key, stream_id
 from tracelift.sampler.params import Completion, SamplingParams
+
+Progress = Callable[[int, int], None]  # (completions finished, completions in all)
 
 
 class Sampler:
-    """Samples from `model`. See `generate`."""
+    """Continues prompts with a model, fast where prompts share beginnings and answers have uneven lengths."""
 
     def __init__(
         self,
         model: Transformer,
-        eos_ids: Sequence[int] | set[int],
+        eos_ids: Iterable[int],
         pad_id: int,
         decode: Callable[[list[int]], str] | None = None,
         memory_bytes: int = 2 * 2**30,
+        max_batch: int = 256,
     ) -> None:
+        """eos_ids end a completion (and are part of it); pad_id is the tokenizer's padding and never drawn into a
+        completion's tokens by us. decode turns ids into text and is needed for stop strings only. memory_bytes bounds
+        keys, values and workspace, the model's weights apart; max_batch the completions decoded at once.
+        """
         self.model, self.eos_ids, self.pad_id = model, frozenset(eos_ids), pad_id
-        self.decode, self.memory_bytes = decode, memory_bytes
+        self.decode, self.memory_bytes, self.max_batch = decode, memory_bytes, max_batch
+        self._pieces: dict[int, str] = {}  # text of single tokens, as far as stop strings needed it
+        vocab = model.config.vocab_size
+        if outside := [i for i in self.eos_ids if not 0 <= i < vocab]:
+            raise ValueError(f"eos_ids {outside} lie outside the model's vocabulary of {vocab}")
+        if max_batch < 1:
+            raise ValueError(f"max_batch={max_batch} must be at least 1")
 
     @torch.inference_mode()
     def generate(
@@ -38,62 +53,82 @@ class Sampler:
         prompts: Sequence[Sequence[int]],
         params: SamplingParams | Sequence[SamplingParams],
         keys: Sequence[tuple[int, ...]] | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
+        keep_logits: bool = False,
     ) -> list[list[Completion]]:
+        """Continue each prompt `params.n` times; answers come in the order of the prompts.
+
+        params is one for all or one per prompt. keys name the random numbers of each prompt together with its seed,
+        e.g. (step, problem); prompts of equal seed and key share them. Without keys a prompt is named by its tokens
+        and by how often it occurred earlier in the list, so that repetitions are drawn independently. Either way the
+        same request gets the same tokens in any company. keep_logits adds each step's logits to the completions.
+
+        Raises ValueError for empty or overlong prompts, ids outside the vocabulary, lists of unequal length, stop
+        strings without `decode`, and a budget too small for the longest request.
+        """
+        prompts = [tuple(p) for p in prompts]
         each = [params] * len(prompts) if isinstance(params, SamplingParams) else list(params)
+        self._check(prompts, each, keys)
+        if not prompts:
+            return []
+        distinct = list(dict.fromkeys(prompts))
+        number = {p: i for i, p in enumerate(distinct)}
+        counts = Counter[int]()
+        for prompt, p in zip(prompts, each):
+            counts[number[prompt]] += p.n
+        nodes = trie.build(distinct, [counts[i] for i in range(len(distinct))])
+        leaf = {node.prompt: node for node in nodes if node.prompt is not None}
+        rank = {node: i for i, node in enumerate(nodes)}
+
+        seen = Counter[tuple[int, ...]]()
+        waiting: list[schedule.Sequence] = []
+        home: dict[schedule.Sequence, tuple[int, int]] = {}
+        for i, (prompt, p) in enumerate(zip(prompts, each)):
+            key = (0, *prompt_key(prompt, seen[prompt])) if keys is None else (1, *keys[i])
+            seen[prompt] += 1
+            for j in range(p.n):
+                waiting.append(schedule.Sequence(leaf[number[prompt]], p, stream_id(key, j)))
+                home[waiting[-1]] = (i, j)
+        waiting.sort(key=lambda s: rank[s.node])  # stable: depth first, then the caller's order
+
+        answers: list[list[Completion]] = [[Completion()] * p.n for p in each]
+        run = schedule.Schedule(
+            self.model, nodes, waiting, self.eos_ids, self._find_stop, self.memory_bytes, self.max_batch, keep_logits
+        )
+        for finished, s in enumerate(run.run(), start=1):
+            i, j = home[s]
+            answers[i][j] = s.completion
+            if progress is not None:
+                progress(finished, len(waiting))
+        return answers
+
+    def _check(self, prompts: list[tuple[int, ...]], each: list[SamplingParams], keys: Sequence | None) -> None:
         if len(each) != len(prompts):
             raise ValueError(f"{len(each)} SamplingParams for {len(prompts)} prompts: give one, or one per prompt")
         if keys is not None and len(keys) != len(prompts):
             raise ValueError(f"{len(keys)} keys for {len(prompts)} prompts: give one per prompt, or None")
-        seen: Counter[tuple[int, ...]] = Counter()
-        answers = []
-        for i, prompt in enumerate(prompts):
-            prompt = tuple(prompt)
+        vocab, limit = self.model.config.vocab_size, self.model.config.max_positions
+        for i, (prompt, p) in enumerate(zip(prompts, each)):
             if not prompt:
                 raise ValueError(f"prompts[{i}] is empty: a prompt needs at least one token")
-            key = (1, *keys[i]) if keys is not None else (0, *prompt_key(prompt, seen[prompt]))
-            seen[prompt] += 1
-            answers.append(self._one_prompt(prompt, each[i], key))
-            if progress is not None:
-                progress(sum(map(len, answers)), sum(p.n for p in each))
-        return answers
+            if not 0 <= min(prompt) <= max(prompt) < vocab:
+                raise ValueError(f"prompts[{i}] holds an id outside the model's vocabulary of {vocab}")
+            if len(prompt) + p.max_new_tokens > limit:
+                raise ValueError(
+                    f"prompts[{i}] has {len(prompt)} tokens; with max_new_tokens={p.max_new_tokens} that exceeds the "
+                    f"model's {limit} positions: shorten it or lower max_new_tokens"
+                )
+            if p.stop and self.decode is None:
+                raise ValueError(f"stop={p.stop!r} needs text: construct Sampler(..., decode=tokenizer.decode)")
 
-    def _one_prompt(self, prompt: tuple[int, ...], params: SamplingParams, key: tuple[int, ...]) -> list[Completion]:
-        device, n = self.model.device, params.n
-        streams = np.array([stream_id(key, s) for s in range(n)], dtype=np.uint64)
-        u = uniforms(streams, np.full(n, params.seed, np.uint64), np.zeros(n, np.int64), params.max_new_tokens)
-        cache: dict[int, tuple[Tensor, Tensor]] = {}
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if layer in cache:
-                k, v = (torch.cat((old.expand(len(q), -1, -1, -1), new), 1) for old, new in zip(cache[layer], (k, v)))
-            cache[layer] = (k, v)
-            q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-            return F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1, enable_gqa=True).transpose(1, 2)
-
-        hidden = self.model(torch.tensor([prompt], device=device), None, attend)[:, -1].expand(n, -1)
-        plan = RowPlan.of([params] * n, device)
-        out = [Completion() for _ in range(n)]
-        alive = [True] * n
-        for t in range(params.max_new_tokens):
-            chosen = select(self.model.logits(hidden), plan, torch.tensor(u[:, t], device=device))
-            for i, (token, logprob, sampled) in enumerate(zip(*(x.tolist() for x in chosen))):
-                if not alive[i]:
-                    continue
-                c = out[i]
-                c.tokens.append(token), c.logprobs.append(logprob), c.sampled_logprobs.append(sampled)
-                c.stop_string = self._stop_string(c.tokens, params.stop)
-                if token in self.eos_ids or c.stop_string is not None:
-                    c.finish_reason, alive[i] = "stop", False
-            if not any(alive):
-                break
-            position = torch.full((1, 1), len(prompt) + t, device=device)
-            hidden = self.model(chosen[0][:, None], position, attend)[:, -1]
-        return out
-
-    def _stop_string(self, tokens: list[int], stop: tuple[str, ...]) -> str | None:
-        if not stop:
+    def _find_stop(self, tokens: list[int], stop: tuple[str, ...]) -> str | None:
+        """The stop string that the last token completed, the earliest in the text where it completed several."""
+        if tokens[-1] not in self._pieces:
+            self._pieces[tokens[-1]] = self.decode(tokens[-1:])
+        piece = self._pieces[tokens[-1]]
+        # The last token must bring the last character. Unfinished bytes decode to U+FFFD and spaces may be stripped.
+        if not any(s[-1] in piece or s[-1].isspace() or "\ufffd" in piece for s in stop):
             return None
         text = self.decode(tokens)
-        found = [(text.find(s), s) for s in stop if s in text]
+        found = [(at, s) for s in stop if (at := text.find(s)) >= 0]
         return min(found)[1] if found else None

@@ -1,0 +1,86 @@
+"""How a call's memory is divided before it starts: keys and values in groups of pages, and a workspace beside them.
+
+The prefix tree says which pages there will be and how many completions read each, so every size is known up front. A
+budget too small for all of it shrinks the groups, and with them the number of completions that run at once; a budget
+too small for the longest single request is an error that says so.
+
+Left out on purpose: the model's own weights, which are there before the sampler is, and the interpreter.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from models.transformer import Transformer
+from tracelift.sampler.attention import ROWS, round_up
+from tracelift.sampler.pages import PAGE, PagedCache, pages_for
+from tracelift.sampler.trie import MAX_TOKENS, Node
+
+
+def fresh_pages(node: Node) -> int:
+    """Pages a node allocates: those of its own tokens, a page it begins in the middle of among them."""
+    return pages_for(node.end) - node.start // PAGE
+
+
+def page_bytes(model: Transformer) -> int:
+    """Keys and values of one page in all layers."""
+    c = model.config
+    return 2 * c.num_layers * PAGE * c.num_kv_heads * c.head_dim * model.dtype.itemsize
+
+
+def workspace(model: Transformer, batch: int, prompt_tokens: int, truncates: bool) -> int:
+    """Bytes beside keys and values, from above: activations of one prefill wave, logits of one batch."""
+    c, size, rows = model.config, model.dtype.itemsize, round_up(batch, ROWS)
+    tokens = min(2 * MAX_TOKENS, prompt_tokens) + rows
+    wave = tokens * (8 * c.hidden_size + 4 * c.intermediate_size + 8 * c.num_heads * c.head_dim) * size
+    # Logits, fp32 scores, probabilities, one temporary and the running sum in float64; sorting about doubles that.
+    logits = rows * c.vocab_size * (size + 20) * (2 if truncates else 1)
+    return wave + logits
+
+
+def plan(
+    model: Transformer, nodes: list[Node], leaves: list[tuple[Node, int]], memory_bytes: int, max_batch: int
+) -> tuple[PagedCache, int]:
+    """Allocate the cache; returns it and the number of completions that may run at once.
+
+    leaves: for each completion the node its prompt ends in, and the pages its generated tokens may need. Sets the
+    nodes' `group`. Raises ValueError if the longest request does not fit into `memory_bytes`.
+    """
+    prompt_tokens = sum(len(n.tokens) for n in nodes)
+    truncates = True
+    batch = min(max_batch, len(leaves))
+    while batch > ROWS and workspace(model, batch, prompt_tokens, truncates) > memory_bytes // 2:
+        batch //= 2
+    seats = [ROWS]  # readers per page of each group: 8, 32, 128, ... and at last the whole batch
+    while seats[-1] < batch:
+        seats.append(min(4 * seats[-1], round_up(batch, ROWS)))
+    least, wanted = [0] * (1 + len(seats)), [0] * (1 + len(seats))
+    for node in nodes:
+        node.group = 1 + next(i for i, m in enumerate(seats) if m >= min(node.samples, batch))
+        wanted[node.group] += fresh_pages(node)
+    for leaf in {node for node, _ in leaves}:
+        path = [0] * len(least)
+        for node in leaf.path():
+            path[node.group] += fresh_pages(node)
+        least = [max(a, b) for a, b in zip(least, path)]
+    generated = sorted(pages for _, pages in leaves)
+    least[0], wanted[0] = generated[-1] + 1, sum(generated[-batch:]) + 1  # and one page for rows without a sequence
+    page, work = page_bytes(model), workspace(model, batch, prompt_tokens, truncates)
+    capacity = divide((memory_bytes - work) // page, least, wanted)
+    if capacity is None:
+        raise ValueError(
+            f"memory_bytes={memory_bytes:,} is too small: the longest request needs {sum(least) * page:,} bytes of "
+            f"keys and values, and a batch of {batch} another {work:,} of workspace; "
+            f"raise memory_bytes, or shorten the prompt or max_new_tokens"
+        )
+    return PagedCache(model.config, [(1, capacity[0]), *zip(seats, capacity[1:])], model.dtype, model.device), batch
+
+
+def divide(total: int, least: list[int], wanted: list[int]) -> list[int] | None:
+    """Split `total` pages: each group at least `least[i]`, at most `wanted[i]`; None if even the least do not fit."""
+    if sum(least) > total:
+        return None
+    spare, desire = total - sum(least), sum(wanted) - sum(least)
+    if desire <= spare:
+        return list(wanted)
+    return [low + spare * (want - low) // desire for low, want in zip(least, wanted)]
