@@ -17,7 +17,7 @@ PROMISES: dict[str, list[set[str]]] = {
     "no surviving process, no fork bomb": [{"pid", "rlimits"}, {"seccomp"}],
     "no signal to, or tracing of, other processes": [{"pid"}, {"seccomp"}],
     "CPU, memory, file size and open files bounded": [{"rlimits"}],
-    "no privileges to win": [{"unprivileged", "no_new_privs"}],
+    "no privileges to win": [{"capabilities", "no_new_privs"}],
 }
 REQUIRED = ("no network", "no files outside the interpreter and the working folder")
 

@@ -93,8 +93,8 @@ class Running:
         """Take one message. False when the program is over."""
         try:
             text = self.control.recv(CHUNK)
-        except ConnectionResetError:
-            text = b""
+        except ConnectionResetError:  # the guard closed before it read our "stop": the kernel says so once, first ...
+            text = self.control.recv(CHUNK)  # ... and its report still lies here
         if not text:
             return False
         message = json.loads(text)
@@ -186,7 +186,7 @@ class Launcher:
     def __init__(self, without: Iterable[str]) -> None:
         self.jobs, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         python = getattr(sys, "_base_executable", None) or sys.executable  # a virtual environment adds only packages
-        config = json.dumps({"socket": theirs.fileno(), "without": sorted(without)})
+        config = json.dumps({"socket": theirs.fileno(), "without": sorted(without), "owner": os.getpid()})
         environment = dict(ENVIRONMENT)
         if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without theirs
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]

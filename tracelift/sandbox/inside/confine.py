@@ -21,7 +21,7 @@ from .syscalls import CLONE_NEWUTS
 
 NOBODY = 65534
 NAMESPACES = ("user", "mount", "pid", "network", "ipc", "uts", "cgroup")
-OWN_LAYERS = ("rlimits", "unprivileged", "no_new_privs", "landlock", "seccomp")
+OWN_LAYERS = ("rlimits", "unprivileged", "capabilities", "no_new_privs", "landlock", "seccomp")
 LAYERS = NAMESPACES + OWN_LAYERS
 
 
@@ -80,7 +80,9 @@ def _give_up_identity() -> None:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
         os.setresuid(NOBODY, NOBODY, NOBODY)
-    syscalls.drop_capabilities()
+    for path in PATHS["readable"]:  # an interpreter in root's home is of no use to nobody, unless bound into a new root
+        if not os.access(path, os.R_OK):
+            raise OSError(f"{path} cannot be read but by root")
 
 
 def enter_shared(without: set[str]) -> dict[str, str]:
@@ -112,6 +114,7 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     trial_only("pid", lambda: syscalls.unshare(CLONE_NEWPID))
     trial_only("rlimits", lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)))
     trial_only("unprivileged", _give_up_identity)
+    trial_only("capabilities", syscalls.drop_capabilities)
     trial_only("no_new_privs", _no_new_privs)
 
     def landlock_trial() -> None:
@@ -171,6 +174,8 @@ def give_up_rights(layers: set[str], work: str) -> None:
     """The program's part, in its own process and before its first line. Raises OSError if a probed layer is refused."""
     if "unprivileged" in layers:
         _give_up_identity()
+    if "capabilities" in layers:
+        syscalls.drop_capabilities()
     syscalls.die_with_parent()  # after the change of user id, which clears it
     if "no_new_privs" in layers:
         _no_new_privs()

@@ -58,7 +58,7 @@ def guard(job: dict, fds: list[int], layers: set[str]) -> None:
             work = confine.rootfs.WORK
         else:
             work = scratch = tempfile.mkdtemp(prefix="tracelift-")
-            if os.geteuid() == 0:
+            if os.geteuid() == 0 and "unprivileged" in layers:
                 os.chown(work, confine.NOBODY, confine.NOBODY)
         pid = os.fork()
         if pid == 0:

@@ -30,7 +30,7 @@ MAX_MESSAGE = 16 << 10
 
 
 def main(argument: str) -> None:
-    """argument: JSON {"socket": descriptor, "without": [layers to leave off]}."""
+    """argument: JSON {"socket": descriptor, "without": [layers to leave off], "owner": the trainer's id, for `ps`}."""
     config = json.loads(argument)
     jobs = socket.socket(fileno=config["socket"])
     for name in PRELOAD:

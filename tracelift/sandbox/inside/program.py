@@ -45,7 +45,8 @@ def take_descriptors(fds: list[int]) -> tuple[str, socket.socket]:
 
 def compile_text(source: str, filename: str = FILENAME) -> types.CodeType:
     """Compile, and let tracebacks show the lines."""
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    lines = [line + "\n" for line in source.split("\n")]
+    linecache.cache[filename] = (len(source), None, lines, filename)
     return compile(source, filename, "exec", dont_inherit=True)
 
 
@@ -71,8 +72,9 @@ def finish(code: int) -> None:
     try:
         threading._shutdown()
         atexit._run_exitfuncs()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
     except SystemExit as error:
         code = exit_code(error)
     except BaseException:
@@ -96,15 +98,15 @@ def run_as_main(code: types.CodeType) -> None:
 
 def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
     """Become the program. Never returns."""
+    source, control = take_descriptors(fds)
     try:
         os.setsid()
-        source, control = take_descriptors(fds)
         os.chdir(work)
         os.environ["HOME"] = os.environ["TMPDIR"] = work
         confine.limit_resources(job["limits"])
         confine.give_up_rights(layers, work)
     except Exception:
-        guard.report(socket.socket(fileno=fds[4]), state="trouble", detail=f"program: {traceback.format_exc(limit=3)}")
+        guard.report(control, state="trouble", detail=f"program: {traceback.format_exc(limit=3)}")
         os._exit(1)
     guard.report(control, state="ready")
     try:
@@ -134,7 +136,7 @@ def become_ordinary() -> None:
     sys.path[:] = [p for p in sys.path if p.startswith((sys.base_prefix, sys.base_exec_prefix))]
     builtins.exit = builtins.quit = sys.exit  # site, which -S leaves out, would have made them
     random.seed(0)
-    depth, frame = 0, sys._getframe()
+    depth, frame = 1, sys._getframe()
     while frame is not None:
         depth, frame = depth + 1, frame.f_back
     sys.setrecursionlimit(sys.getrecursionlimit() + depth)  # our own frames are not the program's to pay for
