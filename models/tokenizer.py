@@ -1,8 +1,9 @@
 """Text ↔ token ids: tokenizer.json through `tokenizers`, or tokenizer.model through `sentencepiece`.
 
-    encode(text)    what transformers gives for the same folder: the tokenizer's own beginning-of-sequence token (if it
-                    has that habit) and special tokens spelled out in the text become their ids. Pass
-                    `add_special_tokens=False` for text that continues a prompt.
+    encode(text)    what transformers gives for the same folder: special tokens spelled out in the text become their
+                    ids, and a beginning-of-sequence token comes first where the post-processor in tokenizer.json says
+                    so (for tokenizer.model: unless `add_bos_token` is false). Pass `add_special_tokens=False` for text
+                    that continues a prompt.
     decode(ids)     text without special tokens; `skip_special=False` spells them out.
     eos_ids         every id that ends generation: the union of eos_token_id (one or a list) in generation_config.json
                     and config.json, else the tokenizer's own eos token.
@@ -52,7 +53,7 @@ class Backend(Protocol):
 class FastBackend:
     """A `tokenizers.Tokenizer` read from tokenizer.json, told to neither pad nor truncate."""
 
-    def __init__(self, data: bytes, config: Mapping[str, Any], special: Mapping[str, str], where: str) -> None:
+    def __init__(self, data: bytes, config: Mapping[str, Any], where: str) -> None:
         try:
             self.inner = tokenizers.Tokenizer.from_buffer(data)
         except Exception as e:  # the Rust side raises bare Exception
@@ -67,18 +68,6 @@ class FastBackend:
                     f'{where}/tokenizer_config.json: "added_tokens_decoder" gives {token.content!r} the id {index}, '
                     f"tokenizer.json the id {self.inner.token_to_id(token.content)}"
                 )
-        if config.get("add_bos_token") is not None or config.get("add_eos_token") is not None:
-            self._follow_flags(config, special)
-
-    def _follow_flags(self, config: Mapping[str, Any], special: Mapping[str, str]) -> None:
-        """add_bos_token / add_eos_token overrule the post-processor stored in tokenizer.json, as in transformers."""
-        used = {"add_bos_token": special.get("bos_token"), "add_eos_token": special.get("eos_token")}
-        used = {flag: token for flag, token in used.items() if config.get(flag) and token is not None}
-        bos, eos = used.get("add_bos_token"), used.get("add_eos_token")
-        self.inner.post_processor = processors.TemplateProcessing(
-            single=[*([bos] if bos else []), "$A", *([eos] if eos else [])],
-            special_tokens=[(token, self.inner.token_to_id(token)) for token in {*used.values()}],
-        )
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         return self.inner.encode(text, add_special_tokens=add_special_tokens).ids
@@ -108,7 +97,7 @@ class Tokenizer:
         self.special_tokens = _special_tokens(config, self._json("special_tokens_map.json"))
         self._backend: Backend
         if "tokenizer.json" in files:
-            self._backend = FastBackend(files["tokenizer.json"], config, self.special_tokens, where)
+            self._backend = FastBackend(files["tokenizer.json"], config, where)
         elif "tokenizer.model" in files:
             added = _added_tokens(config, where)
             if not added:
@@ -138,12 +127,15 @@ class Tokenizer:
     ) -> Tokenizer:
         """Wrap a `tokenizers.Tokenizer` built in memory; the named tokens must be in its vocabulary.
 
-        add_bos: whether `encode` puts bos_token first; eos_ids: ends of generation, if they are not just eos_token.
+        add_bos: make `encode` put bos_token first (sets the post-processor); eos_ids: ends of generation, if they are not just eos_token.
         """
         names = {"eos_token": eos_token, "pad_token": pad_token, "bos_token": bos_token, "chat_template": chat_template}
         config = {k: v for k, v in names.items() if v is not None}
         config["tokenizer_class"] = "PreTrainedTokenizerFast"  # the generic class in every version of transformers
-        config |= {"add_bos_token": add_bos, "add_eos_token": False, "clean_up_tokenization_spaces": False}
+        config["clean_up_tokenization_spaces"] = False
+        if add_bos:
+            single, ids = f"{bos_token} $A", [(bos_token, backend.token_to_id(bos_token or ""))]
+            backend.post_processor = processors.TemplateProcessing(single=single, special_tokens=ids)
         files = {"tokenizer.json": backend.to_str(pretty=True).encode(), "tokenizer_config.json": _dump(config)}
         return cls(files, {"eos_token_id": list(eos_ids) or None})
 
