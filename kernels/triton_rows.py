@@ -206,14 +206,15 @@ def backward_kernel(
         r_row = ref_logits + row_start(row, r_inner, r_outer_stride, r_inner_stride, ALIGNED)
         m_ref = tl.load(row_stats + 2 * n + row)
         bits_s_ref = tl.load(row_stats + 3 * n + row) * LOG2E
-    # The target first: with inplace_grad its logit is about to be overwritten.
+    # The target first, and no warp stores before all have loaded it: with inplace_grad its logit is overwritten below.
     y_safe = tl.where((y >= 0) & (y < vocab), y, 0)
     log_p = (tl.load(x_row + y_safe).to(tl.float32) - m) * inv_t - log_s
-    factor = level + g + slope * tl.maximum(log_p, -1000.0)
+    beside = level + g + slope * tl.maximum(log_p, -1000.0)
     if HAS_REF:
         log_q = (tl.load(r_row + y_safe).to(tl.float32) - m_ref) * inv_t - bits_s_ref * LN2
-        factor += tilt * (tl.maximum(log_p, -1000.0) - tl.maximum(log_q, -1e30))
-    at_target = (g * one_minus_exp(log_p) + tl.exp(log_p) * factor) * inv_t
+        beside += tilt * (tl.maximum(log_p, -1000.0) - tl.maximum(log_q, -1e30))
+    at_target = (g * one_minus_exp(log_p) + tl.exp(log_p) * beside) * inv_t
+    tl.debug_barrier()
 
     bits_s = log_s * LOG2E
     level *= inv_t
