@@ -15,12 +15,13 @@ from models import Tokenizer
 from tracelift.config import Config
 from tracelift.data import Task
 from tracelift.executor import Executor, Outcome
+from tracelift.leaks import leaks_answer
 from tracelift.prompts import encode_prompt, extract_trace, load_template, render, use_chat
 from tracelift.prompts import PLANNER as PLANNER_TEMPLATES
 from tracelift.reason_rm import RMScore, Scorer, ScoreItem
 from tracelift.rewards import MathReward, math_reward
 from tracelift.sampler import Completion, Sampler, SamplingParams
-from tracelift.verify import Verdict, leaks_answer
+from tracelift.verify import Verdict
 
 
 @dataclass
@@ -36,7 +37,8 @@ class Sample:
     rm: RMScore | None = None
     parts: MathReward | None = None
     reward: float | None = None
-    leaked: bool = False
+    leaked: bool = False  # the final value is stated
+    leaked_unsupported: bool = False  # ... without the steps that yield it
     valid: bool | None = None  # every step true and grounded; None where the truth is unknown
     error: str | None = None
 
@@ -106,7 +108,8 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
     for s in samples:
         if s.trace is not None:
             s.valid = s.task.trace_valid(s.trace)
-            s.leaked = leaks_answer(s.trace, s.task.reference)
+            leak = leaks_answer(s.trace, s.task.reference, s.task.problem)
+            s.leaked, s.leaked_unsupported = leak.stated, leak.unsupported
         elif s.task.truth is not None:
             s.valid = False
         if s.error is None:
@@ -144,6 +147,7 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         "trace_tokens": mean([float(len(s.completion.tokens)) for s in samples]),
         "truncated": mean([float(s.completion.finish_reason == "length") for s in samples]),
         "leak_rate": mean([float(s.leaked) for s in kept]),
+        "leak_unsupported_rate": mean([float(s.leaked_unsupported) for s in kept]),
         "distinct_traces": mean([len({s.text for s in g}) / len(g) for g in groups]),
     }
     if any(s.parts is not None and s.outcome and s.outcome.runs for s in ran):
