@@ -1,4 +1,4 @@
-"""Transformers, tokenizers and reward models, read from and written to Hugging Face folders; knows no data or rewards."""
+"""Transformers, tokenizers and reward models in Hugging Face folders, read and written; knows no data or rewards."""
 
 from models.checkpoint import load_pretrained, save_pretrained
 from models.config import ModelConfig, RopeScaling

@@ -1,10 +1,10 @@
 """Hugging Face safetensors folders ↔ `Transformer`.
 
-Reading: the model is built on the meta device, then each tensor is read, cast and put in place, one at a time, so that
-a 7 B model takes its memory once. Nothing is guessed: a missing, surplus, misshapen or truncated tensor is an error that
-names file and key. Only what `model.safetensors` or `model.safetensors.index.json` lists is read, so a
+Reading: the model is built on the meta device, then each tensor is read, cast and put in place, one at a time, so a
+7 B model takes its memory once. Nothing is guessed: a missing, surplus, misshapen or truncated tensor is an error
+that names file and key. Only what `model.safetensors` or `model.safetensors.index.json` lists is read, so a
 `consolidated.safetensors` beside them is ignored. Two kinds of surplus keys are known to be harmless and skipped:
-`rotary_emb.inv_freq` (a buffer old checkpoints stored) and, for tied models, an `lm_head.weight` equal to the embedding.
+`rotary_emb.inv_freq`, a buffer old checkpoints stored, and in tied models an `lm_head.weight` equal to the embedding.
 
 Writing: the whole folder is written aside and renamed (models/atomic.py), in shards past `max_shard_bytes`.
 
@@ -125,7 +125,7 @@ def load_weights(
         raise CheckpointError(f"{folder}: tensors missing from the safetensors files: {_some(missing)}{hint}")
     if surplus:
         raise CheckpointError(
-            f"{folder}: tensors that config.json has no place for: {_some(surplus)}; is it the config of this checkpoint?"
+            f"{folder}: tensors that config.json has no place for: {_some(surplus)}; is this its own config.json?"
         )
     for file, names in source.items():
         for name in names:

@@ -1,13 +1,13 @@
 """GGUF → Hugging Face folder: `python -m models.convert_gguf FILE.gguf OUTDIR`.
 
-Weights are dequantised by the `gguf` package and written as plain safetensors; what was lost in quantisation stays lost.
+Weights are dequantised by the `gguf` package and written as safetensors; what was lost in quantisation stays lost.
 llama.cpp stores the query and key projections of Llama-family models with each head's rows interleaved for its own
 rotary layout (row 2i and 2i+1 turn together); Hugging Face pairs row i with i + E/2, so the rows are put back:
 
     HF[h, s, i] = GGUF[h, i, s]      h head, s ∈ {0, 1} half, i < E/2 pair        (Qwen files are not interleaved)
 
-Llama 3's rotary rescaling is stored as its finished factors (`rope_freqs.weight`); they are matched against the published
-settings. Byte-level BPE tokenizers are rebuilt from vocabulary, merges and the named pre-tokenizer.
+Llama 3's rotary rescaling is stored as its finished factors (`rope_freqs.weight`); they are matched against the
+published settings. Byte-level BPE tokenizers are rebuilt from vocabulary, merges and the named pre-tokenizer.
 
 Left out on purpose: mixtures of experts, other architectures, SentencePiece vocabularies (give the original model's
 tokenizer with --tokenizer), and the way back.
@@ -46,7 +46,11 @@ _BLOCK = {
 _FAMILIES = ("llama", "qwen2", "qwen3")  # Mistral's files call themselves llama
 # (factor, original context) of Llama 3.1 and of Llama 3.2; low and high frequency factors are 1 and 4 in both.
 _LLAMA3_ROPE = tuple(RopeScaling(factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0))
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+# Contractions; words; runs of digits, whose length is the only difference between Qwen and Llama 3; the rest; space.
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
 
 
@@ -125,7 +129,7 @@ def _find_rope_scaling(config: ModelConfig, factors: Any, where: str) -> RopeSca
 
 
 def convert_weights(config: ModelConfig, tensors: dict[str, Any], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
-    """GGUF tensors → parameter name → tensor in `dtype`. Raises CheckpointError for missing, surplus or misshapen ones."""
+    """GGUF tensors → parameter name → tensor in `dtype`. Raises CheckpointError for any that does not fit."""
     from gguf.quants import dequantize
 
     with torch.device("meta"):
@@ -139,7 +143,8 @@ def convert_weights(config: ModelConfig, tensors: dict[str, Any], dtype: torch.d
             raise CheckpointError(f"{where}: tensor {name} has no place in a {config.family} transformer")
         value = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
         if value.shape != wanted[target]:
-            raise CheckpointError(f"{where}: tensor {name} has shape {list(value.shape)}, expected {list(wanted[target])}")
+            found, expected = list(value.shape), list(wanted[target])
+            raise CheckpointError(f"{where}: tensor {name} has shape {found}, expected {expected}")
         if config.family == "llama" and ".attn_q." in name:
             value = deinterleave(value, config.num_heads)
         if config.family == "llama" and ".attn_k." in name:
@@ -177,7 +182,7 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
     elif pre in ("gpt-2", "gpt2"):
         splitter = byte_level
     elif pre in ("qwen2", "llama-bpe", "llama3"):
-        words = Regex(_WORDS % ("" if pre == "qwen2" else "{1,3}"))
+        words = Regex(_SPLIT % ("" if pre == "qwen2" else "{1,3}"))
         splitter = pre_tokenizers.Sequence([
             pre_tokenizers.Split(words, behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -187,7 +192,8 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
     tokens: list[str] = meta["tokenizer.ggml.tokens"]
     types = meta.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     merges = [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]]
-    fast = FastTokenizer(BPE({t: i for i, t in enumerate(tokens)}, merges, ignore_merges=pre in ("llama-bpe", "llama3")))
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    fast = FastTokenizer(BPE(vocabulary, merges, ignore_merges=pre in ("llama-bpe", "llama3")))
     fast.pre_tokenizer, fast.decoder = splitter, decoders.ByteLevel()
     fast.add_special_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _CONTROL])
     fast.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _USER_DEFINED])
@@ -228,7 +234,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("file", metavar="FILE.gguf")
     parser.add_argument("outdir", metavar="OUTDIR", help="replaced only when the new folder is complete")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default float32")
+    dtypes = ("float32", "bfloat16", "float16")
+    parser.add_argument("--dtype", choices=dtypes, default="float32", help="written weights (default: %(default)s)")
     parser.add_argument("--tokenizer", metavar="FOLDER", help="take the tokenizer from here instead of the GGUF file")
     args = parser.parse_args(argv)
     try:

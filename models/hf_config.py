@@ -194,7 +194,7 @@ def _rope(r: _Reader, positions: int) -> tuple[float, RopeScaling | None]:
     theta = r.number("rope_theta", r.number("rope_theta", 10_000.0, integer=False), integer=False, raw=rope)
     partial = rope.get("partial_rotary_factor", r.raw.get("partial_rotary_factor"))
     if partial not in (None, 1, 1.0):
-        raise CheckpointError(f'{r.where}: "partial_rotary_factor": {partial} is not supported: all of head_dim rotates')
+        raise CheckpointError(f'{r.where}: "partial_rotary_factor": {partial} is not supported (only 1 is)')
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None

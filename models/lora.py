@@ -1,4 +1,4 @@
-"""Low-rank adaptation by hand (Hu et al. 2021, arXiv 2106.09685): y = W x + b + s·B(A x), with A (r, in) and B (out, r).
+"""Low-rank adaptation by hand (Hu et al. 2021, arXiv 2106.09685): y = W x + b + s·B(A x), A (r, in), B (out, r).
 
 W stays frozen and keeps its name, so a model with adapters off *is* its base: the KL reference costs no second copy
 (`with disabled(model)`). For an adapter that was tuned before, the reference is the tuned model, not the bare base:
@@ -117,11 +117,11 @@ def attach(model: nn.Module, config: LoRAConfig, seed: int = 0) -> nn.Module:
     names = [config.targets] if isinstance(config.targets, str) else config.targets
     for target in names:
         if not any(_is_target(name, target if isinstance(config.targets, str) else (target,)) for name, _ in targets):
-            raise ValueError(f"LoRA target {target!r} names no module; Linear layers here: {', '.join(_linears(model))}")
+            raise ValueError(f"LoRA target {target!r} names no module; Linear layers: {', '.join(_linears(model))}")
     for name, module in targets:
         if not isinstance(module, nn.Linear) or name == "lm_head":
             kind = type(module).__name__
-            raise ValueError(f"LoRA target {name!r} ({kind}) cannot be adapted: only Linear layers within the blocks can")
+            raise ValueError(f"LoRA target {name!r} ({kind}) cannot be adapted: only Linears within the blocks can")
     model.requires_grad_(False)
     gen = torch.Generator().manual_seed(seed)
     for name, module in targets:
@@ -205,7 +205,7 @@ def save_adapter(model: nn.Module, path: str | PathLike[str], base_model: str = 
         for name, p in model.named_parameters()
         if _saved(name, config)
     }
-    targets = config.targets if isinstance(config.targets, str) else sorted(config.targets)
+    targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     raw = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if hasattr(model, "logits") else None,
@@ -268,7 +268,7 @@ def _parse_config(raw: dict[str, Any], where: Path) -> LoRAConfig:
             r=int(raw["r"]),
             alpha=raw["lora_alpha"],
             dropout=raw.get("lora_dropout", 0.0),
-            targets=targets if isinstance(targets, str) else tuple(sorted(targets)),
+            targets=targets if isinstance(targets, str) else tuple(targets),
             also_train=tuple(raw.get("modules_to_save") or ()),
             rank_stabilized=bool(raw.get("use_rslora")),
         )
@@ -289,8 +289,9 @@ def _linears(model: nn.Module) -> list[str]:
 
 
 def _under(parameter: str, module: str) -> bool:
-    """PEFT matches modules_to_save by the last part of a module's name; its parameters lie beneath."""
-    return f".{module}." in f".{parameter}"
+    """PEFT's rule for modules_to_save: the name of some enclosing module ends in it ("norm": input_layernorm too)."""
+    parts = parameter.split(".")
+    return any(".".join(parts[:i]).endswith(module) for i in range(1, len(parts)))
 
 
 def _saved(name: str, config: LoRAConfig) -> bool:

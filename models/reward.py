@@ -101,7 +101,7 @@ class RewardModel(nn.Module):
         Raises ValueError where a length is not in 1 … T.
         """
         if lengths.shape != tokens.shape[:1] or lengths.min() < 1 or lengths.max() > tokens.shape[1]:
-            raise ValueError(f"lengths {lengths.tolist()} must be {tokens.shape[0]} values within 1 … {tokens.shape[1]}")
+            raise ValueError(f"lengths must be {len(tokens)} values in 1 … {tokens.shape[1]}, got {lengths.tolist()}")
         hidden = self.model(tokens, positions, attend)
         last = lengths.to(hidden.device) - 1
         return self.judge(hidden[torch.arange(len(hidden), device=hidden.device), last])
@@ -179,7 +179,7 @@ def save_reward_model(
 def _parse(raw: dict[str, Any], where: Path) -> RewardConfig:
     names, weights = raw.get("rm_dimension_names"), raw.get("rm_dimension_weights")
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-        raise CheckpointError(f'{where}: "rm_dimension_names" is missing or no list of names; is this a Reason RM folder?')
+        raise CheckpointError(f'{where}: "rm_dimension_names" is missing or no list of names; is this a Reason RM?')
     if not isinstance(weights, list) or not all(isinstance(w, (int, float)) for w in weights):
         raise CheckpointError(f'{where}: "rm_dimension_weights" is missing or no list of numbers')
     labels, use_total = raw.get("rm_num_labels", 5), raw.get("rm_use_total_head", True)

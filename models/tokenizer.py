@@ -127,7 +127,8 @@ class Tokenizer:
     ) -> Tokenizer:
         """Wrap a `tokenizers.Tokenizer` built in memory; the named tokens must be in its vocabulary.
 
-        add_bos: make `encode` put bos_token first (sets the post-processor); eos_ids: ends of generation, if they are not just eos_token.
+        add_bos: make `encode` put bos_token first (sets the post-processor). eos_ids: the ends of generation, where
+        they are not just eos_token.
         """
         names = {"eos_token": eos_token, "pad_token": pad_token, "bos_token": bos_token, "chat_template": chat_template}
         config = {k: v for k, v in names.items() if v is not None}

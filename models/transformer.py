@@ -123,7 +123,7 @@ class Backbone(nn.Module):
         self.register_buffer("rope_freq", rope_frequencies(config), persistent=False)
 
     def _apply(self, fn, recurse: bool = True):
-        """`model.to(bfloat16)` moves the frequencies but must not round them: at 8 bits, position 1000 is off by radians."""
+        """`model.to(bfloat16)` must not round the frequencies: at 8 bits, position 1000 is radians off."""
         super()._apply(fn, recurse)
         self.rope_freq = rope_frequencies(self.config).to(self.rope_freq.device)
         return self

@@ -1,4 +1,4 @@
-"""config.json: both forms read alike, every unsupported setting refused by file and key, nothing lost on the way back."""
+"""config.json: both forms read alike, every unsupported setting refused by key, nothing lost on the way back."""
 
 import json
 

@@ -172,7 +172,8 @@ def test_strftime_now():
 
 
 def test_saving_keeps_ids_files_and_template(folder, tmp_path, make_model):
-    path = folder({"eos_token": "</s>", "chat_template": CHATML}, {"eos_token_id": 3}, {"eos_token_id": [1], "top_p": 0.8})
+    generation = {"eos_token_id": [1], "top_p": 0.8}
+    path = folder({"eos_token": "</s>", "chat_template": CHATML}, {"eos_token_id": 3}, generation)
     tok = models.load_tokenizer(path)
     models.save_pretrained(make_model(), tmp_path / "out", tok)
     again = models.load_tokenizer(tmp_path / "out")
@@ -185,7 +186,8 @@ def test_saving_keeps_ids_files_and_template(folder, tmp_path, make_model):
 
 
 def test_from_backend_round_trip(tmp_path):
-    tok = Tokenizer.from_backend(byte_level(), "<|im_end|>", pad_token="<s>", bos_token="<s>", add_bos=True, eos_ids=[1, 3])
+    start = dict(pad_token="<s>", bos_token="<s>", add_bos=True)
+    tok = Tokenizer.from_backend(byte_level(), "<|im_end|>", eos_ids=[1, 3], **start)
     tok.save(tmp_path)
     again = models.load_tokenizer(tmp_path)
     assert (again.eos_ids, again.eos_id, again.pad_id, again.vocab_size) == ({1, 3}, 3, 0, VOCAB)
@@ -256,8 +258,8 @@ def test_sentencepiece_special_tokens_are_those_of_transformers(tmp_path, spm_mo
     ours = spm_folder(tmp_path, spm_model, legacy=legacy, added_tokens_decoder=added)
     assert ours.token_to_id("<|im_end|>") == theirs.convert_tokens_to_ids("<|im_end|>") == 330
     for text in TEXTS:
-        # Where a stretch with a dummy space begins with a space of its own, transformers drops the dummy; sentencepiece,
-        # whose file this is, does not.
+        # Where a stretch with a dummy space begins with a space of its own, transformers drops the dummy;
+        # sentencepiece, whose file this is, does not.
         if text.startswith(" ") or (legacy and re.search(r"> ", text)):
             continue
         assert ours.encode(text) == theirs.encode(text), text
