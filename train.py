@@ -129,7 +129,9 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
             return EXIT_STOPPED
 
     if world.is_main:
-        write_model(run.path / "final")
+        models.save_pretrained(planner, run.path / "final", tokenizer)  # adapters merged
+        if adapted(planner):
+            write_model(run.path / "final-adapter")
     report.after()
     return 0
 

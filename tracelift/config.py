@@ -129,6 +129,14 @@ class Optim:
 
 
 @dataclass
+class Lora:
+    r: int = opt(0, "rank of LoRA adapters on the trained model; 0 trains every weight (the paper: 16 planner, 32 RM)")
+    alpha: float = opt(32.0, "adapters are scaled by alpha / r")
+    dropout: float = opt(0.0, "dropout before the adapters; never active while sampling or scoring")
+    targets: list[str] = opt(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "adapted layers, by name")
+
+
+@dataclass
 class Sft:
     train: str = opt("", "JSONL file of {prompt, completion} rows")
     dev: str = opt("", "the same, held out; empty: none")
@@ -166,6 +174,7 @@ class Config:
     reward: Reward = field(default_factory=Reward)
     grpo: Grpo = field(default_factory=Grpo)
     optim: Optim = field(default_factory=Optim)
+    lora: Lora = field(default_factory=Lora)
     sft: Sft = field(default_factory=Sft)
     rm: RmTraining = field(default_factory=RmTraining)
 

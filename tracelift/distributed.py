@@ -108,7 +108,11 @@ def pick_device(wanted: str) -> torch.device:
 
 
 def set_threads(world: World, wanted: int) -> int:
-    """Share the machine's cores among the ranks on it; returns the number of threads this process uses."""
-    threads = wanted or max(1, (os.cpu_count() or 1) // world.local_size)
+    """Share the machine's cores among the ranks on it; returns the number of threads this process uses.
+
+    OMP_NUM_THREADS is obeyed for a single rank only: torchrun sets it to 1 for several, whatever the machine has.
+    """
+    alone = int(os.environ.get("OMP_NUM_THREADS", 0)) if world.local_size == 1 else 0
+    threads = wanted or alone or max(1, (os.cpu_count() or 1) // world.local_size)
     torch.set_num_threads(threads)
     return threads

@@ -2,7 +2,7 @@
 
 Each round takes a batch of groups: their positives (one drawn per group) and `rm.negatives` drawn negatives. Losses and
 weights are those of tracelift/reason_rm.py. The best model by dev group accuracy is what the stage leaves in final/.
-Left out: LoRA (the adapter is attached through models/lora.py where a run asks for one), judges.
+With `lora.r` above 0 the backbone is adapted and the heads trained in full. Left out: judges, calibration.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import torch
 
 import models
 from models import RewardConfig, RewardModel, Tokenizer
+from models.lora import adapted, load_adapter, save_adapter
 from tracelift.config import Config, ConfigError
 from tracelift.distributed import World
 from tracelift.groups.format import Candidate, Group, dimensions_of, read_groups
 from tracelift.reason_rm import RMTargets, ranking_metrics, right_pad, rm_loss, rm_tokens
 from tracelift.runs import RunFolder
+from tracelift.setup import attach_lora
 from tracelift.training import Learner, fit
 
 
@@ -72,6 +74,7 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
     if not groups:
         raise ValueError(f"{c.train}: holds no group")
     rm, tokenizer = initial_rm(config, device, groups[0].task_type)
+    attach_lora(rm, config.lora, config.run.seed, also_train=("dimension_heads", "total_head"))
     limit = min(c.max_tokens, rm.config.max_positions)
     learner = Learner(rm, config.optim, config.run.steps, world)
     say(f"reward model: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(groups)} groups, {len(dev)} held out")
@@ -139,9 +142,20 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
             if world.is_main:
                 models.save_reward_model(rm, best_folder, tokenizer)
 
-    fit(config, run, world, learner, round_loss=round_loss,
-        write_model=lambda folder: models.save_reward_model(rm, folder, tokenizer),
-        read_model=lambda folder: models.load_reward_model(folder, dtype=rm.dtype, device=device),
+    def write_model(folder: Path) -> None:
+        if adapted(rm):
+            save_adapter(rm, folder, c.init)
+        else:
+            models.save_reward_model(rm, folder, tokenizer)
+
+    def read_model(folder: Path) -> RewardModel:
+        if not adapted(rm):
+            return models.load_reward_model(folder, dtype=rm.dtype, device=device)
+        base, _ = initial_rm(config, device, groups[0].task_type)
+        load_adapter(base, folder)
+        return base
+
+    fit(config, run, world, learner, round_loss=round_loss, write_model=write_model, read_model=read_model,
         evaluate=evaluate if dev else None, eval_every=c.eval_every, say=say, on_eval=keep_best)  # fmt: skip
     final = run.path / "final"
     if world.is_main:

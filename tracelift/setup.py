@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import models
 from models import Tokenizer, Transformer
+from models.lora import LoRAConfig, attach
 from tracelift.backend import LocalBackend
-from tracelift.config import Config
+from tracelift.config import Config, Lora
 from tracelift.executor import BaselineCache, Executor, ExecutorSettings
 from tracelift.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.reason_rm import LocalScorer, Scorer
@@ -23,10 +25,19 @@ MiB = 1 << 20
 
 
 def build_planner(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
-    """The model to train, with its tokenizer. Raises FileNotFoundError or models.CheckpointError."""
+    """The model to train, with its tokenizer. Raises FileNotFoundError, ValueError or models.CheckpointError."""
     p = config.planner
+    if p.adapter and config.lora.r:
+        raise ValueError("planner.adapter and lora.r: an adapter brings its own rank; give one of the two")
     model = models.load_pretrained(p.path, dtype=getattr(torch, config.run.dtype), device=device, adapter=p.adapter or None)
+    attach_lora(model, config.lora, config.run.seed)
     return model, models.load_tokenizer(p.path)
+
+
+def attach_lora(model: nn.Module, config: Lora, seed: int, also_train: tuple[str, ...] = ()) -> None:
+    """Fresh adapters in place, everything else but `also_train` frozen; nothing for r = 0."""
+    if config.r:
+        attach(model, LoRAConfig(config.r, config.alpha, config.dropout, tuple(config.targets), also_train), seed)
 
 
 def build_sampler(model: Transformer, tokenizer: Tokenizer, config: Config) -> Sampler:
