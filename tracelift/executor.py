@@ -16,14 +16,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tracelift.backend import Backend, CompletionRequest, Progress, Reply
 from tracelift.data import Task
 from tracelift.prompts import render
-from tracelift.runs import read_jsonl
+from tracelift.runs import read_jsonl, write_text
 from tracelift.verify import Verdict, verify_math
 
 END_TO_END = 1_000_000  # the seed index of the run that e2e is measured on, apart from the K repeats
@@ -85,23 +85,30 @@ class BaselineCache:
         self._known: dict[str, Baseline] = {}
         if path is not None and path.exists():
             records = read_jsonl(path)
-            text = path.read_text()
-            if text and not text.endswith("\n"):  # finish the torn line, or the next record would be glued to it
-                path.write_text("".join(json.dumps(r) + "\n" for r in records))
-            self._known = {r["key"]: Baseline(r["successes"], r["repeats"]) for r in records}
+            try:
+                self._known = {r["key"]: Baseline(r["successes"], r["repeats"]) for r in records}
+            except (KeyError, TypeError):
+                raise ValueError(f"{path}: is not a baseline cache; give executor.cache another file") from None
+            if not path.read_bytes().endswith(b"\n"):  # drop the torn line, or the next record would be glued to it
+                write_text(path, "".join(json.dumps(r) + "\n" for r in records))
 
     def get(self, key: str) -> Baseline | None:
         return self._known.get(key)
 
-    def put(self, key: str, value: Baseline) -> None:
-        self._known[key] = value
-        if self.path is None:
+    def put(self, found: Mapping[str, Baseline]) -> None:
+        """Add baselines by key, on disk when this returns. Raises OSError naming the file if it cannot."""
+        self._known.update(found)
+        if self.path is None or not found:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a") as f:
-            f.write(json.dumps({"key": key, "successes": value.successes, "repeats": value.repeats}) + "\n")
-            f.flush()
-            os.fsync(f.fileno())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a") as f:
+                for key, value in found.items():
+                    f.write(json.dumps({"key": key, "successes": value.successes, "repeats": value.repeats}) + "\n")
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError as e:
+            raise OSError(f"{self.path}: could not write the baseline cache ({e})") from e
 
     def __len__(self) -> int:
         return len(self._known)
@@ -116,36 +123,34 @@ class Executor:
         self.backend, self.settings, self.wrap = backend, settings, wrap
         self.cache = cache if cache is not None else BaselineCache()
         self.tokens = 0  # generated so far, for throughput and for counting what a run cost
-        self.runs = 0
+        self.runs = 0  # distinct requests: equal ones are answered once
 
     def evaluate(self, items: Sequence[tuple[Task, str]], progress: Progress | None = None,
                  need_repeats: bool = True) -> list[Outcome]:  # fmt: skip
         """One outcome per (task, trace). With `need_repeats = False` (exec_only) only the end-to-end run is made."""
         s = self.settings
         K = s.repeats if need_repeats else 0
-        tasks = {task.problem_id: task for task, _ in items}
-        missing = [t for t in tasks.values() if need_repeats and self.cache.get(self.baseline_key(t)) is None]
+        keys = [self.baseline_key(task) if need_repeats else "" for task, _ in items]
+        missing = {key: task for key, (task, _) in zip(keys, items, strict=True) if need_repeats and self.cache.get(key) is None}
 
         requests: list[CompletionRequest] = []
         for task, trace in items:
             prompt = self.wrap(render(s.template, problem=task.problem, trace=trace))
             requests.extend(self._request(prompt, task, k) for k in [END_TO_END, *range(K)])
-        for task in missing:
+        for task in missing.values():
             prompt = self.baseline_prompt(task)
             requests.extend(self._request(prompt, task, k) for k in range(s.baseline_repeats))
         replies = iter(self._complete(requests, progress))
 
         with_trace = [[next(replies) for _ in range(1 + K)] for _ in items]
         baselines: dict[str, Baseline] = {}
-        for task in missing:
+        for key, task in missing.items():
             verdicts, error = judge([next(replies) for _ in range(s.baseline_repeats)], task)
-            found = Baseline(verdicts.count(Verdict.PASS), s.baseline_repeats, error)
-            baselines[task.problem_id] = found
-            if error is None:
-                self.cache.put(self.baseline_key(task), found)
+            baselines[key] = Baseline(verdicts.count(Verdict.PASS), s.baseline_repeats, error)
+        self.cache.put({key: b for key, b in baselines.items() if b.error is None})
         outcomes = []
-        for (task, _), runs in zip(items, with_trace, strict=True):
-            base = baselines.get(task.problem_id) or self.cache.get(self.baseline_key(task)) or Baseline(0, s.baseline_repeats)
+        for key, (task, _), runs in zip(keys, items, with_trace, strict=True):
+            base = baselines.get(key) or self.cache.get(key) or Baseline(0, s.baseline_repeats)
             verdicts, error = judge(runs, task)
             outcomes.append(Outcome(
                 e2e=verdicts[0], with_successes=verdicts[1:].count(Verdict.PASS), repeats=s.repeats,
@@ -173,19 +178,20 @@ class Executor:
 
     def _request(self, prompt: str, task: Task, k: int) -> CompletionRequest:
         s = self.settings
-        return CompletionRequest(prompt, s.max_new_tokens, s.temperature, s.stop, self._seed(task, k))
+        seed = self._seed(task, k) if s.temperature > 0 else 0  # greedy runs of one prompt are one request
+        return CompletionRequest(prompt, s.max_new_tokens, s.temperature, s.stop, seed)
 
     def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> list[Reply]:
-        replies = self.backend.complete(requests, progress) if requests else []
+        distinct = list(dict.fromkeys(requests))
+        replies = dict(zip(distinct, self.backend.complete(distinct, progress) if distinct else [], strict=True))
         for _ in range(self.settings.retries):
-            failed = [i for i, r in enumerate(replies) if r.error is not None]
+            failed = [request for request, reply in replies.items() if reply.error is not None]
             if not failed:
                 break
-            for i, reply in zip(failed, self.backend.complete([requests[i] for i in failed]), strict=True):
-                replies[i] = reply
-        self.runs += len(replies)
-        self.tokens += sum(r.tokens for r in replies)
-        return replies
+            replies |= zip(failed, self.backend.complete(failed), strict=True)
+        self.runs += len(distinct)
+        self.tokens += sum(reply.tokens for reply in replies.values())
+        return [replies[request] for request in requests]
 
 
 def judge(replies: Sequence[Reply], task: Task) -> tuple[list[Verdict], str | None]:
