@@ -6,13 +6,13 @@ in a fresh order each epoch, keyed by (seed, epoch). Left out: streaming from th
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tracelift.groups.format import GroupError, parse_json_line
 from tracelift.verify import Verdict, verify_math
 from tracelift.worlds.math import MathProblem, check_trace, make_problem
 
@@ -67,12 +67,9 @@ class FileTasks:
     seed: int
 
     def round(self, step: int, count: int) -> list[Task]:
-        n = len(self.tasks)
-        picked = []
-        for position in range(step * count, (step + 1) * count):
-            epoch, at = divmod(position, n)
-            picked.append(self.tasks[self._order(epoch)[at]])
-        return picked
+        positions = [divmod(p, len(self.tasks)) for p in range(step * count, (step + 1) * count)]
+        orders = {epoch: self._order(epoch) for epoch, _ in positions}
+        return [self.tasks[orders[epoch][at]] for epoch, at in positions]
 
     def first(self, count: int) -> list[Task]:
         return self.tasks[:count]
@@ -98,7 +95,7 @@ def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: 
         raise FileNotFoundError(f"data source '{source}': no such file (a JSONL file, or demo:math)")
     tasks: list[Task] = []
     skipped = 0
-    with open(path) as f:
+    with open(path, "rb") as f:
         for number, line in enumerate(f, start=1):
             if not line.strip():
                 continue
@@ -116,11 +113,11 @@ def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: 
     return FileTasks(tasks, seed)
 
 
-def _parse_row(line: str, where: str, default_id: str) -> Task:
+def _parse_row(line: bytes, where: str, default_id: str) -> Task:
     try:
-        row = json.loads(line)
-    except ValueError as e:
-        raise ValueError(f"{where}: not a JSON line: {e}") from None
+        row = parse_json_line(line)
+    except GroupError as e:
+        raise ValueError(f"{where}: {e}") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
     problem = row.get("problem", row.get("question"))

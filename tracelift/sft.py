@@ -7,7 +7,6 @@ The same packing and kernels as the planner stage. Left out: multi-turn rows, lo
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import models
 from models import ModelConfig, Tokenizer, Transformer
 from tracelift.config import Config, ConfigError
 from tracelift.distributed import World
+from tracelift.groups.format import parse_json_line
 from tracelift.packing import Row, micro_batches, pack
 from tracelift.runs import RunFolder
 from tracelift.training import Learner, fit
@@ -28,17 +28,22 @@ from tracelift.training import Learner, fit
 def read_rows(path: str | Path) -> list[tuple[str, str]]:
     """(prompt, completion) pairs. Raises FileNotFoundError, or ValueError naming file and line."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"sft data '{path}': no such file")
+        raise FileNotFoundError(f"sft data '{path}': no such file (sft.train and sft.dev are JSONL files)")
     rows = []
-    with open(path) as f:
+    with open(path, "rb") as f:
         for number, line in enumerate(f, start=1):
+            if not line.strip():
+                continue
             try:
-                row = json.loads(line)
+                row = parse_json_line(line)
+                if not isinstance(row, dict):
+                    raise TypeError("not an object")
                 prompt, completion = row["prompt"], row["completion"]
                 if not (isinstance(prompt, str) and prompt and isinstance(completion, str) and completion):
                     raise ValueError("'prompt' and 'completion' must be non-empty texts")
             except (ValueError, KeyError, TypeError) as e:
-                raise ValueError(f"{path}:{number}: {e}; expected {{\"prompt\": ..., \"completion\": ...}}") from None
+                reason = f"no {e}" if isinstance(e, KeyError) else e
+                raise ValueError(f"{path}:{number}: {reason}; expected {{\"prompt\": ..., \"completion\": ...}}") from None
             rows.append((prompt, completion))
     if not rows:
         raise ValueError(f"{path}: holds no row")
@@ -64,13 +69,15 @@ def initial_model(config: Config, device: torch.device) -> tuple[Transformer, To
 
 def encode(rows: Sequence[tuple[str, str]], tokenizer: Tokenizer, limit: int) -> list[Row]:
     """Rows as tokens, each completion closed by the end token. Raises ValueError on a row longer than `limit` tokens."""
+    if not tokenizer.eos_ids:
+        raise ValueError("the tokenizer names no end token; add eos_token_id to generation_config.json")
     end = min(tokenizer.eos_ids)
     out = []
     for i, (prompt, completion) in enumerate(rows):
         sample = [*tokenizer.encode(completion, add_special_tokens=False), end]
         row = Row(tokenizer.encode(prompt), [sample], [i])
         if row.length + 1 > limit:
-            raise ValueError(f"row {i + 1} has {row.length + 1} tokens, the model's context is {limit}: {prompt[:60]!r}...")
+            raise ValueError(f"a row of {row.length + 1} tokens exceeds the model's context of {limit}: {prompt[:60]!r}...")
         out.append(row)
     return out
 
