@@ -10,7 +10,7 @@
 
 A checkpoint holds no random state: every draw is keyed by (seed, step, problem, sample), so a step number is all it
 takes to go on. On resume the logs are cut back to the checkpoint's step and continue from there. A folder that was
-half-written when the process died has no `state.json` in place, or fails its checks, and the one before it is used.
+half-written when the process died never got its name; one that was damaged later is passed over for the one before it.
 Left out: remote storage; sharded checkpoints (tracelift/parallel.py).
 """
 
@@ -40,7 +40,8 @@ _STEP = re.compile(r"step-(\d{6,})")
 def choose_folder(config: Config, config_path: str | None) -> Path:
     """The run's folder. Named in the config: must be new, or `run.resume` set. Unnamed: the next free runs/NAME-K.
 
-    Raises ConfigError where a named folder already holds a run, or where there is nothing to resume.
+    Raises ConfigError where a named folder already holds a run. Resuming where nothing is yet starts from the beginning:
+    a run killed before its first checkpoint goes on by the same command as any other.
     """
     if config.run.out:
         folder = Path(config.run.out)
@@ -84,10 +85,13 @@ class RunFolder:
         """Append one JSON line, on disk when this returns."""
         if not self.writes:
             return
-        with open(self.path / name, "a") as f:
-            f.write(json.dumps(record, ensure_ascii=False) + "\n")
-            f.flush()
-            os.fsync(f.fileno())
+        try:
+            with open(self.path / name, "a", encoding="utf-8") as f:
+                f.write(json.dumps(record, ensure_ascii=False) + "\n")
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError as e:
+            raise OSError(f"{self.path / name}: could not write ({e}); --resume goes on from the last checkpoint") from e
 
     def read(self, name: str) -> list[dict[str, Any]]:
         return read_jsonl(self.path / name) if (self.path / name).exists() else []
@@ -104,18 +108,22 @@ class RunFolder:
 
     def save_checkpoint(self, step: int, keep: int, write_model: Callable[[Path], None],
                         optimizer: dict[str, torch.Tensor], state: dict[str, Any]) -> None:  # fmt: skip
-        """Write checkpoints/step-N aside and rename it; then drop all but the `keep` newest. Raises OSError if it cannot."""
+        """Write checkpoints/step-N aside and rename it; then drop all but the `keep` newest. Raises OSError if it cannot.
+
+        Checkpoints of later steps are dropped too: this run went back before them, so they are damaged or of another past.
+        """
         if not self.writes:
             return
         folder = self.path / "checkpoints" / f"step-{step:06d}"
         aside = folder.with_name(f".{folder.name}.saving")
-        shutil.rmtree(aside, ignore_errors=True)
+        for leftover in folder.parent.glob(".step-*.saving"):  # of saves that were killed
+            shutil.rmtree(leftover, ignore_errors=True)
         try:
             aside.mkdir(parents=True)
             write_model(aside / "model")
             save_file(optimizer, str(aside / "optimizer.safetensors"))
             write_text(aside / "state.json", json.dumps({"step": step, **state}, indent=2) + "\n")
-            for file in aside.rglob("*"):
+            for file in (*aside.rglob("*"), aside):
                 _fsync(file)
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(aside, folder)
@@ -123,8 +131,10 @@ class RunFolder:
         except (OSError, SafetensorError) as e:
             shutil.rmtree(aside, ignore_errors=True)
             raise OSError(f"{folder}: could not save the checkpoint ({e}); earlier checkpoints are untouched") from e
-        for old in self.checkpoints()[:-keep]:
-            shutil.rmtree(old)
+        present = self.checkpoints()
+        here = present.index(folder) + 1
+        for other in (*present[: max(0, here - keep)], *present[here:]):
+            shutil.rmtree(other)
 
     def checkpoints(self) -> list[Path]:
         """Complete-looking checkpoint folders, oldest first."""
@@ -132,15 +142,22 @@ class RunFolder:
         return [p for _, p in sorted(found)]
 
     def load_checkpoint(self, load_model: Callable[[Path], None], say: Callable[[str], None] = print) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:  # fmt: skip
-        """Load the newest checkpoint that is whole; damaged ones are named and passed over. None where there is none."""
-        for folder in reversed(self.checkpoints()):
+        """Load the newest checkpoint that is whole; damaged ones are named and passed over. None where there is none.
+
+        Raises ValueError where there are some and none can be read: starting over would overwrite them.
+        """
+        found = self.checkpoints()
+        for folder in reversed(found):
             try:
                 state = json.loads((folder / "state.json").read_text())
                 optimizer = load_file(str(folder / "optimizer.safetensors"))
                 load_model(folder / "model")
                 return optimizer, state
             except (OSError, ValueError, SafetensorError) as e:  # json and models' CheckpointError are ValueErrors
-                say(f"checkpoint {folder.name} is damaged ({e}); trying the one before")
+                say(f"checkpoint {folder.name} cannot be read ({e}); trying the one before")
+        if found:
+            raise ValueError(f"{found[0].parent}: none of its {len(found)} checkpoints can be read by this run (reasons above); "
+                             "give the settings it was started with, or another --run.out to start over")  # fmt: skip
         return None
 
 
@@ -159,12 +176,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[torch.nn.Par
         if name not in by_name:
             raise ValueError(f"optimizer state holds '{name}', which this model does not train")
         p = by_name[name]
-        optimizer.state[p][key] = value.clone() if key == "step" else value.to(p.device).clone()
+        optimizer.state[p][key] = value.to(p.device, copy=True)  # `step` too: the fused optimizer wants it beside p
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """JSON lines; a last line cut off by a kill is dropped. Raises ValueError naming file and line on any other damage."""
-    lines = path.read_text().split("\n")
+    lines = path.read_bytes().split(b"\n")  # bytes: the cut may run through a character
     records = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -181,7 +198,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step."""
     aside = path.with_name(f".{path.name}.saving")
-    aside.write_text(text)
+    aside.write_text(text, encoding="utf-8")
     _fsync(aside)
     os.replace(aside, path)
 

@@ -75,6 +75,9 @@ class Learner:
         Raises TrainingError where the norm is not finite and `optim.on_nan = "stop"`; with "skip" the update is left
         out and counted.
         """
+        for p in self.names:  # no gradient is a zero gradient: momentum acts alike on one rank and on many
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
         self.world.sum_gradients(self.names)
         norm = torch.nn.utils.clip_grad_norm_(list(self.names), self.config.max_grad_norm).item()
         rate = learning_rate(self.config, step, self.steps)
@@ -107,6 +110,8 @@ class Learner:
                 for p, name in self.names.items():
                     if name not in fresh:
                         raise ValueError(f"{folder}: holds no weights for '{name}'")
+                    if fresh[name].shape != p.shape:
+                        raise ValueError(f"{folder}: '{name}' is {list(fresh[name].shape)}, this model's {list(p.shape)}")
                     p.copy_(fresh[name].to(p.device, p.dtype))
 
         found = run.load_checkpoint(load, say)
