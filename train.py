@@ -111,13 +111,13 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
 
         # -- log ------------------------------------------------------------------------------------------------------
         metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
-        metrics["executor_tokens"] = sum(world.gather(executor.tokens - executor_tokens))
-        metrics["executor_runs"] = sum(world.gather(executor.runs - executor_runs))
         run.log("metrics.jsonl", {"step": step + 1, **metrics})
         for group in everyone[:: max(1, P // 2)]:
             for s in group[:2]:
                 run.log("samples.jsonl", {"step": step + 1, **s.record()})
-        run.log("timings.jsonl", {"step": step + 1, **clock.record()})
+        cost = world.gather((executor.tokens - executor_tokens, executor.runs - executor_runs))  # less where cached
+        run.log("timings.jsonl", {"step": step + 1, **clock.record(), "executor_tokens": sum(t for t, _ in cost),
+                                  "executor_runs": sum(n for _, n in cost)})  # fmt: skip
         report.progress(step, metrics, clock)
 
         # -- checkpoint -----------------------------------------------------------------------------------------------
@@ -158,11 +158,11 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
     fresh_sum, fresh_count, fresh_max = 0.0, 0.0, 0.0
 
     for epoch in range(c.epochs):
-        order = list(range(len(groups)))
+        order = list(range(c.problems))  # over all ranks, so that a minibatch is the same whoever computes it
         if c.minibatches > 1:
-            random.Random(f"minibatch:{config.run.seed}:{step}:{epoch}:{world.rank}").shuffle(order)
+            random.Random(f"minibatch:{config.run.seed}:{step}:{epoch}").shuffle(order)
         for part in range(c.minibatches):
-            picked = order[part :: c.minibatches]
+            picked = [i // world.size for i in order[part :: c.minibatches] if i % world.size == world.rank]
             counts, rows = minibatch(groups, picked, valid, advantage, always, config, world)
             for micro in micro_batches(rows, config.optim.micro_tokens):
                 ids = [i for row in micro for i in row.sequence_ids]

@@ -23,12 +23,12 @@ _EVALUATION = 1 << 40  # first element of every evaluation key: never a training
 
 
 def evaluate_planner(sampler: Sampler, prompt: PlannerPrompt, executor: Executor, scorer: Scorer | None,
-                     tasks: Sequence[Task], config: Config, greedy: bool) -> list[Sample]:  # fmt: skip
-    """One graded sample per task."""
+                     tasks: Sequence[tuple[int, Task]], config: Config, greedy: bool) -> list[Sample]:  # fmt: skip
+    """One graded sample per (number, task); the number names the task's random draws, whichever rank works on it."""
     params = SamplingParams(n=1, max_new_tokens=config.planner.max_new_tokens,
                             temperature=0.0 if greedy else config.planner.temperature, seed=config.run.seed)  # fmt: skip
-    keys = [(_EVALUATION, i) for i in range(len(tasks))]
-    groups = sample_traces(sampler, prompt, tasks, params, keys, config.executor.max_trace_chars)
+    keys = [(_EVALUATION, number) for number, _ in tasks]
+    groups = sample_traces(sampler, prompt, [t for _, t in tasks], params, keys, config.executor.max_trace_chars)
     runner = executor
     if greedy:  # repeats of a greedy executor are the same run
         settings = dataclasses.replace(executor.settings, temperature=0.0, repeats=1, baseline_repeats=1)

@@ -36,7 +36,8 @@ class Report:
         self.tasks: list[Task] = []
         source = config.data.eval_source or (config.data.source if config.data.source.startswith("demo:") else "")
         if source and config.data.eval_problems > 0:
-            self.tasks = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars).first(config.data.eval_problems)
+            held_out = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
+            self.tasks = held_out.first(config.data.eval_problems)
 
     def before(self) -> None:
         if self.tasks:
@@ -81,8 +82,9 @@ class Report:
         sampler, prompt, executor, scorer = self.parts
         sampler.model.eval()
         out: dict[str, Any] = {}
+        share = self.world.share(list(enumerate(self.tasks)))
         for mode in MODES:
-            mine = evaluate_planner(sampler, prompt, executor, scorer, self.world.share(self.tasks), self.config, mode == "greedy")
+            mine = evaluate_planner(sampler, prompt, executor, scorer, share, self.config, mode == "greedy")
             samples: list[Sample] = self.world.merge(mine)
             out[mode] = {"summary": summarise(samples), "correct": [s.correct for s in samples],
                          "samples": [s.record() for s in samples[: 4 * _SHOWN]]}  # fmt: skip
