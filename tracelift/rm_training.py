@@ -60,6 +60,14 @@ class Batch:
                                  torch.tensor(owner, device=device), torch.tensor(positive, device=device))  # fmt: skip
 
 
+def refuse_other_rubrics(rm: RewardModel, groups: list[Group], path: str) -> None:
+    """Raise ValueError where a group's labels are of other dimensions than the heads that would learn them."""
+    for group in groups:
+        if dimensions_of(group.task_type) != rm.reward.dimension_names:
+            raise ValueError(f"{path}: group {group.problem_id!r} is rubricked for {group.task_type}, but the model's heads are "
+                             f"{', '.join(rm.reward.dimension_names)}; train one model a task type")  # fmt: skip
+
+
 def draw(group: Group, negatives: int, rng: random.Random) -> list[Candidate]:
     """One positive and up to `negatives` negatives."""
     bank = list(group.negative_bank)
@@ -69,11 +77,13 @@ def draw(group: Group, negatives: int, rng: random.Random) -> list[Candidate]:
 def run_reward_model(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> Path:
     """Train, and leave the best model in run/final. Returns that folder."""
     c = config.rm
+    if not c.train:
+        raise ConfigError("rm.train: give a TraceLift-Groups file")
     groups = read_groups(c.train)
     dev = read_groups(c.dev) if c.dev else []
-    if not groups:
-        raise ValueError(f"{c.train}: holds no group")
     rm, tokenizer = initial_rm(config, device, groups[0].task_type)
+    for path, each in ((c.train, groups), (c.dev, dev)):
+        refuse_other_rubrics(rm, each, path)
     attach_lora(rm, config.lora, config.run.seed, also_train=("dimension_heads", "total_head"))
     limit = min(c.max_tokens, rm.config.max_positions)
     learner = Learner(rm, config.optim, config.run.steps, world)
@@ -96,7 +106,7 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
         """Groups of like length together, within the token budget (an estimate: four characters a token is generous)."""
         size = {n: max(len(x.reasoning) for x in cs) + len(g.problem) for n, g, cs in chosen}
         ordered = sorted(chosen, key=lambda item: size[item[0]], reverse=True)
-        per_group = 1 + c.negatives
+        per_group = max((len(cs) for _, _, cs in chosen), default=1)
         count = max(1, config.optim.micro_tokens // max(1, per_group * (size[ordered[0][0]] // 2 + 40))) if ordered else 1
         return [ordered[i : i + count] for i in range(0, len(ordered), count)]
 
@@ -113,7 +123,8 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
             parts["loss"].backward()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
-        return {name: sum(part.get(name, 0.0) for part in world.gather(sums)) for name in sums}
+        shares = world.gather(sums)  # a rank without a group has no names
+        return {name: sum(part.get(name, 0.0) for part in shares) for name in max(shares, key=len)}
 
     @torch.no_grad()
     def evaluate() -> dict[str, float]:
