@@ -279,11 +279,39 @@ class Sandbox:
         with ThreadPoolExecutor(self.workers) as threads:
             return list(threads.map(lambda job: self.run(*job, limits), jobs))
 
-    # -- for tracelift/programs, whose function tests need descriptors of their own ---------------------------------
+    def serve(self, code: str, requests: bytes, limits: Limits) -> Execution:
+        """Load a program and have it answer `requests` (inside/serve.py); its answers are in Execution.channel."""
+        for attempt in range(2):
+            with self._slots:
+                file = frozen_file(requests, "requests")
+                try:
+                    running = self.start(code, b"", limits, role="serve", channels=[file], captured=True)
+                finally:
+                    os.close(file)
+                execution = self.gather([running])[0]
+            if execution.status is not Status.ERROR:
+                break
+        return execution
 
-    def slot(self) -> threading.BoundedSemaphore:
-        """Held while programs started with `start` run: `with sandbox.slot(): …`."""
-        return self._slots
+    def examine(
+        self, code: str, tests: str, limits: Limits, test_limits: Limits
+    ) -> tuple[Execution, Execution]:
+        """Run a program and the tests that call it (inside/examine.py) side by side, joined by two pipes. Returns what
+        became of the program, and of the tests, whose verdicts are in the second one's channel."""
+        for attempt in range(2):
+            with self._slots:
+                (ask_read, ask_write), (answer_read, answer_write) = os.pipe(), os.pipe()
+                try:
+                    program = self.start(code, b"", limits, role="serve", channels=[ask_read, answer_write])
+                    channels = [answer_read, ask_write]
+                    examiner = self.start(tests, b"", test_limits, role="examine", channels=channels, captured=True)
+                finally:
+                    for fd in (ask_read, ask_write, answer_read, answer_write):
+                        os.close(fd)  # so that either side reads the end of file when the other goes
+                own, theirs = self.gather([program, examiner])
+            if Status.ERROR not in (own.status, theirs.status):
+                break
+        return own, theirs
 
     def start(
         self,

@@ -7,7 +7,7 @@ process (serve.py) and receives plain values. There are no frames to walk to, no
 The text of this role defines SETUP (source), TESTS (a list of [source, is_test]), ENTRY (names that are always the
 program's), NAMES (names to be the program's unless SETUP defines them) and START (the first test to run). Verdicts leave
 on descriptor 5, one JSON line each: {"test": i, "outcome": "passed" | "failed_test" | "runtime_error" | "lost" | "error",
-"detail": s}. "lost" means that the program's process went away during test i (-1: before the first); its own guard knows
+"detail": s, "produced": b}. "lost" means that the program's process went away during test i (-1: before the first); its own guard knows
 why.
 """
 
@@ -41,7 +41,7 @@ class Link:
 
     def __init__(self) -> None:
         self.answers = os.fdopen(ANSWERS, "rb")
-        self.calls = 0
+        self.produced = False  # some answer was not None
         self.raised: BaseException | None = None  # the last exception that came from the program
 
     def ask(self, **request: object) -> dict:
@@ -61,7 +61,6 @@ class Link:
         return message if isinstance(message, dict) else {}
 
     def call(self, what: object, method: str | None, args: tuple, kwargs: dict) -> object:
-        self.calls += 1
         answer = self.ask(
             call=what,
             method=method,
@@ -74,7 +73,9 @@ class Link:
         for mine, theirs in zip(args, answer.get("args") or []):
             if isinstance(mine, (list, dict, set, bytearray)):
                 copy_state(mine, wire.decode(theirs, self.remote))
-        return wire.decode(answer.get("value"), self.remote)
+        value = wire.decode(answer.get("value"), self.remote)
+        self.produced |= value is not None
+        return value
 
     def exception(self, answer: dict) -> Exception:
         text = str(answer.get("text", ""))[:500]
@@ -100,6 +101,8 @@ class Remote:
         self._link, self._item = link, item
 
     def as_handle(self) -> dict:
+        if hasattr(self, "__next__"):
+            return {"iterator": [wire.encode(v, Remote.as_handle) for v in self]}
         if not isinstance(self, Remote):
             raise Unsendable(f"a test passes a {type(self).__name__}, which cannot be sent to the program")
         return self._item
@@ -137,8 +140,8 @@ def copy_state(mine: object, theirs: object) -> None:
         mine.update(theirs)
 
 
-def verdict(test: int, outcome: str, detail: str = "") -> None:
-    os.write(VERDICTS, wire.line({"test": test, "outcome": outcome, "detail": detail[:300]}))
+def verdict(test: int, outcome: str, detail: str = "", produced: bool = False) -> None:
+    os.write(VERDICTS, wire.line({"test": test, "outcome": outcome, "detail": detail[:300], "produced": produced}))
 
 
 def fetch_names(link: Link, names: dict, entry: list[str], wanted: list[str]) -> None:
@@ -167,6 +170,8 @@ def examine(code: types.CodeType) -> None:
         program.finish(0)
     link, number, broken = Link(), -1, None
     try:
+        if not link.answers.readline(MOST):
+            raise Lost
         fetch_names(link, names, text["ENTRY"], text["NAMES"])
         for statement, is_test in tests:
             number += is_test
@@ -174,7 +179,7 @@ def examine(code: types.CodeType) -> None:
                 continue
             outcome, detail = broken or run_statement(link, statement, names)
             if is_test:
-                verdict(number, outcome, detail)
+                verdict(number, outcome, detail, link.produced)
             elif outcome != "passed" and not broken:
                 broken = ("error" if outcome == "error" else "runtime_error", f"before this test: {detail}")
     except Lost:
@@ -184,7 +189,7 @@ def examine(code: types.CodeType) -> None:
 
 def run_statement(link: Link, statement: types.CodeType, names: dict) -> tuple[str, str]:
     """→ (outcome, detail). An exception is the program's, except an AssertionError raised over here."""
-    link.raised = None
+    link.raised, link.produced = None, False
     try:
         exec(statement, names)
     except Unsendable as error:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+SCALARS = {"int", "bytes", "complex", "range"}  # kinds whose body is not made of further values
 BIG = 1 << 64  # larger integers travel in base 16, which is linear to read; JSON's base 10 is not
 
 
@@ -81,13 +82,12 @@ def decode(item: object, remote: Callable[[dict], object] | None = None) -> obje
 
 
 def size(item: object) -> int:
-    """How many values an encoded item holds. Equal values have equal sizes, so a reader can refuse to build (and hash)
-    more than it expects."""
-    if isinstance(item, list):
-        return 1 + sum(map(size, item))
+    """How many values an encoded item holds. Equal values have equal sizes (1.0, 1 and 1+0j alike), so a reader can refuse
+    to build, and to hash, more than it expects."""
     if isinstance(item, dict):
-        return 1 + sum(map(size, item.values()))
-    return 1
+        item = next(iter(item.values()), None) if SCALARS.isdisjoint(item) else None
+        return size(item)
+    return 1 + sum(map(size, item)) if isinstance(item, list) else 1
 
 
 def line(message: dict) -> bytes:

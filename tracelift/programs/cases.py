@@ -1,0 +1,190 @@
+"""The tests of a code problem, as data: texts in and out, or Python code that calls the program's functions.
+
+`StdinTest`: the program is run and its output compared. `FunctionTests`: statements such as `assert f([1, 2]) == 3`. Where
+each of them is a call with literal arguments and a literal result, it is read here, without running anything, into a
+`Call`: the inputs can then go in alone, and the result be compared outside. The rest stay code for the examiner.
+
+Left out on purpose: running anything (see judge.py).
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+
+class ProblemError(ValueError):
+    """A problem whose tests cannot be read; says where and why."""
+
+
+@dataclass(frozen=True)
+class StdinTest:
+    """One run: `stdin` in, `expected` out. Compared line by line, white space at line ends and final blank lines aside;
+    with `tolerance`, numbers may differ by that much, absolutely or relatively."""
+
+    stdin: str
+    expected: str
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.expected.strip():
+            raise ProblemError(
+                f"a test (input {self.stdin[:40]!r}) expects no output, which the empty program passes: leave it out"
+            )
+
+    def accepts(self, output: str) -> bool:
+        got, wanted = significant_lines(output), significant_lines(self.expected)
+        if got == wanted:
+            return True
+        return self.tolerance is not None and close(" ".join(got).split(), " ".join(wanted).split(), self.tolerance)
+
+
+def significant_lines(text: str) -> list[str]:
+    lines = [line.rstrip() for line in text.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def close(got: list[str], wanted: list[str], tolerance: float) -> bool:
+    """Token by token: equal, or numbers within `tolerance` of each other, absolutely or relative to the wanted one."""
+    if len(got) != len(wanted):
+        return False
+    for g, w in zip(got, wanted):
+        try:
+            if g != w and not abs(float(g) - float(w)) <= tolerance * max(1.0, abs(float(w))):
+                return False
+        except ValueError:
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Call:
+    """One test as data: `name(*args, **kwargs)` must equal (`==`) or be (`is`) `expected`, or be merely true or false.
+    "json" is equality where tuples count as lists, for expectations that came from JSON."""
+
+    name: str
+    args: tuple
+    kwargs: tuple[tuple[str, object], ...]
+    relation: str  # "==", "is", "true", "false", "json"
+    expected: object
+
+    def holds(self, value: object) -> bool:
+        if self.relation == "==":
+            return bool(value == self.expected)
+        if self.relation == "json":
+            return bool(without_tuples(value) == self.expected)
+        if self.relation == "is":
+            return value is self.expected
+        return bool(value) is (self.relation == "true")
+
+
+def without_tuples(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return [without_tuples(v) for v in value]
+    return {k: without_tuples(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement of test code. One test each where it asserts something; else preparation, always run."""
+
+    source: str
+    is_test: bool
+
+
+@dataclass(frozen=True)
+class FunctionTests:
+    """Tests written in Python. `setup` is the problem's own code (imports, helpers); `entry` names are always the
+    program's; other free names are the program's where `setup` does not define them."""
+
+    statements: tuple[Statement, ...]
+    entry: tuple[str, ...] = ()
+    setup: str = ""
+    calls: tuple[Call, ...] | None = field(default=None, compare=False)  # the same tests as data, if all can be
+
+    def __len__(self) -> int:
+        return sum(s.is_test for s in self.statements)
+
+    @cached_property
+    def free_names(self) -> tuple[str, ...]:
+        """Names the tests read and nobody has bound: candidates for the program's own functions and classes."""
+        read, bound = set(), set(dir(builtins))
+        for statement in self.statements:
+            for node in ast.walk(ast.parse(statement.source)):
+                if isinstance(node, ast.Name):
+                    (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+                elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                    bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
+                elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                    bound.add(node.name)
+        return tuple(sorted(read - bound - set(self.entry)))
+
+
+def parse_tests(
+    sources: Iterable[str], entry: Iterable[str] = (), setup: str = "", where: str = "tests"
+) -> FunctionTests:
+    """Read `assert` style test code. Raises ProblemError if it is not Python or asserts nothing.
+
+    Assertions of a constant (HumanEval has `assert True, "…"`) test no program and are left out.
+    """
+    statements: list[Statement] = []
+    calls: list[Call] | None = []
+    for i, source in enumerate(sources):
+        try:
+            body = ast.parse(source).body
+        except (SyntaxError, ValueError) as error:
+            raise ProblemError(f"{where}, test {i}: not Python: {error}") from None
+        for node in body:
+            asserts = [n for n in ast.walk(node) if isinstance(n, ast.Assert)]
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                asserts = []  # a helper's assertions count where it is called
+            if asserts and all(isinstance(n.test, ast.Constant) for n in asserts):
+                continue
+            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                continue  # a docstring
+            statements.append(Statement(ast.unparse(node), bool(asserts)))
+            call = read_call(node)
+            calls = None if call is None or calls is None else [*calls, call]
+    if not any(s.is_test for s in statements):
+        raise ProblemError(f"{where}: nothing is asserted of any program")
+    as_data = None if calls is None or setup_defines(setup, {c.name for c in calls} - set(entry)) else tuple(calls)
+    return FunctionTests(tuple(statements), tuple(entry), setup, as_data)
+
+
+def setup_defines(setup: str, names: set[str]) -> bool:
+    """Whether a called name is the problem's own helper, not the program's: then a call of it proves nothing."""
+    found = {n.name for n in ast.walk(ast.parse(setup)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+    return bool(found & names) or bool(names & set(dir(builtins)))
+
+
+def read_call(node: ast.stmt) -> Call | None:
+    """`assert f(1, [2]) == 3` and its kin → Call; None for anything that is not literally so."""
+    if not isinstance(node, ast.Assert):
+        return None
+    test, relation, expected = node.test, "true", True
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        test, relation, expected = test.operand, "false", False
+    elif isinstance(test, ast.Compare) and len(test.ops) == 1:
+        relation = {ast.Eq: "==", ast.Is: "is"}.get(type(test.ops[0]), "")
+        sides = [test.left, test.comparators[0]]
+        if isinstance(sides[1], ast.Call) and not isinstance(sides[0], ast.Call):
+            sides.reverse()
+        try:
+            test, expected = sides[0], ast.literal_eval(sides[1])
+        except (ValueError, TypeError):  # TypeError: {[]} and other literals that cannot be built
+            return None
+        if not relation or (relation == "is" and not (expected is None or isinstance(expected, bool))):
+            return None  # identity of other literals is an accident of the interpreter
+    if not (isinstance(test, ast.Call) and isinstance(test.func, ast.Name)):
+        return None
+    try:
+        args = tuple(ast.literal_eval(a) for a in test.args)
+        kwargs = tuple((k.arg, ast.literal_eval(k.value)) for k in test.keywords if k.arg)
+    except (ValueError, TypeError):
+        return None
+    return Call(test.func.id, args, kwargs, relation, expected) if len(kwargs) == len(test.keywords) else None

@@ -1,0 +1,278 @@
+"""The verifier V(a) for programs (equation 1 of the method): run a program on a problem's tests, and decide outside it.
+
+Standard input: the output is compared here. Functions: where all tests are plain calls, the inputs go in and plain
+values come out, compared here. Else the tests run as the code they are, in a second sandboxed process in which no line of
+the program ever does, and call the program's functions through a pipe (sandbox/inside/examine.py). So a program decides
+its answers and nothing else: there is no exit status, object, frame, builtin or printed word by which it could pass.
+
+ERROR is reserved for what no program can bring about: a broken sandbox, or tests that fail before they meet the program.
+
+Left out on purpose: rewards (tracelift/rewards.py takes `.status` and `.pass_rate` from here).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from tracelift.programs.cases import Call, FunctionTests, StdinTest
+from tracelift.sandbox import Execution, Limits, Sandbox, Status, default_sandbox
+from tracelift.sandbox.inside import wire
+from tracelift.verify import Verdict
+
+PATIENCE = 3  # a program that hung or died in so many tests is not asked the rest: they count the same
+MARGIN = 5.0  # seconds of wall clock the examiner has beyond the program's own
+
+
+class Outcome(str, Enum):
+    """What became of one test, from best to worst; ERROR says nothing about the program."""
+
+    PASSED = "passed"
+    FAILED_TEST = "failed_test"
+    RUNTIME_ERROR = "runtime_error"
+    TIMEOUT = "timeout"
+    COMPILE_ERROR = "compile_error"
+    NO_TESTS = "no_tests"
+    ERROR = "error"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+SEVERITY = list(Outcome)
+ENDINGS = {
+    Status.TIMEOUT: Outcome.TIMEOUT,
+    Status.COMPILE_ERROR: Outcome.COMPILE_ERROR,
+    Status.ERROR: Outcome.ERROR,
+}  # all others are runtime errors
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    outcome: Outcome
+    detail: str = ""  # one line for people
+    produced: bool = False  # the program wrote something, or returned something that is not None
+
+    __test__ = False  # not for pytest to collect
+
+
+@dataclass(frozen=True)
+class ProgramResult:
+    """One entry per test, in the tests' order."""
+
+    outcomes: tuple[TestOutcome, ...]
+
+    @property
+    def status(self) -> str:
+        """The worst outcome of any test, as `tracelift.rewards.exec_reward` wants it: "passed", "failed_test",
+        "runtime_error", "timeout", "compile_error", "no_tests" or "error"."""
+        if not self.outcomes:
+            return Outcome.NO_TESTS.value
+        return max((o.outcome for o in self.outcomes), key=SEVERITY.index).value
+
+    @property
+    def pass_rate(self) -> float:
+        """The share of tests passed; 0 without tests."""
+        return self.counts[Outcome.PASSED] / len(self.outcomes) if self.outcomes else 0.0
+
+    @property
+    def counts(self) -> Counter[Outcome]:
+        return Counter(o.outcome for o in self.outcomes)
+
+    @property
+    def passed(self) -> bool:
+        return self.status == Outcome.PASSED.value
+
+    @property
+    def verdict(self) -> Verdict:
+        """A problem without tests is ERROR: nothing can be judged by it."""
+        if self.status in (Outcome.ERROR.value, Outcome.NO_TESTS.value):
+            return Verdict.ERROR
+        return Verdict.PASS if self.passed else Verdict.FAIL
+
+    @property
+    def produced_output(self) -> bool:
+        """Whether the program wrote or returned anything where a test asked for it."""
+        return any(o.produced for o in self.outcomes)
+
+    def summary(self) -> str:
+        shown = ", ".join(f"{n} {outcome}" for outcome, n in self.counts.items()) or "no tests"
+        worst = next((o.detail for o in self.outcomes if o.outcome.value == self.status and o.detail), "")
+        return f"{shown}{': ' + worst if worst and not self.passed else ''}"
+
+
+def judge(
+    program: str | None,
+    tests: Sequence[StdinTest] | FunctionTests,
+    *,
+    sandbox: Sandbox | None = None,
+    limits: Limits = Limits(),
+) -> ProgramResult:
+    """Run `program` against `tests`. Safe to call from many threads.
+
+    program: the complete source, or None where the model wrote none: then every test is a compile error. Limits hold
+    for each stdin test, and for all function tests of a program together, until one hangs: the rest then start anew.
+    Raises SandboxError where the machine cannot run programs safely.
+    """
+    if not len(tests):
+        return ProgramResult(())
+    if program is None:
+        return ProgramResult((TestOutcome(Outcome.COMPILE_ERROR, "no program in the text"),) * len(tests))
+    box = sandbox or default_sandbox()
+    if not isinstance(tests, FunctionTests):
+        return judge_stdin(program, tests, box, limits)
+    if tests.calls is not None:
+        return in_rounds(len(tests), lambda first: call_round(program, tests.calls[first:], box, limits))
+    return in_rounds(len(tests), lambda first: examine_round(program, tests, first, box, limits))
+
+
+def judge_many(
+    jobs: Sequence[tuple[str | None, Sequence[StdinTest] | FunctionTests]],
+    *,
+    sandbox: Sandbox | None = None,
+    limits: Limits = Limits(),
+) -> list[ProgramResult]:
+    """Judge (program, tests) pairs, as many at once as the sandbox has workers; results in the order of the jobs."""
+    box = sandbox or default_sandbox()
+    with ThreadPoolExecutor(box.workers) as threads:
+        return list(threads.map(lambda job: judge(job[0], job[1], sandbox=box, limits=limits), jobs))
+
+
+# -- standard input and output ---------------------------------------------------------------------------------------
+
+
+def judge_stdin(program: str, tests: Sequence[StdinTest], box: Sandbox, limits: Limits) -> ProgramResult:
+    outcomes: list[TestOutcome] = []
+    hung = 0
+    for test in tests:
+        if hung == PATIENCE or (outcomes and outcomes[-1].outcome is Outcome.COMPILE_ERROR):
+            outcomes.append(replace(outcomes[-1], detail=f"not run: {outcomes[-1].detail}"))
+            continue
+        execution = box.run(program, test.stdin, limits)
+        outcomes.append(compare_output(execution, test))
+        hung += outcomes[-1].outcome is Outcome.TIMEOUT
+    return ProgramResult(tuple(outcomes))
+
+
+def compare_output(execution: Execution, test: StdinTest) -> TestOutcome:
+    produced = bool(execution.stdout.strip())
+    if execution.status is not Status.OK:
+        return TestOutcome(ending(execution), explain(execution), produced)
+    if test.accepts(execution.stdout):
+        return TestOutcome(Outcome.PASSED, produced=True)
+    detail = f"printed {execution.stdout[:60]!r}, expected {test.expected[:60]!r}"
+    return TestOutcome(Outcome.FAILED_TEST, detail, produced)
+
+
+def ending(execution: Execution) -> Outcome:
+    return ENDINGS.get(execution.status, Outcome.RUNTIME_ERROR)
+
+
+def explain(execution: Execution) -> str:
+    """The last line of the traceback where there is one: it names the exception."""
+    lines = execution.stderr.strip().splitlines()
+    told = execution.status in (Status.RUNTIME_ERROR, Status.COMPILE_ERROR) and lines
+    if execution.status is Status.OK:
+        return "the program ended before it answered"
+    return (lines[-1] if told else execution.detail)[:300]
+
+
+# -- functions -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Round:
+    """One life of the program's process: the outcomes it got to. `lost`: it went away in the test after them; with
+    `loaded` false, before any test could be asked."""
+
+    outcomes: list[TestOutcome]
+    lost: TestOutcome | None = None
+    loaded: bool = True
+
+
+def in_rounds(count: int, play) -> ProgramResult:
+    """Repeat from the test after the one in which the program's process went away. play(first) → Round."""
+    outcomes: list[TestOutcome] = []
+    losses = 0
+    while len(outcomes) < count:
+        played = play(len(outcomes))
+        outcomes += played.outcomes
+        if played.lost is None:
+            break
+        losses += 1
+        left = count - len(outcomes)
+        give_up = not played.loaded or losses == PATIENCE or played.lost.outcome is Outcome.ERROR
+        outcomes += [played.lost] * (left if give_up else min(left, 1))
+    missing = count - len(outcomes)
+    return ProgramResult(tuple(outcomes[:count] + [TestOutcome(Outcome.ERROR, "no verdict came back")] * missing))
+
+
+def call_round(program: str, calls: Sequence[Call], box: Sandbox, limits: Limits) -> Round:
+    """All tests as data: requests in a file, answers through a pipe, the comparison here."""
+    requests = b"".join(
+        wire.line({"call": c.name, "args": [wire.encode(a) for a in c.args], "kwargs": {k: wire.encode(v) for k, v in c.kwargs}})
+        for c in calls
+    )
+    execution = box.serve(program, requests, limits)
+    loaded, *answers = execution.channel.split(b"\n")[:-1] or [b""]  # what follows the last newline is incomplete
+    outcomes = [compare_answer(call, answer) for call, answer in zip(calls, answers)]
+    if len(outcomes) == len(calls):
+        return Round(outcomes)
+    return Round(outcomes, TestOutcome(ending(execution), explain(execution)), loaded=bool(loaded))
+
+
+def compare_answer(call: Call, answer: bytes) -> TestOutcome:
+    """`answer` is written by the program's process, and may hold anything."""
+    try:
+        message = json.loads(answer)
+        if "raised" in message:
+            return TestOutcome(Outcome.RUNTIME_ERROR, f"{message['raised'][0]}: {message['text']}"[:300])
+        item = message["value"]
+        produced = item is not None
+        too_large = call.relation in ("==", "json") and wire.size(item) != wire.size(wire.encode(call.expected))
+        value = not call.expected if too_large else wire.decode(item, lambda handle: object())
+        if not too_large and call.holds(value):
+            return TestOutcome(Outcome.PASSED, produced=True)
+        shown = json.dumps(item)[:80]
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+        return TestOutcome(Outcome.RUNTIME_ERROR, f"an answer that cannot be read: {type(error).__name__}")
+    wanted = {"true": "something true", "false": "something false"}.get(call.relation, f"{call.expected!r:.60}")
+    return TestOutcome(Outcome.FAILED_TEST, f"{call.name}(…) gave {shown}, expected {wanted}", produced)
+
+
+def examine_round(program: str, tests: FunctionTests, first: int, box: Sandbox, limits: Limits) -> Round:
+    """Tests as code, in a process of their own, from test number `first` on."""
+    text = "\n".join(
+        f"{name} = {value!r}"
+        for name, value in {
+            "SETUP": tests.setup,
+            "TESTS": [[s.source, s.is_test] for s in tests.statements],
+            "ENTRY": list(tests.entry),
+            "NAMES": list(tests.free_names),
+            "START": first,
+        }.items()
+    )
+    own, theirs = box.examine(program, text, limits, replace(limits, wall_seconds=limits.wall_seconds + MARGIN))
+    if Status.ERROR in (own.status, theirs.status):
+        trouble = own if own.status is Status.ERROR else theirs
+        return Round([], TestOutcome(Outcome.ERROR, trouble.detail))
+    outcomes: list[TestOutcome] = []
+    lost = TestOutcome(ending(own), explain(own))
+    for line in theirs.channel.split(b"\n")[:-1]:
+        message = json.loads(line)
+        outcome, detail, number = message["outcome"], message["detail"], message["test"]
+        if outcome == "lost":
+            return Round(outcomes, lost, loaded=number >= 0)
+        if outcome == "error":
+            return Round(outcomes, TestOutcome(Outcome.ERROR, detail))
+        outcomes.append(TestOutcome(Outcome(outcome), detail, message["produced"]))
+    if len(outcomes) == len(tests) - first:
+        return Round(outcomes)
+    # The tests' process died over an answer (too large to hold, too long to compare), or over its own work: since the
+    # program can bring the first about, it is not excused.
+    return Round(outcomes, TestOutcome(ending(theirs), f"while its answer was examined: {explain(theirs)}"))
