@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -165,6 +166,24 @@ class RmTraining:
 
 
 @dataclass
+class Eval:
+    benchmarks: list[str] = opt(["demo:math"], "what to evaluate on: demo:math, demo:code, or FORMAT:FILE with FORMAT one of "
+                                "gsm8k, svamp, math, humaneval, mbpp, code, tasks (problem/answer rows)")
+    arms: list[str] = opt(["direct", "planner", "reference", "foreign"], "what the executor is given: no trace, the planner's, "
+                          "the data's own, the planner's trace of another problem")
+    modes: list[str] = opt(["greedy", "sampled"], "greedy: planner and executor at temperature 0; sampled: at their own")
+    samples: int = opt(4, "traces per problem, each with one executor run, in sampled mode")
+    k: list[int] = opt([1, 4], "the k of pass@k, each at most eval.samples")
+    limit: int = opt(400, "problems per benchmark; 0 takes all (the demo: 1000)")
+    out: str = opt("", "folder of records, results.json and report.html; empty: RUN/eval, or runs/eval-PLANNER")
+    chunk: int = opt(64, "problems between two saves of the records")
+    resamples: int = opt(2000, "bootstrap resamples of problems")
+    max_error_share: float = opt(0.1, "past this share of unjudged executor runs the evaluation stops and says why")
+    traces_shown: int = opt(4, "samples per problem and arm kept in the HTML report; 0 keeps all")
+    groups: str = opt("", "eval.py reward-model: TraceLift-Groups JSONL to judge the Reason RM on")
+
+
+@dataclass
 class Config:
     run: Run = field(default_factory=Run)
     data: Data = field(default_factory=Data)
@@ -177,14 +196,17 @@ class Config:
     lora: Lora = field(default_factory=Lora)
     sft: Sft = field(default_factory=Sft)
     rm: RmTraining = field(default_factory=RmTraining)
+    eval: Eval = field(default_factory=Eval)
 
 
-def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] = ()) -> Config:
+def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] = (), base: Config | None = None,
+                training: bool = True) -> Config:  # fmt: skip
     """Read a TOML file (None: all defaults), apply `--section.key value` overrides in order, and check the whole.
 
+    `base` (changed in place) stands in for the defaults; `training = False` leaves out what only a training run needs.
     Raises ConfigError naming file and key on unknown keys, wrong types and values outside their range.
     """
-    config = Config()
+    config = base or Config()
     if path is not None:
         try:
             table = tomllib.loads(Path(path).read_text())
@@ -209,7 +231,23 @@ def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
             bare = not words or words[0].startswith("--")
             text = "true" if bare else words.pop(0)
         _assign(config, section, key, text, where="command line")
-    _check(config, str(path or "defaults"))
+    _check(config, str(path or "defaults"), training)
+    return config
+
+
+def config_of_run(folder: str | Path) -> Config:
+    """The configuration a run was made with, from its config.json. Raises ConfigError where there is none to read."""
+    path = Path(folder) / "config.json"
+    try:
+        sections = json.loads(path.read_text())["config"]
+        config = Config()
+        for section, values in sections.items():
+            for key, value in values.items():
+                _assign(config, section, key, value, where=str(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder}: not a run folder: it has no config.json") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ConfigError(f"{path}: not the record of a run: {e}") from None
     return config
 
 
@@ -247,6 +285,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
         return value
     plain = typing.get_origin(kind) or kind
     if isinstance(value, str):
+        if plain is list and not value.lstrip().startswith("["):  # a,b,c on the command line
+            quote = json.dumps if typing.get_args(kind)[0] is str else str
+            value = f"[{', '.join(quote(word.strip()) for word in value.split(','))}]"
         try:
             value = tomllib.loads(f"x = {value}")["x"]
         except tomllib.TOMLDecodeError:
@@ -266,17 +307,18 @@ def _type_name(kind: Any) -> str:
     return kind.__name__ if isinstance(kind, type) and not isinstance(kind, types.GenericAlias) else str(kind)
 
 
-def _check(c: Config, where: str) -> None:
+def _check(c: Config, where: str, training: bool) -> None:
     """What no single type can say."""
     positive = {"run.steps": c.run.steps, "planner.samples": c.planner.samples, "executor.repeats": c.executor.repeats,
                 "grpo.problems": c.grpo.problems, "grpo.epochs": c.grpo.epochs, "grpo.minibatches": c.grpo.minibatches,
                 "planner.temperature": c.planner.temperature, "optim.lr": c.optim.lr, "run.keep": c.run.keep,
                 "run.save_every": c.run.save_every, "planner.max_new_tokens": c.planner.max_new_tokens,
-                "executor.max_new_tokens": c.executor.max_new_tokens, "optim.micro_tokens": c.optim.micro_tokens}  # fmt: skip
+                "executor.max_new_tokens": c.executor.max_new_tokens, "optim.micro_tokens": c.optim.micro_tokens,
+                "eval.samples": c.eval.samples, "eval.chunk": c.eval.chunk, "eval.resamples": c.eval.resamples}  # fmt: skip
     for key, value in positive.items():
         if not value > 0:
             raise ConfigError(f"{where}: {key} must be above 0, got {value}")
-    if c.run.stage == "planner":
+    if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
         if needs_rm and not (c.reward_model.path or c.reward_model.url):
             raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
@@ -288,10 +330,15 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     return dataclasses.asdict(config)
 
 
-def help_text() -> str:
-    """Every key with its type, default and meaning, as `train.py --help` prints it."""
-    lines = ["usage: train.py [CONFIG.toml] [--section.key value ...]", "",
-             "Without a config file the defaults below train the embedded math demo.", ""]  # fmt: skip
+USAGE = """usage: train.py [CONFIG.toml] [--section.key value ...]
+
+Without a config file the defaults below train the embedded math demo.
+"""
+
+
+def help_text(usage: str = USAGE) -> str:
+    """Every key with its type, default and meaning, as `train.py --help` and `eval.py --help` print it."""
+    lines = [usage]
     for section in dataclasses.fields(Config):
         cls = section.default_factory  # type: ignore[union-attr]
         hints = typing.get_type_hints(cls)
