@@ -96,13 +96,19 @@ def leave() -> None:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """`auto` is this rank's GPU where there is one, else the CPU. Raises ValueError on a device that is not there."""
+    """`cuda` is this rank's GPU; `auto` that, or the CPU without one. Raises ValueError on a device that is not there."""
     if wanted == "auto":
-        wanted = f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if torch.cuda.is_available() else "cpu"
-    device = torch.device(wanted)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("run.device = 'cuda', but this PyTorch sees no GPU; use --run.device cpu")
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ValueError(f"run.device = '{wanted}' is none of auto, cpu, cuda, cuda:N") from None
     if device.type == "cuda":
+        index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
+        if index >= torch.cuda.device_count():
+            raise ValueError(f"run.device = '{wanted}' is GPU {index}, but this PyTorch sees {torch.cuda.device_count()} GPUs; "
+                             "use --run.device cpu, or fewer ranks")  # fmt: skip
+        device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     return device
 
