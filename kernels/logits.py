@@ -46,7 +46,7 @@ def check_targets(targets: Tensor, shape: torch.Size, vocab: int, ignore_index: 
         raise ValueError(f"targets have shape {tuple(targets.shape)}, but {what} asks for {tuple(shape)}")
     if targets.dtype.is_floating_point or targets.dtype.is_complex or targets.dtype == torch.bool:
         raise TypeError(f"targets must be integers (token ids), not {targets.dtype}")
-    flat = targets.reshape(-1).long()
+    flat = targets.reshape(-1).long().contiguous()  # reshape alone may leave a stride
     if flat.device.type == "cpu" and not torch.compiler.is_compiling() and flat.numel():
         bad = ((flat < 0) | (flat >= vocab)) & (flat != ignore_index)
         if bool(bad.any()):

@@ -131,7 +131,7 @@ def sharded_logprob_kl(
     if not 0 < vocab <= logits.shape[-1]:
         raise ValueError(f"shard_vocab_size={vocab}: must lie between 1 and the shard's {logits.shape[-1]} columns")
     logits, ref_logits = (None if x is None else x if x.stride(-1) == 1 else x.contiguous() for x in (logits, ref_logits))
-    out = ShardedScores.apply(logits, targets.reshape(-1).long(), ref_logits, vocab_start, check_temperature(temperature),
+    out = ShardedScores.apply(logits, targets.reshape(-1).long().contiguous(), ref_logits, vocab_start, check_temperature(temperature),
                               ignore_index, vocab, choose_backend(backend, logits), group)
     shaped = [o.view(targets.shape) for o in out]
     return TokenScores(*shaped) if ref_logits is not None else TokenScores(*shaped, None)

@@ -96,6 +96,7 @@ def forward_kernel(
     sum_ed = tl.zeros((BLOCK,), tl.float32)
     if HAS_REF:
         m_ref = -INF
+        more_ref = -1.0
         sum_ref = tl.zeros((BLOCK,), tl.float32)
         sum_ec = tl.zeros((BLOCK,), tl.float32)
 
@@ -111,16 +112,19 @@ def forward_kernel(
         if HAS_REF:
             r = r_next.to(tl.float32)
             r_next = tl.load(r_row + column, mask=column < vocab, other=-INF)
+            counted_ref = r
             top = tl.max(r, 0)
             if top > m_ref:
-                if m_ref != -INF:
-                    shift = (m_ref - top) * scale
-                    sum_ref *= tl.exp2(shift)
-                    sum_ec -= sum_e * shift
-                    c -= (more + 1.0) * shift
+                shift = tl.where(m_ref == -INF, 0.0, (m_ref - top) * scale)
+                decay = tl.where(m_ref == -INF, 0.0, tl.exp2(shift))
+                sum_ec -= shift * sum_e
+                c -= shift * (more + 1.0)
+                sum_ref *= decay
+                more_ref = decay * (more_ref + 1.0) + (tl.sum((r == top).to(tl.float32), 0) - 1.0)
+                counted_ref = tl.where(r == top, -INF, r)
                 m_ref = top
             bits_ref = (r - finite(m_ref)) * scale
-            sum_ref += tl.exp2(bits_ref)
+            sum_ref += tl.where(counted_ref == -INF, 0.0, tl.exp2(bits_ref))
         top = tl.max(x, 0)
         if top > m:
             shift = tl.where(m == -INF, 0.0, (m - top) * scale)
@@ -162,7 +166,7 @@ def forward_kernel(
     tl.store(out + 4 * n, log_s)
     if HAS_REF:
         ref_dead = m_ref == -INF
-        log_s_ref = tl.where(ref_dead, INF, tl.log(tl.sum(sum_ref, 0)))
+        log_s_ref = tl.where(ref_dead, INF, log1p(more_ref + tl.sum(sum_ref, 0)))
         kl = (c + tl.sum(sum_ec, 0)) * LN2 / s - (log_s - log_s_ref)
         kl = tl.where(kl < 0, 0.0, kl)  # rounding only; NaN passes
         tl.store(out + 5 * n, finite(m_ref))
