@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -80,7 +81,7 @@ class Executor:
     max_trace_chars: int = opt(2000, "longer traces count as format failures")
     retries: int = opt(2, "times a failed executor call is tried again before its sample leaves the group")
     max_error_share: float = opt(0.25, "past this share of ERROR verdicts in a round the run stops and says why")
-    cache: str = opt("", "baseline cache file; empty means baseline_cache.jsonl in the run folder")
+    cache: str = opt("", "baseline cache file; empty means baseline_cache.RANK.jsonl in the run folder")
     memory_mb: int = opt(2048, "key-value memory the sampler may use, in MiB")
 
 
@@ -229,7 +230,7 @@ def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
         section, _, key = name.partition(".")
         if not equals:
             bare = not words or words[0].startswith("--")
-            text = "true" if bare else words.pop(0)
+            text = None if bare else words.pop(0)
         _assign(config, section, key, text, where="command line")
     _check(config, str(path or "defaults"), training)
     return config
@@ -269,6 +270,10 @@ def _assign(config: Config, section: str, key: str, value: Any, where: str) -> N
         hint = f"; did you mean '{elsewhere[0]}.{key}'?" if elsewhere else _nearest(key, _names(target))
         raise ConfigError(f"{where}: unknown key '{section}.{key}'{hint}")
     kind = typing.get_type_hints(type(target))[key]
+    if value is None:  # a bare --section.key
+        if kind is not bool:
+            raise ConfigError(f"{where}: --{section}.{key} needs a value ({_type_name(kind)})")
+        value = True
     setattr(target, key, _convert(value, kind, f"{where}: {section}.{key}"))
 
 
@@ -315,15 +320,35 @@ def _check(c: Config, where: str, training: bool) -> None:
                 "run.save_every": c.run.save_every, "planner.max_new_tokens": c.planner.max_new_tokens,
                 "executor.max_new_tokens": c.executor.max_new_tokens, "optim.micro_tokens": c.optim.micro_tokens,
                 "eval.samples": c.eval.samples, "eval.chunk": c.eval.chunk, "eval.resamples": c.eval.resamples}  # fmt: skip
+    positive |= {"optim.max_grad_norm": c.optim.max_grad_norm, "sft.batch_size": c.sft.batch_size, "rm.groups": c.rm.groups,
+                 "rm.negatives": c.rm.negatives, "rm.eval_every": c.rm.eval_every, "sft.eval_every": c.sft.eval_every,
+                 "executor.memory_mb": c.executor.memory_mb}  # fmt: skip
     for key, value in positive.items():
-        if not value > 0:
-            raise ConfigError(f"{where}: {key} must be above 0, got {value}")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{where}: {key} must be above 0 and finite, got {value}")
+    shares = {"optim.beta1": c.optim.beta1, "optim.beta2": c.optim.beta2, "grpo.clip_low": c.grpo.clip_low,
+              "executor.max_error_share": c.executor.max_error_share}  # fmt: skip
+    for key, value in shares.items():
+        if not 0 <= value <= 1:
+            raise ConfigError(f"{where}: {key} must lie between 0 and 1, got {value}")
+    least = {"executor.temperature": c.executor.temperature, "executor.retries": c.executor.retries, "grpo.clip_high": c.grpo.clip_high,
+             "executor.baseline_repeats": c.executor.baseline_repeats, "data.eval_problems": c.data.eval_problems,
+             "data.limit": c.data.limit, "optim.warmup": c.optim.warmup, "grpo.kl_coef": c.grpo.kl_coef}  # fmt: skip
+    for key, value in least.items():
+        if not value >= 0:
+            raise ConfigError(f"{where}: {key} must not be below 0, got {value}")
     if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
         if needs_rm and not (c.reward_model.path or c.reward_model.url):
             raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
         if c.planner.samples < 2:
             raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
+        if c.grpo.minibatches > c.grpo.problems:
+            raise ConfigError(f"{where}: grpo.minibatches = {c.grpo.minibatches} cannot each hold one of "
+                              f"grpo.problems = {c.grpo.problems} problems")  # fmt: skip
+        if c.data.eval_problems and c.data.source.startswith("demo:") and c.data.eval_seed == c.data.seed \
+                and c.data.eval_source in ("", c.data.source):  # fmt: skip
+            raise ConfigError(f"{where}: data.eval_seed = data.seed = {c.data.seed}: evaluation would meet problems of training")
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
