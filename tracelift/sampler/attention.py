@@ -25,6 +25,7 @@ from tracelift.sampler.pages import MASKED, PAGE, PagedCache
 from tracelift.sampler.trie import Node
 
 ROWS = 8  # row counts of matrix products are padded to a multiple of this
+MIN_ROWS = 4  # ... and of the small products over one page to at least this: BLAS sums one to three rows differently
 BLOCK = 4 * PAGE  # keys per step of prefill attention; BLAS splits reductions of 200 and more
 
 
@@ -113,12 +114,11 @@ class DecodeAttention:
         for view in self.views:
             at, P = slice(view.first, view.last), view.last - view.first
             asked = q.index_select(0, view.readers)  # (P·M,H,E)
-            if view.seats == 1:  # query heads of one key head are the rows of the product
-                out, lse = partial_attention(asked.view(P, G, H // G, E), keys[at], values[at], view.mask)
-            else:
-                asked = asked.view(P, view.seats, H, E).transpose(1, 2)
-                out, lse = partial_attention(asked, keys[at], values[at], view.mask)  # (P,H,M,E), (P,H,M)
-                out, lse = out.transpose(1, 2), lse.transpose(1, 2)
+            # Readers and the query heads of one key head are the rows of one product: (P,G,M·R,E).
+            asked = asked.view(P, view.seats, G, H // G, E).transpose(1, 2).flatten(2, 3)
+            out, lse = partial_attention(asked, keys[at], values[at], view.mask)
+            out = out.unflatten(2, (view.seats, H // G)).transpose(1, 2)  # (P,M,G,R,E)
+            lse = lse.unflatten(2, (view.seats, H // G)).transpose(1, 2)
             outs.append(out.reshape(-1, H, E))
             lses.append(lse.reshape(-1, H))
         L = self.absent.shape[1]
@@ -134,8 +134,8 @@ class PrefillAttention:
     Linear layers see (1, ΣT) tokens without padding. Attention pads, within sets of nodes of similar size.
     """
 
-    def __init__(self, cache: PagedCache, nodes: list[Node], width: int) -> None:
-        """width ≥ ΣT: the packed row's length. The nodes' pages are allocated and their parents' written."""
+    def __init__(self, cache: PagedCache, nodes: list[Node]) -> None:
+        """The nodes' pages are allocated, and those they share with their parents written."""
         self.cache = cache
         device = cache.keys.device
         page, place, sets = [], [], {}
@@ -148,7 +148,7 @@ class PrefillAttention:
             kind = (len(node.tokens).bit_length(), len(node.pages).bit_length())
             sets.setdefault(kind, []).append((node, offset))
             offset += len(node.tokens)
-        self.tokens, self.width = offset, width
+        self.tokens = offset
         self.page, self.place = (torch.from_numpy(np.concatenate(x)).to(device) for x in (page, place))
         cache.mask[self.page, self.place] = 0.0
         self.sets = [self._layout(members, device) for members in sets.values()]
@@ -177,7 +177,8 @@ class PrefillAttention:
         keys, values = self.cache.keys[layer], self.cache.values[layer]
         keys[self.page, :, self.place] = k[0, : self.tokens]
         values[self.page, :, self.place] = v[0, : self.tokens]
-        result = torch.zeros_like(q[0])
+        result = torch.empty_like(q[0])
+        result[self.tokens :] = 0.0
         for take, pages, mask, (real, goal) in self.sets:
             asked = q[0][take].transpose(1, 2)  # (N,H,T,E)
             out = lse = None

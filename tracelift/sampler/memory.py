@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 
 from models.transformer import Transformer
-from tracelift.sampler.attention import ROWS, round_up
+from tracelift.sampler.attention import MIN_ROWS, ROWS, round_up
 from tracelift.sampler.pages import PAGE, PagedCache, pages_for
 from tracelift.sampler.trie import MAX_TOKENS, Node
 
@@ -51,7 +51,8 @@ def plan(
     batch = min(max_batch, len(leaves))
     while batch > ROWS and workspace(model, batch, prompt_tokens, truncates) > memory_bytes // 2:
         batch //= 2
-    seats = [ROWS]  # readers per page of each group: 8, 32, 128, ... and at last the whole batch
+    # Readers per page of each group: as few as give a product MIN_ROWS rows, four times that, ..., the whole batch.
+    seats = [-(-MIN_ROWS * model.config.num_kv_heads // model.config.num_heads)]
     while seats[-1] < batch:
         seats.append(min(4 * seats[-1], round_up(batch, ROWS)))
     least, wanted = [0] * (1 + len(seats)), [0] * (1 + len(seats))

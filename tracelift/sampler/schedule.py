@@ -149,7 +149,7 @@ class Schedule:
         tokens, positions = np.zeros((2, 1, width), dtype=np.int64)
         tokens[0, :total] = np.concatenate([n.tokens for n in nodes])
         positions[0, :total] = np.concatenate([np.arange(n.start, n.end) for n in nodes])
-        attend = PrefillAttention(cache, nodes, width)
+        attend = PrefillAttention(cache, nodes)
         hidden = self.model(self._tensor(tokens), self._tensor(positions), attend)[0]
         last = np.cumsum([len(n.tokens) for n in nodes]) - 1
         for node, at in zip(nodes, last):
