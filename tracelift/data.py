@@ -68,7 +68,7 @@ class FileTasks:
 
     def round(self, step: int, count: int) -> list[Task]:
         positions = [divmod(p, len(self.tasks)) for p in range(step * count, (step + 1) * count)]
-        orders = {epoch: self._order(epoch) for epoch, _ in positions}
+        orders = {epoch: self._order(epoch) for epoch in {epoch for epoch, _ in positions}}
         return [self.tasks[orders[epoch][at]] for epoch, at in positions]
 
     def first(self, count: int) -> list[Task]:

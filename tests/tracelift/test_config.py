@@ -1,0 +1,132 @@
+"""Configurations: what is written is what runs; what cannot be meant is refused with the place and the nearest key."""
+
+import dataclasses
+
+import pytest
+
+from tracelift.config import Config, ConfigError, config_of_run, help_text, load_config, to_dict
+
+
+def toml(tmp_path, text):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_defaults_file_and_command_line_in_that_order(tmp_path):
+    path = toml(tmp_path, '[run]\nsteps = 7\nseed = 3\n[optim]\nlr = 1\n[executor]\nstop = ["a", "b"]\n')
+    config = load_config(path, ["--run.steps", "9", "--run.resume", "--optim.warmup=0", "--reward.format_reward", "-0.25"])
+    assert (config.run.steps, config.run.seed, config.run.resume) == (9, 3, True)
+    assert config.optim.lr == 1.0 and type(config.optim.lr) is float and config.optim.warmup == 0
+    assert config.executor.stop == ["a", "b"] and config.reward.format_reward == -0.25
+    untouched = dataclasses.replace(config, run=Config().run, optim=Config().optim, executor=Config().executor, reward=Config().reward)
+    assert untouched == Config()
+
+
+def test_two_configs_share_no_mutable_default():
+    one, two = Config(), Config()
+    one.executor.stop.append("x")
+    one.sft.shape["hidden_size"] = 1
+    assert two.executor.stop == ["\n"] and two.sft.shape == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["--run.out", "1e3"], ("run", "out", "1e3")),  # text stays text, whatever it looks like
+        (["--run.out=a=b"], ("run", "out", "a=b")),
+        (["--run.resume", "--run.steps", "2"], ("run", "resume", True)),
+        (["--run.resume", "false"], ("run", "resume", False)),
+        (["--executor.stop", '["\\n", "Q:"]'], ("executor", "stop", ["\n", "Q:"])),
+        (["--sft.shape", "{hidden_size = 8}"], ("sft", "shape", {"hidden_size": 8})),
+        (["--optim.lr", "1e-6"], ("optim", "lr", 1e-6)),
+    ],
+)
+def test_command_line_words_by_type(words, kept):
+    section, key, value = kept
+    found = getattr(getattr(load_config(None, words), section), key)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--run.stepz", "3"], r"unknown key 'run.stepz'; did you mean 'steps'"),
+        (["--planner.lr", "3"], r"unknown key 'planner.lr'; did you mean 'optim.lr'"),
+        (["--runn.steps", "3"], r"unknown section 'runn'; did you mean 'run'"),
+        (["--run.steps", "many"], r"run.steps: expected int, got 'many'"),
+        (["--run.steps", "2.5"], r"run.steps: expected int, got 2.5"),
+        (["--run.steps", "true"], r"run.steps: expected int, got True"),
+        (["--run.resume", "1"], r"run.resume: expected bool, got 1"),
+        (["--run.steps"], r"--run.steps needs a value"),
+        (["--run.out", "--run.resume"], r"--run.out needs a value"),
+        (["--executor.stop", "[1]"], r"executor.stop: expected list"),
+        (["--reward.mode", "uplift"], r"reward.mode: 'uplift' is none of tracelift, exec_only"),
+        (["steps", "3"], r"expected --section.key, got 'steps'"),
+        (["--run.steps", "0"], r"run.steps must be above 0 and finite, got 0"),
+        (["--optim.lr", "nan"], r"optim.lr must be above 0 and finite"),
+        (["--optim.lr", "inf"], r"optim.lr must be above 0 and finite"),
+        (["--optim.max_grad_norm", "0"], r"optim.max_grad_norm must be above 0"),
+        (["--grpo.clip_low", "1.5"], r"grpo.clip_low must lie between 0 and 1"),
+        (["--executor.retries", "-1"], r"executor.retries must not be below 0"),
+        (["--planner.samples", "1"], r"planner.samples must be at least 2"),
+        (["--grpo.problems", "2", "--grpo.minibatches", "3"], r"cannot each hold one"),
+        (["--reward_model.path", ""], r"reward.mode = 'tracelift' needs reward_model.path"),
+        (["--data.eval_seed", "1000"], r"evaluation would meet problems of training"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_on_the_command_line(words, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(None, words)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[run]\nsteps = ", r"run.toml: not valid TOML"),
+        ("steps = 3\n", r"run.toml: 'steps' stands outside a section"),
+        ("[run]\nstep = 3\n", r"run.toml: unknown key 'run.step'; did you mean 'steps'"),
+        ("[run]\nsteps = 3.5\n", r"run.toml: run.steps: expected int, got 3.5"),
+        ("[run]\nout = 3\n", r"run.toml: run.out: expected text in quotes, got 3"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_in_a_file(tmp_path, text, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(toml(tmp_path, text))
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(ConfigError, match="nowhere.toml: no such config file"):
+        load_config("nowhere.toml")
+
+
+def test_an_ablation_that_needs_no_reward_model_runs_without_one():
+    assert load_config(None, ["--reward_model.path", "", "--reward.mode", "uplift_only"]).reward_model.path == ""
+
+
+def test_help_lists_every_key_with_type_default_and_meaning():
+    text = help_text()
+    for section in dataclasses.fields(Config):
+        for field in dataclasses.fields(section.default_factory):
+            assert f"  --{section.name}.{field.name}  (" in text
+            assert field.metadata["help"] and field.metadata["help"] in text
+    assert "--run.stage  (planner | sft | reward_model, default 'planner')" in text
+
+
+def test_a_run_s_record_gives_its_config_back(tmp_path):
+    import json
+
+    config = load_config(None, ["--run.steps", "5", "--executor.stop", '["x"]'])
+    (tmp_path / "config.json").write_text(json.dumps({"config": to_dict(config)}))
+    assert config_of_run(tmp_path) == config
+    with pytest.raises(ConfigError, match="not a run folder"):
+        config_of_run(tmp_path / "none")
+
+
+def test_the_configs_that_ship_with_the_project_are_read():
+    from pathlib import Path
+
+    found = sorted((Path(__file__).parents[2] / "configs").rglob("*.toml"))
+    assert found
+    for path in found:
+        load_config(path)
