@@ -22,6 +22,7 @@ CODE_START = re.compile(
     r"[A-Za-z_][\w.]*(?:\[.*\])?(?:\s*,\s*[A-Za-z_]\w*)*\s*(?:[-+*/%|&^]|//|\*\*|<<|>>)?=[^=]|[A-Za-z_][\w.]*\()"
 )
 MOST_CHARACTERS = 200_000  # of a model's text that are looked at
+MOST_TRIES = 60  # lines from which, and to which, a bare program is looked for: parsing again and again is quadratic
 
 
 def parse(source: str) -> ast.Module | None:
@@ -36,6 +37,12 @@ def parse(source: str) -> ast.Module | None:
 def does_something(tree: ast.Module) -> bool:
     """False for sample data that happens to parse: `5`, `[1, 2]`, `abc`."""
     return any(not isinstance(s, ast.Expr) or any(isinstance(n, ast.Call) for n in ast.walk(s)) for s in tree.body)
+
+
+def looks_like_code(text: str) -> bool:
+    """Whether its first line could open a program, though the whole does not parse."""
+    first = next((line for line in text.split("\n") if line.strip()), "")
+    return bool(CODE_START.match(first)) and parse(text) is None
 
 
 def defines(tree: ast.Module, name: str) -> bool:
@@ -59,7 +66,9 @@ def fenced_blocks(text: str) -> list[tuple[str, str, bool]]:
 def longest_program(lines: list[str]) -> str:
     """The longest run of lines from the first on that parses; '' if none does."""
     count = len(lines)
-    while count:
+    for _ in range(MOST_TRIES):
+        if not count:
+            break
         source = "\n".join(lines[:count])
         try:
             with warnings.catch_warnings():
@@ -77,12 +86,12 @@ def longest_program(lines: list[str]) -> str:
 def bare_program(text: str) -> str | None:
     """The first program among sentences: from the first line that looks like code, as far as it parses."""
     lines = text.split("\n")
-    for i, line in enumerate(lines):
-        if CODE_START.match(line) and not line.startswith("#") or line.startswith(("#!", "# ", "#:")):
-            source = longest_program(lines[i:])
-            tree = parse(source)
-            if tree is not None and tree.body and does_something(tree):
-                return source.strip("\n") + "\n"
+    starts = [i for i, line in enumerate(lines) if CODE_START.match(line)]
+    for i in starts[:MOST_TRIES]:
+        source = longest_program(lines[i:])
+        tree = parse(source)
+        if tree is not None and does_something(tree):
+            return source.strip("\n") + "\n"
     return None
 
 
@@ -110,6 +119,5 @@ def extract_program(text: str, entry_point: str | None = None) -> str | None:
         bare = bare_program(text)
         if bare is not None:
             return bare
-        return text if not blocks and parse(text) is None and CODE_START.search(text.lstrip()) else None
-    broken = [body for _, body, _ in python + plain if body.strip()]
-    return bare_program(FENCE.sub("", text)) if not broken else broken[0] + "\n"
+    bodies = [body for _, body, _ in python + plain] or [text.strip("\n")]
+    return next((body + "\n" for body in bodies if looks_like_code(body)), None)
