@@ -10,7 +10,9 @@ Left out on purpose: variables, powers, and equations spread over lines.
 
 from __future__ import annotations
 
+import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -25,18 +27,46 @@ _TOKEN = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=65536)
+def numeral(text: str) -> Fraction:
+    """The value of a decimal numeral with optional thousands commas, such as `1,234.50`."""
+    return Fraction(text.replace(",", ""))
+
+
 class ExpressionError(ValueError):
     """Text that is no arithmetic expression, or one outside the bounds, or a division by zero."""
 
 
 @dataclass(frozen=True)
-class Side:
-    """One side of an equation: the text between `start` and `end`, its exact value, and the numbers it combines."""
+class Token:
+    """A token of an expression, with its place in the text. kind: number, op, word or stop."""
 
+    kind: str
+    text: str
+    start: int
+    end: int
+
+    @property
+    def value(self) -> Fraction:
+        return numeral(self.text)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of an equation: its tokens without unit words, where they stand in the text, and its exact value."""
+
+    tokens: tuple[Token, ...]
     start: int
     end: int
     value: Fraction
-    operands: tuple[Fraction, ...]
+
+    @property
+    def numbers(self) -> tuple[Token, ...]:
+        return tuple(t for t in self.tokens if t.kind == "number")
+
+    @property
+    def operands(self) -> tuple[Fraction, ...]:
+        return tuple(t.value for t in self.numbers)
 
 
 @dataclass(frozen=True)
@@ -51,34 +81,31 @@ class Equation:
         return self.left.value == self.right.value
 
 
-@dataclass(frozen=True)
-class _Token:
-    kind: str  # number, op, word, stop
-    text: str
-    start: int
-    end: int
-
-
-def _tokens(text: str) -> list[_Token]:
-    out: list[_Token] = []
+def tokenize(text: str) -> list[Token]:
+    """The tokens of `text` (already `plain`); currency signs are left out."""
+    out: list[Token] = []
     for match in _TOKEN.finditer(text):
         kind = match.lastgroup or "stop"
         if kind == "currency":
             continue
-        out.append(_Token(kind, match[0], match.start(), match.end()))
+        out.append(Token(kind, match[0], match.start(), match.end()))
     return out
 
 
 def evaluate(expression: str) -> Fraction:
     """The exact value of an expression such as `(3+4)*$5/2` or `20%*50`. Raises ExpressionError where it has none."""
-    tokens = [t for t in _as_operators(_tokens(plain(expression)))]
+    return evaluate_tokens(_as_operators(tokenize(plain(expression))))
+
+
+def evaluate_tokens(tokens: Sequence[Token]) -> Fraction:
+    """The exact value of an expression's tokens, all of them. Raises ExpressionError where they have none."""
     value, rest = _sum(tokens, 0, 0)
     if rest != len(tokens):
-        raise ExpressionError(f"{expression!r}: {tokens[rest].text!r} does not belong here")
+        raise ExpressionError(f"{tokens[rest].text!r} does not belong to the expression before it")
     return value
 
 
-def _sum(tokens: list[_Token], i: int, depth: int) -> tuple[Fraction, int]:
+def _sum(tokens: Sequence[Token], i: int, depth: int) -> tuple[Fraction, int]:
     value, i = _product(tokens, i, depth)
     while i < len(tokens) and tokens[i].text in "+-":
         sign = 1 if tokens[i].text == "+" else -1
@@ -87,7 +114,7 @@ def _sum(tokens: list[_Token], i: int, depth: int) -> tuple[Fraction, int]:
     return value, i
 
 
-def _product(tokens: list[_Token], i: int, depth: int) -> tuple[Fraction, int]:
+def _product(tokens: Sequence[Token], i: int, depth: int) -> tuple[Fraction, int]:
     value, i = _factor(tokens, i, depth)
     while i < len(tokens) and tokens[i].text in ("*", "/", "×", "("):
         if tokens[i].text == "(":  # 2(3+4)
@@ -104,7 +131,7 @@ def _product(tokens: list[_Token], i: int, depth: int) -> tuple[Fraction, int]:
     return value, i
 
 
-def _factor(tokens: list[_Token], i: int, depth: int) -> tuple[Fraction, int]:
+def _factor(tokens: Sequence[Token], i: int, depth: int) -> tuple[Fraction, int]:
     if i >= len(tokens) or depth > MAX_DEPTH:
         raise ExpressionError("the expression ends where a number should stand" if depth <= MAX_DEPTH else "too deep")
     token = tokens[i]
@@ -117,7 +144,7 @@ def _factor(tokens: list[_Token], i: int, depth: int) -> tuple[Fraction, int]:
             raise ExpressionError("a parenthesis is not closed")
         i += 1
     elif token.kind == "number" and len(token.text) <= MAX_DIGITS:
-        value, i = Fraction(token.text.replace(",", "")), i + 1
+        value, i = token.value, i + 1
     else:
         raise ExpressionError(f"{token.text[:20]!r} is no number")
     while i < len(tokens) and tokens[i].text == "%":
@@ -125,31 +152,43 @@ def _factor(tokens: list[_Token], i: int, depth: int) -> tuple[Fraction, int]:
     return value, i
 
 
-def _as_operators(tokens: list[_Token]) -> list[_Token]:
-    """Tokens with `x`, `times` and `of` between operands as products and unit words after a number dropped."""
-    out: list[_Token] = []
-    for i, token in enumerate(tokens):
-        after_operand = bool(out) and (out[-1].kind == "number" or out[-1].text in (")", "%"))
-        if token.kind == "word" and after_operand:
-            j = i + 1
-            if token.text.casefold() in ("x", "times", "of") and j < len(tokens) and _opens(tokens[j]):
-                if token.text.casefold() != "of" or out[-1].text == "%":
-                    out.append(_Token("op", "*", token.start, token.end))
-                    continue
-            while j < len(tokens) and tokens[j].kind == "word" and not _times(tokens, j) and j - i < 4:
-                j += 1
-            if j < len(tokens) and (tokens[j].text in ("+", "-", "*", "/", "×", "=", ")") or _times(tokens, j)):
-                continue  # a unit word: `5 apples + …`
+def _as_operators(tokens: list[Token]) -> list[Token]:
+    """Tokens with `x`, `times` and `of` between operands as products, and units (`apples`, `cups/day`) dropped."""
+    out: list[Token] = []
+    i = 0
+    while i < len(tokens):
+        token = tokens[i]
+        if out and (out[-1].kind == "number" or out[-1].text in (")", "%")):
+            if _times(tokens, i) or (out[-1].text == "%" and token.text == "of" and _opens(tokens, i + 1)):
+                out.append(Token("op", "*", token.start, token.end))
+                i += 1
+                continue
+            j = _after_unit(tokens, i)
+            if i < j < len(tokens) and (tokens[j].text in ("+", "-", "*", "/", "×", "=", ")") or _times(tokens, j)):
+                i = j
+                continue
         out.append(token)
+        i += 1
     return out
 
 
-def _opens(token: _Token) -> bool:
-    return token.kind == "number" or token.text in ("(", "-")
+def _after_unit(tokens: list[Token], i: int) -> int:
+    """The index after the unit words at i: at most six, of which `/` may join two, as in `8 sq ft/minute`."""
+    j = i
+    while j < len(tokens) and j - i < 6:
+        slash = tokens[j].text == "/" and j + 1 < len(tokens) and tokens[j + 1].kind == "word"
+        if not slash and (tokens[j].kind != "word" or _times(tokens, j)):
+            break
+        j += 1
+    return j
 
 
-def _times(tokens: list[_Token], i: int) -> bool:
-    return tokens[i].text.casefold() in ("x", "times") and i + 1 < len(tokens) and _opens(tokens[i + 1])
+def _opens(tokens: list[Token], i: int) -> bool:
+    return i < len(tokens) and (tokens[i].kind == "number" or tokens[i].text in ("(", "-"))
+
+
+def _times(tokens: list[Token], i: int) -> bool:
+    return tokens[i].text in ("x", "X", "times") and _opens(tokens, i + 1)
 
 
 def find_equations(text: str) -> list[Equation]:
@@ -157,8 +196,8 @@ def find_equations(text: str) -> list[Equation]:
     found: list[Equation] = []
     offset = 0
     for line in text.split("\n"):
-        tokens = _as_operators(_tokens(line[:4000]))
-        parts: list[list[_Token]] = [[]]
+        tokens = _as_operators(tokenize(line[:4000]))
+        parts: list[list[Token]] = [[]]
         for token in tokens:
             if token.text == "=":
                 parts.append([])
@@ -172,25 +211,25 @@ def find_equations(text: str) -> list[Equation]:
     return found
 
 
-def _arithmetic(token: _Token) -> bool:
+def _arithmetic(token: Token) -> bool:
     return token.kind == "number" or (token.kind == "op" and token.text != "=")
 
 
-def _last_side(tokens: list[_Token], offset: int) -> Side | None:
+def _last_side(tokens: list[Token], offset: int) -> Side | None:
     begin = len(tokens)
     while begin > 0 and _arithmetic(tokens[begin - 1]):
         begin -= 1
     return _side(tokens[begin:], offset, trim_front=True)
 
 
-def _first_side(tokens: list[_Token], offset: int) -> Side | None:
+def _first_side(tokens: list[Token], offset: int) -> Side | None:
     end = 0
     while end < len(tokens) and _arithmetic(tokens[end]):
         end += 1
     return _side(tokens[:end], offset, trim_front=False)
 
 
-def _side(tokens: list[_Token], offset: int, trim_front: bool) -> Side | None:
+def _side(tokens: list[Token], offset: int, trim_front: bool) -> Side | None:
     """The longest run that evaluates, giving up stray tokens (a bullet, an open bracket) at the outer end."""
     for _ in range(4):
         if not tokens:
@@ -198,8 +237,8 @@ def _side(tokens: list[_Token], offset: int, trim_front: bool) -> Side | None:
         try:
             value, rest = _sum(tokens, 0, 0)
             if rest == len(tokens):
-                operands = tuple(Fraction(t.text.replace(",", "")) for t in tokens if t.kind == "number")
-                return Side(tokens[0].start + offset, tokens[-1].end + offset, value, operands)
+                moved = tuple(Token(t.kind, t.text, t.start + offset, t.end + offset) for t in tokens)
+                return Side(moved, moved[0].start, moved[-1].end, value)
         except ExpressionError:
             pass
         tokens = tokens[1:] if trim_front else tokens[:-1]

@@ -48,13 +48,21 @@ def leaks_answer(trace: str, answer: str, problem: str | None = None) -> Leak:
     value, unit_value = wanted[-1].value, wanted[-1].unit_value
     text = plain(trace)
     mentioned = any(value in (n.value, n.unit_value) or n.value == unit_value for n in find_numbers(text))
-    announced = any(
-        n.value == value for m in _ANNOUNCED.finditer(text) for n in find_numbers(m["tail"])[:1]
-    )
+    announced = _announces(text, value)
     given = {n.value for n in find_numbers(plain(problem))} if problem is not None else None
     supported = any(_yields(text, v, given) for v in {value, unit_value} if v is not None)
     stated = announced or supported or (mentioned and not (given is not None and value in given))
     return Leak(stated, announced, stated and not supported)
+
+
+def announces_answer(trace: str, answer: str) -> bool:
+    """Whether `trace` calls `answer` (a number) the answer: the quick third of `leaks_answer`."""
+    wanted = [n.value for n in find_numbers(plain(answer)) if n.value is not None]
+    return bool(wanted) and _announces(plain(trace), wanted[-1])
+
+
+def _announces(text: str, value: Fraction) -> bool:
+    return any(n.value == value for m in _ANNOUNCED.finditer(text) for n in find_numbers(m["tail"])[:1])
 
 
 def _yields(text: str, value: Fraction, given: set[Fraction | None] | None) -> bool:

@@ -1,0 +1,156 @@
+"""`python -m tracelift.groups`: build, validate, show and report on TraceLift-Groups files.
+
+Exit status: 0 done, 1 the data is broken (validate) or nothing could be built, 2 a wrong command line.
+
+Left out on purpose: training on the groups, which is `train.py` with stage = "reward_model".
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from tqdm import tqdm
+
+from tracelift.groups.build import Settings, build
+from tracelift.groups.format import GroupError, iter_groups, read_groups, scan_groups, split_of
+from tracelift.groups.show import show_group
+
+_DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except BrokenPipeError:  # `… show | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (GroupError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def _build(arguments: argparse.Namespace) -> int:
+    with open(arguments.seeds, "rb") as file:
+        total = sum(1 for line in itertools.islice(file, arguments.limit) if line.strip())
+    values = {name: getattr(arguments, name) for name in _DEFAULTS}
+    with tqdm(total=total, unit="seed", disable=arguments.quiet) as bar:
+        summary = build(
+            arguments.seeds,
+            arguments.out,
+            Settings(**values),
+            arguments.workers,
+            arguments.limit,
+            progress=lambda done: bar.update(done - bar.n),
+        )
+        bar.update(total - bar.n)
+    groups = summary["groups"]
+    print(f"{groups['train']} training and {groups['dev']} dev groups with {summary['negatives']} flawed traces")
+    for reason, count in summary["dropped"].items():
+        print(f"  dropped {count}: {reason}")
+    for name, note in (("broken_lines", "broken lines"), ("repeated_problems", "problems seen before")):
+        if summary[f"{name}_count"]:
+            print(f"  dropped {summary[f'{name}_count']}: {note}, see summary.json")
+    print(f"written: {', '.join(str(Path(arguments.out) / f) for f in ('train.jsonl', 'dev.jsonl', 'summary.json'))}")
+    return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    failed = False
+    for path in arguments.files:
+        good, bad, kinds = 0, 0, Counter()
+        for number, item in iter_groups(path, arguments.min_negatives):
+            if isinstance(item, str):
+                bad += 1
+                print(f"{path}, line {number}: {item}")
+            else:
+                good += 1
+                kinds.update(c.negative_kind for c in item.negative_bank)
+        print(f"{path}: {good} good groups, {bad} broken lines, {sum(kinds.values())} flawed traces")
+        for kind, count in sorted(kinds.items()):
+            print(f"    {count:7d}  {kind}")
+        failed |= bad > 0 or good == 0
+    return 1 if failed else 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    good, _ = scan_groups(arguments.file, min_negatives=0)
+    wanted = [g for g in good if arguments.problem in (None, g.problem_id)][: 1 if arguments.problem is None else None]
+    if not wanted:
+        near = [g.problem_id for g in good if arguments.problem in g.problem_id][:3] or [g.problem_id for g in good[:3]]
+        raise GroupError(f"{arguments.file} holds no good group {arguments.problem!r}; it has {', '.join(near)}, …")
+    color = sys.stdout.isatty() if arguments.color is None else arguments.color
+    print(show_group(wanted[0], arguments.width, color, arguments.kind))
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from tracelift.groups.shortcuts import markdown, shortcut_report  # numpy is not needed by the other commands
+
+    if arguments.dev is not None:
+        train, dev = read_groups(arguments.train), read_groups(arguments.dev)
+    else:
+        groups = read_groups(arguments.train)
+        sides = {side: [g for g in groups if split_of(0, g.problem_id, 0.2) == side] for side in ("train", "dev")}
+        train, dev = sides["train"], sides["dev"]
+    rows = shortcut_report(train, dev)
+    text = json.dumps([vars(r) for r in rows], indent=2) if arguments.json else markdown(rows)
+    if arguments.out:
+        Path(arguments.out).write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tracelift.groups", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("build", _build, "make groups from seed problems: DIR/train.jsonl, DIR/dev.jsonl, DIR/summary.json")
+    sub.add_argument("--seeds", required=True, help="JSONL with `question` and `answer` (GSM8K's layout) a line")
+    sub.add_argument("--domain", choices=["math"], default="math", help="what the seeds are (default: math)")
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder for the three files; made if missing")
+    sub.add_argument("--source", default=_DEFAULTS["source"], help="name of the data set, part of each problem_id")
+    sub.add_argument("--seed", type=int, default=_DEFAULTS["seed"], help="names the build and the split (default: 18)")
+    sub.add_argument("--dev", type=float, default=_DEFAULTS["dev"], help="share of problems held out (default: 0.1)")
+    sub.add_argument("--negatives", type=int, default=_DEFAULTS["negatives"], help="at most so many a group")
+    sub.add_argument("--min-negatives", type=int, default=_DEFAULTS["min_negatives"], help="drop groups with fewer")
+    sub.add_argument("--max-problem", type=int, default=_DEFAULTS["max_problem"], help="longest problem, characters")
+    sub.add_argument("--max-trace", type=int, default=_DEFAULTS["max_trace"], help="longest trace, characters")
+    sub.add_argument("--workers", type=int, help="processes (default: one a core); the files do not depend on it")
+    sub.add_argument("--limit", type=int, help="read only the first N seeds")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = command("validate", _validate, "check files line by line; each broken line with its number and reason")
+    sub.add_argument("files", nargs="+", metavar="FILE")
+    sub.add_argument("--min-negatives", type=int, default=_DEFAULTS["min_negatives"], help="least a group may hold")
+
+    sub = command("show", _show, "print a group side by side with its flaws marked")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--problem", metavar="ID", help="problem_id (default: the first group)")
+    sub.add_argument("--kind", help="only flawed traces of this kind")
+    sub.add_argument("--width", type=int, default=140)
+    sub.add_argument("--color", action=argparse.BooleanOptionalAction, help="default: on a terminal")
+
+    sub = command("report", _report, "how well length alone and a bag of words separate sound from flawed traces")
+    sub.add_argument("--train", required=True, metavar="FILE", help="groups to fit on")
+    sub.add_argument("--dev", metavar="FILE", help="groups to measure on (default: a fifth of --train, by hash)")
+    sub.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
+    sub.add_argument("--out", metavar="FILE", help="also write the report there")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
