@@ -1,5 +1,5 @@
-"""HumanEval as published: canonical solutions pass 164 of 164, and a wrong one is caught exactly as often as by the tests'
-own logic, run natively (program, test and call of check() in one file)."""
+"""HumanEval as published: canonical solutions pass 164 of 164, and a wrong one is caught exactly as often as by the
+tests' own logic, run natively (program, test and call of check() in one file)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from tracelift.programs import judge_many, load_problems
 from tracelift.sandbox import Limits, SandboxError, Status, default_sandbox
 
 FILE = Path(os.environ.get("TRACELIFT_DATA", "")) / "human_eval" / "HumanEval.jsonl.gz"
-pytestmark = pytest.mark.skipif(not os.environ.get("TRACELIFT_DATA") or not FILE.exists(), reason="TRACELIFT_DATA has no HumanEval")
+pytestmark = pytest.mark.skipif(
+    not os.environ.get("TRACELIFT_DATA") or not FILE.exists(), reason="TRACELIFT_DATA has no HumanEval"
+)
 
 SWAPS = {
-    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod: ast.FloorDiv,
-    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
-    ast.And: ast.Or, ast.Or: ast.And, ast.In: ast.NotIn, ast.NotIn: ast.In,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult, ast.Mod:
+    ast.FloorDiv, ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq:
+    ast.Eq, ast.And: ast.Or, ast.Or: ast.And, ast.In: ast.NotIn, ast.NotIn: ast.In,
 }  # fmt: skip
 
 
@@ -50,7 +52,13 @@ def test_models_answer_in_several_forms(problems):
         body = row["canonical_solution"]
         tree = ast.parse(p.solution)
         alone = ast.unparse(next(n for n in tree.body if getattr(n, "name", None) == p.entry_point))
-        for text in (body, body + "\n\nNow we test it:\n", f"Here it is:\n```python\n{alone}\n```\nDone.", f"```python\n{p.solution}", alone):
+        for text in (
+            body,
+            body + "\n\nNow we test it:\n",
+            f"Here it is:\n```python\n{alone}\n```\nDone.",
+            f"```python\n{p.solution}",
+            alone,
+        ):
             jobs.append((p.program(text), p.hidden))
     results = judge_many(jobs, limits=Limits(cpu_seconds=10, wall_seconds=60))
     assert all(r.passed for r in results), [r.summary() for r in results if not r.passed]
@@ -100,10 +108,16 @@ def test_mutants_are_caught_as_often_as_natively(problems):
     assert 0.8 < caught / len(mutants) < 1.0  # some mutants are no faults; a judge that passed all or none would show
 
 
-@pytest.mark.parametrize("exploit", ["", "pass", "import sys\nsys.exit(0)", "import os\nos._exit(0)", "{stub}    return ANY\n"])
+@pytest.mark.parametrize(
+    "exploit", ["", "pass", "import sys\nsys.exit(0)", "import os\nos._exit(0)", "{stub}    return ANY\n"]
+)
 def test_no_problem_falls_for(problems, exploit):
-    always = "class ANY:\n    __eq__ = __lt__ = __gt__ = __le__ = lambda s, o: True\n    __abs__ = __sub__ = __rsub__ = lambda s, *o: s\n"
-    programs = [(exploit.format(stub=p.stub).replace("ANY", "ANY()") + ("\n" + always if "ANY" in exploit else ""), p.hidden) for p in problems[::4]]
+    always = (
+        "\nclass ANY:\n    __eq__ = __lt__ = __gt__ = __le__ = lambda s, o: True\n"
+        "    __abs__ = __sub__ = __rsub__ = lambda s, *o: s\n"
+    )
+    programs = [exploit.format(stub=p.stub).replace("ANY", "ANY()") for p in problems[::4]]
+    programs = [(text + always if "ANY" in text else text, p.hidden) for text, p in zip(programs, problems[::4])]
     results = judge_many(programs)
     # `assert candidate(x)` holds for any object, natively too: such a test may pass, but no problem may.
     assert not any(r.passed for r in results) and all(r.status != "error" for r in results)

@@ -8,7 +8,16 @@ import sys
 
 import pytest
 
-from tracelift.programs import ProblemError, StdinTest, examples_in, extract_program, judge, load_problems, parse_tests, read_problem
+from tracelift.programs import (
+    ProblemError,
+    StdinTest,
+    examples_in,
+    extract_program,
+    judge,
+    load_problems,
+    parse_tests,
+    read_problem,
+)
 
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
 
@@ -49,7 +58,10 @@ def test_comments_are_kept_those_with_three_marks_too():
 
 
 def test_a_base_model_that_goes_on_is_cut_where_python_ends():
-    text = ADD + "\n### Problem 2\nWrite a program that multiplies two numbers.\n\n### Solution\na, b = 1, 2\nprint(a * b)\n"
+    text = (
+        ADD
+        + "\n### Problem 2\nWrite a program that multiplies two numbers.\n\n### Solution\na, b = 1, 2\nprint(a * b)\n"
+    )
     assert extract_program(text).rstrip().startswith(ADD.rstrip()) and "multiplies" not in extract_program(text)
 
 
@@ -59,7 +71,9 @@ def test_the_function_asked_for_is_preferred():
     assert extract_program(text).startswith("def helper")
 
 
-@pytest.mark.parametrize("text", ["", "   \n", "I cannot solve this problem.", "The answer is 42.", "```\n3 4\n```", "```text\nno code\n```"])
+@pytest.mark.parametrize(
+    "text", ["", "   \n", "I cannot solve this problem.", "The answer is 42.", "```\n3 4\n```", "```text\nno code\n```"]
+)
 def test_where_there_is_no_program_none_is_made_up(text):
     assert extract_program(text) is None
 
@@ -70,7 +84,13 @@ def test_a_broken_program_stays_broken():
 
 
 def test_long_and_hostile_texts_take_no_time():
-    for text in ("x = (" * 20_000, "```python\n" * 5000, "def f():\n" * 3000, "import os\n" + "A sentence here.\n" * 3000, "`" * 100_000):
+    for text in (
+        "x = (" * 20_000,
+        "```python\n" * 5000,
+        "def f():\n" * 3000,
+        "import os\n" + "A sentence here.\n" * 3000,
+        "`" * 100_000,
+    ):
         extract_program(text)
 
 
@@ -90,9 +110,13 @@ SPEC = "The first line of input contains two integers.\n"
         ("Add.\n\nSample Input 1:\n```\n3 4\n```\nSample Output 1:\n```\n7\n```\n", ONE),
         ("Add.\n\n**Input**\n```\n3 4\n```\n**Output**\n```\n7\n```\nThe sum of 3 and 4 is printed here.\n", ONE),
         ("Add.\n\n### Input\n3 4\n### Output\n7\n", ONE),
-        (f"Add.\n\n-----Input-----\n{SPEC}\n-----Output-----\nPrint the sum.\n\n-----Examples-----\nInput\n3 4\n\nOutput\n7\n\nInput\n10\n20\n\nOutput\n30\n\n-----Note-----\nIn the first example the sum is 7.", TWO),
-        (f"Input\n\n{SPEC}\nOutput\n\nPrint one integer, the sum of both.\n\nExamples\n\nInput\n\n3 4\n\nOutput\n\n7\n\nInput\n\n10\n20\n\nOutput\n\n30\n", TWO),
-        (f"Input:\n{SPEC}\nOutput:\nPrint the sum of the two numbers.\n\nExample 1:\nInput: 3 4\nOutput: 7\nExplanation: 3 + 4 = 7\n\nExample 2:\nInput:\n10\n20\nOutput:\n30\n", TWO),
+        (f"Add.\n\n-----Input-----\n{SPEC}\n-----Output-----\nPrint the sum.\n\n"
+         "-----Examples-----\nInput\n3 4\n\nOutput\n7\n\nInput\n10\n20\n\nOutput\n30\n\n"
+         "-----Note-----\nIn the first example the sum is 7.", TWO),
+        (f"Input\n\n{SPEC}\nOutput\n\nPrint one integer, the sum of both.\n\n"
+         "Examples\n\nInput\n\n3 4\n\nOutput\n\n7\n\nInput\n\n10\n20\n\nOutput\n\n30\n", TWO),
+        (f"Input:\n{SPEC}\nOutput:\nPrint the sum of the two numbers.\n\n"
+         "Example 1:\nInput: 3 4\nOutput: 7\nExplanation: 3 + 4 = 7\n\nExample 2:\nInput:\n10\n20\nOutput:\n30\n", TWO),
         ("Add.\n\n-----Sample Input-----\n3 4\n-----Sample Output-----\n7\n", ONE),
         ("Add.\n\nInput Example\n3 4\nOutput Example\n7\n", ONE),
         ("Add.\n\nExample Input:\n3 4\n\nExample Output:\n7\n\nConstraints\n1 <= a\n", ONE),
@@ -114,15 +138,18 @@ def test_examples_are_found_as_they_are_written(statement, expected):
 
 HUMANEVAL = {
     "task_id": "HumanEval/0",
-    "prompt": "import math\n\ndef helper(x):\n    return x\n\n\ndef twice(x):\n    \"\"\" Double. \"\"\"\n",
+    "prompt": 'import math\n\ndef helper(x):\n    return x\n\n\ndef twice(x):\n    """ Double. """\n',
     "entry_point": "twice",
     "canonical_solution": "    return x + x\n",
-    "test": "METADATA = {}\n\n\ndef check(candidate):\n    assert True, 'good for debugging'\n    assert candidate(2) == 4\n"
+    "test": "METADATA = {}\n\n\ndef check(candidate):\n"
+    "    assert True, 'good for debugging'\n    assert candidate(2) == 4\n"
     "    assert math.isclose(candidate(0.5), helper(1.0))\n",
 }
 MBPP = {
-    "task_id": 11, "text": "Write a function to double.", "code": "def twice(x):\r\n    return x + x", "test_setup_code": "",
-    "test_list": ["assert twice(2) == 4", "assert set(twice([1])) == {1}"], "challenge_test_list": ["assert twice('') == ''"],
+    "task_id": 11, "text": "Write a function to double.",
+    "code": "def twice(x):\r\n    return x + x", "test_setup_code": "",
+    "test_list": ["assert twice(2) == 4", "assert set(twice([1])) == {1}"],
+    "challenge_test_list": ["assert twice('') == ''"],
 }  # fmt: skip
 
 
@@ -131,12 +158,18 @@ MBPP = {
     "row, tests, right, wrong",
     [
         (HUMANEVAL, 2, "    return 2 * x\n", "    return x * x\n"),
-        ({**HUMANEVAL, "test": "def check(f):\n    if False:\n        return\n    assert f(3) == 6\ncheck(twice)\n"}, 1, "    return 2 * x\n", "    return 4\n"),
+        ({**HUMANEVAL,
+          "test": "def check(f):\n    if False:\n        return\n    assert f(3) == 6\ncheck(twice)\n"},
+         1, "    return 2 * x\n", "    return 4\n"),
         (MBPP, 3, "def twice(x):\n    return x * 2", "def twice(x):\n    return x"),
-        ({"problem": "Add.\nInput:\n1 1\nOutput:\n2\n", "tests": [{"input": "3 4", "output": "7"}]}, 1, ADD, "print(7.0)"),
-        ({"question": "Add.", "input_output": json.dumps({"inputs": ["3 4\n", ["1 2"]], "outputs": ["7\n", ["3"]]})}, 2, ADD, "print(7)"),
-        ({"question": "", "input_output": {"fn_name": "twice", "inputs": [[2], ["a"]], "outputs": [[4], ["aa"]]}}, 2, "class Solution:\n  def twice(self, x): return x + x", "def twice(x): return 4"),
-        ({"question": "", "tests": {"fn_name": "pair", "inputs": ["1\n2"], "outputs": ["[1, 2]"]}}, 1, "def pair(a, b): return (a, b)", "def pair(a, b): return (b, a)"),
+        ({"problem": "Add.\nInput:\n1 1\nOutput:\n2\n", "tests": [{"input": "3 4", "output": "7"}]},
+         1, ADD, "print(7.0)"),
+        ({"question": "Add.", "input_output": json.dumps({"inputs": ["3 4\n", ["1 2"]], "outputs": ["7\n", ["3"]]})},
+         2, ADD, "print(7)"),
+        ({"question": "", "input_output": {"fn_name": "twice", "inputs": [[2], ["a"]], "outputs": [[4], ["aa"]]}},
+         2, "class Solution:\n  def twice(self, x): return x + x", "def twice(x): return 4"),
+        ({"question": "", "tests": {"fn_name": "pair", "inputs": ["1\n2"], "outputs": ["[1, 2]"]}},
+         1, "def pair(a, b): return (a, b)", "def pair(a, b): return (b, a)"),
         ({"tests": ["assert twice(2) == 4"]}, 1, "def twice(x): return 4", "def twice(x): return 5"),
     ],
 )  # fmt: skip
@@ -153,7 +186,11 @@ def test_visible_and_hidden_tests_are_kept_apart():
     statement = "Add.\n\nSample Input\n3 4\n\nSample Output\n7\n"
     shown, other = {"input": "3 4", "output": "7"}, {"input": "1 1", "output": "2"}
     problem = read_problem({"problem": statement, "tests": [shown, other]})
-    assert problem.visible == (StdinTest("3 4\n", "7\n"),) and problem.hidden == (StdinTest("1 1", "2"),) and not problem.only_visible
+    assert (
+        problem.visible == (StdinTest("3 4\n", "7\n"),)
+        and problem.hidden == (StdinTest("1 1", "2"),)
+        and not problem.only_visible
+    )
     bare = read_problem({"problem": statement, "tests": [shown]})
     assert bare.only_visible and len(bare.hidden) == 1
     assert read_problem({"problem": statement}).only_visible

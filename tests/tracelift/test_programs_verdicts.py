@@ -1,4 +1,4 @@
-"""A program passes by giving right answers and by nothing else; and trouble of ours is never its fault, nor its excuse."""
+"""A program passes by right answers and by nothing else; and trouble of ours is neither its fault nor its excuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,13 @@ TWICE = "def f(x):\n    return x + x\n"
 STDIN_TWICE = "x = input()\nprint(x + x)\n"
 
 CALLS = parse_tests(
-    ["assert f(2) == 4", "assert f([1]) == [1, 1]", "assert f('ab') == 'abab'", "assert [0.5, 0.5] == f([0.5])", "assert f((7,)) == (7, 7)"]
+    [
+        "assert f(2) == 4",
+        "assert f([1]) == [1, 1]",
+        "assert f('ab') == 'abab'",
+        "assert [0.5, 0.5] == f([0.5])",
+        "assert f((7,)) == (7, 7)",
+    ]
 )
 CODE = parse_tests(
     [
@@ -62,7 +68,8 @@ def test_the_three_ways_of_testing_are_the_ones_meant():
         "class Solution:\n    def f(self, x):\n        return x + x\n",
         "print('noise', flush=True)\n" + TWICE + "\nif __name__ == '__main__':\n    f(input())\n",
         "f = lambda x: x * 2\n",
-        "import collections\nclass L(list):\n    pass\ndef f(x):\n    return L(x + x) if isinstance(x, list) else x + x\n",
+        "import collections\nclass L(list):\n    pass\n"
+        "def f(x):\n    return L(x + x) if isinstance(x, list) else x + x\n",
     ],
 )
 def test_right_functions_pass(box, program):
@@ -142,7 +149,7 @@ EXPLOITS = {
             frame = sys._getframe()
             while frame is not None:
                 for names in (frame.f_globals, frame.f_locals):
-                    for name in ("passed", "outcome", "outcomes", "failed", "result", "results", "tests", "calls", "expected"):
+                    for name in ("passed", "outcome", "outcomes", "failed", "result", "tests", "calls", "expected"):
                         if name in names:
                             names[name] = True
                 frame = frame.f_back
@@ -162,7 +169,7 @@ EXPLOITS = {
         def f(x):
             return True
         """,
-    "traced": "import sys\nsys.settrace(lambda *a: None)\nsys.setprofile(lambda *a: None)\ndef f(x):\n    return True\n",
+    "traced": "import sys\nsys.settrace(print)\nsys.setprofile(lambda *a: None)\ndef f(x):\n    return True\n",
     "tests deleted": """
         import gc, os, shutil, sys
         for root, folders, files in os.walk("/", topdown=False):
@@ -247,7 +254,13 @@ def test_each_outcome_has_its_name(box):
         """
     assert names(verdict(box, program, CALLS)) == ["timeout", "runtime_error", "failed_test", "passed", "passed"]
     mixed = parse_tests(
-        ["assert f([1]) != 3", "assert f(5) - 10 == 0", "for i in (2,):\n  assert f(i) == 4", "assert f('ab')[0] == 'a'", "assert f(1) - 2 == 0"]
+        [
+            "assert f([1]) != 3",
+            "assert f(5) - 10 == 0",
+            "for i in (2,):\n  assert f(i) == 4",
+            "assert f('ab')[0] == 'a'",
+            "assert f(1) - 2 == 0",
+        ]
     )
     result = verdict(box, program, mixed)
     assert names(result) == ["runtime_error", "passed", "timeout", "failed_test", "passed"]
@@ -300,15 +313,25 @@ def test_a_program_that_hangs_is_asked_only_so_often(box):
         ("def f(x): x.sort()", ["x = [3, 1, 2]", "f(x)", "assert x == [1, 2, 3]"], True),
         ("def f(x): sorted(x)", ["x = [3, 1, 2]", "f(x)", "assert x == [1, 2, 3]"], False),
         # expected exceptions keep their class
-        ("def f(x): raise ValueError(x)", ["try:\n  f(1)\n  assert False, 'no error'\nexcept ValueError as e:\n  assert str(e) == '1'"], True),
+        (
+            "def f(x): raise ValueError(x)",
+            ["try:\n  f(1)\n  assert False, 'no error'\nexcept ValueError as e:\n  assert str(e) == '1'"],
+            True,
+        ),
         ("def f(x): raise KeyError(x)", ["try:\n  f(1)\n  assert False\nexcept ValueError:\n  assert 1 < f(2)"], False),
         # an AssertionError of the program is its own error
         ("def f(x): assert False", ["try:\n  assert f(1) == f(2)\nexcept KeyError: pass"], False),
         # classes and other functions of the program
         (
-            "class Pair:\n  def __init__(self, a, b): self.a, self.b = a, b\n  def total(self): return self.a + self.b\n"
+            "class Pair:\n  def __init__(self, a, b): self.a, self.b = a, b\n"
+            "  def total(self): return self.a + self.b\n"
             "def longest(ps): return max(p.total() for p in ps)\nLIMIT = 9",
-            ["assert longest([Pair(1, 2), Pair(3, 4)]) == 7", "p = Pair(1, 2)", "assert p.total() == 3 and p.a == 1", "assert LIMIT == 9"],
+            [
+                "assert longest([Pair(1, 2), Pair(3, 4)]) == 7",
+                "p = Pair(1, 2)",
+                "assert p.total() == 3 and p.a == 1",
+                "assert LIMIT == 9",
+            ],
             True,
         ),
         # native comparison rules

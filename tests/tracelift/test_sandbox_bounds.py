@@ -43,7 +43,8 @@ def run(box, code, stdin="", limits=QUICK):
     "code",
     [
         "while True: pass",
-        "import signal\nfor s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except OSError: pass\nwhile True: pass",
+        "import signal\n"
+        "for s in range(1, 32):\n  try: signal.signal(s, signal.SIG_IGN)\n  except OSError: pass\nwhile True: pass",
         "while True:\n  try:\n    while True: pass\n  except BaseException: pass",
         "import threading\nfor _ in range(3): threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()",
         "10 ** 10 ** 8",
@@ -57,14 +58,19 @@ def test_cpu_time_is_bounded(box, code):
     assert 0.5 <= result.cpu_seconds < 1.5
 
 
-@pytest.mark.parametrize("code", ["import time; time.sleep(60)", "import os; os.read(os.pipe()[0], 1)", "import signal; signal.pause()"])
+@pytest.mark.parametrize(
+    "code", ["import time; time.sleep(60)", "import os; os.read(os.pipe()[0], 1)", "import signal; signal.pause()"]
+)
 def test_wall_time_is_bounded_though_no_cpu_is_used(box, code):
     result = run(box, code, limits=Limits(cpu_seconds=0.3, wall_seconds=0.6))
     assert result.status is Status.TIMEOUT and "still running" in result.detail and result.cpu_seconds < 0.3, result
 
 
 def test_waiting_is_not_charged_as_cpu(box):
-    assert run(box, "import time; time.sleep(0.7); print('up')", limits=Limits(cpu_seconds=0.4, wall_seconds=20)).stdout == "up\n"
+    assert (
+        run(box, "import time; time.sleep(0.7); print('up')", limits=Limits(cpu_seconds=0.4, wall_seconds=20)).stdout
+        == "up\n"
+    )
 
 
 def test_a_hung_program_does_not_keep_a_worker():
@@ -170,7 +176,12 @@ def test_limits_are_checked():
         ("raise KeyboardInterrupt", "runtime_error", 1, ""),
         ("1 / 0", "runtime_error", 1, ""),
         ("import atexit; atexit.register(print, 'last'); print('first')", "ok", 0, "first\nlast\n"),
-        ("import threading, time; threading.Thread(target=lambda: (time.sleep(.1), print('late'))).start()", "ok", 0, "late\n"),
+        (
+            "import threading, time; threading.Thread(target=lambda: (time.sleep(.1), print('late'))).start()",
+            "ok",
+            0,
+            "late\n",
+        ),
         ("def f(:", "compile_error", None, ""),
         ("print('a')\n  print('b')", "compile_error", None, ""),
         ("print('nul\0')", "compile_error", None, ""),
@@ -223,8 +234,9 @@ def test_what_honest_programs_use_is_there(box):
     result = run(
         box,
         """
-        import asyncio, collections, concurrent.futures, csv, dataclasses, decimal, enum, fractions, hashlib, heapq, json
-        import queue, random, re, sqlite3, statistics, string, tempfile, typing, unicodedata, zlib, datetime, ctypes
+        import asyncio, collections, concurrent.futures, csv, dataclasses, decimal, enum, fractions
+        import hashlib, heapq, json, queue, random, re, sqlite3, statistics, string, tempfile, typing
+        import unicodedata, zlib, datetime, ctypes
         async def answer():
             await asyncio.sleep(0.001)
             return 42
@@ -244,7 +256,7 @@ def test_what_honest_programs_use_is_there(box):
 
 def test_it_is_deterministic():
     code = (
-        "import random, os, time, sys\nprint(hash('a'), list({'x', 'y', 'zebra', 'q'}), random.random(), time.tzname[0],"
+        "import random, os, time, sys\nprint(hash('a'), list({'x', 'zebra', 'q'}), random.random(), time.tzname[0],"
         " os.environ['OMP_NUM_THREADS'], sys.flags.no_site, sys.flags.safe_path, sys.getfilesystemencoding(), sys.argv)"
     )
     outputs = []
@@ -285,7 +297,9 @@ def test_the_shared_sandbox_survives_a_fork():
 def test_the_probe_is_a_command():
     done = subprocess.run([sys.executable, "-m", "tracelift.sandbox", "--probe"], capture_output=True, text=True)
     assert "layers:" in done.stdout and "no network" in done.stdout, done
-    assert (done.returncode == 0) == ("NOT KEPT  no network" not in done.stdout and "NOT KEPT  no files" not in done.stdout)
+    assert (done.returncode == 0) == (
+        "NOT KEPT  no network" not in done.stdout and "NOT KEPT  no files" not in done.stdout
+    )
 
 
 # -- the parts that can be judged without a kernel -------------------------------------------------------------------
@@ -330,7 +344,9 @@ def test_the_filter_decides_as_written(machine, arch):
     assert decide(nr["clone3"], 1) == absent
     assert decide(nr["kill"], 77, 9) == allow and decide(nr["kill"], 1, 9) == refuse
     assert decide(nr["kill"], 0xFFFFFFFF, 9) == refuse and decide(nr["kill"], 0, 9) == refuse
-    assert decide(nr["ioctl"], 0, 0x5401) == allow and decide(nr["ioctl"], 0, 0x5412) == refuse  # TIOCSTI types for others
+    assert (
+        decide(nr["ioctl"], 0, 0x5401) == allow and decide(nr["ioctl"], 0, 0x5412) == refuse
+    )  # TIOCSTI types for others
     assert decide(nr["fcntl"], 0, 1) == allow and decide(nr["fcntl"], 0, 8) == refuse
     if machine == "x86_64":
         assert decide(0x40000000 | nr["read"]) == kill
@@ -341,7 +357,10 @@ def test_call_numbers_are_the_kernels():
     import re
     from pathlib import Path
 
-    for machine, path in (("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), ("aarch64", "/usr/include/asm-generic/unistd.h")):
+    for machine, path in (
+        ("x86_64", "/usr/include/x86_64-linux-gnu/asm/unistd_64.h"),
+        ("aarch64", "/usr/include/asm-generic/unistd.h"),
+    ):
         if not Path(path).exists():
             pytest.skip(f"{path} is not installed")
         text = Path(path).read_text()

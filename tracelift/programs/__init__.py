@@ -1,5 +1,7 @@
 """Code problems, the programs in models' texts, and the verdicts on them.
 
+Reading order: formats (what a problem is), extract (the program a model wrote), judge (what becomes of it).
+
     problems = load_problems("HumanEval.jsonl.gz")
     result = judge(problems[0].program(text_of_the_model), problems[0].hidden)
     result.status, result.pass_rate                      # what tracelift.rewards.exec_reward takes

@@ -1,8 +1,9 @@
 """The tests of a code problem, as data: texts in and out, or Python code that calls the program's functions.
 
-`StdinTest`: the program is run and its output compared. `FunctionTests`: statements such as `assert f([1, 2]) == 3`. Where
-each of them is a call with literal arguments and a literal result, it is read here, without running anything, into a
-`Call`: the inputs can then go in alone, and the result be compared outside. The rest stay code for the examiner.
+`StdinTest`: the program is run and its output compared. `FunctionTests`: statements such as `assert f([1, 2]) == 3`.
+Where each of them is a call with literal arguments and a literal result, it is read here, without running anything,
+into a `Call`: the inputs can then go in alone, and the result be compared outside. The rest stay code for the
+examiner.
 
 Left out on purpose: running anything (see judge.py).
 """

@@ -1,8 +1,8 @@
 """Examples found in a statement: the sample inputs and outputs it shows to the reader.
 
-Read as they are written in the wild: "Sample Input 1", "Input:", "**Output**", "-----Examples-----", "### Example 2", one
-after another or in fences. "Input" is also the heading of the *description* of the input. So once a statement has a
-heading that announces examples, nothing before the first of them counts; without one, a block that reads like prose
+Read as they are written in the wild: "Sample Input 1", "Input:", "**Output**", "-----Examples-----", "### Example 2",
+one after another or in fences. "Input" is also the heading of the *description* of the input. So once a statement has
+a heading that announces examples, nothing before the first of them counts; without one, a block that reads like prose
 does not.
 
 These tests are visible to planner and executor. Rewards should come from hidden ones where there are any: formats.py
@@ -49,7 +49,11 @@ def is_prose(text: str) -> bool:
     """Whether a block describes data rather than being it: a line with five words or more, most of them lower-case."""
     for line in text.split("\n"):
         words = re.findall(r"[A-Za-z][A-Za-z']*", line)
-        if len(words) >= 5 and sum(w.islower() for w in words) >= 4 and re.search(r"[.,:;)]|\b(the|of|is|are|a)\b", line):
+        if (
+            len(words) >= 5
+            and sum(w.islower() for w in words) >= 4
+            and re.search(r"[.,:;)]|\b(the|of|is|are|a)\b", line)
+        ):
             return True
     return False
 

@@ -2,8 +2,8 @@
 
 Models answer with a fenced block, with a fence they never close, with several blocks, or with bare code between
 sentences. The rule: the first *complete* program, a block that parses and does something, wins; Python-labelled fences
-come before unlabelled ones, and a block that defines the function asked for before one that does not. Comments are part of
-a program, those starting with ### included. Only what follows the program and is not Python is cut off.
+come before unlabelled ones, and a block that defines the function asked for before one that does not. Comments are
+part of a program, those starting with ### included. Only what follows the program and is not Python is cut off.
 
 Left out on purpose: repairing programs (indentation, missing imports); a broken one stays broken and is so judged.
 """
@@ -46,7 +46,9 @@ def looks_like_code(text: str) -> bool:
 
 
 def defines(tree: ast.Module, name: str) -> bool:
-    return any(isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and s.name == name for s in tree.body)
+    return any(
+        isinstance(s, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and s.name == name for s in tree.body
+    )
 
 
 def fenced_blocks(text: str) -> list[tuple[str, str, bool]]:

@@ -1,4 +1,5 @@
-"""Code problems as they are published → `CodeProblem`: HumanEval, MBPP, and input/output pairs in their usual spellings.
+"""Code problems as they are published → `CodeProblem`: HumanEval, MBPP, and input/output pairs in their usual
+spellings.
 
     HumanEval   task_id, prompt, entry_point, test (a function check(candidate)), canonical_solution
     MBPP        task_id, text or prompt, test_list, test_setup_code, test_imports, code
@@ -61,7 +62,11 @@ def load_problems(path: str | Path) -> list[CodeProblem]:
     with opener(path, "rt", encoding="utf-8") as f:
         text = f.read()
     try:
-        rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(r) for r in text.split("\n") if r.strip()]
+        rows = (
+            json.loads(text)
+            if text.lstrip().startswith("[")
+            else [json.loads(r) for r in text.split("\n") if r.strip()]
+        )
     except ValueError as error:
         raise ProblemError(f"{path}: not JSON: {error}") from None
     return [read_problem(row, f"{path}, row {i}") for i, row in enumerate(rows)]

@@ -1,11 +1,13 @@
 """The verifier V(a) for programs (equation 1 of the method): run a program on a problem's tests, and decide outside it.
 
 Standard input: the output is compared here. Functions: where all tests are plain calls, the inputs go in and plain
-values come out, compared here. Else the tests run as the code they are, in a second sandboxed process in which no line of
-the program ever does, and call the program's functions through a pipe (sandbox/inside/examine.py). So a program decides
-its answers and nothing else: there is no exit status, object, frame, builtin or printed word by which it could pass.
+values come out, compared here. Else the tests run as the code they are, in a second sandboxed process in which no line
+of the program ever does, and call the program's functions through a pipe (sandbox/inside/examine.py). So a program
+decides its answers and nothing else: there is no exit status, object, frame, builtin or printed word by which it could
+pass.
 
-ERROR is reserved for what no program can bring about: a broken sandbox, or tests that fail before they meet the program.
+ERROR is reserved for what no program can bring about: a broken sandbox, or tests that fail before they meet the
+program.
 
 Left out on purpose: rewards (tracelift/rewards.py takes `.status` and `.pass_rate` from here).
 """
@@ -13,7 +15,6 @@ Left out on purpose: rewards (tracelift/rewards.py takes `.status` and `.pass_ra
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -215,7 +216,13 @@ def in_rounds(count: int, play) -> ProgramResult:
 def call_round(program: str, calls: Sequence[Call], box: Sandbox, limits: Limits) -> Round:
     """All tests as data: requests in a file, answers through a pipe, the comparison here."""
     requests = b"".join(
-        wire.line({"call": c.name, "args": [wire.encode(a) for a in c.args], "kwargs": {k: wire.encode(v) for k, v in c.kwargs}})
+        wire.line(
+            {
+                "call": c.name,
+                "args": [wire.encode(a) for a in c.args],
+                "kwargs": {k: wire.encode(v) for k, v in c.kwargs},
+            }
+        )
         for c in calls
     )
     execution = box.serve(program, requests, limits)

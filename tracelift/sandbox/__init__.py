@@ -1,7 +1,7 @@
 """A sandbox for Python programs written by a model that is rewarded when they pass. docs/sandbox.md has the promises.
 
     from tracelift.sandbox import run_python, Limits
-    run_python("print(input()[::-1])", stdin="abc", limits=Limits(cpu_seconds=1))      # Execution(status=OK, stdout="cba\\n", …)
+    run_python("print(input()[::-1])", stdin="abc", limits=Limits(cpu_seconds=1)).stdout     # "cba"
 
 `Sandbox` is the same with a choice of how many programs run at once; `run_python` shares one per process.
 `python -m tracelift.sandbox --probe` prints which layers this machine grants.
@@ -17,7 +17,17 @@ from tracelift.sandbox.layers import Layers
 from tracelift.sandbox.limits import Execution, Limits, SandboxError, Status
 from tracelift.sandbox.pool import Sandbox
 
-__all__ = ["Execution", "Layers", "Limits", "Sandbox", "SandboxError", "Status", "default_sandbox", "probe", "run_python"]
+__all__ = [
+    "Execution",
+    "Layers",
+    "Limits",
+    "Sandbox",
+    "SandboxError",
+    "Status",
+    "default_sandbox",
+    "probe",
+    "run_python",
+]
 
 _shared: dict[bool, Sandbox] = {}  # by allow_weak_sandbox
 _lock = threading.Lock()
@@ -31,9 +41,7 @@ def default_sandbox(allow_weak_sandbox: bool = False) -> Sandbox:
         return _shared[allow_weak_sandbox]
 
 
-def run_python(
-    code: str, stdin: str = "", limits: Limits = Limits(), *, allow_weak_sandbox: bool = False
-) -> Execution:
+def run_python(code: str, stdin: str = "", limits: Limits = Limits(), *, allow_weak_sandbox: bool = False) -> Execution:
     """Run an untrusted Python program with `stdin` as its input.
 
     Returns an Execution: .status (Status.OK, RUNTIME_ERROR, COMPILE_ERROR, TIMEOUT, OUTPUT_LIMIT or ERROR), .stdout,
@@ -54,5 +62,6 @@ def _close_all() -> None:
         sandbox.close()
 
 
-# A forked child (a data loader's worker, say) starts its own: two processes on one socket would steal each other's replies.
+# A forked child (a data loader's worker, say) starts its own: two processes on one socket would steal each other's
+# replies.
 os.register_at_fork(after_in_child=_shared.clear)

@@ -16,7 +16,9 @@ def main() -> int:
         prog="python -m tracelift.sandbox", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("program", nargs="?", type=Path, help="a Python file to run, input from stdin")
-    parser.add_argument("--probe", action="store_true", help="print the active layers; exit status 1 if they do not suffice")
+    parser.add_argument(
+        "--probe", action="store_true", help="print the active layers; exit status 1 if they do not suffice"
+    )
     parser.add_argument("--cpu-seconds", type=float, default=2.0)
     parser.add_argument("--wall-seconds", type=float, default=10.0)
     parser.add_argument("--allow-weak-sandbox", action="store_true")

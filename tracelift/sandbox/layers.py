@@ -49,8 +49,8 @@ class Layers:
         text = f"the sandbox cannot promise {' or '.join(self.missing)} on this kernel ({lacking})"
         if not allow_weak_sandbox:
             raise SandboxError(
-                f"{text}. Run where user namespaces, or Landlock and seccomp, are permitted; or, if every program to be "
-                "run is trusted, set allow_weak_sandbox = true"
+                f"{text}. Run where user namespaces, or Landlock and seccomp, are permitted; or, if every program to "
+                "be run is trusted, set allow_weak_sandbox = true"
             )
         log.warning("WEAK SANDBOX: %s; untrusted programs can do harm, and allow_weak_sandbox lets them", text)
 
@@ -64,5 +64,5 @@ class Layers:
         lines.append("promises:")
         for promise, ways in PROMISES.items():
             kept_by = [" + ".join(sorted(way)) for way in ways if way <= self.active]
-            lines.append(f"  {'kept' if kept_by else 'NOT KEPT'}  {promise}{', by ' + ' and by '.join(kept_by) if kept_by else ''}")
+            lines.append(f"  kept  {promise}, by {' and by '.join(kept_by)}" if kept_by else f"  NOT KEPT  {promise}")
         return "\n".join(lines)

@@ -137,7 +137,10 @@ class Running:
         if self.over:
             return Status.OUTPUT_LIMIT, f"wrote more than {self.limits.output_bytes} bytes to one stream"
         if self.ended["reason"] == "cpu":
-            return Status.TIMEOUT, f"used {self.ended['cpu_seconds']:.2f} s of CPU; the limit is {self.limits.cpu_seconds} s"
+            return (
+                Status.TIMEOUT,
+                f"used {self.ended['cpu_seconds']:.2f} s of CPU; the limit is {self.limits.cpu_seconds} s",
+            )
         if self.ended["reason"] == "wall":
             return Status.TIMEOUT, f"still running after {self.limits.wall_seconds} s"
         if self.state in ("compile_error", "ready"):
@@ -239,7 +242,9 @@ class Sandbox:
         self, workers: int | None = None, *, allow_weak_sandbox: bool = False, without: Iterable[str] = ()
     ) -> None:
         if not sys.platform.startswith("linux"):
-            raise SandboxError(f"the sandbox needs Linux (this is {sys.platform}): run inside a Linux machine or container")
+            raise SandboxError(
+                f"the sandbox needs Linux (this is {sys.platform}): run inside a Linux machine or container"
+            )
         self.workers = workers or os.cpu_count() or 1
         self.without = frozenset(without)
         self._lock = threading.Lock()
@@ -293,9 +298,7 @@ class Sandbox:
                 break
         return execution
 
-    def examine(
-        self, code: str, tests: str, limits: Limits, test_limits: Limits
-    ) -> tuple[Execution, Execution]:
+    def examine(self, code: str, tests: str, limits: Limits, test_limits: Limits) -> tuple[Execution, Execution]:
         """Run a program and the tests that call it (inside/examine.py) side by side, joined by two pipes. Returns what
         became of the program, and of the tests, whose verdicts are in the second one's channel."""
         for attempt in range(2):

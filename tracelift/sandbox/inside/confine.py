@@ -16,8 +16,15 @@ import os
 import resource
 
 from . import landlock, rootfs, seccomp, syscalls
-from .syscalls import CLONE_NEWCGROUP, CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUSER
-from .syscalls import CLONE_NEWUTS
+from .syscalls import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUSER,
+    CLONE_NEWUTS,
+)
 
 NOBODY = 65534
 NAMESPACES = ("user", "mount", "pid", "network", "ipc", "uts", "cgroup")
@@ -160,7 +167,7 @@ def limit_resources(limits: dict) -> None:
         (resource.RLIMIT_AS, limits["memory_bytes"]),
         (resource.RLIMIT_FSIZE, limits["file_bytes"]),
         (resource.RLIMIT_NOFILE, limits["open_files"]),
-        (resource.RLIMIT_NPROC, limits["threads"]),  # counted by user id, in a user namespace of its own from Linux 5.14
+        (resource.RLIMIT_NPROC, limits["threads"]),  # counted by user id; within a user namespace from Linux 5.14
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
         (resource.RLIMIT_MEMLOCK, 64 << 10),

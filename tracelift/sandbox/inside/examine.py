@@ -1,14 +1,15 @@
 """The "examine" role: run tests that are Python code, while the functions they call live in *another* process.
 
 A test such as `for i in range(100): assert abs(poly(f(xs), i)) < 1e-4` cannot be turned into inputs and outputs. So it
-runs here, where no line of the program under test ever does: `f` is a stand-in that sends its arguments to the program's
-process (serve.py) and receives plain values. There are no frames to walk to, no builtins to patch, no marker to print.
+runs here, where no line of the program under test ever does: `f` is a stand-in that sends its arguments to the
+program's process (serve.py) and receives plain values. There are no frames to walk to, no builtins to patch, no marker
+to print.
 
 The text of this role defines SETUP (source), TESTS (a list of [source, is_test]), ENTRY (names that are always the
-program's), NAMES (names to be the program's unless SETUP defines them) and START (the first test to run). Verdicts leave
-on descriptor 5, one JSON line each: {"test": i, "outcome": "passed" | "failed_test" | "runtime_error" | "lost" | "error",
-"detail": s, "produced": b}. "lost" means that the program's process went away during test i (-1: before the first); its own guard knows
-why.
+program's), NAMES (names to be the program's unless SETUP defines them) and START (the first test to run). Verdicts
+leave on descriptor 5, one JSON line each: {"test": i, "outcome": "passed" | "failed_test" | "runtime_error" | "lost" |
+"error", "detail": s, "produced": b}. "lost" means that the program's process went away during test i (-1: before the
+first); its own guard knows why.
 """
 
 from __future__ import annotations

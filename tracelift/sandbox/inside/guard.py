@@ -1,9 +1,9 @@
 """One guard for each program: it forks the program, measures it, ends it in time, and alone reports how it ended.
 
 The guard lives outside the program's PID namespace and never runs a line of the program. Its report goes over a control
-socket of which the program has closed its copy before its first line: neither an exit status nor a timeout can be forged.
-The same socket carries the order to stop: any word from the parent, or its end of the socket closing; so programs also
-die with a parent that is killed.
+socket of which the program has closed its copy before its first line: neither an exit status nor a timeout can be
+forged. The same socket carries the order to stop: any word from the parent, or its end of the socket closing; so
+programs also die with a parent that is killed.
 
     program   {"state": "ready"}      every layer is in place
               {"state": "running"} or {"state": "compile_error", "detail": …}

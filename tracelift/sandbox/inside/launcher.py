@@ -1,8 +1,8 @@
 """The process from which all programs of one sandbox are forked: small, single-threaded, and ready.
 
-The trainer has threads, GPUs and gigabytes, and may not be forked. So it starts this launcher once, by exec. The launcher
-imports what programs commonly import, enters the shared namespaces, and then forks a guard for each job that arrives: a
-program meets a warm interpreter, at the price of two forks instead of an interpreter's start. It runs no
+The trainer has threads, GPUs and gigabytes, and may not be forked. So it starts this launcher once, by exec. The
+launcher imports what programs commonly import, enters the shared namespaces, and then forks a guard for each job that
+arrives: a program meets a warm interpreter, at the price of two forks instead of an interpreter's start. It runs no
 program itself, keeps no state between jobs, and leaves when the trainer's end of the socket closes.
 
 A job is one message: JSON, and descriptors for the program text, stdin, stdout, stderr, control, and any channels.

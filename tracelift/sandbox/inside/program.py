@@ -1,13 +1,14 @@
 """The program's own process: take up its descriptors, give up its rights, then run the text it was given.
 
 It is process 1 of its PID namespace, forked from a warm interpreter. Whatever runs after `running` is reported may be
-hostile, so by then nothing of value is left here: no descriptor but its own, no environment, no secret, no way to report.
+hostile, so by then nothing of value is left here: no descriptor but its own, no environment, no secret, no way to
+report.
 
 Three roles: "program" runs the text as `python program.py` would; "serve" (serve.py) loads it and answers calls of its
 functions; "examine" (examine.py) runs the tests that make such calls, in another process than the functions.
 
-Differences from `python program.py`, all harmless to honest programs: signals with a default action do not reach process
-1, `random` starts from seed 0, and `sys.flags` shows a launcher.
+Differences from `python program.py`, all harmless to honest programs: signals with a default action do not reach
+process 1, `random` starts from seed 0, and `sys.flags` shows a launcher.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
     guard.report(control, state="ready")
     try:
         code = compile_text(source)
-    except BaseException as error:  # SyntaxError, and what odd text can provoke: ValueError, MemoryError, RecursionError
+    except BaseException as error:  # SyntaxError, or what odd text can provoke: ValueError, MemoryError, ...
         show_error(error)
         sys.stderr.flush()
         detail = f"{type(error).__name__}: {error}"

@@ -1,7 +1,8 @@
 """The file system a program sees: the interpreter's own folders, read-only, a few harmless devices, and /tmp.
 
-Every path keeps its place, so the already running interpreter needs no other configuration; all else does not exist. The
-folder to work in is /tmp, a fresh memory file system for each program, bounded in bytes and files and gone with it.
+Every path keeps its place, so the already running interpreter needs no other configuration; all else does not exist.
+The folder to work in is /tmp, a fresh memory file system for each program, bounded in bytes and files and gone with
+it.
 
 Left out on purpose: /proc and /sys (through them one sees the parent's environment and the machine), and any
 third-party packages (`-S`): programs have the standard library.

@@ -9,8 +9,8 @@ allows by number, then looks into the arguments of the few calls that are both n
 
 clone3 hides its flags in memory, where a filter cannot look: it is answered ENOSYS, upon which the C library falls back
 to clone. All the rest, socket, fork, execve, ptrace, mount, io_uring, bpf and the kernel's next idea, is EPERM, which
-Python raises as PermissionError: a program that tries learns what happened to it, and goes on. chmod and utime are among
-the refused because Landlock does not watch over them.
+Python raises as PermissionError: a program that tries learns what happened to it, and goes on. chmod and utime are
+among the refused because Landlock does not watch over them.
 """
 
 from __future__ import annotations

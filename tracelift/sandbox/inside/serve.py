@@ -2,12 +2,13 @@
 
 Requests come on descriptor 3, answers leave on 4, {"loaded": true} before all others:
 
-    {"names": [n, …]}                                 → {"names": {n: {"value": v} | {"handle": i, …}}}, known names only
-    {"call": name or {"handle": i}, "method": m?,
-     "args": [v, …], "kwargs": {k: v}}                → {"value": v, "args": [v, …]}  or  {"raised": [class names], "text": s}
+    {"names": [n, …]}                        → {"names": {n: {"value": v} | {"handle": i, …}}}, the known ones only
+    {"call": name | {"handle": i}, "method": m | null, "args": [v, …], "kwargs": {k: v}}
+                                             → {"value": v, "args": [v, …]} | {"raised": [class names], "text": s}
 
 "args" repeats the positional arguments as they are after the call, for functions that work in place. Nothing here is
-trusted by the other side: a program that seizes the descriptors can only give *answers*, which is what it was asked for.
+trusted by the other side: a program that seizes the descriptors can only give *answers*, which is what it was asked
+for.
 """
 
 from __future__ import annotations

@@ -79,6 +79,6 @@ def drop_capabilities() -> None:
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, call="CAP_AMBIENT_CLEAR_ALL")
     for cap in range(64):
         if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(cap), 0, 0, 0) < 0:
-            break  # past the last capability of this kernel, or not allowed to drop: then there is none to regain either
+            break  # past the last capability of this kernel, or not allowed to drop: then none can be regained
     header = _CapHeader(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3: two 32-bit words for each of the three sets
     _check(libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")

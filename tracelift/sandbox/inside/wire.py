@@ -2,7 +2,8 @@
 
 Carried: None, bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset, range, and instances of their
 subclasses *as* the plain type (a namedtuple arrives as the tuple it equals). An iterator arrives as an iterator over
-the same values; anything else becomes a handle: a number and a type's name. So what arrives is always data: it has no `__eq__` of its own, and decoding runs no code of the sender.
+the same values; anything else becomes a handle: a number and a type's name. So what arrives is always data: it has no
+`__eq__` of its own, and decoding runs no code of the sender.
 
 Left out on purpose: identity and aliasing (two references to one list arrive as two lists), and pickle.
 """
@@ -82,8 +83,8 @@ def decode(item: object, remote: Callable[[dict], object] | None = None) -> obje
 
 
 def size(item: object) -> int:
-    """How many values an encoded item holds. Equal values have equal sizes (1.0, 1 and 1+0j alike), so a reader can refuse
-    to build, and to hash, more than it expects."""
+    """How many values an encoded item holds. Equal values have equal sizes (1.0, 1 and 1+0j alike), so a reader can
+    refuse to build, and to hash, more than it expects."""
     if isinstance(item, dict):
         item = next(iter(item.values()), None) if SCALARS.isdisjoint(item) else None
         return size(item)
