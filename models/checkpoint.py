@@ -15,35 +15,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.atomic import replaced_folder
-from models.hf_config import (
-    REWARD_ARCHITECTURE_SUFFIX,
-    CheckpointError,
-    check_folder,
-    read_config,
-    read_json,
-    to_hf_config,
-)
+from models.hf_config import REWARD_ARCHITECTURE_SUFFIX, CheckpointError, check_folder, read_config, to_hf_config
+from models.lora import adapted, load_adapter
+from models.shards import INDEX, WEIGHTS, headers, read_tensor, some, tensor_files, write_shards
 from models.tokenizer import TOKENIZER_FILES, Tokenizer
 from models.transformer import Transformer
 
-if TYPE_CHECKING:
-    from os import PathLike
-
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 _OBSOLETE_KEY = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
 _SHARD_NAME = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_SHOWN = 5  # keys quoted in an error before "and N more"
 
 
 def load_pretrained(
@@ -65,8 +54,6 @@ def load_pretrained(
         model = Transformer(config)
     load_weights(model, folder, dtype, device, tied_head=config.tied_head)
     if adapter is not None:
-        from models.lora import load_adapter  # lora imports this file for its own reading
-
         load_adapter(model, adapter)
     return model.eval()
 
@@ -88,8 +75,6 @@ def save_pretrained(
 
 def effective_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameter name → tensor under checkpoint names, adapters merged into the weights they adapt."""
-    from models.lora import adapted
-
     merged = {f"{name}.weight": layer.merged_weight() for name, layer in adapted(model)}
     return {
         name: merged.get(name, tensor.detach())
@@ -106,9 +91,7 @@ def load_weights(
     source = tensor_files(folder)
     shapes: dict[str, tuple[int, ...]] = {}
     for file, names in source.items():
-        for name, shape, kind in _headers(file, names):
-            if name in shapes:
-                raise CheckpointError(f"{file}: tensor {name!r} is stored twice in this folder")
+        for name, shape, kind in headers(file, names):
             shapes[name] = shape
             if name in wanted and kind not in _FLOAT_DTYPES:
                 raise CheckpointError(f"{file}: tensor {name!r} has dtype {kind}; quantised weights are not supported")
@@ -122,10 +105,10 @@ def load_weights(
         surplus.remove("lm_head.weight")
     if missing := sorted(wanted.keys() - shapes.keys()):
         hint = " (tie_word_embeddings is not true in config.json)" if missing == ["lm_head.weight"] else ""
-        raise CheckpointError(f"{folder}: tensors missing from the safetensors files: {_some(missing)}{hint}")
+        raise CheckpointError(f"{folder}: tensors missing from the safetensors files: {some(missing)}{hint}")
     if surplus:
         raise CheckpointError(
-            f"{folder}: tensors that config.json has no place for: {_some(surplus)}; is this its own config.json?"
+            f"{folder}: tensors that config.json has no place for: {some(surplus)}; is this its own config.json?"
         )
     for file, names in source.items():
         for name in names:
@@ -143,42 +126,6 @@ def load_weights(
         module.get_submodule(owner)._buffers[leaf] = buffer.to(device)
 
 
-def tensor_files(folder: Path) -> dict[Path, list[str]]:
-    """Safetensors file → the tensor names to read from it. Raises as `load_pretrained`."""
-    if (folder / WEIGHTS).is_file():
-        with open_safetensors(folder / WEIGHTS) as f:
-            return {folder / WEIGHTS: list(f.keys())}
-    index = folder / INDEX
-    if not index.is_file():
-        bins = sorted(p.name for p in folder.glob("*.bin"))
-        hint = f" ({bins[0]} is a pickle and never loaded: convert it to safetensors)" if bins else ""
-        raise FileNotFoundError(f"{folder}: neither {WEIGHTS} nor {INDEX} is there{hint}")
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f'{index}: "weight_map" must map tensor names to files')
-    by_file: dict[Path, list[str]] = {}
-    for name, file in weight_map.items():
-        if not isinstance(file, str) or Path(file).name != file:
-            raise CheckpointError(f'{index}: "weight_map"."{name}" must be a file name in this folder, found {file!r}')
-        by_file.setdefault(folder / file, []).append(name)
-    for file, names in by_file.items():
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: missing; {INDEX} lists {len(names)} tensors in it")
-        with open_safetensors(file) as f:
-            stored = set(f.keys())
-        if stored != set(names):
-            lost, extra = sorted(set(names) - stored), sorted(stored - set(names))
-            what = f"lacks {_some(lost)}" if lost else f"holds {_some(extra)} besides"
-            raise CheckpointError(f"{file}: {what}, against the list in {INDEX}; are the shards of one save?")
-    return by_file
-
-
-def read_tensor(file: Path, name: str) -> Tensor:
-    """One tensor, memory-mapped. The file is opened anew each time: the map goes, and with it the pages it pinned."""
-    with open_safetensors(file) as f:
-        return f.get_tensor(name)
-
-
 def write_folder(
     path: str | PathLike[str],
     state: Mapping[str, Tensor],
@@ -192,65 +139,15 @@ def write_folder(
         own = name in (WEIGHTS, INDEX, "config.json") or _SHARD_NAME.fullmatch(name) is not None
         return own or (tokenizer is not None and name in TOKENIZER_FILES)
 
-    shards = plan_shards(state, max_shard_bytes)
     with replaced_folder(path, stale) as aside:
-        for file, names in shards.items():
-            tensors = {name: state[name].detach().to("cpu").contiguous() for name in names}
-            try:
-                save_file(tensors, aside / file, metadata={"format": "pt"})
-            except SafetensorError as e:  # the Rust side wraps "No space left on device" and its like
-                raise OSError(f"{path}: could not write {file}: {e}; the folder is as it was before") from None
-        if len(shards) > 1:
-            total = sum(t.numel() * t.element_size() for t in state.values())
-            where = {name: file for file, names in shards.items() for name in names}
-            _write_json(aside / INDEX, {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))})
+        write_shards(aside, state, max_shard_bytes)
         if tokenizer is not None:
             config = {**config, **tokenizer.config_ids()}
             tokenizer.write_files(aside)
-        _write_json(aside / "config.json", config)
-
-
-def plan_shards(state: Mapping[str, Tensor], max_shard_bytes: int) -> dict[str, list[str]]:
-    """File name → tensor names, filled in order; a tensor larger than a shard gets one of its own."""
-    groups: list[list[str]] = [[]]
-    room = max_shard_bytes
-    for name, tensor in state.items():
-        size = tensor.numel() * tensor.element_size()
-        if size > room and groups[-1]:
-            groups.append([])
-            room = max_shard_bytes
-        groups[-1].append(name)
-        room -= size
-    if len(groups) == 1:
-        return {WEIGHTS: groups[0]}
-    return {f"model-{i:05d}-of-{len(groups):05d}.safetensors": names for i, names in enumerate(groups, 1)}
-
-
-def _headers(file: Path, names: list[str]) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    with open_safetensors(file) as f:
-        for name in names:
-            view = f.get_slice(name)
-            yield name, tuple(view.get_shape()), view.get_dtype()
-
-
-def open_safetensors(file: Path):  # -> safe_open's handle, a context manager without a public type
-    """Open one file. Raises CheckpointError where it is truncated or something else."""
-    try:
-        return safe_open(file, framework="pt", device="cpu")
-    except SafetensorError as e:
-        size = file.stat().st_size
-        raise CheckpointError(f"{file}: truncated or not a safetensors file ({size} bytes): {e}") from None
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (aside / "config.json").write_text(text, encoding="utf-8")
 
 
 def _assign(module: nn.Module, name: str, value: Tensor) -> None:
     owner, _, leaf = name.rpartition(".")
     module.get_submodule(owner)._parameters[leaf] = nn.Parameter(value)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _some(names: list[str]) -> str:
-    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + rest

@@ -26,11 +26,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.atomic import replaced_folder
 from models.hf_config import CheckpointError, check_folder, read_json
+from models.shards import open_safetensors, some, write_file
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -201,7 +201,7 @@ def save_adapter(model: nn.Module, path: str | PathLike[str], base_model: str = 
     if config is None:
         raise ValueError("the model carries no LoRA adapters to save; models.save_pretrained writes whole models")
     tensors = {
-        _PREFIX + _to_peft(name): p.detach().to("cpu").contiguous()
+        _PREFIX + _to_peft(name): p
         for name, p in model.named_parameters()
         if _saved(name, config)
     }
@@ -221,14 +221,12 @@ def save_adapter(model: nn.Module, path: str | PathLike[str], base_model: str = 
         "inference_mode": True,
     }
     with replaced_folder(path, lambda name: name in (CONFIG, WEIGHTS)) as aside:
-        save_file(tensors, aside / WEIGHTS, metadata={"format": "pt"})
+        write_file(aside / WEIGHTS, tensors)
         (aside / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
 
 
 def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
     """Attach the adapter of a PEFT folder. Raises FileNotFoundError, or CheckpointError naming file and key."""
-    from models.checkpoint import open_safetensors  # checkpoint.py in turn attaches adapters through this file
-
     folder = check_folder(path)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -244,7 +242,7 @@ def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
     wanted = {_PREFIX + _to_peft(name): p for name, p in model.named_parameters() if _saved(name, config)}
     for what, names in (("missing", wanted.keys() - stored.keys()), ("unexpected", stored.keys() - wanted.keys())):
         if names:
-            raise CheckpointError(f"{file}: {what} tensors for these targets: {', '.join(sorted(names)[:5])}")
+            raise CheckpointError(f"{file}: {what} tensors for these targets: {some(names)}")
     with torch.no_grad():
         for name, p in wanted.items():
             if stored[name].shape != p.shape:

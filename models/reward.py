@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.checkpoint import effective_state, load_weights, tensor_files, write_folder
+from models.checkpoint import effective_state, load_weights, write_folder
 from models.config import ModelConfig
 from models.hf_config import (
     REWARD_ARCHITECTURE_SUFFIX,
@@ -34,6 +34,8 @@ from models.hf_config import (
     read_config,
     to_hf_config,
 )
+from models.lora import load_adapter
+from models.shards import tensor_files
 from models.tokenizer import Tokenizer
 from models.transformer import Attend, Backbone, Transformer, causal_attention
 
@@ -152,8 +154,6 @@ def load_reward_model(
         rm = RewardModel(config, reward, head_bias="dimension_heads.0.bias" in names)
     load_weights(rm, folder, dtype, device)
     if adapter is not None:
-        from models.lora import load_adapter
-
         load_adapter(rm, adapter)
     return rm.eval()
 

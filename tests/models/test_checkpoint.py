@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import models
 from models.atomic import replaced_folder
-from models.checkpoint import INDEX, WEIGHTS, plan_shards
 from models.hf_config import CheckpointError
+from models.shards import INDEX, WEIGHTS, plan_shards
 
 
 def logits(model, tokens):

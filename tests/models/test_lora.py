@@ -49,6 +49,16 @@ def test_fresh_adapters_change_nothing_and_train_alone(make_model, tokens):
     assert all((p.grad is not None) == p.requires_grad for p in model.parameters())
 
 
+def test_adapters_of_a_bfloat16_model_can_hold_a_small_update(make_model, tokens):
+    model = lora.attach(make_model().to(torch.bfloat16), LoRAConfig(r=3))
+    before = logits(model, tokens)
+    for p in lora.trainable(model).values():
+        old = p.detach().clone()
+        p.data.add_(1e-6)
+        assert p.dtype == torch.float32 and not torch.equal(p, old)
+    assert logits(model, tokens).dtype == before.dtype == torch.bfloat16
+
+
 def test_the_equation_in_float64(make_model):
     layer = torch.nn.Sequential(torch.nn.Linear(5, 4)).double()
     w, b = layer[0].weight.detach().clone(), layer[0].bias.detach().clone()

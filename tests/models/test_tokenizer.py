@@ -139,6 +139,11 @@ def test_chat_templates_render_as_in_transformers(folder):
         assert ours.apply_chat_template(messages, prompt, mood="calm") == ids
 
 
+def test_templates_spell_their_own_first_token():
+    tok = Tokenizer.from_backend(byte_level(), "</s>", bos_token="<s>", add_bos=True, chat_template="{{ bos_token }}hi")
+    assert tok.encode("hi")[0] == 0 and tok.apply_chat_template(MESSAGES) == tok.encode("hi")
+
+
 def test_where_templates_are_found(folder, tmp_path):
     named = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": "yes"}]
     tok = models.load_tokenizer(folder({"eos_token": "</s>", "chat_template": named}))
