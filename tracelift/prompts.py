@@ -31,6 +31,7 @@ PLANNER = {
 }
 EXECUTOR = {
     "demo": "{problem}\nGuidance: {trace}\nAnswer:",
+    "demo-code": "{problem}\nGuidance: {trace}\nProgram:\n",
     "math": (
         "Solve the problem. Guidance from a colleague follows it; use it where it helps.\n\nProblem:\n{problem}\n\n"
         "Guidance:\n{trace}\n\nReply with the final number and nothing else.\nAnswer:"
@@ -42,6 +43,7 @@ EXECUTOR = {
 }
 BASELINE = {
     "demo": "{problem}\nAnswer:",
+    "demo-code": "{problem}\nProgram:\n",
     "math": "Solve the problem.\n\nProblem:\n{problem}\n\nReply with the final number and nothing else.\nAnswer:",
     "code": "Write one complete Python 3 program for the task.\n\nTask:\n{problem}\n\nReply with the program and nothing else.\n",
 }

@@ -1,8 +1,11 @@
-"""The byte-level BPE tokenizer of the demo worlds, trained on their own text with the `tokenizers` library.
+"""The byte-level BPE tokenizers of the demo worlds, trained on their own text with the `tokenizers` library.
 
 Numbers are split into single digits (so that arithmetic is learned by place and not by rote) and every other word of a
 closed world becomes one token. The reasoning tags are single added tokens, kept by decoding: the format check sees
 exactly what the planner wrote.
+
+In the code world merges may cross spaces (superword BPE, Liu et al. 2025, arXiv 2503.13423): a stock phrase such as
+` for x in a]` becomes one token, and a whole program about twenty. Digits and the names of quantities stay apart.
 """
 
 from __future__ import annotations
@@ -15,14 +18,19 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 
 EOS, PAD = "<|end|>", "<|pad|>"
 TAGS = ("<reasoning>", "</reasoning>", "<task>", "</task>", "<type>", "</type>", "<problem>", "</problem>")
-_WORDS = Regex(r" ?\d| ?[A-Za-z_]+|\n| ?[^\sA-Za-z0-9_]|\s+")
+WORDS = r" ?\d| ?[A-Za-z_]+|\n| ?[^\sA-Za-z0-9_]|\s+"
+_ATOM = r" ?\d| ?(?<![A-Za-z])[pqrt](?![A-Za-z])| ?Then(?![A-Za-z])"  # a digit, a quantity's name, a connective
+PHRASES = rf"{_ATOM}|\n|(?:(?!{_ATOM})[^.:,\n])+[.:,]?|[.:,]"
 
 
-def train_tokenizer(corpus: Iterable[str], vocab_size: int) -> Tokenizer:
-    """A `tokenizers.Tokenizer` with at most `vocab_size` entries, ids 0 and 1 being padding and end of text."""
+def train_tokenizer(corpus: Iterable[str], vocab_size: int, pieces: str = WORDS) -> Tokenizer:
+    """A `tokenizers.Tokenizer` with at most `vocab_size` entries, ids 0 and 1 being padding and end of text.
+
+    pieces: the pattern of what merges stay within, WORDS or PHRASES.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(_WORDS, "isolated"),
+        pre_tokenizers.Split(Regex(pieces), "isolated"),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
     ])  # fmt: skip
     tokenizer.decoder = decoders.ByteLevel()

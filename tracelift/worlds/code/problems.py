@@ -1,0 +1,226 @@
+"""Generator of small programming tasks with exact reference plans and programs.
+
+A problem names a few quantities and tells two to four steps:
+
+    Read a list of numbers. Here q is 4 more than p. Here p is 6. Then add them all up. But just before that, keep only
+    the numbers above q. Print the result.
+
+The plan works out what the program needs and puts it in order, without code:
+
+    q: 6 + 4 = 10. Keep those above 10. Take the sum. Print the number.
+
+Two things make planning worth its while. Quantities are told through each other and in any order, so a constant of the
+program is the end of a short calculation; and steps are told out of order ("but just before that"). A program has no
+room to work either out: whoever writes it without a plan must do so in one glance.
+
+Left out: problems whose steps undo or swallow each other. Where sample inputs give fewer than three different outputs
+the problem is drawn again.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from tracelift.worlds.code.language import OPS, PRINTS, READS, Program, Step, Value, result_type, run, show_value, write_python
+
+NAMES = ("p", "q", "r", "t")
+LOW, HIGH = 2, 30  # of every quantity
+LETTERS = "aabcdeeghiiklmnooprstuuw"
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """`name` is `factor · parent + offset`, or just `offset` where there is no parent. One of the two is plain (1 or 0)."""
+
+    name: str
+    value: int
+    parent: str | None = None
+    parent_value: int = 0
+    factor: int = 1
+    offset: int = 0
+
+    @property
+    def said(self) -> str:
+        if self.parent is None:
+            return f"Here {self.name} is {self.value}."
+        if self.factor != 1:
+            return f"Here {self.name} is {self.factor} times {self.parent}."
+        word = "more" if self.offset > 0 else "less"
+        return f"Here {self.name} is {abs(self.offset)} {word} than {self.parent}."
+
+    @property
+    def terms(self) -> tuple[int, str, int]:
+        """(left, operator, right) of its calculation."""
+        if self.factor != 1:
+            return self.factor, "*", self.parent_value
+        return self.parent_value, "+" if self.offset > 0 else "-", abs(self.offset)
+
+    @property
+    def planned(self) -> str:
+        left, op, right = self.terms
+        return render_calculation(self.name, left, op, right, self.value)
+
+
+def render_calculation(name: str, left: int, op: str, right: int, value: int) -> str:
+    return f"{name}: {left} {op} {right} = {value}."
+
+
+@dataclass(frozen=True)
+class CodeProblem:
+    """One task. `names[i]` is the quantity that step i's argument was told as, None for a plain number or none."""
+
+    problem_id: str
+    text: str
+    start: str  # type of the input
+    steps: Program  # in the order of execution
+    names: tuple[str | None, ...]
+    told: tuple[int, ...]  # the steps' indices in the order of the text
+    quantities: tuple[Quantity, ...]  # in the order of dependency; the first has no parent
+    unused: Quantity | None = field(default=None)  # told, but no step needs it
+
+    @property
+    def end(self) -> str:
+        kind = result_type(self.start, self.steps)
+        if kind is None:
+            raise ValueError(f"{self.problem_id}: the reference steps do not fit each other: {self.steps}")
+        return kind
+
+    @property
+    def trace(self) -> str:
+        """The reference plan."""
+        return render_plan([q for q in self.quantities if q.parent], self.steps, self.end)
+
+    @property
+    def program(self) -> str:
+        """The reference program."""
+        return write_python(self.start, self.steps)
+
+
+def render_plan(quantities: list[Quantity], steps: Program, end: str) -> str:
+    return " ".join([*(q.planned for q in quantities), *(s.planned for s in steps), PRINTS[end][0]])
+
+
+def make_problem(seed: int, index: int) -> CodeProblem:
+    """Problem `index` of the endless series named by `seed`: the same arguments always give the same problem."""
+    rng = random.Random(f"code-world:{seed}:{index}")
+    while True:
+        problem = _attempt(rng, f"code-{seed}-{index}")
+        if problem is not None:
+            return problem
+
+
+def _draw_quantities(rng: random.Random, names: list[str]) -> list[Quantity] | None:
+    """A chain: each quantity is told through the one before it."""
+    chain = [Quantity(names[0], value := rng.randint(2, 12))]
+    for name in names[1:]:
+        parent, kind = chain[-1], rng.choice(("more", "less", "times"))
+        factor, offset = 1, 0
+        if kind == "times":
+            factor = rng.randint(2, 3)
+        else:
+            offset = rng.randint(2, 6) * (1 if kind == "more" else -1)
+        value = factor * parent.value + offset
+        if not LOW <= value <= HIGH:
+            return None
+        chain.append(Quantity(name, value, parent.name, parent.value, factor, offset))
+    return chain
+
+
+def _draw_steps(rng: random.Random, start: str, count: int) -> list[str] | None:
+    """Names of `count` steps that fit each other, none twice."""
+    kind, chosen = start, []
+    for i in range(count):
+        left = count - i
+        fitting = [op for op in OPS.values() if op.takes == kind and op.name not in chosen and (left > 1 or op.gives != op.takes or kind == "number" or i > 0)]  # fmt: skip
+        weights = [2.0 if op.has_argument else 1.0 for op in fitting]
+        op = rng.choices(fitting, weights)[0]
+        chosen.append(op.name)
+        kind = op.gives
+    return chosen
+
+
+def _attempt(rng: random.Random, problem_id: str) -> CodeProblem | None:
+    start = rng.choices(("numbers", "word", "number"), (5, 2, 3))[0]
+    names = rng.sample(NAMES, 4)
+    chain = _draw_quantities(rng, names[: rng.choice((2, 3, 3))])
+    ops = _draw_steps(rng, start, rng.randint(2, 4))
+    if chain is None or ops is None:
+        return None
+    steps: list[Step] = []
+    told_as: list[str | None] = []
+    for name in ops:
+        op = OPS[name]
+        fitting = [q for q in chain if op.low <= q.value <= op.high] if op.has_argument else []
+        if not op.has_argument:
+            steps.append(Step(name))
+            told_as.append(None)
+        elif fitting and rng.random() < 0.85:
+            q = rng.choices(fitting, [1 if q.parent is None else 3 for q in fitting])[0]
+            steps.append(Step(name, q.value))
+            told_as.append(q.name)
+        else:
+            steps.append(Step(name, rng.randint(op.low, op.high)))
+            told_as.append(None)
+    if chain[-1].name not in told_as:  # then the end of the chain would be beside the point
+        return None
+    if not _varied(rng, start, tuple(steps)):
+        return None
+    unused = None
+    if rng.random() < 0.4:
+        parent = rng.choice(chain)
+        offset = rng.randint(2, 6)
+        if parent.value + offset > HIGH:
+            return None
+        unused = Quantity(names[3], parent.value + offset, parent.name, parent.value, 1, offset)
+    told = _order_of_telling(rng, len(steps))
+    text = _tell(rng, start, steps, told_as, told, [*chain, *([unused] if unused else [])])
+    return CodeProblem(problem_id, text, start, tuple(steps), tuple(told_as), told, tuple(chain), unused)
+
+
+def _order_of_telling(rng: random.Random, count: int) -> tuple[int, ...]:
+    """Neighbours swapped here and there: the later one is told first, the earlier one with "But just before that"."""
+    told, i = [], 0
+    while i < count:
+        if i + 1 < count and rng.random() < 0.4:
+            told += [i + 1, i]
+            i += 2
+        else:
+            told.append(i)
+            i += 1
+    return tuple(told)
+
+
+def _tell(rng: random.Random, start: str, steps: list[Step], told_as: list[str | None], told: tuple[int, ...],
+          quantities: list[Quantity]) -> str:  # fmt: skip
+    actions = []
+    for at, i in enumerate(told):
+        said = OPS[steps[i].op].said.format(k=told_as[i] or steps[i].k)
+        lead = "But just before that," if at > 0 and told[at - 1] == i + 1 else "Then"
+        actions.append(f"{lead} {said[0].lower()}{said[1:]}")
+    facts = [q.said for q in rng.sample(quantities, len(quantities))]
+    middle = [*facts, *actions] if rng.random() < 0.5 else [*actions, *facts]
+    return " ".join([READS[start][0], *middle, "Print the result."])
+
+
+def draw_input(rng: random.Random, start: str, edges: tuple[int, ...] = ()) -> Value:
+    """A random input of the given type. `edges` are numbers worth meeting, and their neighbours."""
+    if start == "word":
+        return "".join(rng.choice(LETTERS) for _ in range(rng.randint(4, 12)))
+    near = [k + d for k in edges for d in (-1, 0, 0, 1)]
+    if start == "number":
+        return rng.choice(near) if near and rng.random() < 0.5 else rng.randint(0, 99)
+    values = [rng.randint(0, 50) for _ in range(rng.randint(4, 8))]
+    return rng.sample(values + rng.sample(near, min(2, len(near))), len(values) + min(2, len(near)))
+
+
+def show_input(value: Value) -> str:
+    """An input as the line of stdin that the program reads."""
+    return (" ".join(map(str, value)) if isinstance(value, list) else str(value)) + "\n"
+
+
+def _varied(rng: random.Random, start: str, steps: Program) -> bool:
+    """Whether six inputs give at least three different outputs, most of them not empty and none absurdly long."""
+    edges = tuple(s.k for s in steps if s.k)
+    outputs = [show_value(run(steps, draw_input(rng, start, edges))) for _ in range(6)]
+    return len(set(outputs)) >= 3 and sum(map(bool, outputs)) >= 4 and max(map(len, outputs)) <= 120

@@ -1,0 +1,92 @@
+"""Training data of the math demo's models: what each stage of tracelift/worlds/build.py learns from.
+
+An executor answers what the trace's last step says, also where a flaw of sort A led it astray: it follows guidance, it
+does not audit it. With nothing to follow it must work the problem out in one forward pass, which it cannot.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from tracelift.groups.format import Candidate, Group, Rubric
+from tracelift.prompts import BASELINE, CLOSE, EXECUTOR, OPEN, PLANNER
+from tracelift.reason_rm import rm_text
+from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
+from tracelift.worlds.math.flaws import FLAWS, all_flaws
+from tracelift.worlds.math.validity import final_value
+from tracelift.worlds.tokenizer import WORDS
+
+PIECES, VOCABULARY = WORDS, 512
+SERIES = {"base": 101, "planner": 102, "executor": 103, "groups": 104, "tokenizer": 105, "dev": 106}  # problem seeds
+Row = dict[str, str]
+
+
+def planner_row(p: MathProblem, trace: str) -> Row:
+    return {"prompt": PLANNER["demo"].format(problem=p.text), "completion": f"{OPEN}{trace}{CLOSE}"}
+
+
+def base_rows(count: int) -> Iterator[Row]:
+    """Half as planner, half as executor whose guidance is part of what is learned; some without guidance."""
+    for i in range(count):
+        p, rng = make_problem(SERIES["base"], i), random.Random(f"base:{i}")
+        kind = rng.random()
+        if kind < 0.45:
+            yield planner_row(p, p.trace)
+        elif kind < 0.95:
+            before, after = EXECUTOR["demo"].split("{trace}")
+            yield {"prompt": before.format(problem=p.text).rstrip(" "), "completion": f" {p.trace}{after} {p.answer}"}
+        else:
+            yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
+
+
+def planner_rows(count: int) -> Iterator[Row]:
+    for i in range(count):
+        p = make_problem(SERIES["planner"], i)
+        yield planner_row(p, misconceived_trace(p, random.Random(f"planner:{i}")))
+
+
+def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
+    """Mostly sound traces; flawed ones so that it follows what is written; none at all so that it has a baseline."""
+    for i in range(count):
+        p, rng = make_problem(series or SERIES["executor"], i), random.Random(f"executor:{i}")
+        kind, trace = rng.random(), p.trace
+        if kind < 0.15:
+            yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
+            continue
+        if kind < 0.45:
+            trace = misconceived_trace(p, rng)
+        elif kind < 0.65:
+            flaw = apply_flaw(p, rng.choice(sorted(FLAWS)), rng)
+            trace = flaw.trace if flaw else trace
+        value = final_value(trace)
+        answer = p.answer if value is None else value
+        yield {"prompt": EXECUTOR["demo"].format(problem=p.text, trace=trace), "completion": f" {answer}"}
+
+
+def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:
+    """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
+    bank = []
+    for flaw in all_flaws(p, rng):
+        labels, total = rubric_of(flaw.kind)
+        extra = {"place": flaw.place, "changes_answer": flaw.changes_answer}
+        bank.append(Candidate(flaw.trace, Rubric(labels, total), flaw.kind, extra))
+        if len(bank) == negatives:
+            break
+    labels, total = rubric_of(None)
+    return Group(problem_id=p.problem_id, source="demo:math", task_type="math", problem=p.text, reference_solution=p.trace,
+                 positive_pool=(Candidate(p.trace, Rubric(labels, total), None),), negative_bank=tuple(bank),
+                 metadata={"answer": p.answer})  # fmt: skip
+
+
+def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:
+    for i in range(count):
+        yield make_group(make_problem(series, i), random.Random(f"groups:{series}:{i}"), negatives)
+
+
+def tokenizer_corpus() -> Iterator[str]:
+    for i in range(4000):
+        p, rng = make_problem(SERIES["tokenizer"], i), random.Random(i)
+        trace = misconceived_trace(p, rng)
+        yield EXECUTOR["demo"].format(problem=p.text, trace=trace) + f" {p.answer}"
+        yield rm_text("math", p.text, trace).replace("<", " ").replace(">", " ")
