@@ -20,8 +20,11 @@ Shape letters: N tokens, n tokens of one chunk, H hidden, V vocabulary.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from kernels import ops
 from kernels.logits import TokenScores, check_targets, check_temperature, check_vocab, choose_backend
@@ -85,8 +88,7 @@ def take(x: Tensor | None, kept: Tensor | None) -> Tensor | None:
     return x if x is None or kept is None else x.index_select(0, kept)
 
 
-@torch.library.custom_op("tracelift::linear_score_rows", mutates_args=())
-def linear_score_rows(
+def _forward(
     hidden: Tensor, weight: Tensor, targets: Tensor, ref_hidden: Tensor | None, ref_weight: Tensor | None,
     temperature: float, ignore_index: int, backend: str, logits_dtype: torch.dtype, rows: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # (N,H), (V,H), (N,), (N,H'), (V,H')
@@ -112,14 +114,16 @@ def linear_score_rows(
     return tuple(whole)
 
 
+linear_score_rows = torch.library.custom_op("tracelift::linear_score_rows", _forward, mutates_args=())
+
+
 @linear_score_rows.register_fake
 def _(hidden, weight, targets, ref_hidden, ref_weight, temperature, ignore_index, backend, logits_dtype, rows):
     shapes = ops.stats_shapes(targets.numel(), ref_hidden is not None)
     return tuple(hidden.new_empty(shape, dtype=ops.compute_dtype(hidden)) for shape in shapes)
 
 
-@torch.library.custom_op("tracelift::linear_score_rows_backward", mutates_args=())
-def linear_score_rows_backward(
+def _gradients(
     hidden: Tensor, weight: Tensor, targets: Tensor, ref_hidden: Tensor | None, ref_weight: Tensor | None,
     stats: list[Tensor], g_logprob: Tensor | None, g_logsumexp: Tensor | None, g_entropy: Tensor | None,
     g_kl: Tensor | None, temperature: float, ignore_index: int, backend: str, logits_dtype: torch.dtype, rows: int,
@@ -155,6 +159,10 @@ def spread(dz: Tensor, h: Tensor, weight: Tensor, dh: Tensor | None, dw: Tensor 
         accumulate(dw, dz.t(), h)
 
 
+linear_score_rows_backward = torch.library.custom_op(
+    "tracelift::linear_score_rows_backward", _gradients, mutates_args=())
+
+
 @linear_score_rows_backward.register_fake
 def _(hidden, weight, targets, ref_hidden, ref_weight, stats, g_logprob, g_logsumexp, g_entropy, g_kl, temperature,
       ignore_index, backend, logits_dtype, rows, need_hidden, need_weight):
@@ -169,18 +177,26 @@ def _save(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, *incoming):
+def _backward(gradients, ctx, *incoming):
     hidden, weight, targets, ref_hidden, ref_weight, *stats = ctx.saved_tensors
-    used = [None if g is None else g.contiguous() for g in incoming[:4]]
+    used = ops.used_gradients(incoming, ref_hidden is not None)
     need_hidden, need_weight = ctx.needs_input_grad[:2]
     if all(g is None for g in used) or not (need_hidden or need_weight):
         return (None,) * 10
-    dh, dw = linear_score_rows_backward(
+    dh, dw = gradients(
         hidden, weight, targets, ref_hidden, ref_weight, stats, *used, *ctx.scalars, need_hidden, need_weight)
     return (dh if need_hidden else None, dw if need_weight else None) + (None,) * 8
 
 
-linear_score_rows.register_autograd(_backward, setup_context=_save)
+linear_score_rows.register_autograd(partial(_backward, linear_score_rows_backward), setup_context=_save)
+
+
+class LinearScoreRows(torch.autograd.Function):
+    """The same pair without the dispatcher, as kernels.ops.ScoreRows."""
+
+    forward = staticmethod(_forward)
+    setup_context = staticmethod(_save)
+    backward = staticmethod(once_differentiable(partial(_backward, _gradients)))
 
 
 def linear_logprob(
@@ -215,7 +231,8 @@ def linear_logprob(
         ValueError, TypeError, IndexError: as `logprob_kl`, and where hidden and weight do not fit together.
     """
     flat, head, chosen, ref = check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index)
-    out = linear_score_rows(
+    score = linear_score_rows if ops.traced(hidden) else LinearScoreRows.apply
+    out = score(
         flat, head, chosen, *ref, check_temperature(temperature), ignore_index, choose_backend(backend, hidden),
         logits_dtype or hidden.dtype, chunk_rows(hidden, len(head), chunk))
     kl = None if ref[0] is None else out[3].view(targets.shape)

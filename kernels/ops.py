@@ -77,9 +77,14 @@ def _save(ctx, inputs, output) -> None:
     ctx.set_materialize_grads(False)  # an output that was not used costs nothing: no reference row is read for it
 
 
+def used_gradients(incoming: tuple[Tensor | None, ...], with_ref: bool) -> list[Tensor | None]:
+    """The four incoming gradients with memory behind them (autograd may send expanded ones); none for an absent kl."""
+    return [None if g is None else g.contiguous() for g in incoming[: 3 + with_ref]] + [None] * (not with_ref)
+
+
 def _backward(fill, ctx, *incoming):
     logits, targets, ref_logits, *stats = ctx.saved_tensors
-    used = [None if g is None else g.contiguous() for g in incoming[:4]]
+    used = used_gradients(incoming, ref_logits is not None)
     if all(g is None for g in used):
         return (None,) * 8
     if ctx.inplace:
@@ -101,7 +106,11 @@ class ScoreRows(torch.autograd.Function):
     backward = staticmethod(once_differentiable(partial(_backward, _fill)))
 
 
+def traced(x: Tensor) -> bool:
+    """Whether a compiler looks on, for which the work must be one operator."""
+    return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
+
+
 def score(logits: Tensor, *rest) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Arguments and results of `score_rows`, by the operator where a tracer looks on and directly where none does."""
-    traced = torch.compiler.is_compiling() or type(logits) not in (Tensor, torch.nn.Parameter)
-    return score_rows(logits, *rest) if traced else ScoreRows.apply(logits, *rest)
+    """Arguments and results of `score_rows`, by the operator where a compiler looks on and directly where none does."""
+    return score_rows(logits, *rest) if traced(logits) else ScoreRows.apply(logits, *rest)

@@ -286,7 +286,7 @@ def forward(
         with on_device(x):
             forward_kernel[(n,)](
                 x, r, targets, out, n, vocab, 1.0 / temperature, ignore_index, *x_layout, *r_layout, HAS_REF=has_ref,
-                ALIGNED=aligned(x_layout, r_layout), **launch_options(vocab, has_ref))
+                ALIGNED=aligned(x, r), **launch_options(vocab, has_ref))
     # One allocation, handed on in pieces that do not share storage: operators may not return two views of one.
     fields = (out[0], out[1], out[2], out[7] if has_ref else out.new_empty(0), out[3:7] if has_ref else out[3:5])
     return RowStats(*(f.clone() for f in fields))
@@ -315,7 +315,7 @@ def backward(
         backward_kernel[(n,)](
             grad, x, r, targets, stats.norm.contiguous(), weights, n, vocab, grad.shape[-1], 1.0 / temperature,
             ignore_index, *x_layout, *r_layout, *g_layout, HAS_REF=g_kl is not None,
-            ALIGNED=aligned(x_layout, r_layout, g_layout), **launch_options(grad.shape[-1], g_kl is not None))
+            ALIGNED=aligned(x, r, grad), **launch_options(grad.shape[-1], g_kl is not None))
     torch.autograd.graph.increment_version(grad)  # a kernel writes behind autograd's back; in-place must be seen
 
 
@@ -332,6 +332,8 @@ def row_weights(stats: RowStats, incoming: tuple[Tensor | None, ...]) -> Tensor:
     return torch.stack([g_lp, level, -g_h, *rows]).float()
 
 
-def aligned(*layouts: tuple[int, int, int]) -> bool:
-    """Whether every row starts on a multiple of 16 elements, so that loads may be wide."""
-    return all(outer % 16 == 0 and inner % 16 == 0 for _, outer, inner in layouts)
+def aligned(*tensors: Tensor) -> bool:
+    """Whether every row starts on a multiple of 16 elements, so that loads may be wide. Asked of all strides, also those
+    of dimensions of size 1: the answer then hangs on the vocabulary and not on how many tokens this batch happens to have.
+    """
+    return all(stride % 16 == 0 for x in tensors for stride in (x.stride()[:-1] or (x.shape[-1],)))
