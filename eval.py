@@ -1,0 +1,249 @@
+"""Evaluate planner + executor in two stages, with controls and paired statistics; or the Reason RM by itself.
+
+    python eval.py [CONFIG.toml] --run RUN [--against RUN|MODEL] [--section.key value ...]
+    python eval.py [CONFIG.toml] --planner MODEL --executor.path MODEL --eval.benchmarks gsm8k:test.jsonl
+    python eval.py reward-model --reward_model.path RM --eval.groups dev.jsonl
+    torchrun --standalone --nproc_per_node=N eval.py …      shards the problems over ranks
+
+In order: load benchmarks → planner writes a trace per problem → executor answers with no trace, with the planner's, with
+the reference's, with another problem's → verdicts → RM scores → statistics → table, results.json, report.html.
+An evaluation that was stopped goes on where it was when the same command is given again: finished work is kept in
+records.*.jsonl, keyed by everything it depends on. Exit codes: 0 done, 1 bad configuration, data or model, 2 the
+evaluation could not go on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracelift.backend import LocalBackend
+from tracelift.config import Config, ConfigError, config_of_run, help_text, load_config
+from tracelift.distributed import World, join, leave, pick_device, set_threads
+from tracelift.groups.format import dimensions_of, read_groups
+from tracelift.reason_rm import LocalScorer
+from tracelift.rollout import PlannerPrompt
+from tracelift.runs import RunFolder, versions, write_text
+from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
+from tracelift.training import TrainingError
+from tracelift.twostage import arms, table
+from tracelift.twostage.analysis import analyse
+from tracelift.twostage.page import render_page
+from tracelift.twostage.problems import CODE_FORMATS, load_benchmark
+from tracelift.twostage.records import Records
+from tracelift.twostage.rm import evaluate_rm, render_rm
+from tracelift.twostage.verdicts import RULES, Judge
+
+USAGE = f"""{(__doc__ or "").split("In order")[0]}
+  --run RUN        a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
+  --planner PATH   a model folder or LoRA folder as planner, instead of planner.path
+  --against PATH   a second run or model, evaluated on the same problems and random numbers, and compared pairwise
+
+Without any of them the embedded demo's starting planner is evaluated. CONFIG.toml and --section.key go over --run's config.
+"""
+
+
+def point_at(config: Config, path: str) -> None:
+    """Make a run folder's model, a Hugging Face folder or a LoRA folder the planner."""
+    folder = final_of(Path(path)) if (Path(path) / "metrics.jsonl").exists() else Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder (a run, a model, or a LoRA adapter)")
+    if (folder / "adapter_config.json").exists():
+        config.planner.adapter = str(folder)
+    else:
+        config.planner.path, config.planner.adapter = str(folder), ""
+    config.lora.r = 0  # an adapter of its own is on disk; a fresh one would be noise
+
+
+def final_of(run: Path) -> Path:
+    """The model a run left: final/, or that of its newest checkpoint. Raises FileNotFoundError where there is neither."""
+    if (run / "final").is_dir():
+        return run / "final"
+    checkpoints = RunFolder(run, writes=False).checkpoints()
+    if not checkpoints:
+        raise FileNotFoundError(f"{run}: holds neither final/ nor a checkpoint")
+    return checkpoints[-1] / "model"
+
+
+def read_arguments(argv: list[str]) -> tuple[Config, dict[str, str]]:
+    """The config in force, and --run, --planner, --against as given."""
+    words, flags, path = list(argv), {}, None
+    rest: list[str] = []
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.partition("=")
+        if name in ("--run", "--planner", "--against"):
+            if not equals and (not words or words[0].startswith("--")):
+                raise ConfigError(f"{name}: give a folder")
+            flags[name[2:]] = value if equals else words.pop(0)
+        elif not rest and path is None and not word.startswith("--"):
+            path = word
+        else:
+            rest.append(word)
+            if word.startswith("--") and not equals and words and not words[0].startswith("--"):
+                rest.append(words.pop(0))
+    base = config_of_run(flags["run"]) if "run" in flags else None
+    config = load_config(path, rest, base, training=False)
+    for flag in ("run", "planner"):
+        if flag in flags and not (flag == "run" and config.run.stage == "reward_model"):
+            point_at(config, flags[flag])
+    return config, flags
+
+
+def check(config: Config) -> None:
+    """What an evaluation asks of its own section. Raises ConfigError."""
+    e = config.eval
+    for key, values, known in (("arms", e.arms, arms.ARMS), ("modes", e.modes, arms.MODES)):
+        if wrong := [v for v in values if v not in known] or ([] if values else ["nothing"]):
+            raise ConfigError(f"eval.{key}: '{wrong[0]}' is none of {', '.join(known)}")
+    if wrong_k := [k for k in e.k if not 1 <= k <= e.samples]:
+        raise ConfigError(f"eval.k: pass@{wrong_k[0]} needs 1 to eval.samples = {e.samples} samples")
+    if not e.benchmarks:
+        raise ConfigError("eval.benchmarks: name at least one")
+    code = [b for b in e.benchmarks if b.partition(":")[0] in CODE_FORMATS]
+    if code and any(s.strip(" ") == "\n" for s in config.executor.stop):
+        raise ConfigError(f"{code[0]}: executor.stop holds a line break, which ends a program after its first line; "
+                          "use configs/eval-code.toml, or set executor.stop")  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in argv):
+        print(help_text(USAGE))
+        return 0
+    world = World()
+    try:
+        about_rm = bool(argv) and argv[0] == "reward-model"
+        config, flags = read_arguments(argv[1:] if about_rm else argv)
+        device = pick_device(config.run.device)
+        world = join(device.type)
+        say = quiet_unless_main(world.is_main)
+        set_threads(world, config.run.threads)
+        if about_rm:
+            return judge_reward_model(config, flags, world, device, say)
+        check(config)
+        return judge_planners(config, flags, world, device, say)
+    except (FileNotFoundError, ValueError) as e:  # ConfigError, CheckpointError, BenchmarkError … are ValueErrors
+        print(f"eval.py: {e}", file=sys.stderr)
+        return 1
+    except (TrainingError, OSError) as e:
+        print(f"eval.py: {e}", file=sys.stderr)
+        return 2
+    finally:
+        leave()
+
+
+def judge_planners(config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]) -> int:
+    out = Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/eval-{Path(config.planner.path).name}"))
+    benchmarks = [load_benchmark(spec, config, say) for spec in config.eval.benchmarks]
+    if doubled := [b.name for i, b in enumerate(benchmarks) if b.name in [x.name for x in benchmarks[:i]]]:
+        raise ConfigError(f"eval.benchmarks: '{doubled[0]}' is named twice")
+    if config.planner.prompt == "demo" and any(not b.name.startswith("demo:") for b in benchmarks):
+        say("note: planner.prompt is the demo's, without instructions; configs/eval-math.toml and eval-code.toml hold others")
+
+    # Each planner keeps its own prompt, length and temperature; executor, RM, problems and seeds are shared.
+    systems = {label_of(flags.get("run") or flags.get("planner") or config.planner.path): config}
+    if "against" in flags:
+        other = config_of_run(flags["against"]) if (Path(flags["against"]) / "config.json").exists() and is_run(flags["against"]) else config
+        second = dataclasses.replace(config, planner=dataclasses.replace(other.planner), lora=dataclasses.replace(other.lora))
+        point_at(second, flags["against"])
+        name = label_of(flags["against"])
+        systems[name if name not in systems else f"{name} (against)"] = second
+
+    executor = build_executor(config, device, None)
+    scorer = build_scorer(config, device)
+    dimensions = tuple(scorer.dimension_names) if scorer is not None else ()
+    world.barrier()  # no rank appends before every rank has read what was there
+    records = Records(out, world.rank)
+    world.barrier()
+    judge = Judge()
+    bench = arms.Bench(config, executor, records, world, judge, scorer, scorer_print(scorer, config))
+    say(f"results in {out}: {len(records)} finished records found" if len(records) else f"results in {out}")
+    planners = []
+    for label, c in systems.items():
+        model, tokenizer = build_planner(c, device)
+        model.eval()
+        fingerprint = LocalBackend(model, tokenizer).fingerprint
+        planners.append(arms.Planner(label, c, build_sampler(model, tokenizer, c), PlannerPrompt(c, tokenizer), fingerprint))
+    found = {}
+    try:
+        for benchmark in benchmarks:
+            found[benchmark.name] = arms.evaluate(bench, planners, benchmark.problems, say)
+    finally:
+        judge.close()
+    if not world.is_main:
+        return 0
+
+    rules = {b.name: RULES[b.problems[0].kind] for b in benchmarks}
+    results: dict[str, Any] = {
+        "command": sys.argv, "versions": versions(), "seed": config.run.seed, "ranks": world.size,
+        "systems": {p.label: {"path": p.config.planner.path, "adapter": p.config.planner.adapter, "fingerprint": p.fingerprint} for p in planners},
+        "executor": {"path": config.executor.url or config.executor.path, "fingerprint": executor.backend.fingerprint},
+        "reward_model": config.reward_model.path, "eval": dataclasses.asdict(config.eval),
+        **analyse(found, rules, config.eval.k, config.eval.resamples, dimensions),
+    }  # fmt: skip
+    suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
+    write_text(out / f"results{suffix}.json", json.dumps(results, indent=2) + "\n")
+    title = "TraceLift evaluation: " + " and ".join(systems)
+    write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, dimensions, config.eval.traces_shown))
+    say("\n" + table.render(results))
+    say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
+    return 0
+
+
+def judge_reward_model(config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]) -> int:
+    """Pair and group accuracy, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
+    if not world.is_main:
+        return 0
+    if config.run.stage == "reward_model" and "run" in flags:
+        config.reward_model.path = str(final_of(Path(flags["run"])))
+    source = config.eval.groups or config.rm.dev
+    if not source:
+        raise ConfigError("eval.groups: give a TraceLift-Groups JSONL to judge the Reason RM on")
+    scorer = build_scorer(config, device)
+    if scorer is None:
+        raise ConfigError("reward_model.path: give the Reason RM to judge")
+    groups = read_groups(source)
+    groups = groups[: config.eval.limit] if config.eval.limit else groups
+    if wrong := [g for g in groups if dimensions_of(g.task_type) != tuple(scorer.dimension_names)]:
+        raise ValueError(f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, but the RM judges {', '.join(scorer.dimension_names)}")
+    figures = evaluate_rm(scorer, groups)
+    out = Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else "runs/eval-reward-model"))
+    out.mkdir(parents=True, exist_ok=True)
+    record = {"command": sys.argv, "versions": versions(), "reward_model": config.reward_model.path, "groups_file": source, **figures}
+    write_text(out / "reward_model.json", json.dumps(record, indent=2) + "\n")
+    say(f"Reason RM {config.reward_model.path} on {source}: " + render_rm(figures) + f"\n\nfigures: {out / 'reward_model.json'}")
+    return 0
+
+
+def is_run(path: str) -> bool:
+    return (Path(path) / "metrics.jsonl").exists()
+
+
+def label_of(path: str) -> str:
+    """A short name for a run or model folder: its own, with its parent's where its own says nothing."""
+    p = Path(path).resolve()
+    return f"{p.parent.name}-{p.name}" if p.name in ("final", "model", "planner") else p.name
+
+
+def scorer_print(scorer: Any, config: Config) -> str:
+    """What a local RM's scores depend on; the address of a remote one."""
+    if not isinstance(scorer, LocalScorer):
+        return config.reward_model.url
+    digest = hashlib.sha256(repr((scorer.rm.config, scorer.rm.reward, scorer.max_tokens)).encode())
+    with torch.no_grad():
+        for name, p in scorer.rm.named_parameters():
+            digest.update(f"{name} {tuple(p.shape)} {p.dtype} {p.double().sum().item()!r} {p.double().square().sum().item()!r}".encode())
+    probe = "A probe: 12 + 34.5 = 46.5;\n<reasoning></reasoning>"
+    digest.update(repr(scorer.tokenizer.encode(probe)).encode())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

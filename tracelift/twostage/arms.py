@@ -1,0 +1,293 @@
+"""What is run: stage 1 writes the planner's traces, stage 2 lets the executor answer with them and without.
+
+    direct      E(x)              no trace
+    planner     E(x, z)           z the planner's trace of x
+    reference   E(x, z*)          the data's own solution: a ceiling for traces
+    foreign     E(x, z')          the planner's trace of *another* problem: the control for form without content
+
+Greedy mode is one trace and one run at temperature 0. Sampled mode is n traces and n runs, run j of every arm on the same
+executor seed, so that arms and planners meet the same random numbers and compare pairwise. Draws are keyed by the
+problem's id: neither the number of ranks nor which problems come with it changes an answer.
+Left out: several runs a trace (uplift of single traces is training's business: tracelift/executor.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from tracelift.backend import CompletionRequest, Reply
+from tracelift.config import Config
+from tracelift.distributed import World
+from tracelift.executor import Executor
+from tracelift.leaks import leaks_answer
+from tracelift.prompts import render
+from tracelift.reason_rm import Scorer, ScoreItem
+from tracelift.rollout import PlannerPrompt, sample_traces
+from tracelift.sampler import Sampler, SamplingParams
+from tracelift.training import TrainingError
+from tracelift.twostage.problems import Problem
+from tracelift.twostage.records import Record, Records, key_of
+from tracelift.twostage.verdicts import VERSION, Judge, failed
+
+ARMS = ("direct", "planner", "reference", "foreign")
+MODES = ("greedy", "sampled")
+NO_BLOCK = "no complete <reasoning> block; the executor was not called"
+
+
+def number_of(*parts: Any) -> int:
+    """A 63-bit number that names `parts`: seeds and keys of random draws."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "little") >> 1
+
+
+@dataclass
+class Planner:
+    """A planner under evaluation. `fingerprint` changes with its weights."""
+
+    label: str
+    config: Config
+    sampler: Sampler
+    prompt: PlannerPrompt
+    fingerprint: str
+
+
+@dataclass
+class Bench:
+    """What all evaluations of one call share."""
+
+    config: Config
+    executor: Executor
+    records: Records
+    world: World
+    judge: Judge
+    scorer: Scorer | None = None
+    scorer_print: str = ""
+
+    def samples(self, mode: str) -> int:
+        return 1 if mode == "greedy" else self.config.eval.samples
+
+    def bar(self, title: str, total: int) -> tqdm:
+        return tqdm(total=total, desc=title, unit="problem", disable=None if self.world.is_main else True, leave=False)
+
+    def chunks(self, items: Sequence[Any]) -> list[Sequence[Any]]:
+        size = self.config.eval.chunk
+        return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+# -- stage 1: traces -------------------------------------------------------------------------------------------------
+
+
+def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: str) -> list[Record]:
+    """One record per problem, in order, on every rank: {samples: [{text, trace, tokens, valid, leaked, …, rm}]}."""
+    c, n = planner.config, bench.samples(mode)
+    temperature = 0.0 if mode == "greedy" else c.planner.temperature
+    params = SamplingParams(n=n, max_new_tokens=c.planner.max_new_tokens, temperature=temperature, seed=bench.config.run.seed)
+    limit = bench.config.executor.max_trace_chars
+    mine = bench.world.share(list(problems))
+    keys = [key_of("trace", planner.fingerprint, planner.prompt(p.task), p.problem_id, asdict(params), limit) for p in mine]
+    todo = [(key, p) for key, p in zip(keys, mine, strict=True) if bench.records.get(key) is None]
+    with bench.bar(f"{planner.label} traces, {mode}", len(mine)) as bar:
+        bar.update(len(mine) - len(todo))
+        for chunk in bench.chunks(todo):
+            draws = [(number_of("evaluation", p.problem_id),) for _, p in chunk]
+            groups = sample_traces(planner.sampler, planner.prompt, [p.task for _, p in chunk], params, draws, limit)
+            found = []
+            for (key, p), group in zip(chunk, groups, strict=True):
+                samples = [_facts(p, s.text, s.trace, len(s.completion.tokens), s.completion.finish_reason) for s in group]
+                found.append({"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples})
+            bench.records.add(found)
+            bar.update(len(chunk))
+    traces = [bench.records.get(key) or {} for key in keys]
+    return bench.world.merge(_with_scores(bench, mine, traces))
+
+
+def _facts(p: Problem, text: str, trace: str | None, tokens: int, finish: str) -> Record:
+    valid = p.task.trace_valid(trace) if trace is not None else (False if p.task.truth is not None else None)
+    leak = leaks_answer(trace, p.task.reference, p.task.problem) if trace is not None and p.kind != "program" else None
+    return {"text": text, "trace": trace, "tokens": tokens, "finish_reason": finish, "valid": valid,
+            "leaked": leak.stated if leak else None, "leaked_unsupported": leak.unsupported if leak else None}  # fmt: skip
+
+
+def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]) -> list[Record]:
+    """The same records, each sample with its Reason RM score under "rm" (None without RM or trace)."""
+    if bench.scorer is None:
+        return [{**t, "samples": [{**s, "rm": None} for s in t["samples"]]} for t in traces]
+    wanted: dict[str, ScoreItem] = {}
+    names: list[list[str | None]] = []
+    for p, record in zip(problems, traces, strict=True):
+        row: list[str | None] = []
+        for s in record["samples"]:
+            if s["trace"] is None:
+                row.append(None)
+                continue
+            item = ScoreItem(p.task.task_type, p.task.problem, s["trace"], p.task.task_type)
+            row.append(key_of("score", bench.scorer_print, asdict(item)))
+            wanted[str(row[-1])] = item
+        names.append(row)
+    todo = [(key, item) for key, item in wanted.items() if bench.records.get(key) is None]
+    for chunk in bench.chunks(todo):
+        scores = bench.scorer.score([item for _, item in chunk])
+        bench.records.add([{"key": key, "kind": "score", **asdict(s)} for (key, _), s in zip(chunk, scores, strict=True)])
+    return [{**t, "samples": [{**s, "rm": _score(bench, key)} for s, key in zip(t["samples"], row, strict=True)]}
+            for t, row in zip(traces, names, strict=True)]  # fmt: skip
+
+
+def _score(bench: Bench, key: str | None) -> Record | None:
+    record = bench.records.get(key) if key else None
+    return None if record is None or record.get("error") else {"total": record["total"], "dimensions": record["dimensions"]}
+
+
+# -- stage 2: answers ------------------------------------------------------------------------------------------------
+
+
+def traces_of_arm(arm: str, problems: Sequence[Problem], traces: Sequence[Record] | None, n: int) -> list[list[str | None] | None]:
+    """What each problem's n runs of an arm read: "" is the prompt without trace, None a failed format; no list: no arm."""
+    out: list[list[str | None] | None] = []
+    for i, p in enumerate(problems):
+        if arm == "direct":
+            out.append([""] * n)
+        elif arm == "reference":
+            out.append([p.reference_trace] * n if p.reference_trace else None)
+        elif traces is None:
+            raise ValueError(f"arm '{arm}' needs a planner's traces")
+        elif arm == "planner":
+            out.append([s["trace"] for s in traces[i]["samples"]])
+        else:
+            borrowed = [_borrow(traces, i, j) for j in range(n)]
+            out.append(None if None in borrowed else borrowed)
+    return out
+
+
+def _borrow(traces: Sequence[Record], i: int, j: int) -> str | None:
+    """Sample j of the next problem, going round, that has a trace."""
+    for step in range(1, len(traces)):
+        trace = traces[(i + step) % len(traces)]["samples"][j]["trace"]
+        if trace is not None:
+            return trace
+    return None
+
+
+def run_arm(bench: Bench, arm: str, label: str, problems: Sequence[Problem], traces: Sequence[Record] | None,
+            mode: str) -> list[Record | None]:  # fmt: skip
+    """One record per problem, in order, on every rank: {samples: [{artifact, verdicts, detail, tokens, given}]}.
+
+    None where the arm has nothing to give (no reference trace). Raises TrainingError past `eval.max_error_share`.
+    """
+    n, settings = bench.samples(mode), bench.executor.settings
+    temperature = 0.0 if mode == "greedy" else settings.temperature
+    given = traces_of_arm(arm, problems, traces, n)
+    mine = bench.world.share(list(zip(problems, given, strict=True)))
+    todo, keys = [], []
+    for p, texts in mine:
+        if texts is None:
+            keys.append("")
+            continue
+        prompts = [None if t is None else _prompt(bench.executor, p, t) for t in texts]
+        shown = p.task.reference if p.code is None else repr(p.code.hidden)
+        key = key_of("run", bench.executor.backend.fingerprint, p.problem_id, shown, p.kind, VERSION, prompts, temperature,
+                     settings.max_new_tokens, list(settings.stop), settings.seed)  # fmt: skip
+        keys.append(key)
+        if bench.records.get(key) is None:
+            todo.append((key, p, prompts))
+    with bench.bar(f"{label}, {mode}", len(mine)) as bar:
+        bar.update(len(mine) - len(todo))
+        for chunk in bench.chunks(todo):
+            found = _answer(bench, chunk, temperature)
+            bench.records.add([r for r in found if not errors_in(r)])
+            bench.records.hold([r for r in found if errors_in(r)])
+            bar.update(len(chunk))
+    merged = bench.world.merge([({**(bench.records.get(key) or {}), "given": texts} if key else None)
+                                for key, (_, texts) in zip(keys, mine, strict=True)])  # fmt: skip
+    refuse_too_many_errors(merged, f"{label}, {mode}", bench.config.eval.max_error_share)
+    return merged
+
+
+def _prompt(executor: Executor, p: Problem, trace: str) -> str:
+    if not trace:
+        return executor.wrap(render(executor.settings.baseline_template, problem=p.task.problem))
+    return executor.wrap(render(executor.settings.template, problem=p.task.problem, trace=trace))
+
+
+def _answer(bench: Bench, chunk: Sequence[tuple[str, Problem, list[str | None]]], temperature: float) -> list[Record]:
+    """Run and judge some problems' prompts together."""
+    s = bench.executor.settings
+    requests, owners = [], []
+    for _, p, prompts in chunk:
+        for j, prompt in enumerate(prompts):
+            if prompt is not None:
+                seed = number_of("executor", s.seed, p.problem_id, j) if temperature > 0 else 0
+                requests.append(CompletionRequest(prompt, s.max_new_tokens, temperature, s.stop, seed))
+                owners.append(p)
+    replies = _complete(bench.executor, requests)
+    good = [i for i, r in enumerate(replies) if r.error is None]
+    judged = dict(zip(good, bench.judge([(owners[i], replies[i].text) for i in good]), strict=True))
+    out, at = [], 0
+    for key, p, prompts in chunk:
+        samples = []
+        for prompt in prompts:
+            if prompt is None:
+                j, reply = failed(p, NO_BLOCK), Reply("", 0)
+            else:
+                reply = replies[at]
+                j = judged.get(at)
+                at += 1
+            verdicts = {rule: v.name for rule, v in j.verdicts.items()} if j else {}
+            samples.append({"artifact": reply.text if prompt is not None else None, "tokens": reply.tokens,
+                            "verdicts": verdicts, "detail": reply.error or (j.detail if j else "")})  # fmt: skip
+        out.append({"key": key, "kind": "run", "problem_id": p.problem_id, "samples": samples})
+    return out
+
+
+def _complete(executor: Executor, requests: list[CompletionRequest]) -> list[Reply]:
+    distinct = list(dict.fromkeys(requests))
+    replies = dict(zip(distinct, executor.backend.complete(distinct) if distinct else [], strict=True))
+    for _ in range(executor.settings.retries):
+        failing = [q for q, r in replies.items() if r.error is not None]
+        if not failing:
+            break
+        replies |= zip(failing, executor.backend.complete(failing), strict=True)
+    return [replies[q] for q in requests]
+
+
+def errors_in(record: Record | None) -> int:
+    """Samples without a verdict: the run or its judge failed."""
+    return sum(not s["verdicts"] or "ERROR" in s["verdicts"].values() for s in record["samples"]) if record else 0
+
+
+def refuse_too_many_errors(records: Sequence[Record | None], what: str, allowed: float) -> None:
+    total = sum(len(r["samples"]) for r in records if r)
+    errors = sum(errors_in(r) for r in records)
+    if errors > allowed * total:
+        first = next(s["detail"] for r in records if r for s in r["samples"] if not s["verdicts"] or "ERROR" in s["verdicts"].values())
+        raise TrainingError(f"{what}: {errors} of {total} runs could not be judged, more than eval.max_error_share = {allowed}. "
+                            f"The first: {first}")  # fmt: skip
+
+
+def evaluate(bench: Bench, planners: Sequence[Planner], problems: Sequence[Problem], say: Callable[[str], None]) -> Record:
+    """Everything about one benchmark: {"traces": {label: {mode: [...]}}, "arms": {label: {mode: [...]}}}."""
+    traces: dict[str, dict[str, list[Record]]] = {}
+    arms: dict[str, dict[str, list[Record | None]]] = {}
+    wanted, several = bench.config.eval.arms, len(planners) > 1
+    for mode in bench.config.eval.modes:
+        for planner in planners if {"planner", "foreign"} & set(wanted) else ():
+            traces.setdefault(planner.label, {})[mode] = write_traces(bench, planner, problems, mode)
+        for arm in (a for a in ARMS if a in wanted):
+            if arm in ("direct", "reference"):
+                runs = run_arm(bench, arm, arm, problems, None, mode)
+                if any(r is not None for r in runs):
+                    arms.setdefault(arm, {})[mode] = runs
+                else:
+                    say(f"no {arm} arm: these problems come without a reference trace")
+                continue
+            for planner in planners:
+                label = f"{arm} {planner.label}" if several else arm
+                runs = run_arm(bench, arm, label, problems, traces[planner.label][mode], mode)
+                if any(r is not None for r in runs):
+                    arms.setdefault(label, {})[mode] = runs
+                else:
+                    say(f"no {label} arm: no other problem has a complete trace to borrow")
+    return {"traces": traces, "arms": arms}

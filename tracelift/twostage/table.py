@@ -1,0 +1,74 @@
+"""An evaluation's results as text for the terminal.  Left out: everything one wants to click on (page.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Figure = dict[str, Any]
+
+
+def cell(figure: Figure | None, digits: int = 3) -> str:
+    if figure is None or figure.get("value") is None:
+        return "-"
+    if figure.get("low") is None:
+        return f"{figure['value']:.{digits}f}"
+    return f"{figure['value']:.{digits}f} [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+
+
+def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """Left-aligned first column, right-aligned others; the first row is the heading."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        first, *rest = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
+        lines.append(indent + "   ".join([first, *rest]).rstrip())
+    return "\n".join(lines)
+
+
+def p_text(p: float) -> str:
+    return f"{p:.2g}" if p >= 1e-4 else f"{p:.0e}"
+
+
+def render(results: Figure) -> str:
+    """One block per benchmark and mode: arms, traces, comparisons."""
+    blocks = []
+    for name, bench in results["benchmarks"].items():
+        modes = list(dict.fromkeys(mode for arm in bench["arms"].values() for mode in arm))
+        for mode in modes:
+            blocks.append(_arms(name, bench, mode))
+            if any(mode in t for t in bench["traces"].values()):
+                blocks.append(_traces(bench, mode))
+            asked = [c for c in results["comparisons"] if c["benchmark"] == name and c["mode"] == mode]
+            if asked:
+                blocks.append(_comparisons(asked))
+    return "\n\n".join(blocks)
+
+
+def _arms(name: str, bench: Figure, mode: str) -> str:
+    arms = {label: modes[mode] for label, modes in bench["arms"].items() if mode in modes}
+    keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@"))]
+    heading = [f"accuracy ({bench['rules'][0]})" if k == "accuracy" else k for k in keys]
+    extra = any(f["unjudged"] for f in arms.values())
+    rows = [["given to the executor", *heading, "problems", *(["unjudged"] if extra else [])]]
+    for label, f in arms.items():
+        rows.append([label, *(cell(f[k]) for k in keys), str(f["problems"]), *([str(f["unjudged"])] if extra else [])])
+    return f"{name}, {mode}, 95% intervals\n" + columns(rows)
+
+
+def _traces(bench: Figure, mode: str) -> str:
+    sides = {label: modes[mode] for label, modes in bench["traces"].items() if mode in modes}
+    names = list(dict.fromkeys(k for f in sides.values() for k in f if k != "planner_tokens"))
+    rows = [["the planner's traces", *sides]]
+    for name in names:
+        rows.append([name, *(cell(f.get(name), 1 if name == "trace tokens" else 3) for f in sides.values())])
+    return columns(rows)
+
+
+def _comparisons(asked: Sequence[Figure]) -> str:
+    rows = [["difference in points", "95% interval", "p", "p, Holm", "detectable at 80%", "test"]]
+    for c in asked:
+        counts = f" ({c['gained']} gained, {c['lost']} lost)" if "gained" in c else ""
+        rows.append([f"{c['b']} - {c['a']}: {100 * c['difference']:+.1f}", f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]",
+                     p_text(c["p"]), p_text(c["p_holm"]), f"{100 * c['least_detectable']:.1f}", c["test"] + counts])  # fmt: skip
+    return columns(rows)
