@@ -120,9 +120,10 @@ def build_group(seed: Seed, settings: Settings) -> Built:
     rng = random.Random(digest)
     quotations = flaws.statements(seed.problem)[:MAX_QUOTATIONS]
     positives = [_candidate(trace, quotations[:n], None, answer) for n in range(min(3, len(quotations) + 1))]
-    targets = [len(p.reasoning) for p in positives]
-    if targets[0] > settings.max_trace:
+    positives = [p for p in positives if len(p.reasoning) <= settings.max_trace]
+    if not positives:
         return dropped("trace too long")
+    targets = [len(p.reasoning) for p in positives]
 
     negatives: list[Candidate] = []
     reference, kept = words_of(trace.text), []
@@ -234,10 +235,10 @@ def build(
                 if built.line is not None:
                     handles[built.split].write(built.line)
                 progress(done)
-        summary = tally.summary(settings, Path(seeds).name)
-        if not summary["groups"]["train"] + summary["groups"]["dev"]:
-            reasons = summary["dropped"] or {"broken lines": len(tally.broken)}
+        if not sum(tally.splits.values()):
+            reasons = dict(tally.reasons) or {"broken lines": len(tally.broken)}
             raise GroupError(f"{seeds}: no group could be built ({json.dumps(reasons)})")
+        summary = tally.summary(settings, Path(seeds).name)
         for name, path in files.items():
             os.replace(path, out / f"{name}.jsonl")
     finally:
@@ -307,7 +308,7 @@ class _Tally:
             ],
             "repeated_problems_count": len(self.repeated),
             "negatives": sum(kinds.values()),
-            "negatives_in_a_group": of("negatives in a group"),
+            "negatives_in_a_group": {str(n): count for n, count in of("negatives in a group").items()},
             "kinds": {
                 kind: {
                     "count": count,
