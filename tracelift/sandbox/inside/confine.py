@@ -136,6 +136,8 @@ def enter_shared(without: set[str]) -> dict[str, str]:
         _no_new_privs()
         seccomp.restrict(os.getpid())
 
+    if seccomp.available():
+        seccomp.assemble(1)
     trial_only("landlock", landlock_trial)
     trial_only("seccomp", seccomp_trial)
     return reasons

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import struct
 
 from . import syscalls
@@ -51,7 +52,7 @@ TABLE = """
     sendfile:40/71 restart_syscall:219/128
     clone:56/220 clone3:435/435 kill:62/129 tgkill:234/131 ioctl:16/29 prctl:157/167 prlimit64:302/261 fcntl:72/25
 """
-FILTERED = ("clone", "clone3", "kill", "tgkill", "ioctl", "prctl", "prlimit64", "fcntl")
+FILTERED = ("clone", "clone3", "kill", "tgkill", "ioctl", "prctl", "prlimit64", "fcntl")  # for their arguments
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 COLUMN = {"x86_64": 0, "aarch64": 1}
@@ -82,11 +83,6 @@ def op(code: int, k: int, true: int = 0, false: int = 0) -> bytes:
     return struct.pack("<HBBI", code, true, false, k)
 
 
-def when(number: int, body: list[bytes]) -> list[bytes]:
-    """Run `body`, which ends in a return, where the call's number (in the accumulator) is `number`."""
-    return [op(JEQ, number, 0, len(body))] + body
-
-
 def argument_in(index: int, values: tuple[int, ...], then: int, otherwise: int) -> list[bytes]:
     body = [op(LOAD, ARGS + 8 * index)]
     for value in values:
@@ -94,33 +90,43 @@ def argument_in(index: int, values: tuple[int, ...], then: int, otherwise: int) 
     return body + [op(RET, otherwise)]
 
 
+def choose(pieces: list[tuple[int, list[bytes]]]) -> list[bytes]:
+    """A binary search for the piece (first number, instructions that end in a return) the call's number falls into.
+
+    On installing a filter the kernel runs it once for each of its call numbers, to remember those that are always
+    allowed; so its length is part of the price of starting a program.
+    """
+    if len(pieces) == 1:
+        return pieces[0][1]
+    half = len(pieces) // 2
+    below, above = choose(pieces[:half]), choose(pieces[half:])
+    return [op(JGE, pieces[half][0], len(below), 0), *below, *above]
+
+
 def build(machine: str, pid: int) -> list[bytes]:
     """The filter for a program that knows itself as `pid`."""
     nr = numbers(machine)
-    threads_only = [
-        op(LOAD, ARGS),
-        op(JSET, CLONE_NEW_ANY, 2, 0),
-        op(JSET, CLONE_THREAD, 0, 1),
-        op(RET, ALLOW),
-        op(RET, REFUSE),
-    ]
+    allow, refuse = [op(RET, ALLOW)], [op(RET, REFUSE)]
+    threads_only = [op(LOAD, ARGS), op(JSET, CLONE_NEW_ANY, 2, 0), op(JSET, CLONE_THREAD, 0, 1), *allow, *refuse]
+    special = {
+        "clone": threads_only,
+        "clone3": [op(RET, ABSENT)],
+        "kill": argument_in(0, (pid,), ALLOW, REFUSE),
+        "tgkill": argument_in(0, (pid,), ALLOW, REFUSE),
+        "prlimit64": argument_in(0, (0, pid), ALLOW, REFUSE),
+        "ioctl": argument_in(1, IOCTLS, ALLOW, REFUSE),
+        "prctl": argument_in(0, PRCTLS, ALLOW, REFUSE),
+        "fcntl": argument_in(1, FCNTL_REFUSED, REFUSE, ALLOW),
+    }
+    bodies = {number: special.get(name, allow) for name, number in nr.items()}
+    pieces = [(0, bodies.get(0, refuse))]
+    for number in range(1, max(bodies) + 2):
+        body = bodies.get(number, refuse)
+        if body is not pieces[-1][1]:
+            pieces.append((number, body))
     if machine == "x86_64":
-        numbering = [op(JGE, X32_BIT, 0, 1), op(RET, KILL)]
-    else:
-        numbering = []
-    code = [op(LOAD, ARCH), op(JEQ, AUDIT_ARCH[machine], 1, 0), op(RET, KILL), op(LOAD, NR), *numbering]
-    for name, number in nr.items():
-        if name not in FILTERED:
-            code += when(number, [op(RET, ALLOW)])
-    code += when(nr["clone"], threads_only)
-    code += when(nr["clone3"], [op(RET, ABSENT)])
-    code += when(nr["kill"], argument_in(0, (pid,), ALLOW, REFUSE))
-    code += when(nr["tgkill"], argument_in(0, (pid,), ALLOW, REFUSE))
-    code += when(nr["prlimit64"], argument_in(0, (0, pid), ALLOW, REFUSE))
-    code += when(nr["ioctl"], argument_in(1, IOCTLS, ALLOW, REFUSE))
-    code += when(nr["prctl"], argument_in(0, PRCTLS, ALLOW, REFUSE))
-    code += when(nr["fcntl"], argument_in(1, FCNTL_REFUSED, REFUSE, ALLOW))
-    return code + [op(RET, REFUSE)]
+        pieces.append((X32_BIT, [op(RET, KILL)]))
+    return [op(LOAD, ARCH), op(JEQ, AUDIT_ARCH[machine], 1, 0), op(RET, KILL), op(LOAD, NR), *choose(pieces)]
 
 
 def available() -> bool:
@@ -133,12 +139,18 @@ def available() -> bool:
         return False
 
 
+@functools.cache
+def assemble(pid: int) -> bytes:
+    """The filter for this machine; the launcher calls this once for process 1, so that its forks need not."""
+    return b"".join(build(syscalls.MACHINE, pid))
+
+
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
 def restrict(pid: int) -> None:
     """Filter this thread and all it starts, for good. no_new_privs must already be set."""
-    code = build(syscalls.MACHINE, pid)
-    program = _Program(len(code), b"".join(code))
+    code = assemble(pid)
+    program = _Program(len(code) // 8, code)
     syscalls.prctl(syscalls.PR_SET_SECCOMP, 2, ctypes.byref(program), call="SECCOMP_MODE_FILTER")
