@@ -106,6 +106,34 @@ def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -
     return PackedBatch(*(x.to(device) for x in (tokens, positions, owner, *flat)))
 
 
+def share_prefixes(sequences: Sequence[Sequence[int]], group: Sequence[int], pad_id: int) -> list[Row]:
+    """Whole sequences as rows, those of one group sharing their longest common prefix; ids are places in `sequences`.
+
+    For models that read a sequence's last hidden state (the Reason RM): each sample gets one closing `pad_id`, which is
+    never fed to the model, so that the last real token is the one that would predict it (see `last_hidden`).
+    """
+    members: dict[int, list[int]] = {}
+    for i, g in enumerate(group):
+        members.setdefault(g, []).append(i)
+    rows = []
+    for ids in members.values():
+        first, *others = (sequences[i] for i in ids)
+        common = min(len(sequences[i]) for i in ids)
+        for other in others:
+            common = next((t for t in range(common) if first[t] != other[t]), common)
+        if common == 0:
+            raise ValueError("sequences of one group must share at least their first token")
+        rows.append(Row(first[:common], [[*sequences[i][common:], pad_id] for i in ids], ids))
+    return rows
+
+
+def last_hidden(batch: PackedBatch, hidden: Tensor) -> tuple[Tensor, Tensor]:  # (B, L, D) -> (S,) int64, (S, D)
+    """Each sequence's id, and the hidden state at its last predicting position."""
+    ends = torch.ones_like(batch.sequence, dtype=torch.bool)
+    ends[:-1] = batch.sequence[1:] != batch.sequence[:-1]
+    return batch.sequence[ends], hidden.flatten(0, 1).index_select(0, batch.source[ends])
+
+
 def micro_batches(rows: Iterable[Row], max_tokens: int) -> Iterator[list[Row]]:
     """Split rows into batches of at most `max_tokens` positions, padding included; rows of like length go together.
 

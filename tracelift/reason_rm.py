@@ -20,6 +20,7 @@ from torch import Tensor
 
 from models import RewardModel, Tokenizer
 from models.reward import RewardScores
+from tracelift.packing import Row, last_hidden, micro_batches, pack, share_prefixes
 
 
 def rm_text(task_type: str, problem: str, reasoning: str, type_text: str = "", tests: str = "") -> str:
@@ -78,7 +79,7 @@ class Scorer(Protocol):
 
 
 class LocalScorer:
-    """Scores with a model in this process, equal items once, like lengths together."""
+    """Scores with a model in this process: equal items once, and traces of one problem share its tokens."""
 
     def __init__(self, rm: RewardModel, tokenizer: Tokenizer, max_tokens: int = 2048, batch_tokens: int = 16384) -> None:
         self.rm, self.tokenizer = rm.eval(), tokenizer
@@ -94,23 +95,21 @@ class LocalScorer:
                 encoded.append((item, ids))
             except ValueError as e:
                 known[item] = RMScore(0.0, 0.0, None, (), error=str(e))
-        encoded.sort(key=lambda pair: len(pair[1]), reverse=True)
-        while encoded:
-            size = max(1, self.batch_tokens // len(encoded[0][1]))
-            chunk, encoded = encoded[:size], encoded[size:]
-            scores = self.rm.score(*right_pad([ids for _, ids in chunk], self.tokenizer.pad_id, self.rm.device))
-            for (item, _), row in zip(chunk, _rows(scores), strict=True):
-                known[item] = row
+        problems = {item.problem: i for i, (item, _) in enumerate(encoded)}
+        rows = share_prefixes([ids for _, ids in encoded], [problems[item.problem] for item, _ in encoded], self.tokenizer.pad_id)
+        for micro in micro_batches(rows, self.batch_tokens):
+            with torch.no_grad():
+                ids, pooled = pool(self.rm, micro, self.tokenizer.pad_id)
+                scores = self.rm.combine(*self.rm.judge(pooled))
+            for i, row in zip(ids.tolist(), _rows(scores), strict=True):
+                known[encoded[i][0]] = row
         return [known[item] for item in items]
 
 
-def right_pad(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> tuple[Tensor, Tensor]:
-    """Token lists → tokens (B, T) int64 right-padded, lengths (B,) int64."""
-    lengths = torch.tensor([len(s) for s in sequences])
-    tokens = torch.full((len(sequences), int(lengths.max())), pad_id, dtype=torch.int64)
-    for row, sequence in zip(tokens, sequences, strict=True):
-        row[: len(sequence)] = torch.tensor(sequence)
-    return tokens.to(device), lengths.to(device)
+def pool(rm: RewardModel, rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor]:  # -> (S,) int64, (S, D)
+    """Sequence ids and last hidden states of rows from `share_prefixes`: a group's problem is read once for all traces."""
+    batch = pack(rows, pad_id, rm.device)
+    return last_hidden(batch, rm.model(batch.tokens, batch.positions, batch.attend()))
 
 
 def _rows(scores: RewardScores) -> list[RMScore]:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import models
 from models import RewardConfig, RewardModel, Tokenizer
@@ -19,7 +20,8 @@ from models.lora import adapted, load_adapter, save_adapter
 from tracelift.config import Config, ConfigError
 from tracelift.distributed import World
 from tracelift.groups.format import Candidate, Group, dimensions_of, read_groups
-from tracelift.reason_rm import RMTargets, ranking_metrics, right_pad, rm_loss, rm_tokens
+from tracelift.reason_rm import RMTargets, pool, ranking_metrics, rm_loss, rm_tokens
+from tracelift.packing import share_prefixes
 from tracelift.runs import RunFolder
 from tracelift.setup import attach_lora
 from tracelift.training import Learner, fit
@@ -55,9 +57,15 @@ class Batch:
                 owner.append(number)
                 positive.append(c.negative_kind is None)
                 self.kinds.append(c.negative_kind)
-        self.tokens, self.lengths = right_pad(ids, tokenizer.pad_id, device)
+        self.rows, self.pad_id = share_prefixes(ids, owner, tokenizer.pad_id), tokenizer.pad_id
         self.targets = RMTargets(torch.tensor(labels, device=device), torch.tensor(totals, device=device),
                                  torch.tensor(owner, device=device), torch.tensor(positive, device=device))  # fmt: skip
+
+
+    def logits(self, rm: RewardModel) -> tuple[Tensor, Tensor | None]:  # -> (S, dims, C), (S,) | None
+        """The heads' outputs in the order of the targets."""
+        ids, pooled = pool(rm, self.rows, self.pad_id)
+        return rm.judge(pooled[ids.argsort()])
 
 
 def refuse_other_rubrics(rm: RewardModel, groups: list[Group], path: str) -> None:
@@ -117,7 +125,7 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
         sums: dict[str, float] = {}
         for piece in pieces(world.share(everything)):
             batch = Batch(piece, tokenizer, limit, device)
-            logits, total_logit = rm(batch.tokens, batch.lengths)
+            logits, total_logit = batch.logits(rm)
             parts = rm_loss(logits, rm.combine(logits, total_logit), batch.targets, counts, total_weight=c.total_weight,
                             rank_weight=c.rank_weight, negative_weight=c.negative_weight, negative_margin=c.negative_margin)  # fmt: skip
             parts["loss"].backward()
@@ -132,7 +140,7 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
         rows: list[tuple[float, float, int, bool, str | None, list[float], list[int]]] = []
         for piece in pieces(world.share(everything)):
             batch = Batch(piece, tokenizer, limit, device)
-            scores = rm.score(batch.tokens, batch.lengths)
+            scores = rm.combine(*batch.logits(rm))
             t = batch.targets
             rows.extend(zip(scores.total.tolist(), t.total.tolist(), t.group.tolist(), t.positive.tolist(), batch.kinds,
                             scores.dimensions.tolist(), t.labels.tolist(), strict=True))  # fmt: skip

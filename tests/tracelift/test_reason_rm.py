@@ -10,7 +10,7 @@ import torch
 from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.reward import RewardScores
 from tracelift.groups.format import MATH_DIMENSIONS
-from tracelift.reason_rm import LocalScorer, RMTargets, ScoreItem, ranking_metrics, right_pad, rm_loss, rm_text, rm_tokens
+from tracelift.reason_rm import LocalScorer, RMTargets, ScoreItem, ranking_metrics, rm_loss, rm_text, rm_tokens
 
 
 def test_input_text():
@@ -194,8 +194,3 @@ def test_what_does_not_fit_is_an_error_of_its_own_item():
     good, bad = ScoreItem("math", "p", "r"), ScoreItem("math", "p", "r" * 500)
     first, second = scorer().score([bad, good])
     assert "does not fit" in first.error and second.error is None
-
-
-def test_right_pad():
-    tokens, lengths = right_pad([[1, 2, 3], [4]], 9, "cpu")
-    assert tokens.tolist() == [[1, 2, 3], [4, 9, 9]] and lengths.tolist() == [3, 1] and tokens.dtype == lengths.dtype == torch.int64
