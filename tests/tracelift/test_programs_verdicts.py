@@ -14,7 +14,8 @@ from tracelift.verify import Verdict
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 
-QUICK = Limits(cpu_seconds=0.4, wall_seconds=3.0, memory_bytes=256 << 20)
+QUICK = Limits(cpu_seconds=0.4, wall_seconds=60.0, memory_bytes=256 << 20)
+SHORT = Limits(cpu_seconds=0.4, wall_seconds=2.0, memory_bytes=256 << 20)  # for those that wait on purpose
 TWICE = "def f(x):\n    return x + x\n"
 STDIN_TWICE = "x = input()\nprint(x + x)\n"
 
@@ -208,7 +209,7 @@ EXPLOITS = {
 @pytest.mark.parametrize("exploit", EXPLOITS)
 @pytest.mark.parametrize("tests", [CALLS, CODE, LINES], ids=["calls", "code", "lines"])
 def test_no_exploit_passes_a_single_test(box, exploit, tests):
-    result = verdict(box, EXPLOITS[exploit], tests)
+    result = verdict(box, EXPLOITS[exploit], tests, SHORT)
     assert len(result.outcomes) == len(tests)
     assert result.counts[Outcome.PASSED] == 0, result.summary()
     assert result.verdict is Verdict.FAIL, f"an exploit may not turn its failure into an ERROR: {result.summary()}"
@@ -297,10 +298,10 @@ def test_programs_that_do_nothing_earn_nothing(box, program):
 
 def test_a_program_that_hangs_is_asked_only_so_often(box):
     many = parse_tests([f"assert f({i}) == {i}" for i in range(200)])
-    result = verdict(box, "def f(x):\n while True: pass", many, Limits(cpu_seconds=0.2, wall_seconds=1))
+    result = verdict(box, "def f(x):\n while True: pass", many, Limits(cpu_seconds=0.2, wall_seconds=30))
     assert names(result) == ["timeout"] * 200
     lines = [StdinTest(str(i), str(i)) for i in range(200)]
-    assert names(verdict(box, "while True: pass", lines, Limits(cpu_seconds=0.2, wall_seconds=1))) == ["timeout"] * 200
+    assert names(verdict(box, "while True: pass", lines, Limits(cpu_seconds=0.2, wall_seconds=30))) == ["timeout"] * 200
 
 
 # -- what tests may do ------------------------------------------------------------------------------------------------

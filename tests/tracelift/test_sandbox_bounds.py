@@ -18,7 +18,7 @@ from tracelift.sandbox.inside import seccomp, wire
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 
-QUICK = Limits(cpu_seconds=0.5, wall_seconds=2.0)
+QUICK = Limits(cpu_seconds=0.5, wall_seconds=60.0)  # a generous wall clock: other work on the machine is no failure
 MIB = 1 << 20
 
 
@@ -68,7 +68,7 @@ def test_wall_time_is_bounded_though_no_cpu_is_used(box, code):
 
 def test_waiting_is_not_charged_as_cpu(box):
     assert (
-        run(box, "import time; time.sleep(0.7); print('up')", limits=Limits(cpu_seconds=0.4, wall_seconds=20)).stdout
+        run(box, "import time; time.sleep(0.7); print('up')", limits=Limits(cpu_seconds=0.4, wall_seconds=60)).stdout
         == "up\n"
     )
 
@@ -120,7 +120,7 @@ def test_files_are_bounded(box):
 
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_flood_costs_the_parent_no_more_than_the_bound(box, stream):
-    limits = Limits(output_bytes=MIB, cpu_seconds=5, wall_seconds=20)
+    limits = Limits(output_bytes=MIB, cpu_seconds=5, wall_seconds=60)
     tracemalloc.start()
     result = run(box, f"import sys\nwhile True: sys.{stream}.write('flood' * 10000)", limits=limits)
     peak = tracemalloc.get_traced_memory()[1]
@@ -142,7 +142,7 @@ def test_honest_output_is_whole_on_both_streams(box):
             print(f"{i:05d}")
             print(f"{i:05d}", file=sys.stderr)
         """
-    result = run(box, code, limits=Limits(cpu_seconds=5, wall_seconds=20))
+    result = run(box, code, limits=Limits(cpu_seconds=5, wall_seconds=60))
     wanted = "".join(f"{i:05d}\n" for i in range(20000))
     assert (result.status, result.stdout, result.stderr) == (Status.OK, wanted, wanted)
 
@@ -249,7 +249,7 @@ def test_what_honest_programs_use_is_there(box):
             print(open(d + "/f").read())
         print(hashlib.sha256(b"x").hexdigest()[:8], datetime.datetime.now().year > 2000)
         """,
-        limits=Limits(cpu_seconds=5, wall_seconds=20),
+        limits=Limits(cpu_seconds=5, wall_seconds=60),
     )
     assert result.stdout == "42\n285\ntext\n2d711642 True\n", result
 
