@@ -137,7 +137,7 @@ def become_ordinary() -> None:
     sys.path[:] = [p for p in sys.path if p.startswith((sys.base_prefix, sys.base_exec_prefix))]
     builtins.exit = builtins.quit = sys.exit  # site, which -S leaves out, would have made them
     random.seed(0)
-    depth, frame = 1, sys._getframe()
+    depth, frame = int(sys.version_info < (3, 12)), sys._getframe()  # up to 3.11 the call of exec counts as a frame
     while frame is not None:
         depth, frame = depth + 1, frame.f_back
     sys.setrecursionlimit(sys.getrecursionlimit() + depth)  # our own frames are not the program's to pay for
