@@ -81,13 +81,13 @@ class RunFolder:
         record = {"config": to_dict(config), "versions": versions(), "command": sys.argv}
         write_text(self.path / "config.json", json.dumps(record, indent=2) + "\n")
 
-    def log(self, name: str, record: dict[str, Any]) -> None:
-        """Append one JSON line, on disk when this returns."""
+    def log(self, name: str, *records: dict[str, Any]) -> None:
+        """Append one JSON line a record, on disk when this returns."""
         if not self.writes:
             return
         try:
             with open(self.path / name, "a", encoding="utf-8") as f:
-                f.write(json.dumps(record, ensure_ascii=False) + "\n")
+                f.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
                 f.flush()
                 os.fsync(f.fileno())
         except OSError as e:
