@@ -44,9 +44,11 @@ def merge_norm(top: Tensor, log_s: Tensor, inv_t: float) -> tuple[Tensor, Tensor
     empty = dead.all(0)
     m = top.masked_fill(dead, -torch.inf).amax(0).masked_fill(empty, 0)
     local = ((top - m) * inv_t + log_s).masked_fill(dead, -torch.inf)
-    total = local.logsumexp(0)
-    log_w = (local - total).masked_fill(empty, -torch.inf)
-    return m, total.masked_fill(empty, torch.inf), log_w
+    # As within a row: the heaviest shard is left out of the sum, so that log1p keeps what the light ones weigh.
+    most, heaviest = local.max(0, keepdim=True)
+    beside = torch.log1p((local - most).exp().scatter(0, heaviest, 0).sum(0))
+    log_w = ((local - most) - beside).masked_fill(empty, -torch.inf)
+    return m, (most[0] + beside).masked_fill(empty, torch.inf), log_w
 
 
 def merge(shards: Tensor, inv_t: float, with_ref: bool) -> RowStats:  # (ranks, 5 or 8, N)
