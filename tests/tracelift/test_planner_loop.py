@@ -1,0 +1,165 @@
+"""train.py from end to end on a tiny job: the same metrics whatever killed it, however many ranks, however small the batch."""
+
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+from job_server import ROOT, Hurt
+from tiny_job import planner_arguments
+
+LOGS = ("metrics.jsonl", "samples.jsonl")
+ROUNDS = 4  # checkpoints after 2 and 4 (tiny_job.planner_arguments)
+
+
+def contents(folder):
+    """What a run leaves behind that no clock has touched."""
+    found = {name: (folder / name).read_bytes() for name in LOGS}
+    found["weights"] = (folder / "final" / "model.safetensors").read_bytes()
+    found["summary"] = (folder / "summary.json").read_bytes()
+    return found
+
+
+def rounds(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job, server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    server.done(*planner_arguments(job, folder), picture=True)
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(undisturbed):
+    metrics = rounds(undisturbed)
+    assert [m["step"] for m in metrics] == [1, 2, 3, 4]
+    wanted = """reward accuracy format_failures verdict_errors zero_spread trace_tokens success_with success_base uplift rm_score
+        rm/step_coherence loss grad_norm entropy clip_low clip_high kl fresh_ratio_deviation leak_rate""".split()
+    assert all(name in m and math.isfinite(m[name]) for m in metrics for name in wanted)
+    assert all(m["fresh_ratio_deviation_max"] < 1e-4 for m in metrics), "recomputed and sampled log-probs are the same"
+    assert any(m["grad_norm"] > 0 for m in metrics) and any(0 < m["zero_spread"] < 1 for m in metrics)
+    timings = [json.loads(line) for line in (undisturbed / "timings.jsonl").read_text().splitlines()]
+    assert all(t[k] > 0 for t in timings for k in ("seconds", "sample_s", "grade_s", "update_tokens_per_s", "executor_runs"))
+    assert sorted(p.name for p in (undisturbed / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
+    for name in ("config.json", "curves.png", "summary.txt", "eval_before.json", "eval_after.json", "final/tokenizer.json"):
+        assert (undisturbed / name).stat().st_size > 0
+    summary = json.loads((undisturbed / "summary.json").read_text())
+    assert set(summary) == {"greedy", "sampled"} and summary["greedy"]["paired"]["n"] == 6
+
+
+def test_training_moved_the_weights(job, undisturbed):
+    assert (undisturbed / "final" / "model.safetensors").read_bytes() != (job / "planner" / "model.safetensors").read_bytes()
+
+
+# -- killed at any moment --------------------------------------------------------------------------------------------
+
+LOG, SAVE = "tracelift.runs:RunFolder.log", "tracelift.runs:RunFolder.save_checkpoint"
+MOMENTS = {
+    "before anything is logged": Hurt("kill", LOG, 1),
+    "half a metrics line written": Hurt("half", "tracelift.runs:RunFolder.log", 10),
+    "a round's samples logged, its timings not": Hurt("kill", LOG, 9),
+    "baselines cached, round not finished": Hurt("kill", "train:update_policy", 3),
+    "weights of a checkpoint written, optimizer not": Hurt("kill", "tracelift.runs:save_file", 2),
+    "checkpoint whole but not renamed": Hurt("kill", "os:rename", 2),
+    "checkpoint in place, nothing after it": Hurt("kill", SAVE, 1, "after"),
+    "after the last checkpoint, before the end": Hurt("kill", SAVE, 2, "after"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_equals_never_killed(job, server, undisturbed, out, moment):
+    ended = server.run(*planner_arguments(job, out), hurt=MOMENTS[moment])
+    assert ended.code == -9, ended
+    server.done(*planner_arguments(job, out, "--resume"))
+    assert contents(out) == contents(undisturbed)
+
+
+def test_killed_at_random_again_and_again(job, server, undisturbed, out):
+    rng = random.Random()
+    delays = []
+    for _ in range(4):
+        delays.append(rng.uniform(0.2, 2.0))
+        ended = server.run(*planner_arguments(job, out, "--resume"), kill_after=delays[-1])
+        assert ended.code in (-9, 0), (delays, ended)
+    server.done(*planner_arguments(job, out, "--resume"))
+    assert contents(out) == contents(undisturbed), f"delays {delays}"
+
+
+def test_sigterm_finishes_the_round_saves_and_exits_143(job, server, undisturbed, out):
+    ended = server.run(*planner_arguments(job, out), hurt=Hurt("term", "train:update_policy", 3))
+    assert ended.code == 143 and "stopped on request after round 3" in ended.text
+    assert len(rounds(out)) == 3 and (out / "checkpoints" / "step-000003" / "state.json").exists() and not (out / "final").exists()
+    text = server.done(*planner_arguments(job, out, "--resume"))
+    assert "going on after round 3" in text
+    assert contents(out) == contents(undisturbed)
+
+
+def test_a_full_disk_while_saving_is_one_sentence_and_costs_nothing_saved(job, server, undisturbed, out):
+    ended = server.run(*planner_arguments(job, out), hurt=Hurt("full", "tracelift.runs:save_file", 2))
+    assert ended.code == 2
+    assert "step-000004: could not save the checkpoint" in ended.message and "No space left" in ended.message
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-000002"]
+    server.done(*planner_arguments(job, out, "--resume"))
+    assert contents(out) == contents(undisturbed)
+
+
+# -- ranks and micro-batches change nothing --------------------------------------------------------------------------
+
+
+def assert_same_metrics(found, expected, tolerance=1e-4):
+    for a, b in zip(found, expected, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            if not key.startswith(("fresh_ratio", "kl_old")):  # rounding itself, a few 1e-7
+                assert math.isclose(a[key], b[key], rel_tol=tolerance, abs_tol=1e-5), (a["step"], key, a[key], b[key])
+
+
+MANY = ("--run.steps", "2", "--data.eval_problems", "0", "--grpo.epochs", "2", "--grpo.minibatches", "2", "--grpo.kl_coef", "0.1",
+        "--grpo.entropy_coef", "0.01", "--optim.lr", "0.001")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def many(job, server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("many") / "run"
+    server.done(*planner_arguments(job, folder, *MANY))
+    return rounds(folder)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_change_nothing(job, server, many, out, ranks):
+    """Two epochs of two minibatches with KL and entropy terms; 6 problems over 4 ranks is uneven on purpose."""
+    server.done(*planner_arguments(job, out, *MANY), ranks=ranks)
+    assert_same_metrics(rounds(out), many)
+
+
+@pytest.mark.parametrize("importance", ["token", "sequence"])
+def test_micro_batches_change_nothing_but_memory(job, server, out, importance):
+    found = []
+    for tokens in (1, 10_000):
+        folder = out / str(tokens)
+        server.done(*planner_arguments(job, folder, *MANY, "--grpo.importance", importance, "--optim.micro_tokens", str(tokens)))
+        found.append(rounds(folder))
+    assert_same_metrics(*found)
+
+
+def test_resuming_on_another_number_of_ranks(job, server, undisturbed, out):
+    server.run(*planner_arguments(job, out), hurt=Hurt("kill", "train:update_policy", 3))
+    server.done(*planner_arguments(job, out, "--resume"), ranks=2)
+    assert_same_metrics(rounds(out), rounds(undisturbed))
+
+
+def test_torchrun_on_two_ranks(job, undisturbed, out):
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    env["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "train.py"),
+               *planner_arguments(job, out, "--run.steps", "2")]  # fmt: skip
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_metrics(rounds(out), rounds(undisturbed)[:2])
+    assert done.stdout.count("run folder") == 1, "one rank speaks"
+    before = [json.loads((folder / "eval_before.json").read_text())["sampled"]["correct"] for folder in (out, undisturbed)]
+    assert before[0] == before[1], "evaluation draws the same numbers on two ranks as on one"
