@@ -238,19 +238,20 @@ def rubric_of(kind: str | None) -> tuple[dict[str, int], float]:
     return dict(zip(DIMENSIONS, labels, strict=True)), total
 
 
-# The demo planner's habits: what it writes for some kinds of step, by probability. The first three are of sort A,
+# The demo planner's habits: what it writes for some kinds of step, by probability. The first four are of sort A,
 # the others of sort B. A habit is the most likely behaviour where its probability is above one half, so greedy
 # decoding shows it every time, while sampling still finds the right step often enough to learn from.
 MISCONCEPTIONS: dict[str, float] = {
-    "fewer": 0.62,  # "5 fewer than" read as "5 more than"                                (A)
-    "daily": 0.62,  # "2 a day for 3 days" taken as 2 + 3                                  (A)
-    "half": 0.62,  # "half of" taken as "2 less"                                           (A)
+    "fewer": 0.72,  # "5 fewer than" read as "5 more than"                                (A)
+    "daily": 0.72,  # "2 a day for 3 days" taken as 2 + 3                                  (A)
+    "half": 0.72,  # "half of" taken as "2 less"                                           (A)
+    "times": 0.72,  # "3 times as many" taken as "3 more"                                  (A)
     "packs": 0.60,  # 3 bags of 4 written as 3 + 4 = 12: right number, wrong operator      (B)
     "distractor": 0.60,  # a step about a number nobody asked for                          (B)
     "loss": 0.55,  # a right subtraction under the wrong reason                            (B)
     "leak": 0.20,  # the last result written out                                           (B)
 }
-_WRONG_OPERATOR = {"fewer": "+", "daily": "+", "half": "-"}
+_WRONG_OPERATOR = {"fewer": "+", "daily": "+", "half": "-", "times": "+"}
 
 
 def misconceived_trace(problem: MathProblem, rng: random.Random, strength: float = 1.0) -> str:
