@@ -1,0 +1,114 @@
+"""tracelift.explain: what it tells is what training did, and it notices a record that does not add up."""
+
+import json
+import re
+import shutil
+
+import pytest
+import torch
+from tiny_job import planner_arguments
+
+import train
+from tracelift import explain as module
+from tracelift.config import config_of_run
+from tracelift.explain import ExplainError, explain, grouped, main, read_round, replay_advantages, replay_counts
+
+
+@pytest.fixture(scope="module")
+def spied_run(job, tmp_path_factory):
+    """A run with two minibatches and two epochs, and what the loss really got: every (advantage, weight, sequence) call."""
+    folder = tmp_path_factory.mktemp("explained") / "run"
+    seen: list[dict] = []
+    real = train.policy_loss
+
+    def spy(logprob, old, advantage, weight, sequence, config, **rest):
+        seen.append({"advantage": advantage.tolist(), "weight": weight.tolist(), "old": old.tolist()})
+        return real(logprob, old, advantage, weight, sequence, config, **rest)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(train, "policy_loss", spy)
+    arguments = planner_arguments(job, folder, "--grpo.minibatches", "2", "--grpo.epochs", "2", "--data.eval_problems", "0")
+    try:
+        assert train.main(arguments) == 0
+    finally:
+        patch.undo()
+    return folder, seen
+
+
+def test_weights_and_advantages_are_those_the_loss_received(spied_run):
+    """Each trained token's w·A, from the record alone, is found in what train.py handed to the loss, token for token."""
+    folder, seen = spied_run
+    config = config_of_run(folder)
+    given = sorted((round(o, 4), round(w * a, 9)) for call in seen for a, w, o in zip(call["advantage"], call["weight"], call["old"], strict=True))
+    told = []
+    for step in range(1, 5):
+        groups = grouped(read_round(folder, step)[1])
+        advantages = replay_advantages(groups, config)
+        for i, group in enumerate(groups):
+            for counts in replay_counts(groups, group[0]["group"], step, config):
+                for j, r in enumerate(group):
+                    if advantages[i][j] != 0:
+                        w = module.weight_of(r, counts, config)
+                        told += [(x, round(w * advantages[i][j], 9)) for x in r["logprobs"]]
+    assert len(told) == len(given) > 100
+    assert torch.allclose(torch.tensor(sorted(told)), torch.tensor(given), rtol=1e-4, atol=2e-4)
+    products = [sorted(p for _, p in pairs) for pairs in (told, given)]
+    assert torch.allclose(torch.tensor(products[0]), torch.tensor(products[1]), rtol=1e-4, atol=1e-8)
+
+
+def test_every_sample_of_every_round_can_be_explained(spied_run):
+    folder, _ = spied_run
+    for step in range(1, 5):
+        groups = grouped(read_round(folder, step)[1])
+        assert len(groups) == 6 and all(len(g) == 4 for g in groups)
+        for group in groups:
+            page = explain(folder, step, group[0]["problem_id"], sample=4)
+            assert not [line for line in page.splitlines() if line.strip().startswith("!")], page
+            assert f"reward {group[3]['reward']:.4f}" in page
+            if group[3]["trace"] is not None:
+                assert group[3]["trace"] in page and repr(group[3]["artifact"].strip()) in page
+
+
+def test_without_and_with_are_both_shown(spied_run):
+    folder, _ = spied_run
+    record = next(r for r in read_round(folder, 1)[1] if r["trace"] is not None)
+    page = explain(folder, 1, record["problem_id"])
+    assert len(record["base_runs"]) == 3 and len(record["runs"]) == len(record["verdicts"]) == 3
+    assert page.index("without any trace") < page.index("Trace 1") < page.index("advantages") < page.index("token weights")
+    for k, (text, verdict) in enumerate(record["base_runs"], start=1):
+        assert f"run {k}: {text.strip()!r}  {verdict}" in page
+
+
+def tampered(folder, tmp_path, change):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    records = [json.loads(line) for line in (copy / "samples.jsonl").read_text().splitlines()]
+    at = next(i for i, r in enumerate(records) if r["trace"] is not None and r["runs"])
+    change(records[at])
+    (copy / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    return explain(copy, records[at]["step"], records[at]["problem_id"], records[at]["sample"] + 1)
+
+
+def test_a_reward_that_does_not_follow_is_marked(spied_run, tmp_path):
+    page = tampered(spied_run[0], tmp_path, lambda r: r.update(reward=r["reward"] + 0.25))
+    assert re.search(r"! replayed from the counts it is", page)
+
+
+def test_a_verdict_that_does_not_follow_is_marked(spied_run, tmp_path):
+    flip = {"PASS": "FAIL", "FAIL": "PASS"}
+    page = tampered(spied_run[0], tmp_path, lambda r: r.update(verdicts=[flip[r["verdicts"][0]], *r["verdicts"][1:]]))
+    assert "! the verdict of repeat 1 was logged as" in page
+
+
+def test_what_is_not_there_is_said(spied_run, capsys, tmp_path):
+    folder, _ = spied_run
+    with pytest.raises(ExplainError, match="no round 9; there are 1 to 4"):
+        explain(folder, 9, "p1")
+    with pytest.raises(ExplainError, match="had no problem 'zzz'; it had p"):
+        explain(folder, 1, "zzz")
+    problem = read_round(folder, 1)[1][0]["problem_id"]
+    with pytest.raises(ExplainError, match="samples 1 to 4 in round 1, not 5"):
+        explain(folder, 1, problem, 5)
+    assert main([str(folder)]) == 0 and "rounds 1 to 4" in capsys.readouterr().out
+    assert main([str(folder), "--step", "2"]) == 0 and "spread" in capsys.readouterr().out
+    assert main([str(tmp_path), "--step", "2"]) == 1 and "no samples.jsonl" in capsys.readouterr().err
