@@ -285,6 +285,13 @@ def test_nothing_is_left_open(box):
     assert open(children).read() == "", "guards remain"
 
 
+def test_a_closed_sandbox_says_so():
+    with Sandbox(workers=1) as box:
+        pass
+    with pytest.raises(SandboxError, match="closed"):
+        box.run("print(1)")
+
+
 def test_the_shared_sandbox_survives_a_fork():
     assert run_python("print(1)").stdout == "1\n"
     pid = os.fork()
@@ -347,6 +354,7 @@ def test_the_filter_decides_as_written(machine, arch):
     assert (
         decide(nr["ioctl"], 0, 0x5401) == allow and decide(nr["ioctl"], 0, 0x5412) == refuse
     )  # TIOCSTI types for others
+    assert decide(nr["socketpair"], 1) == allow and decide(nr["socketpair"], 30) == refuse
     assert decide(nr["fcntl"], 0, 1) == allow and decide(nr["fcntl"], 0, 8) == refuse
     if machine == "x86_64":
         assert decide(0x40000000 | nr["read"]) == kill

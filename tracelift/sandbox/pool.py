@@ -1,32 +1,30 @@
-"""The parent's side: start the launcher, hand it programs, and read what comes back, never more than it is bound to.
+"""The parent's side: start the launcher, hand it programs, as many at once as there are workers, and gather results.
 
     Sandbox ──exec──▶ launcher ──fork──▶ guard ──fork──▶ program            (see inside/__init__.py)
        ▲                                   │                │
-       └────────── control socket ─────────┴── stdout, stderr and channel, as pipes
+       └────────── control socket ─────────┴── stdout, stderr and channel, as pipes            (running.py)
 
-A program can make the parent wait for its limits, no longer, and hold `output_bytes` of each stream, no more. A stuck
-guard or a dead launcher is noticed, replaced, and reported as Status.ERROR, which says nothing about the program.
+A stuck guard or a dead launcher is noticed, replaced, and reported as Status.ERROR, which says nothing about the
+program.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import selectors
 import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 from tracelift.sandbox.layers import Layers
 from tracelift.sandbox.limits import Execution, Limits, SandboxError, Status
+from tracelift.sandbox.running import Running, drain
 
-GRACE = 10.0  # seconds past a program's wall-clock limit after which its guard is given up
-CHUNK = 1 << 16
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.launcher import main; main(sys.argv[2])"
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
@@ -43,144 +41,12 @@ ENVIRONMENT = {
 
 def frozen_file(data: bytes, name: str) -> int:
     """An anonymous in-memory file that nobody can change any more; reading it never blocks."""
-    import fcntl
-
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with os.fdopen(os.dup(fd), "wb") as f:
         f.write(data)
     os.lseek(fd, 0, os.SEEK_SET)
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
     return fd
-
-
-@dataclass
-class Running:
-    """A program on its way: the parent's ends of its pipes, and what has come out of them so far."""
-
-    limits: Limits
-    control: socket.socket
-    streams: dict[int, bytearray]  # descriptor -> bytes so far; stdout, stderr, and perhaps a channel, in this order
-    started: float = field(default_factory=time.monotonic)
-    state: str = "sent"
-    detail: str = ""
-    over: bool = False  # too much output
-    ended: dict | None = None
-
-    def __post_init__(self) -> None:
-        self.open = set(self.streams)
-
-    def read(self, fd: int) -> bool:
-        """Take what is there. False at end of file, or once the bound is reached."""
-        kept = self.streams[fd]
-        try:
-            data = os.read(fd, CHUNK)
-        except BlockingIOError:
-            return True
-        room = self.limits.output_bytes - len(kept)
-        kept += data[:room]
-        if len(data) > room:
-            self.over = True
-            self.stop()
-        return bool(data) and not self.over
-
-    def stop(self) -> None:
-        try:
-            self.control.send(b"stop")
-        except OSError:
-            pass  # the guard has already gone, and the program with it
-
-    def hear(self) -> bool:
-        """Take one message. False when the program is over."""
-        try:
-            text = self.control.recv(CHUNK)
-        except ConnectionResetError:  # the guard closed before it read our "stop": the kernel says so once, first ...
-            text = self.control.recv(CHUNK)  # ... and its report still lies here
-        if not text:
-            return False
-        message = json.loads(text)
-        if message["state"] == "ended":
-            self.ended = message
-            return False
-        self.state, self.detail = message["state"], message.get("detail", "")
-        return True
-
-    def close(self) -> None:
-        for fd in self.streams:
-            os.close(fd)
-        self.control.close()
-
-    def result(self) -> Execution:
-        status, detail = self.judge()
-        out, err, *channel = (bytes(kept) for kept in self.streams.values())
-        end = self.ended or {}
-        ran = self.state == "running"
-        return Execution(
-            status=status,
-            stdout=out.decode("utf-8", errors="replace"),
-            stderr=err.decode("utf-8", errors="replace"),
-            seconds=end.get("seconds", time.monotonic() - self.started),
-            cpu_seconds=end.get("cpu_seconds", 0.0),
-            peak_bytes=end.get("peak_bytes", 0),
-            exit_code=end.get("code") if ran else None,
-            detail=detail,
-            channel=channel[0] if channel else b"",
-        )
-
-    def judge(self) -> tuple[Status, str]:
-        """What the guard's report means. Nothing here comes from the program itself."""
-        if self.state == "trouble":
-            return Status.ERROR, self.detail
-        if self.ended is None:
-            return Status.ERROR, f"the guard vanished without a report (last heard: {self.state})"
-        if self.state == "sent":
-            return Status.ERROR, f"the program's process died before its layers were in place: {self.ended}"
-        if self.over:
-            return Status.OUTPUT_LIMIT, f"wrote more than {self.limits.output_bytes} bytes to one stream"
-        if self.ended["reason"] == "cpu":
-            return (
-                Status.TIMEOUT,
-                f"used {self.ended['cpu_seconds']:.2f} s of CPU; the limit is {self.limits.cpu_seconds} s",
-            )
-        if self.ended["reason"] == "wall":
-            return Status.TIMEOUT, f"still running after {self.limits.wall_seconds} s"
-        if self.state in ("compile_error", "ready"):
-            return Status.COMPILE_ERROR, self.detail or "the compiler itself crashed on this text"
-        code = self.ended["code"]
-        if code == 0:
-            return Status.OK, ""
-        return Status.RUNTIME_ERROR, f"exit status {code}" if code > 0 else f"killed by signal {-code}"
-
-
-def drain(programs: Sequence[Running]) -> None:
-    """Read from all of them until each has ended; return when the last one has."""
-    with selectors.DefaultSelector() as selector:
-        for p in programs:
-            for fd in p.open:
-                os.set_blocking(fd, False)
-                selector.register(fd, selectors.EVENT_READ, p)
-            selector.register(p.control, selectors.EVENT_READ, p)
-        left = set(map(id, programs))
-        deadline = max(p.started + p.limits.wall_seconds for p in programs) + GRACE
-        while left:
-            wait = deadline - time.monotonic()
-            if wait <= 0:
-                return  # the guards that have not reported are stuck: `ended` stays None
-            for key, _ in selector.select(wait):
-                p = key.data
-                if key.fileobj is not p.control:
-                    if not p.read(key.fd):
-                        selector.unregister(key.fd)
-                        p.open.discard(key.fd)
-                elif not p.hear():
-                    selector.unregister(p.control)
-                    left.discard(id(p))
-        for p in programs:  # all is written that ever will be: take what still lies in the pipes, then stop
-            for fd in p.open:
-                before = -1
-                while before != len(p.streams[fd]):
-                    before = len(p.streams[fd])
-                    if not p.read(fd):
-                        break
 
 
 class Launcher:
@@ -207,7 +73,7 @@ class Launcher:
         theirs.close()
         self.jobs.settimeout(60)
         try:
-            hello = self.jobs.recv(CHUNK)
+            hello = self.jobs.recv(1 << 16)
         except TimeoutError:
             hello = b""
         self.jobs.settimeout(None)
@@ -249,6 +115,7 @@ class Sandbox:
         self.without = frozenset(without)
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(self.workers)
+        self._closed = False
         self._launcher: Launcher | None = Launcher(self.without)
         self.layers = self._launcher.layers
         try:
@@ -265,6 +132,10 @@ class Sandbox:
 
     def close(self) -> None:
         """End the launcher, and with it whatever still runs."""
+        self._closed = True
+        self._discard_launcher()
+
+    def _discard_launcher(self) -> None:
         with self._lock:
             if self._launcher is not None:
                 self._launcher.close()
@@ -272,11 +143,7 @@ class Sandbox:
 
     def run(self, code: str, stdin: str = "", limits: Limits = Limits()) -> Execution:
         """Run one program, as `python program.py < stdin` would. Trouble is tried once more, then reported as ERROR."""
-        for attempt in range(2):
-            with self._slots:
-                execution = self.gather([self.start(code, stdin.encode("utf-8", "surrogatepass"), limits)])[0]
-            if execution.status is not Status.ERROR:
-                break
+        (execution,) = self._twice(lambda: [self.start(code, stdin.encode("utf-8", "surrogatepass"), limits)])
         return execution
 
     def run_many(self, jobs: Sequence[tuple[str, str]], limits: Limits = Limits()) -> list[Execution]:
@@ -286,35 +153,42 @@ class Sandbox:
 
     def serve(self, code: str, requests: bytes, limits: Limits) -> Execution:
         """Load a program and have it answer `requests` (inside/serve.py); its answers are in Execution.channel."""
-        for attempt in range(2):
-            with self._slots:
-                file = frozen_file(requests, "requests")
-                try:
-                    running = self.start(code, b"", limits, role="serve", channels=[file], captured=True)
-                finally:
-                    os.close(file)
-                execution = self.gather([running])[0]
-            if execution.status is not Status.ERROR:
-                break
+
+        def begin() -> list[Running]:
+            file = frozen_file(requests, "requests")
+            try:
+                return [self.start(code, b"", limits, role="serve", channels=[file], captured=True)]
+            finally:
+                os.close(file)
+
+        (execution,) = self._twice(begin)
         return execution
 
     def examine(self, code: str, tests: str, limits: Limits, test_limits: Limits) -> tuple[Execution, Execution]:
         """Run a program and the tests that call it (inside/examine.py) side by side, joined by two pipes. Returns what
         became of the program, and of the tests, whose verdicts are in the second one's channel."""
-        for attempt in range(2):
-            with self._slots:
-                (ask_read, ask_write), (answer_read, answer_write) = os.pipe(), os.pipe()
-                try:
-                    program = self.start(code, b"", limits, role="serve", channels=[ask_read, answer_write])
-                    channels = [answer_read, ask_write]
-                    examiner = self.start(tests, b"", test_limits, role="examine", channels=channels, captured=True)
-                finally:
-                    for fd in (ask_read, ask_write, answer_read, answer_write):
-                        os.close(fd)  # so that either side reads the end of file when the other goes
-                own, theirs = self.gather([program, examiner])
-            if Status.ERROR not in (own.status, theirs.status):
-                break
+
+        def begin() -> list[Running]:
+            (ask_read, ask_write), (answer_read, answer_write) = os.pipe(), os.pipe()
+            try:
+                program = self.start(code, b"", limits, role="serve", channels=[ask_read, answer_write])
+                channels = [answer_read, ask_write]
+                return [program, self.start(tests, b"", test_limits, role="examine", channels=channels, captured=True)]
+            finally:
+                for fd in (ask_read, ask_write, answer_read, answer_write):
+                    os.close(fd)  # so that either side reads the end of file when the other goes
+
+        own, theirs = self._twice(begin)
         return own, theirs
+
+    def _twice(self, begin: Callable[[], list[Running]]) -> list[Execution]:
+        """Start programs and gather them, in one worker's place; once more if that met with trouble of ours."""
+        for _ in range(2):
+            with self._slots:
+                executions = self.gather(begin())
+            if all(e.status is not Status.ERROR for e in executions):
+                break
+        return executions
 
     def start(
         self,
@@ -337,6 +211,9 @@ class Sandbox:
             self._send({"role": role, "limits": asdict(limits)}, given)
         except OSError as error:
             running.state, running.detail = "trouble", f"the launcher cannot be reached: {error}"
+        except SandboxError:
+            running.close()
+            raise
         finally:
             theirs.close()
             for fd in given[:2] + [write for _, write in pipes]:
@@ -351,11 +228,13 @@ class Sandbox:
             for p in programs:
                 p.close()
         if any(p.ended is None and p.state != "trouble" for p in programs):
-            self.close()  # the next program gets a fresh launcher
+            self._discard_launcher()  # the next program gets a fresh one
         return [p.result() for p in programs]
 
     def _send(self, job: dict, fds: list[int]) -> None:
         with self._lock:
+            if self._closed:
+                raise SandboxError("this sandbox has been closed")
             if self._launcher is None or self._launcher.process.poll() is not None:
                 if self._launcher is not None:
                     self._launcher.close()

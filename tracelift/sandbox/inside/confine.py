@@ -104,6 +104,8 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     # Found before /proc disappears; the paths are the same in the new root.
     folders, files, devices = rootfs.interpreter_folders(), rootfs.readable_files(), rootfs.devices()
     PATHS.update(readable=folders + files, devices=devices)
+    if not _works_in_a_child(syscalls.leave_keyring):  # refused where there are no keyrings to inherit either
+        syscalls.leave_keyring()
     attempt("user", _enter_user_namespace)
     for name, flag in (("network", CLONE_NEWNET), ("ipc", CLONE_NEWIPC), ("uts", CLONE_NEWUTS)):
         attempt(name, lambda flag=flag: syscalls.unshare(flag))

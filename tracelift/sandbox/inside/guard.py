@@ -80,7 +80,7 @@ def supervise(pid: int, control: socket.socket, limits: dict) -> None:
     watch = select.poll()
     watch.register(ended, select.POLLIN)
     watch.register(control, select.POLLIN)  # any word from the parent, or its going, means stop
-    cores = os.cpu_count() or 1
+    cores = min(os.cpu_count() or 1, limits["threads"])
     reason = "exit"
     while True:
         wall_left = limits["wall_seconds"] - (time.monotonic() - start)

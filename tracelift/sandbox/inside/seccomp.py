@@ -6,6 +6,7 @@ allows by number, then looks into the arguments of the few calls that are both n
     clone      threads only; a new process is refused               kill, tgkill   to itself only
     ioctl      asking about terminals and sizes only                prlimit64      of itself only
     fcntl      not choosing who gets a signal (F_SETOWN, F_SETSIG)  prctl          naming a thread only
+    socketpair within this process, for asyncio
 
 clone3 hides its flags in memory, where a filter cannot look: it is answered ENOSYS, upon which the C library falls back
 to clone. All the rest, socket, fork, execve, ptrace, mount, io_uring, bpf and the kernel's next idea, is EPERM, which
@@ -34,7 +35,7 @@ TABLE = """
     copy_file_range:326/285 dup:32/23 dup2:33/- dup3:292/24 flock:73/32 pipe:22/- pipe2:293/59 eventfd:284/-
     eventfd2:290/19 poll:7/- ppoll:271/73 select:23/- pselect6:270/72 epoll_create:213/- epoll_create1:291/20
     epoll_ctl:233/21 epoll_wait:232/- epoll_pwait:281/22 epoll_pwait2:441/441 timerfd_create:283/85
-    timerfd_settime:286/86 timerfd_gettime:287/87 socketpair:53/199 sendto:44/206 recvfrom:45/207 shutdown:48/210
+    timerfd_settime:286/86 timerfd_gettime:287/87 sendto:44/206 recvfrom:45/207 shutdown:48/210
     getsockopt:55/209 setsockopt:54/208 getsockname:51/204 mmap:9/222 munmap:11/215 mprotect:10/226 mremap:25/216
     madvise:28/233 msync:26/227 mincore:27/232 mlock:149/228 munlock:150/229 brk:12/214 membarrier:324/283
     futex:202/98 futex_waitv:449/449 set_robust_list:273/99 get_robust_list:274/100 rseq:334/293
@@ -51,8 +52,19 @@ TABLE = """
     waitid:247/95 statfs:137/43 fstatfs:138/44
     sendfile:40/71 restart_syscall:219/128
     clone:56/220 clone3:435/435 kill:62/129 tgkill:234/131 ioctl:16/29 prctl:157/167 prlimit64:302/261 fcntl:72/25
+    socketpair:53/199
 """
-FILTERED = ("clone", "clone3", "kill", "tgkill", "ioctl", "prctl", "prlimit64", "fcntl")  # for their arguments
+FILTERED = (
+    "clone",
+    "clone3",
+    "kill",
+    "tgkill",
+    "ioctl",
+    "prctl",
+    "prlimit64",
+    "fcntl",
+    "socketpair",
+)  # for their arguments
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 COLUMN = {"x86_64": 0, "aarch64": 1}
@@ -66,6 +78,7 @@ CLONE_NEW_ANY = 0x7E020000  # every CLONE_NEW* flag that clone, rather than clon
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 FCNTL_REFUSED = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
 PRCTLS = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+AF_UNIX = 1  # the one family whose pairs asyncio needs; others load kernel modules
 
 NR, ARCH, ARGS = 0, 4, 16  # offsets in struct seccomp_data; the low words of 64-bit arguments, little-endian
 LOAD, JEQ, JGE, JSET, RET = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -117,6 +130,7 @@ def build(machine: str, pid: int) -> list[bytes]:
         "ioctl": argument_in(1, IOCTLS, ALLOW, REFUSE),
         "prctl": argument_in(0, PRCTLS, ALLOW, REFUSE),
         "fcntl": argument_in(1, FCNTL_REFUSED, REFUSE, ALLOW),
+        "socketpair": argument_in(0, (AF_UNIX,), ALLOW, REFUSE),
     }
     bodies = {number: special.get(name, allow) for name, number in nr.items()}
     pieces = [(0, bodies.get(0, refuse))]

@@ -24,6 +24,8 @@ PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL =
 
 MACHINE = platform.machine()
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
+KEYCTL = {"x86_64": 250, "aarch64": 219}
+KEYCTL_JOIN_SESSION_KEYRING = 1
 
 
 def _check(result: int, call: str) -> int:
@@ -56,6 +58,12 @@ def pivot_root(new: str, old: str) -> None:
     if MACHINE not in PIVOT_ROOT:
         raise OSError(f"pivot_root: its number on {MACHINE} is not known here")
     syscall(PIVOT_ROOT[MACHINE], ctypes.c_char_p(new.encode()), ctypes.c_char_p(old.encode()), call="pivot_root")
+
+
+def leave_keyring() -> None:
+    """Start a new, empty session keyring: the inherited one may hold the user's keys."""
+    if MACHINE in KEYCTL:
+        syscall(KEYCTL[MACHINE], KEYCTL_JOIN_SESSION_KEYRING, 0, call="keyctl(JOIN_SESSION_KEYRING)")
 
 
 def prctl(option: int, *args: object, call: str) -> int:
