@@ -35,9 +35,10 @@ class Run:
     seed: int = opt(0, "names the run: every random draw is keyed by it")
     out: str = opt("", "run folder; empty means runs/<config file's name>")
     resume: bool = opt(False, "go on from the newest good checkpoint in the run folder")
-    steps: int = opt(40, "optimizer rounds: one round is one global batch of problems (planner) or rows (sft, reward_model)")
+    steps: int = opt(80, "optimizer rounds: one round is one global batch of problems (planner) or rows (sft, reward_model)")
     save_every: int = opt(10, "rounds between checkpoints; the last round always saves")
     keep: int = opt(2, "checkpoints kept in the run folder")
+    log_tokens: bool = opt(True, "samples.jsonl also holds each trace's token ids and log-probs, for tracelift.explain")
     device: str = opt("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU of this rank where there is one")
     dtype: Literal["float32", "bfloat16"] = opt("float32", "weights and activations of the trained model; log-probs are fp32 always")
     threads: int = opt(0, "CPU threads of this process; 0 shares the cores among the local ranks")
@@ -45,7 +46,8 @@ class Run:
 
 @dataclass
 class Data:
-    source: str = opt("demo:math", "demo:math (endless), or a JSONL file with problem/answer or GSM8K's question/answer fields")
+    source: str = opt("demo:math", "demo:math or demo:code (endless), code:FILE (programs with tests), or a JSONL file with "
+                      "problem/answer or GSM8K's question/answer fields")
     seed: int = opt(1000, "which series of demo problems training draws from")
     eval_source: str = opt("", "held-out problems; empty: the demo's own fresh series, or no evaluation for a file")
     eval_seed: int = opt(9000, "which series of demo problems evaluation draws from; never a training series")
@@ -70,8 +72,8 @@ class Executor:
     path: str = opt("assets/math/executor", "Hugging Face folder of the frozen executor")
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
     model: str = opt("", "model name to ask that server for")
-    prompt: str = opt("demo", "prompt with the trace: demo, math, code, or a text file with {problem} and {trace}")
-    baseline_prompt: str = opt("demo", "prompt without the trace: demo, math, code, or a text file with {problem}")
+    prompt: str = opt("demo", "prompt with the trace: demo, demo-code, math, code, or a text file with {problem} and {trace}")
+    baseline_prompt: str = opt("demo", "prompt without the trace: demo, demo-code, math, code, or a text file with {problem}")
     chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
     repeats: int = opt(3, "K: runs per arm behind a success rate")
     baseline_repeats: int = opt(0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem")
@@ -95,10 +97,21 @@ class RewardModelSection:
 @dataclass
 class Reward:
     mode: Literal["tracelift", "exec_only", "rm_only", "uplift_only", "product_only"] = opt(
-        "tracelift", "tracelift: 0.5 e2e + 0.5 R u; exec_only: e2e; the rest are the ablations R, u, R u")
+        "tracelift", "math: 0.5 e2e + 0.5 R u, code: exec + code_weight R c; exec_only: e2e or exec; the rest are ablations: R, u, R u")
     variant: Literal["paper", "corrected"] = opt("corrected", "the paper's formulas to the digit, or with the released code's faults mended")
     format_reward: float = opt(-0.5, "reward of a trace without one complete <reasoning> block; the executor is not called")
-    leak_penalty: float = opt(0.0, "subtracted where the trace states the final answer")
+    leak_penalty: float = opt(0.0, "subtracted where the trace states the final answer or holds code of the program")
+    exec_style: Literal["binary", "pass_rate", "coderl", "hybrid"] = opt("hybrid", "how a program's run on the hidden tests is shaped")
+    code_weight: float = opt(0.2, "weight of R c in the code reward (the paper: 0.2)")
+
+
+@dataclass
+class SandboxSection:
+    cpu_seconds: float = opt(2.0, "CPU time of a program on one test")
+    wall_seconds: float = opt(10.0, "wall-clock time of a program on one test, for programs that sleep or wait")
+    memory_mb: int = opt(1024, "address space of a program, in MiB")
+    workers: int = opt(0, "programs that run at once; 0 takes the number of cores")
+    allow_weak_sandbox: bool = opt(False, "run programs even where the kernel gives no network or file isolation; logged loudly")
 
 
 @dataclass
@@ -119,7 +132,7 @@ class Grpo:
 
 @dataclass
 class Optim:
-    lr: float = opt(1e-3, "peak learning rate (the paper: 1e-6 for full 7B, 5e-6 for LoRA)")
+    lr: float = opt(2e-4, "peak learning rate (the paper: 1e-6 for full 7B, 5e-6 for LoRA)")
     warmup: int = opt(2, "rounds of linear warm-up")
     schedule: Literal["constant", "linear", "cosine"] = opt("constant", "what the rate does after warm-up")
     beta1: float = opt(0.9, "AdamW first-moment decay")
@@ -192,6 +205,7 @@ class Config:
     executor: Executor = field(default_factory=Executor)
     reward_model: RewardModelSection = field(default_factory=RewardModelSection)
     reward: Reward = field(default_factory=Reward)
+    sandbox: SandboxSection = field(default_factory=SandboxSection)
     grpo: Grpo = field(default_factory=Grpo)
     optim: Optim = field(default_factory=Optim)
     lora: Lora = field(default_factory=Lora)
