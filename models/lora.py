@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.cpu_linear import linear
 from models.atomic import replaced_folder
 from models.hf_config import CheckpointError, check_folder, read_json
 from models.shards import open_safetensors, some, write_file
@@ -87,11 +88,11 @@ class LoRALinear(nn.Linear):
         self.unmerged: Tensor | None = None  # the base weight, while `weight` holds the merged one
 
     def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        out = F.linear(x, self.weight, self.bias)
+        out = linear(x, self.weight, self.bias)
         if not self.enabled or self.unmerged is not None:
             return out
-        low = F.linear(F.dropout(x, self.dropout, self.training), self.lora_a.to(x.dtype))
-        return out + F.linear(low, self.lora_b.to(x.dtype)) * self.scaling
+        low = linear(F.dropout(x, self.dropout, self.training), self.lora_a.to(x.dtype))
+        return out + linear(low, self.lora_b.to(x.dtype)) * self.scaling
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:  # -> (out, in), in the base's dtype

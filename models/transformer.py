@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.cpu_linear import linear
 from models.config import ModelConfig
 
 # attend(layer, q (B,T,H,E), k (B,T,G,E), v (B,T,G,E)) -> (B,T,H,E); q and k already carry their rotary phase.
@@ -31,6 +32,13 @@ def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
     return out.transpose(1, 2)
+
+
+class Linear(nn.Linear):
+    """nn.Linear by way of kernels.cpu_linear, which on a CPU takes the faster of PyTorch's two fp32 libraries."""
+
+    def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        return linear(x, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -71,10 +79,10 @@ class Attention(nn.Module):
         super().__init__()
         D, E = config.hidden_size, config.head_dim
         self.layer, self.head_dim = layer, E
-        self.q_proj = nn.Linear(D, config.num_heads * E, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(config.num_heads * E, D, bias=config.o_bias)
+        self.q_proj = Linear(D, config.num_heads * E, bias=config.qkv_bias)
+        self.k_proj = Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
+        self.v_proj = Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
+        self.o_proj = Linear(config.num_heads * E, D, bias=config.o_bias)
         self.q_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
 
@@ -90,9 +98,9 @@ class MLP(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         D, Ff, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-        self.gate_proj = nn.Linear(D, Ff, bias=bias)
-        self.up_proj = nn.Linear(D, Ff, bias=bias)
-        self.down_proj = nn.Linear(Ff, D, bias=bias)
+        self.gate_proj = Linear(D, Ff, bias=bias)
+        self.up_proj = Linear(D, Ff, bias=bias)
+        self.down_proj = Linear(Ff, D, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B,T,D) -> (B,T,D)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -151,7 +159,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.model = Backbone(config)
-        self.lm_head = None if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = None if config.tied_head else Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
         """tokens (B,T) int64 → hidden states (B,T,D) after the final norm, in the model's dtype."""
@@ -163,7 +171,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden (..., D) → logits (..., V) in the model's dtype."""
-        return F.linear(hidden, self.head_weight)
+        return linear(hidden, self.head_weight)
 
     @property
     def dtype(self) -> torch.dtype:
