@@ -34,9 +34,9 @@ from tracelift.runs import RunFolder, versions, write_text
 from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
 from tracelift.training import TrainingError
 from tracelift.twostage import arms, table
-from tracelift.twostage.analysis import analyse
+from tracelift.twostage.analysis import analyse, outcomes
 from tracelift.twostage.page import render_page
-from tracelift.twostage.problems import CODE_FORMATS, load_benchmark
+from tracelift.twostage.problems import CODE_FORMATS, Benchmark, load_benchmark
 from tracelift.twostage.records import Records
 from tracelift.twostage.rm import evaluate_rm, render_rm
 from tracelift.twostage.verdicts import RULES, Judge
@@ -190,11 +190,26 @@ def judge_planners(config: Config, flags: dict[str, str], world: World, device: 
     }  # fmt: skip
     suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
     write_text(out / f"results{suffix}.json", json.dumps(results, indent=2) + "\n")
+    write_text(out / f"outcomes{suffix}.json", json.dumps({b.name: letters(b, found[b.name], rules[b.name][0]) for b in benchmarks}) + "\n")
     title = "TraceLift evaluation: " + " and ".join(systems)
     write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, dimensions, config.eval.traces_shown))
     say("\n" + table.render(results))
     say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
     return 0
+
+
+def letters(benchmark: Benchmark, found: dict[str, Any], rule: str) -> dict[str, Any]:
+    """Each problem's outcomes in a string, one letter a sample: 1 right, 0 wrong, - not run or not judged. Likewise whether
+    the planner's traces are valid. Enough to compare this evaluation with any other of the same problems."""
+
+    def string(values: list[bool | None]) -> str:
+        return "".join("-" if v is None else "01"[v] for v in values)
+
+    arms_ = {label: {mode: [string(list(o) if o is not None else [None]) for o in outcomes(runs, rule)] for mode, runs in modes.items()}
+             for label, modes in found["arms"].items()}  # fmt: skip
+    valid = {label: {mode: [string([s["valid"] for s in t["samples"]]) for t in traces] for mode, traces in modes.items()}
+             for label, modes in found["traces"].items()}  # fmt: skip
+    return {"problems": [p.problem_id for p in benchmark.problems], "rule": rule, "arms": arms_, "valid": valid}
 
 
 def judge_reward_model(config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]) -> int:

@@ -147,7 +147,7 @@ def _svamp(row: dict[str, Any], where: str, default_id: str) -> Problem:
 
 def _number(task: Task, where: str, trace: str | None = None) -> Problem:
     if verify_math(task.reference, task.reference) is not Verdict.PASS:
-        raise BenchmarkError(f"{where}: the answer {task.reference[-60:]!r} holds no number to check against")
+        raise BenchmarkError(f"{where}: the answer {task.reference[-60:]!r} does not pass its own check")
     return Problem(task, "number", trace)
 
 
