@@ -261,3 +261,39 @@ def test_files_are_read_in_every_packing(tmp_path):
 def test_only_what_is_literally_a_call_becomes_data(source, as_data):
     tests = parse_tests([source])
     assert (tests.calls is not None) == as_data and len(tests) == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
+def test_a_file_is_judged_by_command(tmp_path, capsys):
+    from tracelift.programs.__main__ import main
+
+    (tmp_path / "problems.jsonl").write_text(json.dumps(HUMANEVAL) + "\n" + json.dumps(MBPP) + "\n")
+    texts = [
+        {"task_id": "HumanEval/0", "completion": "    return 2 * x\n"},
+        {"task_id": "HumanEval/0", "completion": "    return 3 * x\n"},
+        {"task_id": 11, "text": "```python\ndef twice(x):\n    return x + x\n```"},
+        {"task_id": 11, "text": "I do not know."},
+    ]
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        sys.argv = ["programs", *map(str, arguments)]
+        code = main()
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    old = sys.argv
+    try:
+        code, out = run(tmp_path / "problems.jsonl")
+        assert code == 0 and "2 of 2 pass" in out
+        code, out = run(
+            tmp_path / "problems.jsonl", "--texts", tmp_path / "texts.jsonl", "--out", tmp_path / "out.jsonl"
+        )
+        assert code == 0 and "2 of 4 pass, on 2 problems" in out and "pass@1 0.5000" in out and "pass@2 1.0000" in out
+        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [r["status"] for r in rows] == ["passed", "failed_test", "passed", "compile_error"]
+        (tmp_path / "texts.jsonl").write_text('{"task_id": "unknown", "text": ""}\n')
+        code, out = run(tmp_path / "problems.jsonl", "--texts", tmp_path / "texts.jsonl")
+        assert code == 2 and "line 1: no such key or problem: 'unknown'" in out
+    finally:
+        sys.argv = old
