@@ -15,6 +15,7 @@ import pytest
 
 from tracelift.sandbox import Limits, Sandbox, SandboxError, Status, run_python
 from tracelift.sandbox.inside import seccomp, wire
+from tracelift.sandbox.inside.confine import NAMESPACES
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 
@@ -230,7 +231,12 @@ def test_recursion_is_as_deep_as_in_the_interpreter(box, tmp_path):
     assert int(run(box, code).stdout) == int(real.stdout)
 
 
-def test_what_honest_programs_use_is_there(box):
+@pytest.mark.parametrize("without", [(), ("landlock", "seccomp"), NAMESPACES], ids=["all", "namespaces", "filters"])
+def test_what_honest_programs_use_is_there(without):
+    try:
+        box = Sandbox(workers=1, without=without)
+    except SandboxError as error:
+        pytest.skip(str(error))
     result = run(
         box,
         """
@@ -247,10 +253,12 @@ def test_what_honest_programs_use_is_there(box):
             with open(d + "/f", "w") as f:
                 f.write("text")
             print(open(d + "/f").read())
+        open("/dev/null", "w").write("x")
         print(hashlib.sha256(b"x").hexdigest()[:8], datetime.datetime.now().year > 2000)
         """,
         limits=Limits(cpu_seconds=5, wall_seconds=60),
     )
+    box.close()
     assert result.stdout == "42\n285\ntext\n2d711642 True\n", result
 
 
@@ -283,6 +291,12 @@ def test_nothing_is_left_open(box):
     while open(children).read() and time.monotonic() < end:
         time.sleep(0.01)
     assert open(children).read() == "", "guards remain"
+
+
+def test_a_launcher_that_does_not_start_says_so(monkeypatch):
+    monkeypatch.setattr(sys, "_base_executable", "/bin/false")
+    with pytest.raises(SandboxError, match="launcher .*/bin/false.* does not start"):
+        Sandbox(workers=1)
 
 
 def test_a_closed_sandbox_says_so():

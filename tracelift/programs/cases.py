@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from tracelift.sandbox.inside import wire
+
 
 class ProblemError(ValueError):
     """A problem whose tests cannot be read; says where and why."""
@@ -186,6 +188,7 @@ def read_call(node: ast.stmt) -> Call | None:
     try:
         args = tuple(ast.literal_eval(a) for a in test.args)
         kwargs = tuple((k.arg, ast.literal_eval(k.value)) for k in test.keywords if k.arg)
-    except (ValueError, TypeError):
+        wire.encode([args, [value for _, value in kwargs], expected])
+    except (ValueError, TypeError):  # TypeError: a literal that cannot be sent, `...`
         return None
     return Call(test.func.id, args, kwargs, relation, expected) if len(kwargs) == len(test.keywords) else None

@@ -21,6 +21,7 @@ import os
 import random
 import socket
 import sys
+import tempfile
 import threading
 import traceback
 import types
@@ -104,6 +105,7 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
         os.setsid()
         os.chdir(work)
         os.environ["HOME"] = os.environ["TMPDIR"] = work
+        tempfile.tempdir = None  # the guard's choice, which the program may not write to
         confine.limit_resources(job["limits"])
         confine.give_up_rights(layers, work)
     except Exception:
