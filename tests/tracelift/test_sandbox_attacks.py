@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="th
 QUICK = Limits(cpu_seconds=1.0, wall_seconds=30.0)
 WITHOUT = {"all layers": (), "namespaces alone": ("landlock", "seccomp"), "filters alone": NAMESPACES}
 ran: list[str] = []
+skipped: list[str] = []
 
 
 @pytest.fixture(scope="module", params=WITHOUT)
@@ -50,9 +51,14 @@ def attack(box, code: str, limits: Limits = QUICK, **values: object):
     return box.run(head + textwrap.dedent(code), limits=limits)
 
 
+def skip(reason: str) -> None:
+    skipped.append(reason)
+    pytest.skip(reason)
+
+
 def needs(box, promise: str) -> None:
     if not box.layers.keeps(promise):
-        pytest.skip(f"{box.kind}: this kernel lets nothing keep the promise of {promise}")
+        skip(f"{box.kind}: this kernel lets nothing keep the promise of {promise}")
 
 
 def own_processes(token: str = f'"owner": {os.getpid()}') -> set[int]:
@@ -351,7 +357,7 @@ def test_no_tracing_and_no_privileged_calls(box):
 
 def test_seccomp_refuses_what_namespaces_would_allow(box):
     if box.layers.reasons["seccomp"]:
-        pytest.skip("seccomp is off in this sandbox")
+        skip("seccomp is off in this sandbox")
     result = attack(
         box,
         """
@@ -502,7 +508,8 @@ def test_it_refuses_without_its_floor(caplog):
 def test_zz_report(capsys):
     layers = probe()
     with capsys.disabled():
-        print(f"\nsandbox: {len(layers.active)} of {len(LAYERS)} layers active; {len(ran)} attacks ran or were skipped")
+        print(f"\nsandbox: {len(layers.active)} of {len(LAYERS)} layers active; ", end="")
+        print(f"{len(ran) - len(skipped)} attacks ran, {len(skipped)} skipped for want of a layer")
         for name, reason in layers.reasons.items():
             if reason:
                 print(f"  not on this machine: {name}: {reason}")
