@@ -1,0 +1,349 @@
+"""Our kernels beside eager PyTorch, torch.compile, TRL's and Liger's, in one run on whatever device there is.
+
+    python benchmarks/kernels.py            # measure; writes benchmarks/results/kernels_{cpu,gpu}.json and the tables
+    python benchmarks/kernels.py --table    # only rewrite the tables of docs/kernels.md from the JSON files
+
+Two tasks, each forward and backward: from logits, log-prob + entropy (loss Σ g·log p + 0.1·Σ H with random g); from
+hidden states, the clipped policy loss of one update, whose gradient Liger and `linear_loss` form in the forward pass.
+Contenders take turns, round after round, and the best round counts: on a shared machine the noise is one-sided. On a
+CPU the time is the process's CPU time on one thread, so that other load does not count against whoever it hits; wall
+time is in the JSON too. Memory is the peak above the inputs: CUDA's own count, or the kernel's high-water mark.
+
+Ceilings come from the same run: bytes/s of a copy, FLOP/s of a square product in the task's dtype. Shares of them are of
+the *least* work the task needs (read logits twice, write the gradient once; 6VH multiply-adds), not of what was done.
+
+Left out: the sampler and the training step, which have benchmarks of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import kernels
+
+RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs/kernels.md"
+Contender = Callable[[dict[str, torch.Tensor]], torch.Tensor]  # inputs -> loss; gradients go to the inputs' .grad
+
+
+@dataclass
+class Task:
+    name: str
+    dtype: torch.dtype
+    N: int
+    V: int
+    H: int | None = None  # None: from logits
+
+    def inputs(self, device: str) -> dict[str, torch.Tensor]:
+        gen = torch.Generator(device).manual_seed(0)
+        draw = lambda *s: torch.randn(*s, generator=gen, device=device)  # noqa: E731
+        data = {"y": torch.randint(self.V, (self.N,), generator=gen, device=device), "g": draw(self.N)}
+        if self.H is None:
+            data["logits"] = (3 * draw(self.N, self.V)).to(self.dtype).requires_grad_()
+        else:
+            data["hidden"] = draw(self.N, self.H).to(self.dtype).requires_grad_()
+            data["weight"] = (draw(self.V, self.H) * 3 / self.H**0.5).to(self.dtype).requires_grad_()
+        return data
+
+    @property
+    def floor(self) -> tuple[float, str]:
+        """The least work, in bytes or FLOPs."""
+        if self.H is None:
+            return 3.0 * self.N * self.V * self.dtype.itemsize, "bytes"
+        return 6.0 * self.N * self.V * self.H, "FLOP"
+
+
+def policy_loss(s: kernels.TokenScores, g: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
+    ratio = (s.logprob - old).exp()
+    return -torch.min(ratio * g, ratio.clamp(0.8, 1.2) * g).sum()
+
+
+def eager_logits(d):
+    logp = d["logits"].float().log_softmax(-1)
+    entropy = -(logp.exp() * logp).sum(-1)
+    return (logp.gather(-1, d["y"][:, None]).squeeze(-1) * d["g"]).sum() + 0.1 * entropy.sum()
+
+
+def eager_hidden(d):
+    logp = F.linear(d["hidden"], d["weight"]).float().log_softmax(-1)
+    lp = logp.gather(-1, d["y"][:, None]).squeeze(-1)
+    return policy_loss(kernels.TokenScores(lp, lp, lp, None), d["g"], lp.detach())
+
+
+def ours_logits(d, inplace=False):
+    logits = d["logits"] * 1 if inplace else d["logits"]
+    s = kernels.logprob_kl(logits, d["y"], inplace_grad=inplace)
+    return (s.logprob * d["g"]).sum() + 0.1 * s.entropy.sum()
+
+
+def ours_linear(d):
+    s = kernels.linear_logprob(d["hidden"], d["weight"], d["y"])
+    return policy_loss(s, d["g"], s.logprob.detach())
+
+
+def ours_linear_loss(d):
+    # On fresh samples the old log-prob is the present one; its value is taken inside, as trainers do.
+    return kernels.linear_loss(d["hidden"], d["weight"], d["y"],
+                               lambda s, g: policy_loss(s, g, s.logprob.detach()), d["g"])[0]
+
+
+def contenders(task: Task, device: str) -> dict[str, Contender | str]:
+    """Callables, or the reason why one is not here."""
+    table: dict[str, Contender | str] = {}
+    if task.H is None:
+        table["ours"] = ours_logits
+        table["eager PyTorch"] = eager_logits
+        table["torch.compile"] = torch.compile(eager_logits)
+    else:
+        table["ours, linear_loss"] = ours_linear_loss
+        table["ours, linear_logprob"] = ours_linear
+        table["eager PyTorch"] = eager_hidden
+        table["torch.compile"] = torch.compile(eager_hidden)
+    add_trl(table, task)
+    add_liger(table, task, device)
+    return table
+
+
+def add_trl(table, task: Task) -> None:
+    try:
+        from trl.kernels.chunked_logprob import ChunkedLogProbFunction
+        from trl.trainer.utils import selective_log_softmax_and_entropy
+    except ImportError as error:
+        table["TRL"] = f"not importable: {error}"
+        return
+
+    def from_logits(d):
+        lp, entropy = selective_log_softmax_and_entropy(d["logits"], d["y"])
+        return (lp.float() * d["g"]).sum() + 0.1 * entropy.float().sum()
+
+    def from_hidden(d):
+        lp = ChunkedLogProbFunction.apply(d["hidden"], d["weight"], None, d["y"], 1.0, 8192, None, 1.0, ())[0]
+        return policy_loss(kernels.TokenScores(lp, lp, lp, None), d["g"], lp.detach())
+
+    table["TRL"] = from_logits if task.H is None else from_hidden
+
+
+def add_liger(table, task: Task, device: str) -> None:
+    try:
+        from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss
+    except ImportError as error:
+        table["Liger"] = f"not importable: {error}"
+        return
+    if task.H is None:
+        table["Liger"] = "no log-prob + entropy from logits"
+        return
+    loss = LigerFusedLinearGRPOLoss(beta=0.0, use_ref_model=False, compiled=device == "cuda", loss_type="grpo")
+
+    def from_hidden(d):  # rows of one token are its sequences of length 1: mean over them, so times N
+        hidden, y = d["hidden"][:, None], d["y"][:, None]
+        return len(y) * loss(hidden, d["weight"], y, torch.ones_like(y), d["g"])[0]
+
+    table["Liger"] = from_hidden
+
+
+class Meter:
+    """Time and peak memory of one call on a device."""
+
+    def __init__(self, device: str) -> None:
+        self.cuda = device == "cuda"
+
+    def __call__(self, call: Callable[[], None]) -> tuple[float, float]:  # -> seconds, wall seconds
+        if self.cuda:
+            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            torch.cuda.synchronize()
+            start.record()
+            call()
+            stop.record()
+            torch.cuda.synchronize()
+            return start.elapsed_time(stop) / 1e3, start.elapsed_time(stop) / 1e3
+        cpu, wall = time.process_time(), time.perf_counter()
+        call()
+        return time.process_time() - cpu, time.perf_counter() - wall
+
+    def peak(self, call: Callable[[], None]) -> int:  # bytes above what was held before
+        gc.collect()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            call()
+            return torch.cuda.max_memory_allocated() - before
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+        before = status("VmRSS")
+        call()
+        return status("VmHWM") - before
+
+
+def status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}: peak memory on a CPU needs Linux")
+
+
+def exact_gradients(task: Task, data) -> dict[str, torch.Tensor]:
+    """Float64 gradients of the task, on the CPU or GPU that holds the data, some rows at a time."""
+    if task.H is None:
+        z = data["logits"].detach()[:8].double().requires_grad_()
+        eager64 = z.log_softmax(-1)
+        loss = (eager64.gather(-1, data["y"][:8, None])[:, 0] * data["g"][:8]).sum()
+        (loss - 0.1 * (eager64.exp() * eager64).sum()).backward()
+        return {"logits": z.grad}
+    h, w = (data[k].detach()[: None if k == "weight" else 8].double().requires_grad_() for k in ("hidden", "weight"))
+    lp = F.linear(h, w).log_softmax(-1).gather(-1, data["y"][:8, None])[:, 0]
+    (-(lp * data["g"][:8])).sum().backward()
+    return {"hidden": h.grad}
+
+
+def clear(data) -> None:
+    for t in data.values():
+        t.grad = None
+
+
+def measure(task: Task, device: str, rounds: int) -> list[dict]:
+    meter, data, rows = Meter(device), task.inputs(device), []
+    exact, table = exact_gradients(task, data), contenders(task, device)
+    live: dict[str, Contender] = {}
+    for name, contender in table.items():
+        row = {"contender": name, "seconds": None}
+        rows.append(row)
+        if isinstance(contender, str):
+            row["absent"] = contender
+            continue
+        run = lambda c=contender: c(data).backward()  # noqa: E731
+        try:
+            clear(data)
+            run()  # compiles, warms up
+        except Exception as error:  # a rival that cannot run here is a result, with its reason
+            if name.startswith("ours"):
+                raise
+            row["absent"] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+            continue
+        row["error"] = max(((data[k].grad[:8].double() - g).abs().max() / g.abs().max()).item() for k, g in exact.items())
+        clear(data)
+        row["peak_bytes"] = meter.peak(run)
+        live[name] = contender
+    best = {name: (float("inf"), float("inf")) for name in live}
+    for i in range(rounds):
+        for name, contender in live.items():
+            clear(data)
+            best[name] = tuple(map(min, best[name], meter(lambda c=contender: c(data).backward())))
+        print(f"  {task.name}: round {i + 1} of {rounds}", file=sys.stderr)
+    for row in rows:
+        if row["contender"] in best:
+            row["seconds"], row["wall_seconds"] = best[row["contender"]]
+    return rows
+
+
+def ceilings(device: str, dtypes: set[torch.dtype]) -> dict[str, float]:
+    """Bytes/s of a copy (read + write), FLOP/s of a square product."""
+    meter, out = Meter(device), {}
+    big = torch.ones((1 << 30 if device == "cuda" else 1 << 26) // 4, device=device)
+    other = torch.empty_like(big)
+    out["bytes"] = 2 * big.nbytes / min(meter(lambda: other.copy_(big))[0] for _ in range(10))
+    n = 8192 if device == "cuda" else 1024
+    for dtype in dtypes:
+        a = torch.randn(n, n, device=device).to(dtype)
+        out[f"FLOP {dtype}"] = 2 * n**3 / min(meter(lambda: a @ a)[0] for _ in range(10))
+    return out
+
+
+def tasks(device: str) -> list[Task]:
+    if device == "cuda":
+        return [Task("logits", torch.bfloat16, 8192, 151_936), Task("hidden", torch.bfloat16, 8192, 131_072, 4096)]
+    return [Task("logits", torch.float32, 64, 151_936), Task("logits", torch.bfloat16, 64, 151_936),
+            Task("hidden", torch.float32, 512, 32_000, 256), Task("hidden", torch.float32, 64, 151_936, 256)]
+
+
+def render(record: dict) -> str:
+    """Markdown tables of one record."""
+    lines = [f"Device: {record['device']}; torch {record['versions']['torch']}, Triton {record['versions']['triton']}, "
+             f"TRL {record['versions']['trl']}, Liger {record['versions']['liger_kernel']}; {record['time']}. "
+             f"Ceilings of the same run: copy {record['ceilings']['bytes'] / 1e9:.1f} GB/s, "
+             + ", ".join(f"product {v / 1e9:,.0f} GFLOP/s in {k.split('.')[-1]}" for k, v in record["ceilings"].items()
+                         if k.startswith("FLOP")) + ".", ""]
+    for task in record["tasks"]:
+        eager = next(r for r in task["rows"] if r["contender"] == "eager PyTorch")
+        shape = f"{task['N']:,} × {task['V']:,}" + (f", H {task['H']}" if task["H"] else "")
+        lines += [f"**From {task['name']}, {shape}, {task['dtype']}**, forward + backward", "",
+                  "| | ms | × eager | of ceiling | peak MB | × eager | gradient error |", "|---|---|---|---|---|---|---|"]
+        for r in task["rows"]:
+            if r["seconds"] is None:
+                lines.append(f"| {r['contender']} | – | | | | | {r['absent']} |")
+                continue
+            share = task["floor"] / r["seconds"] / task["ceiling"]
+            lines.append(f"| {r['contender']} | {r['seconds'] * 1e3:.1f} | {r['seconds'] / eager['seconds']:.2f} | "
+                         f"{share:.0%} | {r['peak_bytes'] / 1e6:.0f} | {r['peak_bytes'] / eager['peak_bytes']:.2f} | "
+                         f"{r['error']:.1e} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def write_tables() -> None:
+    text = DOCS.read_text()
+    for kind in ("cpu", "gpu"):
+        file, begin, end = RESULTS / f"kernels_{kind}.json", f"<!-- {kind} table -->", f"<!-- end of {kind} table -->"
+        if file.exists():
+            head, rest = text.split(begin)
+            text = head + begin + "\n" + render(json.loads(file.read_text())) + end + rest.split(end)[1]
+    DOCS.write_text(text)
+
+
+def versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    out = {"python": platform.python_version()}
+    for package in ("torch", "triton", "trl", "liger_kernel"):
+        try:
+            out[package] = version(package)
+        except PackageNotFoundError:
+            out[package] = "absent"
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--table", action="store_true", help="only rewrite docs/kernels.md from the recorded results")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; with more than 1 the time is wall time")
+    args = parser.parse_args()
+    if not args.table:
+        torch.set_num_threads(args.threads)
+        todo = tasks(args.device)
+        roof, record = ceilings(args.device, {t.dtype for t in todo if t.H}), []
+        for task in todo:
+            work, unit = task.floor
+            rows = measure(task, args.device, args.rounds)
+            if args.device == "cpu" and args.threads > 1:
+                for r in rows:
+                    r["seconds"] = r.get("wall_seconds")
+            record.append({**asdict(task), "dtype": str(task.dtype).split(".")[-1], "floor": work, "unit": unit,
+                           "ceiling": roof["bytes"] if unit == "bytes" else roof[f"FLOP {task.dtype}"], "rows": rows})
+        device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()} CPU"
+        clock = ("GPU time" if args.device == "cuda" else "CPU time of one thread" if args.threads == 1 else
+                 f"wall time of {args.threads} threads")
+        result = {"device": device, "time": clock, "versions": versions(), "ceilings": roof, "rounds": args.rounds,
+                  "tasks": record}
+        file = RESULTS / f"kernels_{'gpu' if args.device == 'cuda' else 'cpu'}.json"
+        file.write_text(json.dumps(result, indent=1) + "\n")
+        print(render(result))
+    write_tables()
+
+
+if __name__ == "__main__":
+    main()
