@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -202,33 +201,45 @@ def test_a_save_killed_between_its_two_renames_is_told_and_mended(make_model, tm
     assert torch.equal(models.load_pretrained(tmp_path / "m").head_weight, model.head_weight)
 
 
-def test_killed_while_saving(make_model, tmp_path):
-    """kill -9 at random moments of endless saving: what is found is always one whole save."""
-    model = make_model()
-    for p in model.parameters():
-        p.data.fill_(0)
-    models.save_pretrained(model, tmp_path / "m", max_shard_bytes=5000)
-    script = (
-        "import sys, models\n"
-        "model = models.load_pretrained(sys.argv[1])\ni = 0\n"
-        "while True:\n    i += 1\n"
-        "    for p in model.parameters(): p.data.fill_(i)\n"
-        "    models.save_pretrained(model, sys.argv[1], max_shard_bytes=5000)\n"
-        "    print(i, flush=True)\n"
-    )
-    for pause in (0.01, 0.037):
-        child = subprocess.Popen([sys.executable, "-c", script, tmp_path / "m"], stdout=subprocess.PIPE)
-        child.stdout.readline()
-        time.sleep(pause)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        child.stdout.close()
-        where = tmp_path / "m" if (tmp_path / "m").exists() else tmp_path / ".m.old"
-        model = models.load_pretrained(where)
-        values = {p.flatten()[0].item() for p in model.parameters()}
-        assert len(values) == 1 and values.pop() >= 1
-        if where.name == ".m.old":
-            os.rename(where, tmp_path / "m")
+def test_killed_at_every_step_of_a_save(tmp_path):
+    """A child dies by SIGKILL before its n-th call into the file system, for every n: one whole save is always there."""
+    steps = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "os.link"}
+    found = []
+
+    def save(text):
+        with replaced_folder(tmp_path / "m", lambda name: True) as aside:
+            (aside / "a").write_text(text)
+            (aside / "b").write_text(text)
+
+    def die_at(n):
+        seen = [0]
+
+        def hook(event, args):
+            if event in steps:
+                seen[0] += 1
+                if seen[0] == n:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+
+    save("old")
+    for n in range(1, 100):
+        child = os.fork()
+        if child == 0:
+            try:
+                die_at(n)
+                save(f"new {n}")
+                os._exit(0)
+            finally:
+                os._exit(1)  # whatever happened, the child must not go on as a second pytest
+        _, status = os.waitpid(child, 0)
+        where = tmp_path / ("m" if (tmp_path / "m").exists() else ".m.old")
+        found.append((where.name, (where / "a").read_text()))
+        assert (where / "b").read_text() == found[-1][1] and len(os.listdir(where)) == 2
+        if status == 0:
+            break
+    assert status == 0 and n > 10 and found[-1] == ("m", f"new {n}")
+    assert ".m.old" in {name for name, _ in found}  # the instant between the two renames was met
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's peak resident memory")
