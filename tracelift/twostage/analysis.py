@@ -33,10 +33,12 @@ def share(hits: Sequence[bool]) -> Figure:
 
 
 def average(values: Sequence[float], bounds: tuple[float, float] | None = None) -> Figure:
-    """A mean ± 1.96 standard errors over the values, cut to `bounds`."""
+    """A mean ± 1.96 standard errors over the values, cut to `bounds`; Wilson's interval where all lie on one bound."""
     if not values:
         return {"value": None, "low": None, "high": None, "n": 0}
     m = math.fsum(values) / len(values)
+    if bounds == (0.0, 1.0) and m in bounds:  # no spread to estimate from, which is not the same as certainty
+        return share([m == 1.0] * len(values))
     half = _Z * deviation(values) / math.sqrt(len(values))
     low, high = m - half, m + half
     if bounds:

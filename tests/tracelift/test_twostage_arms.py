@@ -1,0 +1,300 @@
+"""eval.py end to end on the tiny job: arms, controls, shared seeds, resume, ranks, two systems, the page in a real browser."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import eval as evaluation
+from tracelift.stats import pass_at_k
+from tracelift.twostage import arms
+from tracelift.twostage.arms import traces_of_arm
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def arguments(job, out, *extra):
+    return ["--planner", str(job / "planner"), "--executor.path", str(job / "executor"), "--reward_model.path", str(job / "reward_model"),
+            "--planner.max_new_tokens", "20", "--executor.max_new_tokens", "4", "--run.threads", "1", "--eval.benchmarks",
+            f"tasks:{job / 'problems-with-traces.jsonl'}", "--eval.out", str(out), "--eval.samples", "3", "--eval.k", "1,3",
+            "--eval.resamples", "200", "--eval.traces_shown", "0", *extra]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def traced_job(job):
+    """The tiny job's problems with their reference traces; the last has none."""
+    rows = [json.loads(line) for line in (job / "problems.jsonl").read_text().splitlines()]
+    for r in rows[:-1]:
+        a, b = re.findall(r"\d", r["problem"])
+        r["trace"] = f"{a} + {b} = {r['answer']}"
+    (job / "problems-with-traces.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return job
+
+
+@pytest.fixture(scope="module")
+def done(traced_job, tmp_path_factory):
+    out = tmp_path_factory.mktemp("evaluation")
+    assert evaluation.main(arguments(traced_job, out)) == 0
+    return out
+
+
+def read(out, name="results.json"):
+    return json.loads((out / name).read_text())
+
+
+def records(out):
+    return [json.loads(line) for path in sorted(out.glob("records.*.jsonl")) for line in path.read_text().splitlines()]
+
+
+def test_figures_follow_from_the_outcomes(done):
+    """Every accuracy, pass@k and difference again, from the letters alone."""
+    (bench,) = read(done)["benchmarks"].values()
+    (letters,) = read(done, "outcomes.json").values()
+    assert set(bench["arms"]) == {"direct", "planner", "reference", "foreign"} and len(letters["problems"]) == 20
+    for label, modes in letters["arms"].items():
+        for mode, strings in modes.items():
+            known = [s for s in strings if "-" not in s]
+            assert len(known) == (19 if label == "reference" else 20)
+            assert {len(s) for s in known} == {1 if mode == "greedy" else 3}
+            figures = bench["arms"][label][mode]
+            share = sum(s.count("1") / len(s) for s in known) / len(known)
+            assert figures["accuracy"]["value"] == pytest.approx(share)
+            assert figures["accuracy"]["low"] <= share <= figures["accuracy"]["high"]
+            if mode == "sampled":
+                wanted = sum(pass_at_k(3, s.count("1"), 3) for s in known) / len(known)
+                assert figures["pass@3"]["value"] == pytest.approx(wanted) and figures["pass@1"]["value"] == pytest.approx(share)
+    for c in read(done)["comparisons"]:
+        a, b = (letters["arms"][c[side]][c["mode"]] for side in "ab")
+        both = [(x, y) for x, y in zip(a, b, strict=True) if "-" not in x + y]
+        gap = sum(y.count("1") / len(y) - x.count("1") / len(x) for x, y in both) / len(both)
+        assert c["difference"] == pytest.approx(gap) and c["n"] == len(both) and c["p_holm"] == pytest.approx(c["p"])
+        if c["mode"] == "greedy":
+            assert c["gained"] - c["lost"] == round(gap * len(both))
+
+
+def test_the_executor_follows_the_trace_it_is_given(done):
+    """The tiny executor copies: a reference trace must lift it, and each arm's artifacts belong to its own prompts."""
+    (bench,) = read(done)["benchmarks"].values()
+    accuracy = {label: f["greedy"]["accuracy"]["value"] for label, f in bench["arms"].items()}
+    assert accuracy["reference"] > max(accuracy["direct"], accuracy["foreign"])
+
+
+def test_runs_share_executor_seeds_between_arms(traced_job, tmp_path, monkeypatch):
+    seen = {}
+
+    class Spy:
+        fingerprint = "spy"
+
+        def complete(self, requests, progress=None):
+            for r in requests:
+                seen.setdefault("Guidance" in r.prompt, set()).add((r.prompt.split("\n")[0], r.seed))
+            return [arms.Reply("1", 1) for _ in requests]
+
+    real = evaluation.build_executor
+
+    def build(config, device, cache):
+        executor = real(config, device, cache)
+        executor.backend = Spy()
+        return executor
+
+    monkeypatch.setattr(evaluation, "build_executor", build)
+    assert evaluation.main(arguments(traced_job, tmp_path, "--eval.modes", "sampled")) == 0
+    assert seen[True] == seen[False] and len(seen[True]) == 3 * 20
+
+
+def test_foreign_traces_are_the_planners_for_another_problem(done, traced_job):
+    from tracelift.config import Config
+    from tracelift.twostage.problems import load_benchmark
+
+    problems = load_benchmark(f"tasks:{traced_job / 'problems-with-traces.jsonl'}", Config()).problems
+    traces = [{"samples": [{"trace": f"z{i}.{j}" if (i, j) != (1, 0) else None} for j in range(2)]} for i in range(20)]
+    given = traces_of_arm("foreign", problems, traces, 2)
+    assert given[0] == ["z2.0", "z1.1"], "a format failure is passed over, for that sample alone"
+    assert given[19] == ["z0.0", "z0.1"]
+    assert traces_of_arm("planner", problems, traces, 2)[1] == [None, "z1.1"]
+    nothing = [{"samples": [{"trace": "z"}]}] + [{"samples": [{"trace": None}]}] * 19
+    assert traces_of_arm("foreign", problems, nothing, 1)[0] is None, "its own trace is never borrowed"
+
+
+def test_a_second_evaluation_repeats_nothing_and_says_the_same(done, traced_job, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(done, copy)
+    before = read(copy)
+    monkeypatch.setattr(arms, "sample_traces", lambda *a: pytest.fail("sampled again"))
+    monkeypatch.setattr(arms, "_complete", lambda *a: pytest.fail("executed again"))
+    assert evaluation.main(arguments(traced_job, copy)) == 0
+    after = read(copy)
+    assert after["benchmarks"] == before["benchmarks"] and after["comparisons"] == before["comparisons"]
+
+
+def test_cut_off_in_a_line_it_goes_on(done, traced_job, tmp_path):
+    whole = (done / "records.0.jsonl").read_bytes()
+    (tmp_path / "records.0.jsonl").write_bytes(whole[: len(whole) * 2 // 5])
+    assert evaluation.main(arguments(traced_job, tmp_path, "--eval.chunk", "7")) == 0
+    for name in ("traces", "arms"):
+        ours, theirs = (next(iter(read(o)["benchmarks"].values()))[name] for o in (tmp_path, done))
+        assert near(ours, theirs), "the same figures, whatever the chunks and where it was killed"
+    assert read(tmp_path, "outcomes.json") == read(done, "outcomes.json")
+
+
+def near(a, b):
+    """Equal up to the rounding of RM scores computed in other batches."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(near(a[k], b[k]) for k in a)
+    return a == pytest.approx(b, abs=1e-6)
+
+
+@pytest.mark.parametrize("change", [["--run.seed", "1"], ["--executor.temperature", "0.9"], ["--executor.max_new_tokens", "3"]])
+def test_other_settings_are_other_records(done, traced_job, tmp_path, change):
+    """What a record depends on is in its key: nothing of another seed or setting is taken over."""
+    shutil.copy(done / "records.0.jsonl", tmp_path / "records.0.jsonl")
+    assert evaluation.main(arguments(traced_job, tmp_path, *change, "--eval.modes", "sampled", "--eval.arms", "direct")) == 0
+    fresh = records(tmp_path)[len(records(done)) :]
+    assert len(fresh) == 20 and all(r["kind"] == "run" for r in fresh)
+
+
+def test_two_ranks_find_what_one_finds(done, traced_job, tmp_path):
+    command = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node=2", "eval.py"]
+    subprocess.run([*command, *arguments(traced_job, tmp_path)], cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert read(tmp_path, "outcomes.json") == read(done, "outcomes.json")
+    assert (tmp_path / "records.1.jsonl").stat().st_size > 0
+
+
+def test_two_systems_are_compared_on_the_same_problems(traced_job, tmp_path, capsys):
+    """The executor itself as rival planner: it writes no block at all."""
+    assert evaluation.main(arguments(traced_job, tmp_path, "--against", str(traced_job / "executor"), "--eval.modes", "greedy")) == 0
+    name = next(p for p in tmp_path.glob("results-against-*.json"))
+    results = read(tmp_path, name.name)
+    rival = list(results["systems"])[1]
+    (duel,) = [c for c in results["comparisons"] if c["a"] == f"planner {rival}" and c["b"].startswith("planner ")]
+    assert duel["n"] == 20 and duel["test"] == "McNemar exact" and 0 <= duel["p"] <= 1
+    (bench,) = results["benchmarks"].values()
+    assert bench["arms"][f"planner {rival}"]["greedy"]["accuracy"]["value"] == 0.0
+    assert "format failures" in capsys.readouterr().out
+
+
+def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_path, monkeypatch, capsys):
+    real = arms._complete
+
+    def flaky(executor, requests):
+        replies = real(executor, requests)
+        return [arms.Reply("", 0, "the server is gone") if q.prompt.startswith("What is 0") else r for q, r in zip(requests, replies, strict=True)]
+
+    monkeypatch.setattr(arms, "_complete", flaky)
+    base = ["--eval.modes", "greedy", "--eval.arms", "direct"]
+    assert evaluation.main(arguments(traced_job, tmp_path, *base)) == 2
+    assert "the server is gone" in capsys.readouterr().err
+    assert evaluation.main(arguments(traced_job, tmp_path, *base, "--eval.max_error_share", "0.9")) == 0
+    (bench,) = read(tmp_path)["benchmarks"].values()
+    figures = bench["arms"]["direct"]["greedy"]
+    assert figures["unjudged"] > 0 and figures["accuracy"]["n"] == 20 - figures["unjudged"]
+    monkeypatch.setattr(arms, "_complete", real)
+    assert evaluation.main(arguments(traced_job, tmp_path, *base)) == 0, "errors are not kept: they are tried again"
+    (bench,) = read(tmp_path)["benchmarks"].values()
+    assert bench["arms"]["direct"]["greedy"]["unjudged"] == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        (["--eval.arms", "plan"], "'plan' is none of direct, planner, reference, foreign"),
+        (["--eval.k", "9"], "pass@9 needs 1 to eval.samples = 3"),
+        (["--eval.sample", "9"], "did you mean 'samples'?"),
+        (["--planner", "nowhere"], "nowhere: no such folder"),
+        (["--run", "nowhere"], "nowhere: not a run folder"),
+        (["--eval.benchmarks", "humaneval:x.jsonl"], "executor.stop holds a line break"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(traced_job, tmp_path, capsys, extra, says):
+    assert evaluation.main([*arguments(traced_job, tmp_path), *extra]) == 1
+    assert says in capsys.readouterr().err
+
+
+def test_help_lists_every_key(capsys):
+    assert evaluation.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "--against" in out and "--eval.benchmarks" in out and "--planner.path" in out
+
+
+# -- the Reason RM ---------------------------------------------------------------------------------------------------
+
+
+def test_reason_rm_figures(traced_job, tmp_path, capsys):
+    command = ["reward-model", "--reward_model.path", str(traced_job / "reward_model"), "--run.threads", "1",
+               "--eval.groups", str(traced_job / "groups-dev.jsonl"), "--eval.out", str(tmp_path)]  # fmt: skip
+    assert evaluation.main(command) == 0
+    found = read(tmp_path, "reward_model.json")
+    assert set(found["per kind"]) == {f"off_by_{k}" for k in (1, 2, 3, 4)} and all(v["pairs"] == 10 for v in found["per kind"].values())
+    each = [v["pair accuracy"] for v in found["per kind"].values()]
+    assert found["pair accuracy"]["value"] == pytest.approx(sum(each) / 4)
+    assert sum(b["n"] for b in found["calibration"]["bins"]) == found["traces"] == 50
+    assert "expected calibration error" in capsys.readouterr().out
+
+
+def test_calibration_against_a_hand_computed_case():
+    from tracelift.twostage.rm import calibration
+
+    out = calibration([0.05, 0.07, 0.95, 1.0], [0.0, 0.2, 1.0, 0.8])
+    assert [b["n"] for b in out["bins"]] == [2, 2]
+    assert out["expected_calibration_error"] == pytest.approx((2 * abs(0.06 - 0.1) + 2 * abs(0.975 - 0.9)) / 4)
+
+
+# -- the page in a browser -------------------------------------------------------------------------------------------
+
+CHROMIUM = next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\"> & <b>bold</b> @DATA@"
+
+
+def dom(page: Path) -> str:
+    ran = subprocess.run([CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={page.parent / 'profile'}",
+                          "--virtual-time-budget=4000", "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=240)  # fmt: skip
+    return ran.stdout
+
+
+@pytest.fixture(scope="module")
+def clicked(done, tmp_path_factory):
+    """The report's document before and after a real click on the row of problem p3, whose trace holds hostile markup."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: the page was not tried in a browser")
+    from html import unescape
+
+    folder = tmp_path_factory.mktemp("page")
+    text = (done / "report.html").read_text()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    data["benchmarks"][0]["problems"][3]["arms"]["planner"]["greedy"][0]["given"] = HOSTILE
+    text = re.sub(r'(id="data">).*?(</script>)', lambda m: m[1] + json.dumps(data).replace("<", "\\u003c") + m[2], text, flags=re.DOTALL)
+    (folder / "before.html").write_text(text)
+    click = "document.querySelector('.row[data-id=\"p3\"] > button').click();\n</script>\n</body>"
+    (folder / "after.html").write_text(text.replace("</script>\n</body>", click))
+    return dom(folder / "before.html"), dom(folder / "after.html"), data, unescape
+
+
+def test_one_click_shows_trace_artifact_verdict_and_dimensions(clicked):
+    before, after, data, unescape = clicked
+    problem = data["benchmarks"][0]["problems"][3]
+    assert before.count('class="row"') == 20 and 'class="open"' not in before and before.count("<svg") >= 6
+    assert after.count('class="open"') == 1
+    opened = unescape(after[after.index('class="open"') :])
+    sample = problem["arms"]["planner"]["greedy"][0]
+    assert HOSTILE in opened and sample["artifact"] in opened and sample["verdict"] in opened
+    assert problem["problem"] in opened and problem["arms"]["foreign"]["greedy"][0]["given"] in opened
+    for name, value in zip(data["dimensions"], sample["rm"]["dimensions"], strict=True):
+        assert name in opened and f"{value:.2f} of 4" in opened
+
+
+def test_what_a_model_wrote_is_text_and_nothing_else(clicked):
+    _, after, _, _ = clicked
+    assert "<title>TraceLift evaluation" in after and "owned</title>" not in after
+    assert "<img" not in after and "<b>bold" not in after
+
+
+def test_the_page_needs_nothing_but_itself(done):
+    text = (done / "report.html").read_text()
+    assert not re.search(r"""(?:src|href)\s*=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)""", re.sub(r'id="data">.*?</script>', "", text, flags=re.DOTALL))
+
+
