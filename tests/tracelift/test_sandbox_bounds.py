@@ -15,7 +15,7 @@ import pytest
 
 from tracelift.sandbox import Limits, Sandbox, SandboxError, Status, run_python
 from tracelift.sandbox.inside import seccomp, wire
-from tracelift.sandbox.inside.confine import NAMESPACES
+from tracelift.sandbox.inside.confine import LAYERS, NAMESPACES
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 
@@ -291,6 +291,21 @@ def test_nothing_is_left_open(box):
     while open(children).read() and time.monotonic() < end:
         time.sleep(0.01)
     assert open(children).read() == "", "guards remain"
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_single_layer_is_indispensable(layer):
+    """A kernel that refuses any one of them still runs programs, and no wrong layer is reported active."""
+    try:
+        box = Sandbox(workers=1, without=[layer], allow_weak_sandbox=True)
+    except SandboxError as error:
+        pytest.skip(str(error))
+    with box:
+        result = box.run(
+            "open('f', 'w').write('x')\ntry: print(open('/etc/passwd').read())\nexcept OSError: print('held')"
+        )
+        assert box.layers.reasons[layer] and layer not in box.layers.active
+        assert result.stdout == "held\n" or "no files" in str(box.layers.missing), result
 
 
 def test_a_launcher_that_does_not_start_says_so(monkeypatch):

@@ -126,8 +126,13 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     trial_only("capabilities", syscalls.drop_capabilities)
     trial_only("no_new_privs", _no_new_privs)
 
-    def landlock_trial() -> None:
+    def needs_no_new_privs() -> None:
+        if reasons["no_new_privs"]:
+            raise OSError("it needs no_new_privs")
         _no_new_privs()
+
+    def landlock_trial() -> None:
+        needs_no_new_privs()
         if landlock.abi() == 0:
             raise OSError("not built into or not switched on in this kernel")
         landlock.restrict(PATHS["readable"], PATHS["devices"], rootfs.WORK)
@@ -135,7 +140,7 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     def seccomp_trial() -> None:
         if not seccomp.available():
             raise OSError(f"the kernel has none, or its call numbers on {syscalls.MACHINE} are not known here")
-        _no_new_privs()
+        needs_no_new_privs()
         seccomp.restrict(os.getpid())
 
     if seccomp.available():

@@ -106,7 +106,8 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
         os.chdir(work)
         os.environ["HOME"] = os.environ["TMPDIR"] = work
         tempfile.tempdir = None  # the guard's choice, which the program may not write to
-        confine.limit_resources(job["limits"])
+        if "rlimits" in layers:
+            confine.limit_resources(job["limits"])
         confine.give_up_rights(layers, work)
     except Exception:
         guard.report(control, state="trouble", detail=f"program: {traceback.format_exc(limit=3)}")
