@@ -224,8 +224,9 @@ def test_peft_reads_ours(peft_pair, tokens, targets, rslora):
     peft, theirs, path = peft_pair
     ours = models.load_pretrained(path / "base")
     lora.attach(ours, LoRAConfig(r=4, alpha=12, targets=targets, rank_stabilized=rslora))
+    gen = torch.Generator().manual_seed(2)
     for p in lora.trainable(ours).values():
-        p.data.normal_(std=0.3)
+        p.data.normal_(std=0.1, generator=gen)
     lora.save_adapter(ours, path / "adapter")
     theirs = peft.PeftModel.from_pretrained(theirs, path / "adapter").eval()
     with torch.no_grad():
@@ -243,10 +244,11 @@ def test_ours_reads_pefts(peft_pair, tokens, also):
         task_type="CAUSAL_LM",
     )  # fmt: skip
     theirs = peft.get_peft_model(theirs, config).eval()
+    gen = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in theirs.parameters():
             if p.requires_grad:
-                p.normal_(std=0.3)
+                p.normal_(std=0.1, generator=gen)
         want = theirs(tokens).logits
     theirs.save_pretrained(path / "adapter")
     ours = models.load_pretrained(path / "base", adapter=path / "adapter")
