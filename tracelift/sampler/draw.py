@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels import logprob_kl
 from tracelift.sampler.params import SamplingParams
 
 _MASK = np.uint64(0xFFFFFFFF)
@@ -117,12 +118,11 @@ class RowPlan:
 
 
 def logprob_of(logits: Tensor, tokens: Tensor, plan: RowPlan) -> Tensor:
-    """log softmax(logits / temperature)[tokens], (B,) fp32, each row at its own temperature."""
+    """log softmax(logits / temperature)[tokens], (B,) fp32: the function the trainer scores with."""
     out = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
     for temperature, rows in plan.groups:
         at = slice(None) if rows is None else rows
-        scores = logits[at].float() / temperature
-        out[at] = scores.gather(-1, tokens[at, None])[:, 0] - scores.logsumexp(-1)
+        out[at] = logprob_kl(logits[at], tokens[at], temperature=temperature).logprob.float()
     return out
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from models.lora import adapted, merged
 from models.transformer import Transformer
 from tracelift.sampler import schedule, trie
 from tracelift.sampler.draw import prompt_key, stream_id
@@ -34,9 +36,11 @@ class Sampler:
         memory_bytes: int = 2 * 2**30,
         max_batch: int = 256,
     ) -> None:
-        """eos_ids end a completion (and are part of it); pad_id is the tokenizer's padding and never drawn into a
-        completion's tokens by us. decode turns ids into text and is needed for stop strings only. memory_bytes bounds
-        keys, values and workspace, the model's weights apart; max_batch the completions decoded at once.
+        """eos_ids end a completion, and are part of it. pad_id is for callers that lay completions out in a rectangle:
+        the sampler itself never pads. decode turns ids into text and is needed for stop strings only. memory_bytes
+        bounds keys, values and workspace, the model's weights apart; max_batch the completions decoded at once.
+
+        Raises ValueError for eos_ids outside the vocabulary.
         """
         self.model, self.eos_ids, self.pad_id = model, frozenset(eos_ids), pad_id
         self.decode, self.memory_bytes, self.max_batch = decode, memory_bytes, max_batch
@@ -47,7 +51,6 @@ class Sampler:
         if max_batch < 1:
             raise ValueError(f"max_batch={max_batch} must be at least 1")
 
-    @torch.inference_mode()
     def generate(
         self,
         prompts: Sequence[Sequence[int]],
@@ -92,15 +95,23 @@ class Sampler:
         waiting.sort(key=lambda s: rank[s.node])  # stable: depth first, then the caller's order
 
         answers: list[list[Completion]] = [[Completion()] * p.n for p in each]
-        run = schedule.Schedule(
-            self.model, nodes, waiting, self.eos_ids, self._find_stop, self.memory_bytes, self.max_batch, keep_logits
-        )
-        for finished, s in enumerate(run.run(), start=1):
-            i, j = home[s]
-            answers[i][j] = s.completion
-            if progress is not None:
-                progress(finished, len(waiting))
+        with self._lora_in_weights(), torch.inference_mode():
+            run = schedule.Schedule(
+                self.model, nodes, waiting, self.eos_ids, self._find_stop, self.memory_bytes, self.max_batch, keep_logits
+            )
+            for finished, s in enumerate(run.run(), start=1):
+                i, j = home[s]
+                answers[i][j] = s.completion
+                if progress is not None:
+                    progress(finished, len(waiting))
         return answers
+
+    def _lora_in_weights(self) -> AbstractContextManager:
+        """LoRA costs nothing per token while its product is added to the weights; adapters switched off stay off."""
+        layers = [layer for _, layer in adapted(self.model)]
+        if layers and all(layer.enabled and layer.unmerged is None for layer in layers):
+            return merged(self.model)
+        return nullcontext()
 
     def _check(self, prompts: list[tuple[int, ...]], each: list[SamplingParams], keys: Sequence | None) -> None:
         if len(each) != len(prompts):

@@ -39,15 +39,19 @@ def workspace(model: Transformer, batch: int, prompt_tokens: int, truncates: boo
 
 
 def plan(
-    model: Transformer, nodes: list[Node], leaves: list[tuple[Node, int]], memory_bytes: int, max_batch: int
+    model: Transformer,
+    nodes: list[Node],
+    leaves: list[tuple[Node, int]],
+    truncates: bool,
+    memory_bytes: int,
+    max_batch: int,
 ) -> tuple[PagedCache, int]:
     """Allocate the cache; returns it and the number of completions that may run at once.
 
-    leaves: for each completion the node its prompt ends in, and the pages its generated tokens may need. Sets the
-    nodes' `group`. Raises ValueError if the longest request does not fit into `memory_bytes`.
+    leaves: for each completion the node its prompt ends in, and the pages its generated tokens may need; truncates:
+    whether any is drawn with top-k, top-p or min-p. Sets the nodes' `group`. Raises ValueError if the longest request does not fit into `memory_bytes`.
     """
     prompt_tokens = sum(len(n.tokens) for n in nodes)
-    truncates = True
     batch = min(max_batch, len(leaves))
     while batch > ROWS and workspace(model, batch, prompt_tokens, truncates) > memory_bytes // 2:
         batch //= 2

@@ -1,4 +1,4 @@
-"""What a caller asks of the sampler and what it gets back: plain values, no tensors.
+"""What a caller asks of the sampler and what it gets back: plain values.
 
 A request is (prompt, params, key); its answer is a list of `Completion`. Left out on purpose: repetition and presence
 penalties, beam search and constrained decoding, none of which has a density that GRPO's ratio could be taken of.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Completion:
     sampled_logprobs: list[float] = field(default_factory=list)
     finish_reason: str = "length"  # "stop" (end token or stop string) | "length"
     stop_string: str | None = None  # which of params.stop ended it
+    logits: Any = field(default=None, repr=False, compare=False)  # (T,V) fp32 tensor where generate was asked for it
 
 
 def _is_int(x: object) -> bool:

@@ -68,7 +68,8 @@ class Schedule:
         self.model, self.device = model, model.device
         self.eos_ids, self.find_stop, self.keep_logits = np.array(sorted(eos_ids), np.int64), find_stop, keep_logits
         self.queue = deque(sequences)
-        self.cache, self.batch = plan(model, nodes, [(s.node, s.reserved) for s in sequences], memory_bytes, max_batch)
+        leaves, truncates = [(s.node, s.reserved) for s in sequences], any(s.params.truncates for s in sequences)
+        self.cache, self.batch = plan(model, nodes, leaves, truncates, memory_bytes, max_batch)
         self.cache.allocate(0, 1)  # SCRATCH
         self.reserved = 0  # pages of generated tokens promised to admitted sequences
         longest = max(s.params.max_new_tokens for s in sequences)
@@ -206,6 +207,7 @@ class Schedule:
                 *self.logprobs[:, slot, :count].tolist(),
                 "stop" if at_end[i] or i in found else "length",
                 found.get(i),
+                torch.stack(s.logits) if self.keep_logits else None,
             )
             self.live[i] = False
             yield s
