@@ -8,7 +8,7 @@ Read from top to bottom, `train_planner` is the algorithm:
     execute    E(x, z; seed_k) and, once per problem, E(x; seed_k): the frozen executor, K runs an arm
     verify     V(artifact) → PASS, FAIL or ERROR
     score      R(x, z) ∈ [0, 1]: the Reason RM
-    reward     0.5·e2e + 0.5·R·uplift, in the paper's or the corrected variant, or an ablation of it
+    reward     0.5·e2e + 0.5·R·uplift, or for programs exec + 0.2·R·c; in the paper's or the corrected variant, or an ablation
     update     GRPO on the group's advantages
     log, checkpoint
 
@@ -45,6 +45,7 @@ from tracelift.rm_training import run_reward_model
 from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, sample_traces
 from tracelift.runs import RunFolder, choose_folder
 from tracelift.sampler import SamplingParams
+from tracelift.sandbox import SandboxError
 from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
 from tracelift.sft import run_sft
 from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
@@ -93,7 +94,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         planner.eval()  # no dropout between the sampled distribution and the scored one
         mine = world.share(list(enumerate(tasks.round(step, P))))  # this rank's problems, with their global number
         params = SamplingParams(n=G, max_new_tokens=config.planner.max_new_tokens,
-                                temperature=config.planner.temperature, seed=config.run.seed)  # fmt: skip
+                                temperature=config.planner.temperature, seed=config.run.seed, stop=tuple(config.planner.stop))  # fmt: skip
         groups = sample_traces(sampler, prompt, [t for _, t in mine], params, [(step, i) for i, _ in mine],
                                config.executor.max_trace_chars)  # fmt: skip
         clock.lap("sample", sum(len(s.completion.tokens) for g in groups for s in g))
@@ -112,9 +113,8 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         # -- log ------------------------------------------------------------------------------------------------------
         metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
         run.log("metrics.jsonl", {"step": step + 1, **metrics})
-        for group in everyone[:: max(1, P // 2)]:
-            for s in group[:2]:
-                run.log("samples.jsonl", {"step": step + 1, **s.record()})
+        run.log("samples.jsonl", *({"step": step + 1, "group": i, "sample": j, **s.record(config.run.log_tokens)}
+                                   for i, group in enumerate(everyone) for j, s in enumerate(group)))  # fmt: skip
         cost = world.gather((executor.tokens - executor_tokens, executor.runs - executor_runs))  # less where cached
         run.log("timings.jsonl", {"step": step + 1, **clock.record(), "executor_tokens": sum(t for t, _ in cost),
                                   "executor_runs": sum(n for _, n in cost)})  # fmt: skip
@@ -307,7 +307,7 @@ def main(argv: list[str]) -> int:
     except (ConfigError, FileNotFoundError, ValueError) as e:
         print(f"train.py: {e}", file=sys.stderr)
         return 1
-    except (TrainingError, OSError) as e:
+    except (TrainingError, SandboxError, OSError) as e:
         print(f"train.py: {e}", file=sys.stderr)
         return 2
     finally:

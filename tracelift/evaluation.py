@@ -26,13 +26,14 @@ def evaluate_planner(sampler: Sampler, prompt: PlannerPrompt, executor: Executor
                      tasks: Sequence[tuple[int, Task]], config: Config, greedy: bool) -> list[Sample]:  # fmt: skip
     """One graded sample per (number, task); the number names the task's random draws, whichever rank works on it."""
     params = SamplingParams(n=1, max_new_tokens=config.planner.max_new_tokens,
-                            temperature=0.0 if greedy else config.planner.temperature, seed=config.run.seed)  # fmt: skip
+                            temperature=0.0 if greedy else config.planner.temperature, seed=config.run.seed,
+                            stop=tuple(config.planner.stop))  # fmt: skip
     keys = [(_EVALUATION, number) for number, _ in tasks]
     groups = sample_traces(sampler, prompt, [t for _, t in tasks], params, keys, config.executor.max_trace_chars)
     runner = executor
     if greedy:  # repeats of a greedy executor are the same run
         settings = dataclasses.replace(executor.settings, temperature=0.0, repeats=1, baseline_repeats=1)
-        runner = Executor(executor.backend, settings, executor.cache, executor.wrap)
+        runner = Executor(executor.backend, settings, executor.cache, executor.wrap, executor.judge)
     full = dataclasses.replace(config, reward=dataclasses.replace(config.reward, mode="tracelift" if scorer else "uplift_only"))
     grade(groups, runner, scorer, full)
     return [group[0] for group in groups]

@@ -8,7 +8,7 @@ read the same record. Left out: what the reward means (tracelift/rewards.py) and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from models import Tokenizer
@@ -18,8 +18,9 @@ from tracelift.executor import Executor, Outcome
 from tracelift.leaks import leaks_answer
 from tracelift.prompts import encode_prompt, extract_trace, load_template, render, use_chat
 from tracelift.prompts import PLANNER as PLANNER_TEMPLATES
+from tracelift.programs import leaks_program
 from tracelift.reason_rm import RMScore, Scorer, ScoreItem
-from tracelift.rewards import MathReward, math_reward
+from tracelift.rewards import CodeReward, MathReward, code_reward, exec_reward, math_reward
 from tracelift.sampler import Completion, Sampler, SamplingParams
 from tracelift.verify import Verdict
 
@@ -35,10 +36,10 @@ class Sample:
     trace: str | None  # None: a format failure, the executor is not called
     outcome: Outcome | None = None
     rm: RMScore | None = None
-    parts: MathReward | None = None
+    parts: MathReward | CodeReward | None = None
     reward: float | None = None
-    leaked: bool = False  # the final value is stated
-    leaked_unsupported: bool = False  # ... without the steps that yield it
+    leaked: bool = False  # the final value is stated, or the program or a line of it
+    leaked_unsupported: bool = False  # a value without the steps that yield it
     valid: bool | None = None  # every step true and grounded; None where the truth is unknown
     error: str | None = None
 
@@ -46,31 +47,40 @@ class Sample:
     def correct(self) -> bool:
         return self.outcome is not None and self.outcome.e2e is Verdict.PASS
 
-    def record(self) -> dict[str, Any]:
-        """Everything about this sample, for samples.jsonl."""
-        o, r = self.outcome, self.rm
-        return {
+    def record(self, tokens: bool = False) -> dict[str, Any]:
+        """Everything about this sample, for samples.jsonl; with `tokens` also the trained tokens and their log-probs."""
+        o, r, c = self.outcome, self.rm, self.completion
+        trained = {"token_ids": c.tokens, "logprobs": [round(x, 4) for x in c.logprobs]} if tokens else {}
+        ran = {} if o is None or o.judgement is None or self.task.code is None else {
+            "status": o.judgement.status, "pass_rate": o.judgement.pass_rate, "visible_rate": o.judgement.visible_rate,
+            "detail": o.judgement.detail}  # fmt: skip
+        return ran | {
             "problem_id": self.task.problem_id, "problem": self.task.problem, "reference": self.task.reference,
             "text": self.text, "trace": self.trace, "tokens": len(self.completion.tokens),
             "finish_reason": self.completion.finish_reason, "artifact": o.artifact if o else None,
-            "runs": list(o.runs) if o else [], "e2e": o.e2e.name if o else None,
+            "runs": list(o.runs) if o else [], "verdicts": list(o.verdicts) if o else [],
+            "base_runs": [list(run) for run in o.base_runs] if o else [], "e2e": o.e2e.name if o else None,
             "success_with": o.success_with if o else None, "success_base": o.success_base if o else None,
             "uplift": o.uplift if o else None, "rm_total": r.total if r else None,
-            "rm_dimensions": list(r.dimensions) if r else None, "leaked": self.leaked, "valid": self.valid,
-            "reward": self.reward, "error": self.error,
+            "rm_derived": r.derived if r else None, "rm_head": r.head if r else None,
+            "rm_dimensions": list(r.dimensions) if r else None, "leaked": self.leaked,
+            "leaked_unsupported": self.leaked_unsupported, "valid": self.valid,
+            "parts": asdict(self.parts) if self.parts else None, "reward": self.reward, "error": self.error, **trained,
         }  # fmt: skip
 
 
 class PlannerPrompt:
-    """Turns a problem into the planner's token ids."""
+    """Turns a problem into the planner's token ids. `prefill` opens the reply: part of its text, not of its training."""
 
     def __init__(self, config: Config, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.template = load_template(config.planner.prompt, PLANNER_TEMPLATES, ("problem",))
         self.chat = use_chat(config.planner.chat, tokenizer)
+        self.prefill = config.planner.prefill
 
     def __call__(self, task: Task) -> list[int]:
-        return encode_prompt(self.tokenizer, render(self.template, problem=task.problem), self.chat)
+        ids = encode_prompt(self.tokenizer, render(self.template, problem=task.problem), self.chat)
+        return ids + self.tokenizer.encode(self.prefill, add_special_tokens=False) if self.prefill else ids
 
 
 def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task], params: SamplingParams,
@@ -87,7 +97,7 @@ def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task]
     groups = sampler.generate(prompts, params, keys=list(keys))
     out = []
     for task, ids, completions in zip(tasks, prompts, groups, strict=True):
-        texts = [prompt.tokenizer.decode(c.tokens) for c in completions]
+        texts = [prompt.prefill + prompt.tokenizer.decode(c.tokens) for c in completions]
         out.append([Sample(task, ids, c, text, extract_trace(text, max_trace_chars))
                     for c, text in zip(completions, texts, strict=True)])  # fmt: skip
     return out
@@ -108,8 +118,11 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
     for s in samples:
         if s.trace is not None:
             s.valid = s.task.trace_valid(s.trace)
-            leak = leaks_answer(s.trace, s.task.reference, s.task.problem)
-            s.leaked, s.leaked_unsupported = leak.stated, leak.unsupported
+            if s.task.code is not None:
+                s.leaked = s.leaked_unsupported = leaks_program(s.trace, s.task.reference)
+            else:
+                leak = leaks_answer(s.trace, s.task.reference, s.task.problem)
+                s.leaked, s.leaked_unsupported = leak.stated, leak.unsupported
         elif s.task.truth is not None:
             s.valid = False
         if s.error is None:
@@ -117,17 +130,35 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
 
 
 def reward_of(s: Sample, config: Config) -> float:
-    """The scalar that GRPO sees. Paper: 0.5·e2e + 0.5·R·u (DESIGN §2); the variant and ablation come from the config."""
+    """The scalar that GRPO sees; the variant and ablation come from the config.
+
+    Paper: 0.5·e2e + 0.5·R·u for a number, clip(exec + 0.2·R·c) for a program (DESIGN §2).
+    """
     c = config.reward
     if s.outcome is None:
         return c.format_reward
     o = s.outcome
+    if s.task.code is not None:
+        return program_reward(s, o, config)
     s.parts = math_reward(
         o.e2e is Verdict.PASS, o.with_successes, o.base_successes, o.repeats,
         s.rm.total if s.rm is not None else None, variant=c.variant, mode=c.mode, base_repeats=o.base_repeats,
         leaked=s.leaked, leak_penalty=c.leak_penalty,
     )  # fmt: skip
     return s.parts.reward
+
+
+def program_reward(s: Sample, o: Outcome, config: Config) -> float:
+    """The code reward from the primary run's shaped execution reward, less the penalty for a leak."""
+    c, run = config.reward, o.judgement
+    if run is None:
+        raise ValueError(f"{s.task.problem_id}: a program without a judgement has no reward")
+    shaped = exec_reward(run.status, run.pass_rate, c.exec_style, c.variant, run.produced_output)
+    s.parts = code_reward(
+        shaped, o.with_successes, o.base_successes, o.repeats, s.rm.total if s.rm is not None else None, weight=c.code_weight,
+        variant=c.variant, mode=c.mode, base_repeats=o.base_repeats, exec_range=(-1.0, 1.0) if c.exec_style == "coderl" else (0.0, 1.0),
+    )  # fmt: skip
+    return s.parts.reward - (c.leak_penalty if s.leaked else 0.0)
 
 
 def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float]:
@@ -154,6 +185,12 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         metrics["success_with"] = mean([s.outcome.success_with for s in ran if s.outcome])
         metrics["success_base"] = mean([s.outcome.success_base for s in ran if s.outcome])
         metrics["uplift"] = metrics["success_with"] - metrics["success_base"]
+    programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
+    if programs:
+        metrics["pass_rate"] = mean([j.pass_rate for j in programs])
+        metrics["visible_pass_rate"] = mean([j.visible_rate for j in programs if j.visible_rate is not None])
+        for status in ("failed_test", "runtime_error", "timeout", "compile_error"):
+            metrics[f"status/{status}"] = mean([float(j.status == status) for j in programs])
     judged = [s.rm for s in kept if s.rm is not None]
     if judged:
         metrics["rm_score"] = mean([r.total for r in judged])

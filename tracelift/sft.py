@@ -7,7 +7,9 @@ The same packing and kernels as the planner stage. Left out: multi-turn rows, lo
 
 from __future__ import annotations
 
+import dataclasses
 import random
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,6 +25,9 @@ from tracelift.groups.format import parse_json_line
 from tracelift.packing import Row, micro_batches, pack
 from tracelift.runs import RunFolder
 from tracelift.training import Learner, fit
+
+
+_LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 def read_rows(path: str | Path) -> list[tuple[str, str]]:
@@ -58,13 +63,33 @@ def initial_model(config: Config, device: torch.device) -> tuple[Transformer, To
     tokenizer = models.load_tokenizer(s.tokenizer or s.init)
     dtype = getattr(torch, config.run.dtype)
     if s.init:
-        return models.load_pretrained(s.init, dtype=dtype, device=device), tokenizer
+        model = models.load_pretrained(s.init, dtype=dtype, device=device)
+        return deepen(model, s.layers, config.run.seed) if s.layers else model, tokenizer
     defaults = {"vocab_size": tokenizer.vocab_size, "num_kv_heads": s.shape.get("num_heads")}
     try:
         shape = ModelConfig(**(defaults | s.shape))
     except TypeError as e:
         raise ConfigError(f"sft.shape: {e}") from None
     return Transformer(shape).init_weights(config.run.seed, std=0.05).to(device, dtype), tokenizer
+
+
+def deepen(model: Transformer, layers: int, seed: int) -> Transformer:
+    """The same function with more layers: new blocks go on top and add nothing until they are trained.
+
+    Their residual outputs (o_proj, down_proj) start at zero. Raises ConfigError where the model is already deeper.
+    """
+    if layers < model.config.num_layers:
+        raise ConfigError(f"sft.layers = {layers}: the model of sft.init has {model.config.num_layers} already")
+    deeper = Transformer(dataclasses.replace(model.config, num_layers=layers)).init_weights(seed, std=0.05).to(model.device, model.dtype)
+    with torch.no_grad():
+        for name, p in deeper.named_parameters():
+            match = _LAYER.search(name)
+            if match and int(match[1]) >= model.config.num_layers:
+                if ".o_proj." in name or ".down_proj." in name:
+                    p.zero_()
+            else:
+                p.copy_(model.get_parameter(name))
+    return deeper
 
 
 def encode(rows: Sequence[tuple[str, str]], tokenizer: Tokenizer, limit: int) -> list[Row]:

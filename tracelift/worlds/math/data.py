@@ -18,7 +18,7 @@ from tracelift.worlds.math.validity import final_value
 from tracelift.worlds.tokenizer import WORDS
 
 PIECES, VOCABULARY = WORDS, 512
-SERIES = {"base": 101, "planner": 102, "executor": 103, "groups": 104, "tokenizer": 105, "dev": 106}  # problem seeds
+SERIES = {"base": 101, "planner": 102, "executor": 103, "groups": 104, "tokenizer": 105, "dev": 106, "proofread": 107}  # problem seeds
 Row = dict[str, str]
 
 
@@ -62,6 +62,27 @@ def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
         value = final_value(trace)
         answer = p.answer if value is None else value
         yield {"prompt": EXECUTOR["demo"].format(problem=p.text, trace=trace), "completion": f" {answer}"}
+
+
+MARKED = ("wrong_operator", "number_miscopied", "slip_carried", "wrong_quantity", "slip_not_carried",
+          "right_number_wrong_operator", "wrong_reason", "irrelevant_step", "answer_leaked")  # fmt: skip
+
+
+def proofread_rows(count: int) -> Iterator[Row]:
+    """Traces with a mark behind each sentence: + where it is right, - where the flaw struck.
+
+    What the Reason RM is fine-tuned from. A verdict on the whole trace says too little about which digit was wrong:
+    with it alone, slips and miscopied numbers stayed at chance.
+    """
+    frame = "</problem>\n<reasoning>\n"
+    for i in range(count):
+        p, rng = make_problem(SERIES["proofread"], i), random.Random(f"proofread:{i}")
+        flaw = apply_flaw(p, rng.choice(MARKED), rng) if rng.random() < 0.7 else None
+        sentences = (flaw.trace if flaw else p.trace).split(". ")
+        marks = ["-" if flaw and j == flaw.place else "+" for j in range(len(sentences))]
+        prompt, _ = rm_text("math", p.text, "", "math").split(frame)
+        marked = " ".join(f"{s.rstrip('.')}. {m}" for s, m in zip(sentences, marks, strict=True))
+        yield {"prompt": prompt + frame, "completion": marked}
 
 
 def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:
