@@ -13,23 +13,31 @@ from pathlib import Path
 from typing import Protocol
 
 from tracelift.groups.format import GroupError, parse_json_line
+from tracelift.programs import CodeProblem, StdinTest, load_problems
 from tracelift.verify import Verdict, verify_math
-from tracelift.worlds.math import MathProblem, check_trace, make_problem
+from tracelift.worlds import code as code_world
+from tracelift.worlds import math as math_world
 
 
 @dataclass(frozen=True)
 class Task:
-    """One problem. `truth` is the demo world's own record of it, which makes a trace's validity measurable."""
+    """One problem. `reference` is its answer or a program that solves it; `code` holds the tests of a code task.
+    `truth` is the demo world's own record of it, which makes a trace's validity measurable."""
 
     problem_id: str
     problem: str
     reference: str
     task_type: str = "math"
-    truth: MathProblem | None = None
+    truth: math_world.MathProblem | code_world.CodeProblem | None = None
+    code: CodeProblem | None = None
 
     def trace_valid(self, trace: str) -> bool | None:
         """Whether every step of a trace is true and grounded; None where the truth is not known."""
-        return None if self.truth is None else check_trace(self.truth, trace).valid
+        if isinstance(self.truth, math_world.MathProblem):
+            return math_world.check_trace(self.truth, trace).valid
+        if isinstance(self.truth, code_world.CodeProblem):
+            return code_world.check_plan(self.truth, trace).valid
+        return None
 
 
 class TaskSource(Protocol):
@@ -44,9 +52,10 @@ class TaskSource(Protocol):
 
 @dataclass(frozen=True)
 class DemoTasks:
-    """The embedded math world: every index of a series is another problem."""
+    """An embedded world: every index of a series is another problem."""
 
     seed: int
+    world: str = "math"
 
     def round(self, step: int, count: int) -> list[Task]:
         return [self._task(step * count + i) for i in range(count)]
@@ -55,8 +64,17 @@ class DemoTasks:
         return [self._task(i) for i in range(count)]
 
     def _task(self, index: int) -> Task:
-        p = make_problem(self.seed, index)
+        if self.world == "code":
+            return code_task(code_world.make_problem(self.seed, index))
+        p = math_world.make_problem(self.seed, index)
         return Task(p.problem_id, p.text, str(p.answer), "math", p)
+
+
+def code_task(p: code_world.CodeProblem) -> Task:
+    """A problem of the code world with its tests."""
+    visible, hidden = (tuple(StdinTest(*case) for case in cases) for cases in code_world.make_cases(p))
+    tests = CodeProblem(p.problem_id, p.text, hidden, visible, solution=p.program)
+    return Task(p.problem_id, p.text, p.program, "code", p, tests)
 
 
 @dataclass(frozen=True)
@@ -81,15 +99,18 @@ class FileTasks:
 
 
 def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> TaskSource:
-    """`demo:math`, or a JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
+    """`demo:math` or `demo:code`; `code:FILE`, programs with tests in any format of tracelift/programs/formats.py; or a
+    JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
 
     Rows longer than `max_chars` characters are left out and counted aloud. Raises FileNotFoundError for a missing file,
     ValueError naming file and line for a broken row, and ValueError for a file that yields no problem.
     """
     if source.startswith("demo:"):
-        if source != "demo:math":
-            raise ValueError(f"data source '{source}': the demo there is called demo:math")
-        return DemoTasks(seed)
+        if source not in ("demo:math", "demo:code"):
+            raise ValueError(f"data source '{source}': the demos are called demo:math and demo:code")
+        return DemoTasks(seed, source.removeprefix("demo:"))
+    if source.startswith("code:"):
+        return _code_file(Path(source.removeprefix("code:")), seed, limit, max_chars, say)
     path = Path(source)
     if not path.is_file():
         raise FileNotFoundError(f"data source '{source}': no such file (a JSONL file, or demo:math)")
@@ -111,6 +132,19 @@ def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: 
     if not tasks:
         raise ValueError(f"{path}: holds no problem to train on")
     return FileTasks(tasks, seed)
+
+
+def _code_file(path: Path, seed: int, limit: int, max_chars: int, say: Callable[[str], None]) -> FileTasks:
+    if not path.is_file():
+        raise FileNotFoundError(f"data source 'code:{path}': no such file")
+    problems = load_problems(path)
+    kept = [p for p in problems if not max_chars or len(p.statement) <= max_chars]
+    if len(kept) < len(problems):
+        say(f"{path}: left out {len(problems) - len(kept)} problems longer than {max_chars} characters")
+    if not kept:
+        raise ValueError(f"{path}: holds no problem to train on")
+    tasks = [Task(p.problem_id, p.statement, p.solution, "code", code=p) for p in kept]
+    return FileTasks(tasks[:limit] if limit else tasks, seed)
 
 
 def _parse_row(line: bytes, where: str, default_id: str) -> Task:

@@ -8,7 +8,8 @@ its successes are kept in a file keyed by everything they do depend on (weights,
 restarts. A reply that failed is asked for again; if it keeps failing, its sample's outcome is an ERROR and the sample
 leaves the group: a failed call must neither lower nor, on the baseline's side, raise anyone's reward.
 
-Left out: how text is made (tracelift/backend.py, tracelift/remote.py), what a success is worth (tracelift/rewards.py).
+Left out: how text is made (tracelift/backend.py, tracelift/remote.py), how it is judged (tracelift/judging.py; one
+call for all texts of a round), what a success is worth (tracelift/rewards.py).
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from pathlib import Path
 
 from tracelift.backend import Backend, CompletionRequest, Progress, Reply
 from tracelift.data import Task
+from tracelift.judging import Judge, Judgement, TaskJudge
 from tracelift.prompts import render
 from tracelift.runs import read_jsonl, write_text
-from tracelift.verify import Verdict, verify_math
+from tracelift.verify import Verdict
 
 END_TO_END = 1_000_000  # the seed index of the run that e2e is measured on, apart from the K repeats
 
@@ -55,7 +57,10 @@ class Outcome:
     base_repeats: int
     artifact: str = ""  # the end-to-end run's text
     runs: tuple[str, ...] = field(default=(), compare=False)  # the K repeats' texts
+    verdicts: tuple[str, ...] = field(default=(), compare=False)  # theirs, by name
+    base_runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # the baseline's (text, verdict)
     error: str | None = None
+    judgement: Judgement | None = field(default=None, compare=False)  # of the end-to-end run; None where it gave no text
 
     @property
     def success_with(self) -> float:
@@ -75,6 +80,7 @@ class Baseline:
     successes: int
     repeats: int
     error: str | None = None
+    runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (text, verdict's name), for people to read
 
 
 class BaselineCache:
@@ -86,7 +92,8 @@ class BaselineCache:
         if path is not None and path.exists():
             records = read_jsonl(path)
             try:
-                self._known = {r["key"]: Baseline(r["successes"], r["repeats"]) for r in records}
+                self._known = {r["key"]: Baseline(r["successes"], r["repeats"], runs=tuple(map(tuple, r.get("runs", ()))))
+                               for r in records}  # fmt: skip
             except (KeyError, TypeError):
                 raise ValueError(f"{path}: is not a baseline cache; give executor.cache another file") from None
             if not path.read_bytes().endswith(b"\n"):  # drop the torn line, or the next record would be glued to it
@@ -104,7 +111,8 @@ class BaselineCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "a") as f:
                 for key, value in found.items():
-                    f.write(json.dumps({"key": key, "successes": value.successes, "repeats": value.repeats}) + "\n")
+                    record = {"key": key, "successes": value.successes, "repeats": value.repeats, "runs": value.runs}
+                    f.write(json.dumps(record) + "\n")
                 f.flush()
                 os.fsync(f.fileno())
         except OSError as e:
@@ -118,9 +126,10 @@ class Executor:
     """Runs a frozen language model on problems with and without traces, and judges what it wrote."""
 
     def __init__(self, backend: Backend, settings: ExecutorSettings, cache: BaselineCache | None = None,
-                 wrap: Callable[[str], str] = lambda text: text) -> None:  # fmt: skip
-        """wrap: puts a prompt into the executor's chat template, where it has one."""
+                 wrap: Callable[[str], str] = lambda text: text, judge: Judge | None = None) -> None:  # fmt: skip
+        """wrap: puts a prompt into the executor's chat template, where it has one. judge: the verifier V."""
         self.backend, self.settings, self.wrap = backend, settings, wrap
+        self.judge = judge or TaskJudge()
         self.cache = cache if cache is not None else BaselineCache()
         self.tokens = 0  # generated so far, for throughput and for counting what a run cost
         self.runs = 0  # distinct requests: equal ones are answered once
@@ -143,25 +152,39 @@ class Executor:
         replies = iter(self._complete(requests, progress))
 
         with_trace = [[next(replies) for _ in range(1 + K)] for _ in items]
+        without = [[next(replies) for _ in range(s.baseline_repeats)] for _ in missing]
+        owned = [(task, reply) for (task, _), runs in zip(items, with_trace, strict=True) for reply in runs]
+        owned += [(task, reply) for task, runs in zip(missing.values(), without, strict=True) for reply in runs]
+        judged = iter(self._judge(owned))
+
+        runs_judged = [[next(judged) for _ in range(1 + K)] for _ in items]
         baselines: dict[str, Baseline] = {}
-        for key, task in missing.items():
-            verdicts, error = judge([next(replies) for _ in range(s.baseline_repeats)], task)
-            baselines[key] = Baseline(verdicts.count(Verdict.PASS), s.baseline_repeats, error)
+        for key, texts in zip(missing, without, strict=True):
+            arm = [next(judged) for _ in range(s.baseline_repeats)]
+            baselines[key] = Baseline(successes(arm), s.baseline_repeats, first_error(arm),
+                                      tuple((r.text, j.verdict.name) for r, j in zip(texts, arm, strict=True)))  # fmt: skip
         self.cache.put({key: b for key, b in baselines.items() if b.error is None})
         outcomes = []
-        for key, (task, _), runs in zip(keys, items, with_trace, strict=True):
+        for key, runs, (primary, *repeats) in zip(keys, with_trace, runs_judged, strict=True):
             base = baselines.get(key) or self.cache.get(key) or Baseline(0, s.baseline_repeats)
-            verdicts, error = judge(runs, task)
             outcomes.append(Outcome(
-                e2e=verdicts[0], with_successes=verdicts[1:].count(Verdict.PASS), repeats=s.repeats,
+                e2e=primary.verdict, with_successes=successes(repeats), repeats=s.repeats,
                 base_successes=base.successes, base_repeats=base.repeats, artifact=runs[0].text,
-                runs=tuple(r.text for r in runs[1:]), error=error or base.error))  # fmt: skip
+                runs=tuple(r.text for r in runs[1:]), verdicts=tuple(j.verdict.name for j in repeats), base_runs=base.runs,
+                error=first_error([primary, *repeats]) or base.error,
+                judgement=primary))  # fmt: skip
         return outcomes
 
     def direct(self, tasks: Sequence[Task], progress: Progress | None = None) -> list[tuple[Verdict, str]]:
         """One end-to-end run per task without any trace: (verdict, artifact)."""
         replies = self._complete([self._request(self.baseline_prompt(t), t, END_TO_END) for t in tasks], progress)
-        return [(judge([reply], task)[0][0], reply.text) for task, reply in zip(tasks, replies, strict=True)]
+        judged = self._judge(list(zip(tasks, replies, strict=True)))
+        return [(j.verdict, reply.text) for j, reply in zip(judged, replies, strict=True)]
+
+    def _judge(self, owned: Sequence[tuple[Task, Reply]]) -> list[Judgement]:
+        """One judgement per reply; a reply that never came is an ERROR that says why."""
+        judged = iter(self.judge([(task, reply.text) for task, reply in owned if reply.error is None]))
+        return [next(judged) if reply.error is None else Judgement(Verdict.ERROR, detail=reply.error) for _, reply in owned]
 
     def baseline_prompt(self, task: Task) -> str:
         return self.wrap(render(self.settings.baseline_template, problem=task.problem))
@@ -170,6 +193,8 @@ class Executor:
         s = self.settings
         parts = [self.backend.fingerprint, self.baseline_prompt(task), task.reference, s.baseline_repeats, s.max_new_tokens,
                  s.temperature, list(s.stop), self._seed(task, 0)]  # fmt: skip
+        if task.code is not None:
+            parts.append(repr(task.code.hidden))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
     def _seed(self, task: Task, k: int) -> int:
@@ -194,15 +219,10 @@ class Executor:
         return [replies[request] for request in requests]
 
 
-def judge(replies: Sequence[Reply], task: Task) -> tuple[list[Verdict], str | None]:
-    """Verdicts of several runs of one task, and the first error among them."""
-    verdicts, error = [], None
-    for reply in replies:
-        if reply.error is not None:
-            verdicts.append(Verdict.ERROR)
-            error = error or reply.error
-            continue
-        verdicts.append(verify_math(reply.text, task.reference))
-        if verdicts[-1] is Verdict.ERROR:
-            error = error or f"the verifier could not judge {reply.text[:60]!r}"
-    return verdicts, error
+def successes(runs: Sequence[Judgement]) -> int:
+    return sum(j.verdict is Verdict.PASS for j in runs)
+
+
+def first_error(runs: Sequence[Judgement]) -> str | None:
+    """Why the first of the runs that could not be judged could not; None where all could."""
+    return next((j.detail or "the run could not be judged" for j in runs if j.verdict is Verdict.ERROR), None)

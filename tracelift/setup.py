@@ -17,9 +17,11 @@ from models.lora import LoRAConfig, attach
 from tracelift.backend import LocalBackend
 from tracelift.config import Config, Lora
 from tracelift.executor import BaselineCache, Executor, ExecutorSettings
+from tracelift.judging import TaskJudge
 from tracelift.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.reason_rm import LocalScorer, Scorer
 from tracelift.sampler import Sampler
+from tracelift.sandbox import Limits
 
 MiB = 1 << 20
 
@@ -45,6 +47,13 @@ def build_sampler(model: Transformer, tokenizer: Tokenizer, config: Config) -> S
                    memory_bytes=config.executor.memory_mb * MiB)  # fmt: skip
 
 
+def build_judge(config: Config) -> TaskJudge:
+    """The verifier, with the config's limits for programs; no sandbox starts before the first program."""
+    c = config.sandbox
+    limits = Limits(cpu_seconds=c.cpu_seconds, wall_seconds=c.wall_seconds, memory_bytes=c.memory_mb * MiB)
+    return TaskJudge(limits, c.workers, c.allow_weak_sandbox)
+
+
 def build_executor(config: Config, device: torch.device, cache: Path | None) -> Executor:
     """A frozen local model, or a remote server where `executor.url` is set."""
     e = config.executor
@@ -54,22 +63,23 @@ def build_executor(config: Config, device: torch.device, cache: Path | None) -> 
         repeats=e.repeats, baseline_repeats=e.baseline_repeats or e.repeats, max_new_tokens=e.max_new_tokens,
         temperature=e.temperature, stop=tuple(e.stop), seed=config.run.seed, retries=e.retries,
     )  # fmt: skip
+    judge = build_judge(config)
     if e.url:
         from tracelift.remote import RemoteBackend
 
         if e.chat == "on":
             raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
-        return Executor(RemoteBackend(e.url, e.model), settings, BaselineCache(cache))
+        return Executor(RemoteBackend(e.url, e.model), settings, BaselineCache(cache), judge=judge)
     model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=device).requires_grad_(False)
     tokenizer = models.load_tokenizer(e.path)
     backend = LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
     if not use_chat(e.chat, tokenizer):
-        return Executor(backend, settings, BaselineCache(cache))
+        return Executor(backend, settings, BaselineCache(cache), judge=judge)
 
     def wrap(text: str) -> str:
         return tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True)
 
-    return Executor(backend, settings, BaselineCache(cache), wrap)
+    return Executor(backend, settings, BaselineCache(cache), wrap, judge)
 
 
 def build_scorer(config: Config, device: torch.device) -> Scorer | None:

@@ -12,6 +12,7 @@ from tracelift.programs.examples import examples_in
 from tracelift.programs.extract import extract_program
 from tracelift.programs.formats import CodeProblem, load_problems, read_problem
 from tracelift.programs.judge import Outcome, ProgramResult, TestOutcome, judge, judge_many
+from tracelift.programs.leaks import leaks_program
 
 __all__ = [
     "Call",
@@ -26,6 +27,7 @@ __all__ = [
     "extract_program",
     "judge",
     "judge_many",
+    "leaks_program",
     "load_problems",
     "parse_tests",
     "read_problem",

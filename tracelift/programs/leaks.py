@@ -1,0 +1,32 @@
+"""Does a plan leak the program? The planner is asked for a plan that holds no code; `non_leakage` is the RM's view of it.
+
+A line of the plan that is Python and does something counts, and so does a line of the reference program standing in the
+plan's prose. Left out: pseudo-code, and plans that name every token of a program in words.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tracelift.programs.extract import CODE_START, does_something, parse
+
+_SHORTEST = 8  # characters; shorter lines of a reference ("else:", "i += 1") occur in prose by chance
+_SPLIT = re.compile(r"\n|(?:^|(?<=\s))(?:[Cc]ode|[Pp]rogram|[Pp]ython):")
+
+
+def leaks_program(trace: str, reference: str = "") -> bool:
+    """Whether `trace` holds Python code: a statement on a line of its own (also after "Code:"), inline code in
+    backticks that assigns or calls, or a line of `reference`, white space aside."""
+    pieces = [piece.strip().strip("`").strip() for piece in _SPLIT.split(trace)] + re.findall(r"`([^`\n]+)`", trace)
+    if any(_is_code(piece) for piece in pieces):
+        return True
+    packed = "".join(trace.split())
+    lines = ("".join(line.split()) for line in reference.split("\n") if not line.lstrip().startswith("#"))
+    return any(len(line) >= _SHORTEST and line in packed for line in lines)
+
+
+def _is_code(text: str) -> bool:
+    if not text or not CODE_START.match(text):
+        return False
+    tree = parse(text) or parse(text + " pass")  # `for x in a:` alone is half a statement
+    return tree is not None and bool(tree.body) and does_something(tree)
