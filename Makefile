@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev train test test-slow assets clean help
+.PHONY: env env-dev train test test-core test-slow assets clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,8 +24,15 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 train: env ## train a planner for a frozen executor on the embedded demo
 	$(BIN)/torchrun --standalone --nproc_per_node=1 train.py
 
+# One worker a core up to eight, each file in one worker, one thread each: the tests are many and small.
 test: env-dev ## every test that needs no GPU
-	$(BIN)/python -m pytest -m "not gpu and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n auto --maxprocesses 8 --dist loadfile
+
+test-core: env ## the same without the oracles of requirements-dev.txt
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow"
+
+assets: env ## rebuild the demos' models from their seeds (about an hour on two cores)
+	$(BIN)/python -m tracelift.worlds.build math
 
 test-slow: env-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
