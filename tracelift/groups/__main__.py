@@ -1,4 +1,4 @@
-"""`python -m tracelift.groups`: build, validate, show and report on TraceLift-Groups files.
+"""`python -m tracelift.groups`: build, validate, show, report on and judge TraceLift-Groups files.
 
 Exit status: 0 done, 1 the data is broken (validate) or nothing could be built, 2 a wrong command line.
 
@@ -20,7 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tracelift.groups.build import Settings, build
-from tracelift.groups.format import GroupError, iter_groups, read_groups, scan_groups, split_of
+from tracelift.groups.format import Group, GroupError, iter_groups, read_groups, scan_groups, split_of, write_groups
+from tracelift.groups.judge import PROMPT, Cache, Endpoint, agreement, agreement_text, judge_groups
 from tracelift.groups.show import show_group
 
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
@@ -109,6 +110,34 @@ def _report(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _judge(arguments: argparse.Namespace) -> int:
+    groups = read_groups(arguments.file)[: arguments.limit]
+    key = os.environ.get(arguments.key_env)
+    endpoint = Endpoint(arguments.url, arguments.model, key, tries=arguments.tries, timeout=arguments.timeout)
+    prompt = Path(arguments.prompt).read_text(encoding="utf-8") if arguments.prompt else PROMPT
+    cache = Cache(arguments.cache or f"{arguments.out}.cache")
+    failures: list[str] = []
+    judged: list[Group] = []
+    total = sum(len(g.candidates) for g in groups)
+    with tqdm(total=total, unit="trace", disable=arguments.quiet) as bar:
+        options = (arguments.workers, prompt, arguments.replace, lambda: bar.update(1))
+        for group, failed in judge_groups(groups, endpoint, cache, *options):
+            judged.append(group)
+            failures += failed
+            if len(failures) > arguments.max_failures:
+                raise GroupError(f"{len(failures)} traces could not be judged, the last: {failures[-1]}")
+    write_groups(arguments.out, judged)
+    print(f"{total - len(failures)} of {total} traces judged, {len(failures)} left unjudged; written: {arguments.out}")
+    if len(failures) < total:
+        print(agreement_text(agreement(judged)))
+    return 0
+
+
+def _agree(arguments: argparse.Namespace) -> int:
+    print(agreement_text(agreement(read_groups(arguments.file))))
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tracelift.groups", description=__doc__.split("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="command")
@@ -149,6 +178,25 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--dev", metavar="FILE", help="groups to measure on (default: a fifth of --train, by hash)")
     sub.add_argument("--json", action="store_true", help="JSON instead of a Markdown table")
     sub.add_argument("--out", metavar="FILE", help="also write the report there")
+
+    sub = command("judge", _judge, "score every trace by a model behind an OpenAI-compatible endpoint; resumable")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--url", required=True, help="base of the API, such as http://127.0.0.1:8000/v1")
+    sub.add_argument("--model", required=True)
+    sub.add_argument("--out", required=True, metavar="FILE", help="the groups with judgements")
+    sub.add_argument("--cache", metavar="FILE", help="judgements as they come (default: OUT.cache)")
+    sub.add_argument("--key-env", default="OPENAI_API_KEY", help="environment variable with the key, if one is needed")
+    sub.add_argument("--prompt", metavar="FILE", help="own prompt; fields {problem} {reference} {reasoning} {keys} …")
+    sub.add_argument("--replace", action="store_true", help="judgements become the labels; the rule's are kept beside")
+    sub.add_argument("--limit", type=int, help="only the first N groups")
+    sub.add_argument("--workers", type=int, default=4, help="calls under way at once (default: 4)")
+    sub.add_argument("--tries", type=int, default=4, help="calls for one trace at most (default: 4)")
+    sub.add_argument("--timeout", type=float, default=120.0, help="seconds a call may take (default: 120)")
+    sub.add_argument("--max-failures", type=int, default=20, help="stop past so many unjudged traces (default: 20)")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = command("agree", _agree, "how far rule and judge labels agree, with confusion matrices")
+    sub.add_argument("file", metavar="FILE", help="a file that `judge` wrote")
     return parser
 
 

@@ -5,9 +5,9 @@ the same bytes and memory does not grow with the number of seeds (but for one sm
 near-duplicates).
 
 Lengths are matched so that a flawed trace cannot be told by its size. A *quotation*, one statement of the problem
-word for word, may open a trace; the positive pool holds the reference with none, one and two, and each flawed trace
-opens with as many as bring it closest to a randomly drawn positive. Quotations are harmless, and equally frequent on
-both sides.
+word for word, may open a trace; the positive pool holds the reference with none to three of them, and each flawed
+trace opens with as many as bring it close to a randomly drawn positive, on a randomly drawn side. Quotations are
+harmless, and about as frequent on either side.
 
 Left out on purpose: the flaws (`groups.flaws`), the labels (`groups.rubric`), and groups of code problems.
 """
@@ -119,7 +119,7 @@ def build_group(seed: Seed, settings: Settings) -> Built:
     digest = hashlib.sha256(f"{settings.seed}\0{problem_id}\0flaws".encode()).digest()
     rng = random.Random(digest)
     quotations = flaws.statements(seed.problem)[:MAX_QUOTATIONS]
-    positives = [_candidate(trace, quotations[:n], None, answer) for n in range(min(3, len(quotations) + 1))]
+    positives = [_candidate(trace, quotations[:n], None, answer) for n in range(len(quotations) + 1)]
     positives = [p for p in positives if len(p.reasoning) <= settings.max_trace]
     if not positives:
         return dropped("trace too long")
@@ -136,9 +136,10 @@ def build_group(seed: Seed, settings: Settings) -> Built:
         if words == reference or any(_nearly_equal(words, other) for other in kept):
             facts["near duplicate", name] += 1
             continue
-        goal = rng.choice(targets)
         options = [_candidate(trace, quotations[:n], flawed, answer) for n in range(len(quotations) + 1)]
-        candidate = min(options, key=lambda c: abs(len(c.reasoning) - goal))
+        # A shortened trace cannot be lengthened past the last quotation, so its coin is loaded the other way.
+        shortened = len("\n".join(flawed.lines)) < len(trace.text)
+        candidate = _matched(options, rng.choice(targets), longer=rng.random() < (0.8 if shortened else 0.4))
         if len(candidate.reasoning) > settings.max_trace:
             facts["too long", name] += 1
             continue
@@ -198,6 +199,16 @@ def _candidate(trace: Trace, quotations: list[str], flawed: flaws.Flawed | None,
     }
     extra = {"negative_index": 0, "label": "negative", "metadata": {"quotations": len(quotations), "flaw": flaw}}
     return Candidate(reasoning, rubric_of(flawed.kind, place, flawed.carried, changed), flawed.kind, extra)
+
+
+def _matched(options: list[Candidate], goal: int, longer: bool) -> Candidate:
+    """The option whose length is closest to `goal`: the same within a few characters if there is one, else one on the
+    side that a coin chose, so that neither "shorter" nor "longer" is a mark of any kind of flaw."""
+    closest = min(options, key=lambda c: abs(len(c.reasoning) - goal))
+    if abs(len(closest.reasoning) - goal) <= 3:
+        return closest
+    side = [c for c in options if (len(c.reasoning) > goal) == longer]
+    return min(side or options, key=lambda c: abs(len(c.reasoning) - goal))
 
 
 def _nearly_equal(words: tuple[str, ...], other: tuple[str, ...]) -> bool:

@@ -196,16 +196,12 @@ def _same_answer(trace: Trace, name: str, lines: tuple[str, ...], line: int, not
     return Flawed(name, lines, line, note, trace.nodes[trace.final].value, False)
 
 
-def _texts(trace: Trace) -> list[str]:
-    return [line.text for line in trace.lines]
-
-
 @kind
 def dropped_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """A step is missing whose result a later step uses: that number now comes from nowhere."""
     for i in _shuffled(list(range(len(trace.lines) - 1)), rng):
         if any(trace.uses(node, after=i) for node in trace.results(i)) and trace.final not in trace.results(i):
-            lines = _texts(trace)
+            lines = trace.text.split("\n")
             missing = lines.pop(i)
             if find_equations("\n".join(lines)):
                 yield _same_answer(trace, "dropped_step", tuple(lines), i, f"missing: {missing}")
@@ -217,7 +213,7 @@ def swapped_steps(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fl
     for i in _shuffled(list(range(len(trace.lines) - 1)), rng):
         used_in = [line for node in trace.results(i) for line, _ in trace.uses(node, after=i)]
         if i + 1 in used_in:
-            lines = _texts(trace)
+            lines = trace.text.split("\n")
             lines[i], lines[i + 1] = lines[i + 1], lines[i]
             yield _same_answer(trace, "swapped_steps", tuple(lines), i, "this step uses what only the next one derives")
 
@@ -232,7 +228,7 @@ def premature_stop(trace: Trace, problem: str, rng: random.Random) -> Iterator[F
             if final != trace.nodes[trace.final].value:
                 missing = len(trace.lines) - i
                 note = f"stops with {missing} step{'s' * (missing > 1)} to go"
-                yield Flawed("premature_stop", tuple(_texts(trace)[:i]), i - 1, note, final, False)
+                yield Flawed("premature_stop", tuple(trace.text.split("\n")[:i]), i - 1, note, final, False)
 
 
 @kind
@@ -240,7 +236,7 @@ def vague_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawe
     """A step gives its result without the calculation that yields it."""
     for i, k in _sums(trace, rng):
         if text := _without_calculation(trace.lines[i].text, k):
-            lines = (*_texts(trace)[:i], text, *_texts(trace)[i + 1 :])
+            lines = (*trace.text.split("\n")[:i], text, *trace.text.split("\n")[i + 1 :])
             yield _same_answer(trace, "vague_step", lines, i, f"no calculation; it was: {trace.lines[i].text}")
 
 
@@ -272,7 +268,7 @@ def other_question(trace: Trace, problem: str, rng: random.Random) -> Iterator[F
         final = trace.nodes[trace.results(i)[-1]].value
         if final != trace.nodes[trace.final].value:
             lead = rng.choice(("So ", "Therefore, ", "Thus, ", "So, ", "Hence, "))
-            lines = (*_texts(trace)[:last], lead + _mid_sentence(text))
+            lines = (*trace.text.split("\n")[:last], lead + _mid_sentence(text))
             yield Flawed("other_question", lines, last, "concludes with an intermediate quantity", final, False)
 
 
@@ -284,14 +280,14 @@ def irrelevant_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[
     pairs = [(a, b) for a in numbers for b in numbers if a > b]
     combined = {frozenset(line.slots[s].value for s in c.slots) for line in trace.lines for c in line.sums}
     taken = {node.value for node in trace.nodes}
-    for a, b in _shuffled(pairs, rng):
+    for a, b in sorted(_shuffled(pairs, rng), key=lambda p: nouns[p[0]] != nouns[p[1]]):  # like with like first
         sign, value = rng.choice((("+", a + b), ("-", a - b)))
         if frozenset((a, b)) in combined or value in taken:
             continue
         lead = rng.choice(("Then ", "Also, ", "So ", "There are ", "That is ", ""))
         text = f"{lead}{a} {nouns[a]} {sign} {b} {nouns[b]} = {value} {nouns[a] if sign == '-' else 'in total'}."
         at = rng.randrange(len(trace.lines))
-        lines = _texts(trace)
+        lines = trace.text.split("\n")
         lines.insert(at, text)
         yield _same_answer(trace, "irrelevant_step", tuple(lines), at, "nothing needs this step")
 
@@ -313,7 +309,7 @@ def wrong_entity(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fla
         for wrong in _shuffled(options, rng):
             changed = re.sub(wrong[2], wrong[1], text)
             if changed != text:
-                lines = (*_texts(trace)[:i], changed, *_texts(trace)[i + 1 :])
+                lines = (*trace.text.split("\n")[:i], changed, *trace.text.split("\n")[i + 1 :])
                 yield _same_answer(trace, "wrong_entity", lines, i, f"{wrong[1]} instead of {wrong[0]}")
 
 
@@ -328,7 +324,9 @@ _NOT_NAMES = frozenset(
     "The She He They It In If How What When Then There This That These Those His Her Their Its And But For So At On "
     "Each After Before By To From As An You We One Two Three Four Five Six Seven Eight Nine Ten Every All Both Some "
     "Half Once During While With Of Because Although Given Not Find Calculate Together Out Now Assume Since Another "
-    "Next A I".split()
+    "Next A I Later First Second Third Last Today Tomorrow Yesterday However Finally Initially Additionally Also My "
+    "Our Your Mr Mrs Ms Dr Over Per Are Is Was Were Do Does Did Will Can Through Between Within Until Suppose Let "
+    "Unfortunately Luckily Originally Usually Currently Only Most Many Several Few Any No Yes Who Where Which".split()
 )
 _CALENDAR = frozenset(
     "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August "
