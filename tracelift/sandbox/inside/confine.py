@@ -32,6 +32,9 @@ OWN_LAYERS = ("rlimits", "unprivileged", "capabilities", "no_new_privs", "landlo
 LAYERS = NAMESPACES + OWN_LAYERS
 
 
+PATHS: dict[str, list[str]] = {"readable": [], "devices": []}  # filled once by enter_shared, then only read
+
+
 def _enter_user_namespace() -> None:
     """Leave the machine's user ids behind. Root maps itself and nobody; anyone else appears as nobody alone."""
     uid, gid, me = os.geteuid(), os.getegid(), os.getpid()
@@ -148,9 +151,6 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     trial_only("landlock", landlock_trial)
     trial_only("seccomp", seccomp_trial)
     return reasons
-
-
-PATHS: dict[str, list[str]] = {"readable": [], "devices": []}  # filled once by enter_shared, then only read
 
 
 def _no_new_privs() -> None:

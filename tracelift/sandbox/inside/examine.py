@@ -19,7 +19,7 @@ import json
 import os
 import types
 
-from . import program, wire
+from . import script, wire
 
 ANSWERS, REQUESTS, VERDICTS = 3, 4, 5
 MOST = 16 << 20  # bytes of one answer
@@ -164,11 +164,11 @@ def examine(code: types.CodeType) -> None:
     module = types.ModuleType("tests")
     names = module.__dict__
     try:
-        exec(program.compile_text(text["SETUP"], "setup.py"), names)
+        exec(script.compile_text(text["SETUP"], "setup.py"), names)
         tests = [(compile(source, "tests.py", "exec"), is_test) for source, is_test in text["TESTS"]]
     except BaseException as error:
         verdict(-1, "error", f"the tests' own setup fails: {type(error).__name__}: {error}")
-        program.finish(0)
+        script.finish(0)
     link, number, broken = Link(), -1, None
     try:
         if not link.answers.readline(MOST):
@@ -185,7 +185,7 @@ def examine(code: types.CodeType) -> None:
                 broken = ("error" if outcome == "error" else "runtime_error", f"before this test: {detail}")
     except Lost:
         verdict(number, "lost")
-    program.finish(0)
+    script.finish(0)
 
 
 def run_statement(link: Link, statement: types.CodeType, names: dict) -> tuple[str, str]:

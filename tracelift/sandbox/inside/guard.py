@@ -14,7 +14,6 @@ programs also die with a parent that is killed.
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import shutil
@@ -26,15 +25,9 @@ import time
 import traceback
 
 from . import confine, program, syscalls
+from .program import report
 
 CPU_STEP = 0.005  # seconds: the finest interval at which CPU time is looked at
-
-
-def report(control: socket.socket, **message: object) -> None:
-    try:
-        control.send(json.dumps(message).encode())
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the parent has given this program up, and needs no report
 
 
 def cpu_clock(pid: int) -> int:

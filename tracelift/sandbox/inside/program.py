@@ -13,23 +13,26 @@ process 1, `random` starts from seed 0, and `sys.flags` shows a launcher.
 
 from __future__ import annotations
 
-import atexit
 import builtins
 import fcntl
-import linecache
+import json
 import os
 import random
 import socket
 import sys
 import tempfile
-import threading
 import traceback
-import types
 
-from . import confine, examine, guard, serve
+from . import confine, examine, script, serve
 
 HIGH = 100  # descriptors are first moved up here, so that none is overwritten before it has been moved
-FILENAME = "program.py"
+
+
+def report(control: socket.socket, **message: object) -> None:
+    try:
+        control.send(json.dumps(message).encode())
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent has given this program up, and needs no report
 
 
 def take_descriptors(fds: list[int]) -> tuple[str, socket.socket]:
@@ -45,59 +48,6 @@ def take_descriptors(fds: list[int]) -> tuple[str, socket.socket]:
     return source, socket.socket(fileno=control)
 
 
-def compile_text(source: str, filename: str = FILENAME) -> types.CodeType:
-    """Compile, and let tracebacks show the lines."""
-    lines = [line + "\n" for line in source.split("\n")]
-    linecache.cache[filename] = (len(source), None, lines, filename)
-    return compile(source, filename, "exec", dont_inherit=True)
-
-
-def show_error(error: BaseException) -> None:
-    """A traceback as the interpreter prints it, from the program's own first frame on."""
-    tb = error.__traceback__
-    while tb is not None and tb.tb_frame.f_code.co_filename != FILENAME:
-        tb = tb.tb_next
-    traceback.print_exception(type(error), error, tb, file=sys.stderr)
-
-
-def exit_code(error: SystemExit) -> int:
-    if error.code is None:
-        return 0
-    if isinstance(error.code, int):
-        return error.code & 0xFF
-    print(error.code, file=sys.stderr)
-    return 1
-
-
-def finish(code: int) -> None:
-    """What the interpreter does at its end: wait for threads, run exit functions, flush."""
-    try:
-        threading._shutdown()
-        atexit._run_exitfuncs()
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None and not stream.closed:
-                stream.flush()
-    except SystemExit as error:
-        code = exit_code(error)
-    except BaseException:
-        code = code or 120  # the interpreter's own code for output that could not be flushed
-    os._exit(code)
-
-
-def run_as_main(code: types.CodeType) -> None:
-    module = types.ModuleType("__main__")
-    module.__file__ = FILENAME
-    sys.modules["__main__"] = module
-    try:
-        exec(code, module.__dict__)
-    except SystemExit as error:
-        finish(exit_code(error))
-    except BaseException as error:
-        show_error(error)
-        finish(1)
-    finish(0)
-
-
 def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
     """Become the program. Never returns."""
     source, control = take_descriptors(fds)
@@ -110,18 +60,18 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
             confine.limit_resources(job["limits"])
         confine.give_up_rights(layers, work)
     except Exception:
-        guard.report(control, state="trouble", detail=f"program: {traceback.format_exc(limit=3)}")
+        report(control, state="trouble", detail=f"program: {traceback.format_exc(limit=3)}")
         os._exit(1)
-    guard.report(control, state="ready")
+    report(control, state="ready")
     try:
-        code = compile_text(source)
+        code = script.compile_text(source)
     except BaseException as error:  # SyntaxError, or what odd text can provoke: ValueError, MemoryError, ...
-        show_error(error)
+        script.show_error(error)
         sys.stderr.flush()
         detail = f"{type(error).__name__}: {error}"
-        guard.report(control, state="compile_error", detail=detail[:500])
+        report(control, state="compile_error", detail=detail[:500])
         os._exit(1)
-    guard.report(control, state="running")
+    report(control, state="running")
     control.close()
     become_ordinary()
     if job["role"] == "serve":
@@ -129,14 +79,14 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
     elif job["role"] == "examine":
         examine.examine(code)
     else:
-        run_as_main(code)
+        script.run_as_main(code)
 
 
 def become_ordinary() -> None:
     """Make the forked launcher look like a fresh interpreter."""
     for name in [name for name in sys.modules if name.split(".")[0] == __package__.split(".")[0]]:
         del sys.modules[name]
-    sys.argv = [FILENAME]
+    sys.argv = [script.FILENAME]
     sys.path[:] = [p for p in sys.path if p.startswith((sys.base_prefix, sys.base_exec_prefix))]
     builtins.exit = builtins.quit = sys.exit  # site, which -S leaves out, would have made them
     random.seed(0)

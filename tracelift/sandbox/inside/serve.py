@@ -18,7 +18,7 @@ import os
 import sys
 import types
 
-from . import program, wire
+from . import script, wire
 
 REQUESTS, ANSWERS = 3, 4
 
@@ -70,8 +70,8 @@ def serve(code: types.CodeType) -> None:
     try:
         exec(code, module.__dict__)
     except BaseException as error:
-        program.show_error(error)
-        program.finish(1)
+        script.show_error(error)
+        script.finish(1)
     server = Server(module.__dict__)
     os.write(ANSWERS, wire.line({"loaded": True}))
     with os.fdopen(REQUESTS, "rb") as requests:
@@ -79,4 +79,4 @@ def serve(code: types.CodeType) -> None:
             answer = wire.line(server.answer(json.loads(text)))
             while answer:
                 answer = answer[os.write(ANSWERS, answer) :]
-    program.finish(0)
+    script.finish(0)
