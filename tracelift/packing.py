@@ -10,7 +10,8 @@ Supervised rows are the same thing with one sample.
 
 What is scored leaves the rectangular world at once: the trained tokens of a batch are flat lists (N,), each naming the
 row position that predicts it and the sequence it belongs to. This is the one place that decides which tokens are
-trained: every token of a sample, its end-of-sequence token included; prompt and padding never.
+trained: every token of a sample, its end-of-sequence token included, unless the row
+says otherwise; prompt and padding never.
 
 Left out: block-sparse attention kernels. The mask is dense (L, L) per row, which suits rows of a few thousand tokens.
 """
@@ -31,11 +32,15 @@ _PADDING = -1
 
 @dataclass(frozen=True)
 class Row:
-    """A prompt and the samples that continue it; `sequence_ids` name each sample in the global batch."""
+    """A prompt and the samples that continue it; `sequence_ids` name each sample in the global batch.
+
+    `trained`, where given, says of each sample's tokens which are scored; without it all are.
+    """
 
     prompt: Sequence[int]
     samples: Sequence[Sequence[int]]
     sequence_ids: Sequence[int]
+    trained: Sequence[Sequence[bool]] | None = None
 
     @property
     def length(self) -> int:
@@ -97,10 +102,11 @@ def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -
             tokens[b, at : at + n] = torch.tensor(sample[:-1], dtype=torch.int64)
             positions[b, at : at + n] = torch.arange(P, P + n)
             owner[b, at : at + n] = s + 1
-            source.append(b * L + P - 1)
-            source.extend(range(b * L + at, b * L + at + n))
-            targets.extend(sample)
-            sequence.extend([sequence_id] * len(sample))
+            predictors = [b * L + P - 1, *range(b * L + at, b * L + at + n)]
+            scored = [True] * len(sample) if row.trained is None else row.trained[s]
+            source.extend(position for position, yes in zip(predictors, scored, strict=True) if yes)
+            targets.extend(token for token, yes in zip(sample, scored, strict=True) if yes)
+            sequence.extend([sequence_id] * sum(scored))
             at += n
     flat = (torch.tensor(x, dtype=torch.int64) for x in (source, targets, sequence))
     return PackedBatch(*(x.to(device) for x in (tokens, positions, owner, *flat)))
@@ -157,6 +163,6 @@ def _split(row: Row, max_tokens: int) -> list[Row]:
     if row.length <= max_tokens or len(row.samples) == 1:
         return [row]
     half = len(row.samples) // 2
-    parts = [Row(row.prompt, row.samples[:half], row.sequence_ids[:half]),
-             Row(row.prompt, row.samples[half:], row.sequence_ids[half:])]  # fmt: skip
+    parts = [Row(row.prompt, row.samples[cut], row.sequence_ids[cut], row.trained[cut] if row.trained else None)
+             for cut in (slice(half), slice(half, None))]  # fmt: skip
     return [piece for part in parts for piece in _split(part, max_tokens)]

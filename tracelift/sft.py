@@ -1,8 +1,11 @@
 """Stage "sft": supervised fine-tuning on {prompt, completion} rows, which also makes the demo's planner and executor.
 
+A completion is a text, or a list of [text, trained] pieces where only some are to be learned (marks in a given text,
+a model's turns in a conversation).
+
     loss = −mean log π(token | before) over completion tokens, the end token included, over the global batch
 
-The same packing and kernels as the planner stage. Left out: multi-turn rows, loss on prompts.
+The same packing and kernels as the planner stage. Left out: loss on prompts.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ from tracelift.training import Learner, fit
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-def read_rows(path: str | Path) -> list[tuple[str, str]]:
+Completion = str | list[tuple[str, bool]]
+
+
+def read_rows(path: str | Path) -> list[tuple[str, Completion]]:
     """(prompt, completion) pairs. Raises FileNotFoundError, or ValueError naming file and line."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"sft data '{path}': no such file (sft.train and sft.dev are JSONL files)")
@@ -44,8 +50,14 @@ def read_rows(path: str | Path) -> list[tuple[str, str]]:
                 if not isinstance(row, dict):
                     raise TypeError("not an object")
                 prompt, completion = row["prompt"], row["completion"]
-                if not (isinstance(prompt, str) and prompt and isinstance(completion, str) and completion):
-                    raise ValueError("'prompt' and 'completion' must be non-empty texts")
+                if isinstance(completion, list):
+                    completion = [(text, trained) for text, trained in completion]
+                    fine = any(trained for _, trained in completion) and all(
+                        isinstance(text, str) and text and isinstance(trained, bool) for text, trained in completion)  # fmt: skip
+                else:
+                    fine = isinstance(completion, str) and bool(completion)
+                if not (isinstance(prompt, str) and prompt and fine):
+                    raise ValueError("'prompt' must be a non-empty text, 'completion' one too or a list of [text, trained]")
             except (ValueError, KeyError, TypeError) as e:
                 reason = f"no {e}" if isinstance(e, KeyError) else e
                 raise ValueError(f"{path}:{number}: {reason}; expected {{\"prompt\": ..., \"completion\": ...}}") from None
@@ -92,15 +104,20 @@ def deepen(model: Transformer, layers: int, seed: int) -> Transformer:
     return deeper
 
 
-def encode(rows: Sequence[tuple[str, str]], tokenizer: Tokenizer, limit: int) -> list[Row]:
+def encode(rows: Sequence[tuple[str, Completion]], tokenizer: Tokenizer, limit: int) -> list[Row]:
     """Rows as tokens, each completion closed by the end token. Raises ValueError on a row longer than `limit` tokens."""
     if not tokenizer.eos_ids:
         raise ValueError("the tokenizer names no end token; add eos_token_id to generation_config.json")
     end = min(tokenizer.eos_ids)
     out = []
     for i, (prompt, completion) in enumerate(rows):
-        sample = [*tokenizer.encode(completion, add_special_tokens=False), end]
-        row = Row(tokenizer.encode(prompt), [sample], [i])
+        sample: list[int] = []
+        trained: list[bool] = []
+        for text, wanted in [(completion, True)] if isinstance(completion, str) else completion:
+            piece = tokenizer.encode(text, add_special_tokens=False)
+            sample += piece
+            trained += [wanted] * len(piece)
+        row = Row(tokenizer.encode(prompt), [[*sample, end]], [i], [[*trained, True]])
         if row.length + 1 > limit:
             raise ValueError(f"a row of {row.length + 1} tokens exceeds the model's context of {limit}: {prompt[:60]!r}...")
         out.append(row)
@@ -125,7 +142,7 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
     size = config.sft.batch_size
     say(f"sft: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(rows)} rows, {size} a round")
 
-    def batch_of(step: int) -> list[tuple[str, str]]:
+    def batch_of(step: int) -> list[tuple[str, Completion]]:
         picked = []
         for position in range(step * size, (step + 1) * size):
             epoch, at = divmod(position, len(rows))
@@ -139,7 +156,7 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
 
     def round_loss(step: int) -> dict[str, float]:
         encoded = encode(batch_of(step), tokenizer, limit)
-        total = sum(len(s) for row in encoded for s in row.samples)  # every rank knows the global count
+        total = sum(sum(t) for row in encoded for t in row.trained or ())  # every rank knows the global count
         loss_sum = 0.0
         for micro in micro_batches(world.share(encoded), config.optim.micro_tokens):
             loss = -token_logprobs(model, micro, tokenizer.pad_id).sum() / total

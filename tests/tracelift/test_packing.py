@@ -109,3 +109,10 @@ def test_last_hidden_of_shared_prefixes_is_that_of_whole_sequences(model):
     assert sorted(ids.tolist()) == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="first token"):
         share_prefixes([[1], [2]], [0, 0], 0)
+
+
+def test_untrained_tokens_are_read_but_not_scored(model):
+    whole = Row([5, 6, 7], [[9, 10, 11, 12]], [0])
+    partly = Row([5, 6, 7], [[9, 10, 11, 12]], [0], [[False, True, False, True]])
+    assert pack([partly], pad_id=0).targets.tolist() == [10, 12]
+    torch.testing.assert_close(packed_logprobs(model, [partly]), packed_logprobs(model, [whole])[[1, 3]])

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from tracelift.groups.format import Candidate, Group, Rubric
 from tracelift.prompts import BASELINE, CLOSE, EXECUTOR, OPEN, PLANNER
 from tracelift.reason_rm import rm_text
 from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
-from tracelift.worlds.math.flaws import FLAWS, all_flaws
+from tracelift.worlds.math.flaws import FLAWS, LABELS, all_flaws, slipped
+from tracelift.worlds.math.problems import compute, render_step, resolve
 from tracelift.worlds.math.validity import final_value
 from tracelift.worlds.tokenizer import WORDS
 
 PIECES, VOCABULARY = WORDS, 512
 SERIES = {"base": 101, "planner": 102, "executor": 103, "groups": 104, "tokenizer": 105, "dev": 106, "proofread": 107}  # problem seeds
-Row = dict[str, str]
+Row = dict[str, Any]
 
 
 def planner_row(p: MathProblem, trace: str) -> Row:
@@ -64,25 +66,49 @@ def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
         yield {"prompt": EXECUTOR["demo"].format(problem=p.text, trace=trace), "completion": f" {answer}"}
 
 
-MARKED = ("wrong_operator", "number_miscopied", "slip_carried", "wrong_quantity", "slip_not_carried",
-          "right_number_wrong_operator", "wrong_reason", "irrelevant_step", "answer_leaked")  # fmt: skip
-
-
 def proofread_rows(count: int) -> Iterator[Row]:
-    """Traces with a mark behind each sentence: + where it is right, - where the flaw struck.
+    """Traces with a mark behind each sentence, + where it is right and - where it is not; only the marks are trained.
 
-    What the Reason RM is fine-tuned from. A verdict on the whole trace says too little about which digit was wrong:
-    with it alone, slips and miscopied numbers stayed at chance.
+    What the Reason RM is fine-tuned from: a verdict on the whole trace says too little about which digit was wrong, and
+    with it alone slips and miscopied numbers stayed at chance. A sentence is judged by the story and by what the
+    sentences before it state, so a slip that is carried through is marked once.
     """
     frame = "</problem>\n<reasoning>\n"
     for i in range(count):
         p, rng = make_problem(SERIES["proofread"], i), random.Random(f"proofread:{i}")
-        flaw = apply_flaw(p, rng.choice(MARKED), rng) if rng.random() < 0.7 else None
-        sentences = (flaw.trace if flaw else p.trace).split(". ")
-        marks = ["-" if flaw and j == flaw.place else "+" for j in range(len(sentences))]
         prompt, _ = rm_text("math", p.text, "", "math").split(frame)
-        marked = " ".join(f"{s.rstrip('.')}. {m}" for s, m in zip(sentences, marks, strict=True))
-        yield {"prompt": prompt + frame, "completion": marked}
+        lines = None
+        while lines is None:  # a corruption that leaves the world's numbers is drawn again
+            lines = _corrupted(p, rng)
+        completion = [part for j, (text, mark) in enumerate(lines) for part in ([" " * (j > 0) + text, False], [f" {mark}", True])]
+        yield {"prompt": prompt + frame, "completion": completion}
+
+
+def _corrupted(p: MathProblem, rng: random.Random) -> list[tuple[str, str]] | None:
+    """(sentence, mark) of a trace where each sentence may be wrong on its own; None where a value leaves the world."""
+    lines: list[tuple[str, str]] = []
+    stated: list[int] = []
+    for j, step in enumerate(p.steps):
+        label, op, operands = step.label, step.op, [resolve(step.left, stated), resolve(step.right, stated)]
+        what = rng.random()
+        if what < 0.14:
+            side = rng.randrange(2)
+            operands[side] = slipped(rng, operands[side])
+        elif what < 0.21:
+            label = rng.choice([x for x in LABELS if x != label])
+        elif what < 0.28:
+            op = rng.choice([o for o in "+-*" if o != op])
+        value = compute(operands[0], op, operands[1])
+        if value is None or value == 0:
+            return None
+        wrong, claimed = what < 0.28, value
+        if j < len(p.steps) - 1 and rng.random() < 0.2:
+            claimed, wrong = slipped(rng, value), True
+        leaked = j == len(p.steps) - 1 and rng.random() < 0.15
+        stated.append(claimed)
+        text = render_step(label, operands[0], op, operands[1], claimed if j < len(p.steps) - 1 or leaked else None)
+        lines.append((text, "-" if wrong or leaked else "+"))
+    return lines
 
 
 def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:

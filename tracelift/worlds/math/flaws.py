@@ -82,7 +82,7 @@ def _final(lines: list[_Line]) -> int | None:
     return compute(lines[-1].left, lines[-1].op, lines[-1].right)
 
 
-def _slipped(rng: random.Random, value: int) -> int:
+def slipped(rng: random.Random, value: int) -> int:
     """A plausible miscalculation: one or ten off, or neighbouring digits swapped."""
     options = {value + d for d in (-10, -2, -1, 1, 2, 10)} | {int(str(value)[::-1])}
     return rng.choice(sorted(v for v in options - {value} if 1 <= v <= LARGEST))
@@ -103,7 +103,7 @@ def _number_miscopied(p: MathProblem, i: int, rng: random.Random) -> list[_Line]
     if not sides:
         return None
     side = rng.choice(sides)
-    return _edit(p, i, **{side: _slipped(rng, getattr(p.steps[i], side))})
+    return _edit(p, i, **{side: slipped(rng, getattr(p.steps[i], side))})
 
 
 def _slip_carried(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
@@ -116,7 +116,7 @@ def _slip_carried(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | N
         value = compute(a, s.op, b)
         if value is None:
             return None
-        results.append(_slipped(rng, value) if j == i else value)
+        results.append(slipped(rng, value) if j == i else value)
         lines.append(_Line(s.label, a, s.op, b, None if j == len(p.steps) - 1 else results[j]))
     return lines
 
@@ -155,7 +155,7 @@ def _slip_not_carried(p: MathProblem, i: int, rng: random.Random) -> list[_Line]
     lines = _lines(p.steps)
     if lines is None or lines[i].result is None:
         return None
-    lines[i].result = _slipped(rng, lines[i].result)
+    lines[i].result = slipped(rng, lines[i].result)
     return lines
 
 
