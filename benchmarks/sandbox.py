@@ -164,6 +164,8 @@ def main() -> None:
         f"sandbox: {over:+.1f} ms a program over a bare interpreter (aim: at most +{AIM_MS:.0f} ms): "
         f"{'reached' if over <= AIM_MS else 'MISSED'}"
     )
+    if load > 0.5 * (os.cpu_count() or 1):
+        print(f"the machine was busy (load average {load:.1f}): compare the columns, and trust no single figure")
     if not args.quick:
         RESULTS.parent.mkdir(exist_ok=True)
         RESULTS.write_text(json.dumps(record, indent=2) + "\n")
