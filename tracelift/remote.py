@@ -1,0 +1,182 @@
+"""An executor on another machine: a client of the OpenAI-compatible `/v1/completions` protocol.
+
+vLLM, SGLang and llama.cpp's server speak it. Requests run concurrently, each with a deadline of its own; what may pass
+(refused or dropped connections, timeouts, 408, 409, 425, 429, 5xx, replies that are not the protocol's JSON) is retried
+after an exponentially growing, jittered pause (Retry-After is honoured), what cannot (other 4xx) is not. A request that
+still fails becomes a `Reply` with `error` set, never an exception and never an empty text: the executor turns it into
+an ERROR verdict, and its sample leaves the group.
+
+Standard library only. Left out on purpose: chat endpoints (prompts are formatted by whoever writes them), streaming,
+and any promise that a server draws the same text twice: `seed` is sent, but batching moves bits on most servers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import random
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from tracelift.backend import CompletionRequest, Progress, Reply, cut_at_stop
+
+MAX_BYTES = 16 * 2**20  # a longer reply is rubbish: no completion comes near
+MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
+PASSING = {408, 409, 425, 429}  # worth another try, like every 5xx
+
+
+class _Failure(Exception):
+    """One attempt failed; `passing` says whether another may succeed, `pause` when the server wants it (seconds)."""
+
+    def __init__(self, message: str, passing: bool = True, pause: float | None = None) -> None:
+        super().__init__(message)
+        self.passing, self.pause = passing, pause
+
+
+@dataclass(frozen=True)
+class _Server:
+    secure: bool
+    host: str
+    port: int | None
+    path: str
+
+
+class RemoteBackend:
+    """Completes text on a server. Implements tracelift.backend.Backend."""
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        api_key: str | None = None,
+        concurrency: int = 16,
+        timeout_s: float = 60,
+        retries: int = 4,
+        backoff_s: float = 0.5,
+        longest_pause_s: float = 30,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """url: the server's root, with or without `/v1`. timeout_s: seconds one attempt may take as a whole, so that a
+        server that drips a byte a minute cannot hold it. retries: attempts after the first. backoff_s doubles with each
+        one up to longest_pause_s and is multiplied by a random factor in [0.5, 1.5).
+
+        Raises ValueError for a URL without http(s) or host, and for numbers that make no sense.
+        """
+        if concurrency < 1 or retries < 0 or timeout_s <= 0 or backoff_s < 0:
+            raise ValueError(f"{concurrency=} must be ≥ 1, {retries=} and {backoff_s=} ≥ 0, {timeout_s=} > 0")
+        self.server, self.model, self.api_key = _parse(url), model, api_key
+        self.concurrency, self.timeout_s, self.retries = concurrency, timeout_s, retries
+        self.backoff_s, self.longest_pause_s, self._sleep = backoff_s, longest_pause_s, sleep
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of what is known of the server: its address and the model's name. Weights behind them are not seen."""
+        return hashlib.sha256(repr((self.server, self.model)).encode()).hexdigest()
+
+    def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
+        """One reply per request, in order; equal requests are sent once. Failures are replies with `error` set."""
+        distinct = list(dict.fromkeys(requests))
+        replies: dict[CompletionRequest, Reply] = {}
+        with ThreadPoolExecutor(min(self.concurrency, max(1, len(distinct)))) as pool:
+            pending = {pool.submit(self._one, r): r for r in distinct}
+            for done in as_completed(pending):
+                replies[pending[done]] = done.result()
+                if progress is not None:
+                    progress(len(replies), len(distinct))
+        return [replies[r] for r in requests]
+
+    def _one(self, request: CompletionRequest) -> Reply:
+        jitter = random.Random()  # timing only: no draw of text depends on it
+        for attempt in range(self.retries + 1):
+            try:
+                return self._attempt(request)
+            except _Failure as failure:
+                last = failure
+            if not last.passing or attempt == self.retries:
+                break
+            pause = min(self.longest_pause_s, self.backoff_s * 2**attempt) * (0.5 + jitter.random())
+            self._sleep(pause if last.pause is None else min(max(pause, last.pause), self.longest_pause_s))
+        return Reply("", 0, f"{last} (attempt {attempt + 1} of {self.retries + 1})")
+
+    def _attempt(self, request: CompletionRequest) -> Reply:
+        body = {
+            "model": self.model,
+            "prompt": request.prompt,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "seed": request.seed % 2**63,  # servers read a signed 64-bit integer
+            "n": 1,
+        }
+        if request.stop:
+            body["stop"] = list(request.stop[:MAX_STOPS])
+        status, headers, data = self._post(json.dumps(body).encode())
+        if status != 200:
+            detail = " ".join(data[:300].decode("utf-8", "replace").split())
+            raise _Failure(
+                f"the server answered {status}: {detail}", status in PASSING or status >= 500, _retry_after(headers)
+            )
+        return _read(data, request)
+
+    def _post(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
+        s, deadline = self.server, time.monotonic() + self.timeout_s
+        kind = http.client.HTTPSConnection if s.secure else http.client.HTTPConnection
+        options = {"context": ssl.create_default_context()} if s.secure else {}
+        connection = kind(s.host, s.port, timeout=self.timeout_s, **options)
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        try:
+            connection.request("POST", s.path, body, headers)
+            response = connection.getresponse()
+            data = b""
+            while piece := response.read1(65_536):
+                data += piece
+                if len(data) > MAX_BYTES:
+                    raise _Failure(f"the reply exceeds {MAX_BYTES:,} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            missing = response.length  # of the announced Content-Length
+            if missing:
+                raise _Failure(f"the connection ended {missing} bytes before the reply did")
+            return response.status, response.headers, data
+        except TimeoutError:
+            raise _Failure(f"no complete reply from {s.host} within {self.timeout_s:g} s") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _Failure(f"connection to {s.host}: {type(error).__name__}: {error}") from None
+        finally:
+            connection.close()
+
+
+def _read(data: bytes, request: CompletionRequest) -> Reply:
+    """The text of a well-formed reply; anything else is a failure that may pass."""
+    try:
+        reply = json.loads(data)
+        text = reply["choices"][0]["text"]
+        usage = reply.get("usage") or {}
+        tokens = usage.get("completion_tokens", 0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        start = " ".join(data[:200].decode("utf-8", "replace").split())
+        raise _Failure(f"not a completion ({type(error).__name__}): {start!r}") from None
+    if not isinstance(text, str) or not isinstance(tokens, int):
+        raise _Failure(f"not a completion: text is {type(text).__name__}, completion_tokens {type(tokens).__name__}")
+    return Reply(cut_at_stop(text, request.stop), tokens)
+
+
+def _retry_after(headers: http.client.HTTPMessage) -> float | None:
+    """Seconds, where the server says so in seconds; its other form, a date, is ignored."""
+    value = (headers.get("Retry-After") or "").strip()
+    return float(value) if value.isdigit() else None
+
+
+def _parse(url: str) -> _Server:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"executor url {url!r} must look like http://host:8000 or https://host/v1")
+    path = parts.path.rstrip("/").removesuffix("/completions")
+    path = path if path.endswith("/v1") else path + "/v1"
+    return _Server(parts.scheme == "https", parts.hostname, parts.port, path + "/completions")
