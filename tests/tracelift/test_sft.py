@@ -1,0 +1,115 @@
+"""Stage "sft": the loss is that of the formula and falls; kills, ranks and micro-batches leave no trace in it."""
+
+import json
+import math
+
+import pytest
+import torch
+from job_server import Hurt
+from tiny_job import executor_rows, sft_arguments, write_jsonl
+
+import models
+from tracelift.sft import encode, read_rows, token_logprobs
+
+
+def rounds(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def arguments(job, out, *extra, steps=12):
+    dev = ["--sft.dev", str(job / "executor.jsonl"), "--sft.eval_every", "6", "--run.save_every", "5"]
+    return [*sft_arguments(job, job / "executor.jsonl", out, steps), *dev, *extra]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job, server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sft") / "run"
+    server.done(*arguments(job, folder))
+    return folder
+
+
+def test_the_loss_falls_and_the_model_reloads(job, undisturbed):
+    metrics = rounds(undisturbed)
+    assert [m["step"] for m in metrics] == list(range(1, 13))
+    assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
+    assert [m["step"] for m in metrics if "dev/loss" in m] == [6, 12]
+    model, tokenizer = models.load_pretrained(undisturbed / "final"), models.load_tokenizer(undisturbed / "final")
+    rows = read_rows(job / "executor.jsonl")
+    with torch.no_grad():  # the dev loss once more, one row at a time through plain causal attention
+        nll, count = 0.0, 0
+        for prompt, completion in rows[:40]:
+            p = tokenizer.encode(prompt)
+            target = [*tokenizer.encode(completion, add_special_tokens=False), min(tokenizer.eos_ids)]
+            logits = model.logits(model(torch.tensor([p + target])))[0].double().log_softmax(-1)
+            nll -= sum(logits[len(p) - 1 + i, t].item() for i, t in enumerate(target))
+            count += len(target)
+        packed = token_logprobs(model, encode(rows[:40], tokenizer, 96), tokenizer.pad_id)
+    assert len(packed) == count and math.isclose(-packed.sum().item(), nll, rel_tol=1e-5)
+
+
+MOMENTS = [Hurt("kill", "tracelift.runs:RunFolder.log", 9), Hurt("half", "tracelift.runs:RunFolder.log", 7), Hurt("kill", "os:rename", 2)]
+
+
+@pytest.mark.parametrize("hurt", MOMENTS, ids=["between", "half a line", "while saving"])
+def test_killed_and_resumed_equals_never_killed(job, server, undisturbed, out, hurt):
+    assert server.run(*arguments(job, out), hurt=hurt).code == -9
+    server.done(*arguments(job, out, "--resume"))
+    for name in ("metrics.jsonl", "final/model.safetensors"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_sigterm_saves_and_exits_143(job, server, undisturbed, out):
+    ended = server.run(*arguments(job, out), hurt=Hurt("term", "tracelift.runs:RunFolder.log", 3))
+    assert ended.code == 143 and (out / "checkpoints" / "step-000004").exists()
+    server.done(*arguments(job, out, "--resume"))
+    assert (out / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()
+
+
+def test_ranks_and_micro_batches_change_nothing(job, server, undisturbed, out):
+    expected = rounds(undisturbed)[:6]
+    for name, extra, ranks in (("three", ("--sft.batch_size", "32"), 3), ("small", ("--optim.micro_tokens", "1"), 1)):
+        server.done(*arguments(job, out / name, *extra, steps=6), ranks=ranks)
+        for a, b in zip(rounds(out / name), expected, strict=True):
+            assert a.keys() == b.keys()
+            assert all(math.isclose(a[k], b[k], rel_tol=2e-4, abs_tol=1e-6) for k in a), (name, a, b)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "2: broken JSON"),
+        ('{"prompt": "x"}', "2: no 'completion'; expected"),
+        ('{"prompt": "", "completion": "y"}', "2: 'prompt' must be a non-empty text, 'completion' one too"),
+        ('{"prompt": "x", "completion": 3}', "2: 'prompt' must be a non-empty text, 'completion' one too"),
+        ("[1]", "2: not an object"),
+    ],
+)
+def test_a_broken_row_is_named(tmp_path, line, said):
+    path = write_jsonl(tmp_path / "rows.jsonl", executor_rows(1))
+    path.write_text(path.read_text() + line + "\n")
+    with pytest.raises(ValueError, match=f"rows.jsonl:{said}"):
+        read_rows(path)
+
+
+def test_blank_lines_are_nothing_and_no_row_is_an_error(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", executor_rows(2))
+    path.write_text("\n" + path.read_text() + "\n\n")
+    assert len(read_rows(path)) == 2
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="holds no row"):
+        read_rows(path)
+    with pytest.raises(FileNotFoundError, match="nowhere.jsonl': no such file"):
+        read_rows("nowhere.jsonl")
+
+
+def test_what_cannot_be_trained_is_refused_in_one_sentence(job, server, out):
+    long = write_jsonl(out.parent / "long.jsonl", [{"prompt": "1 + 2 = " * 40, "completion": "3"}])
+    cases = [
+        (("--sft.train", str(long)), "exceeds the model's context of 96"),
+        (("--sft.init", str(job / "planner")), "give either sft.init"),
+        (("--sft.shape", "{hidden_sizes=3}"), "sft.shape"),
+        (("--sft.tokenizer", "nowhere"), "nowhere"),
+    ]
+    for number, (extra, said) in enumerate(cases):
+        ended = server.run(*arguments(job, out / str(number), *extra))
+        assert ended.code == 1 and said in ended.message, ended
