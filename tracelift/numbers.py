@@ -98,6 +98,8 @@ class Number:
 
 
 _SCALE = {"thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_SCALE |= {"k": 10**3, "m": 10**6, "b": 10**9}  # after a currency sign only: elsewhere 2k may be algebra
+_MONEY_SCALE = re.compile(r"[kKmMbB]\b")
 _DIGITS = r"(?:[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}(?![0-9])|[0-9]+(?:,[0-9]{3})+(?![0-9])|[0-9]+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.[0-9]+)?|\.[0-9]+)"
 _TOKEN = re.compile(
@@ -124,10 +126,12 @@ def find_numbers(text: str) -> list[Number]:
         start, sign = _signed_start(text, match.start())
         value = _value(match)
         before, after = text[match.start() - 1 : match.start()], text[match.end() : match.end() + 2]
+        money = match.start() > 0 and text[match.start() - 1] in "$€£¥" and _MONEY_SCALE.match(text, match.end())
         attached = before.isalpha() and start == match.start()
         variable = after[:1].isalpha() and not after[1:].isalpha() and after[0] not in _UNIT_LETTERS
         variable = variable or (after[:1] == "\\" and after[1:].isalpha())  # 2\sqrt, 5\pi
-        if value is None or attached or variable or before in ("^", "_", "\\", "±") or _in_command(text, match.start()):
+        part = before in ("^", "_", "\\", "±") or _in_command(text, match.start())
+        if value is None or attached or (variable and not money) or part:
             found.append(Number(None, None, 0, start, match.end()))
             continue
         value *= sign
@@ -136,6 +140,8 @@ def find_numbers(text: str) -> list[Number]:
         if unit := _UNIT.match(text, match.end()):
             end = unit.end()
             unit_value = value / 100 if unit["percent"] else value * _SCALE[unit["scale"].lower()]
+        elif money:  # $2k
+            end, unit_value = money.end(), value * _SCALE[money[0].lower()]
         found.append(Number(value, unit_value, places, start, end))
     return found
 

@@ -92,11 +92,12 @@ _STATED = re.compile(
     r"|\banswer\s*(?:\*\*)?\s*[:=]\s*(?:\*\*)?\s*(?=\S)",
     re.IGNORECASE,
 )
+_NUMBERED = re.compile(r"\b(?:step|week|day|month|year|hour|part|case|round|person)\s[0-9]+:(?=\S)", re.IGNORECASE)
 _FILLER = r"(?:about|approximately|approx\.?|around|roughly|exactly|equal to|equals|is|~|≈|=|:|[a-zA-Z]\s*=)"
 _LEAD = re.compile(rf"[\s(\[*_\"'$]*(?:{_FILLER}[\s(\[*_\"'$]*){{0,3}}")
 _BARE_TAIL = re.compile(r"[\s)\].!*_\"'$]*")
 _UNIT_TAIL = re.compile(r"[\s)\]*_\"'$]*(?:[^\W\d_]+[²³°]?[\s./*_\"'$)\]]*){0,4}[.!]?\s*")
-_OPERATOR_AFTER = re.compile(r"\s*[-+*/×^]\s*[($]?\s*[0-9.(\\]|\s+[xX]\s+[0-9(]|\s*=")
+_OPERATOR_AFTER = re.compile(r"\s*[-+*/×^]\s*[($]?\s*[0-9.(\\]|\s+[xX]\s+[0-9(]|\s*=\s*[-+($]*[0-9.\\]")
 _OPERATOR_BEFORE = re.compile(r"(?:[0-9)%]\s*[-+*/×^]|[0-9)]\s+[xX])\s*[($]?\s*$")
 _HEDGE_AFTER = re.compile(r"\$?\s*(?:or|to|and|,|±|;)\s*[-+]?[($]*\s*[0-9]", re.IGNORECASE)
 _HEDGE_BEFORE = re.compile(r"[0-9)%]\$?\s*(?:\bor\b|\bto\b|,|±|;)\s*[-+]?[($]*\s*$", re.IGNORECASE)
@@ -192,7 +193,7 @@ def read_number(piece: str, marked: bool = False) -> Number | None:
     A `marked` piece ("the answer is …") that opens with a number states that number. Else the last number of its
     first sentence counts, or, in unmarked text, the last of all, as in the paper's rule.
     """
-    text = plain(piece).strip()
+    text = _NUMBERED.sub(r"\g<0> ", plain(piece).strip())
     if "\n" not in text and re.search(r"\\[A-Za-z]+\s*\{", text) and last_boxed(text) is None:
         return None  # LaTeX that is not understood: a root, a matrix, an interval
     if re.fullmatch(r"\$?[0-9]{1,3}(?: [0-9]{3})+", text):
@@ -229,6 +230,8 @@ def _alone(text: str, number: Number) -> bool:
     """Whether the number is neither an operand of an unfinished sum nor a member of a list or of `5 or 6`."""
     head = text[max(0, number.start - 60) : number.start]
     after = _OPERATOR_AFTER.match(text, number.end) or _HEDGE_AFTER.match(text, number.end)
+    if re.match(r"\s*=\s*[a-zA-Z]", text[number.end :]):  # `… or 20 = A` solves for A; no choice is left open
+        return not (after or _OPERATOR_BEFORE.search(head))
     return not (after or _OPERATOR_BEFORE.search(head) or _HEDGE_BEFORE.search(head))
 
 
