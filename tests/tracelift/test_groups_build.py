@@ -263,6 +263,10 @@ def test_show_marks_the_flaw(built, capsys):
 def test_clear_errors(tmp_path, capsys):
     assert main(["build", "--seeds", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "o"), "--quiet"]) == 1
     assert "none.jsonl" in capsys.readouterr().err
+    seeds = write_seeds(tmp_path / "seeds.jsonl", SEEDS[:1])
+    for option, value, message in (("--dev", "1.5", "dev is 1.5"), ("--negatives", "2", "negatives is 2")):
+        assert main(["build", "--seeds", str(seeds), "--out", str(tmp_path / "o"), "--quiet", option, value]) == 1
+        assert message in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         main(["build"])
     assert stop.value.code == 2

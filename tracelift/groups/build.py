@@ -57,6 +57,12 @@ class Settings:
     max_problem: int = 2500
     max_trace: int = 2000
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.dev <= 1:
+            raise GroupError(f"dev is {self.dev}, expected a share of the problems from 0 to 1")
+        if not 1 <= self.min_negatives <= self.negatives:
+            raise GroupError(f"negatives is {self.negatives}, min_negatives {self.min_negatives}: expected 1 ≤ min ≤ max")
+
 
 @dataclass(frozen=True)
 class Seed:
