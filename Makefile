@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev train test test-core test-slow assets clean help
+.PHONY: env env-dev train test test-core test-slow assets compare results clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -30,6 +30,13 @@ test: env-dev ## every test that needs no GPU
 
 test-core: env ## the same without the oracles of requirements-dev.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow"
+
+compare: env ## the rewards compared on the math demo, five seeds each (hours on two cores; resumable)
+	$(BIN)/python -m benchmarks.compare --world math --seeds 5 --jobs 2 --match-tokens
+	$(BIN)/python -m benchmarks.results
+
+results: env ## docs/results.md from the committed figures
+	$(BIN)/python -m benchmarks.results
 
 assets: env ## rebuild the demos' models from their seeds (about an hour on two cores)
 	$(BIN)/python -m tracelift.worlds.build math

@@ -31,6 +31,7 @@ from tracelift.groups.format import dimensions_of, read_groups
 from tracelift.reason_rm import LocalScorer
 from tracelift.rollout import PlannerPrompt
 from tracelift.runs import RunFolder, versions, write_text
+from tracelift.sandbox import SandboxError
 from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
 from tracelift.training import TrainingError
 from tracelift.twostage import arms, table
@@ -132,7 +133,7 @@ def main(argv: list[str]) -> int:
     except (FileNotFoundError, ValueError) as e:  # ConfigError, CheckpointError, BenchmarkError … are ValueErrors
         print(f"eval.py: {e}", file=sys.stderr)
         return 1
-    except (TrainingError, OSError) as e:
+    except (TrainingError, SandboxError, OSError) as e:
         print(f"eval.py: {e}", file=sys.stderr)
         return 2
     finally:
@@ -162,7 +163,7 @@ def judge_planners(config: Config, flags: dict[str, str], world: World, device: 
     world.barrier()  # no rank appends before every rank has read what was there
     records = Records(out, world.rank)
     world.barrier()
-    judge = Judge()
+    judge = Judge(executor.judge)
     bench = arms.Bench(config, executor, records, world, judge, scorer, scorer_print(scorer, config))
     say(f"results in {out}: {len(records)} finished records found" if len(records) else f"results in {out}")
     planners = []

@@ -3,14 +3,14 @@
     python benchmarks/kernels.py            # measure; writes benchmarks/results/kernels_{cpu,gpu}.json and the tables
     python benchmarks/kernels.py --table    # only rewrite the tables of docs/kernels.md from the JSON files
 
-Two tasks, each forward and backward: from logits, log-prob + entropy (loss Σ g·log p + 0.1·Σ H with random g); from
-hidden states, the clipped policy loss of one update, whose gradient Liger and `linear_loss` form in the forward pass.
+Two tasks, each forward and backward: from logits, log-prob + entropy (loss Σ g·log p + 0.1·Σ H, one random g a sample);
+from hidden states, the clipped policy loss of one update, whose gradient Liger and `linear_loss` form going forward.
 Contenders take turns, round after round, and the best round counts: on a shared machine the noise is one-sided. On a
 CPU the time is the process's CPU time on one thread, so that other load does not count against whoever it hits; wall
 time is in the JSON too. Memory is the peak above the inputs: CUDA's own count, or the kernel's high-water mark.
 
-Ceilings come from the same run: bytes/s of a copy, FLOP/s of a square product in the task's dtype. Shares of them are of
-the *least* work the task needs (read logits twice, write the gradient once; 6VH multiply-adds), not of what was done.
+Ceilings come from the same run: bytes/s of a copy, FLOP/s of a square product in the task's dtype. Shares of them count
+the *least* work the task needs (logits read twice, the gradient written once; 6VH FLOPs a token), not what was done.
 
 Left out: the sampler and the training step, which have benchmarks of their own.
 """
@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT))
 import kernels
 
 RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs/kernels.md"
+SEQUENCES = 8  # a task's tokens are this many samples, one advantage each: Liger's chunks are whole samples
 Contender = Callable[[dict[str, torch.Tensor]], torch.Tensor]  # inputs -> loss; gradients go to the inputs' .grad
 
 
@@ -51,7 +52,8 @@ class Task:
     def inputs(self, device: str) -> dict[str, torch.Tensor]:
         gen = torch.Generator(device).manual_seed(0)
         draw = lambda *s: torch.randn(*s, generator=gen, device=device)  # noqa: E731
-        data = {"y": torch.randint(self.V, (self.N,), generator=gen, device=device), "g": draw(self.N)}
+        data = {"y": torch.randint(self.V, (self.N,), generator=gen, device=device),
+                "g": draw(SEQUENCES).repeat_interleave(self.N // SEQUENCES)}
         if self.H is None:
             data["logits"] = (3 * draw(self.N, self.V)).to(self.dtype).requires_grad_()
         else:
@@ -148,9 +150,9 @@ def add_liger(table, task: Task, device: str) -> None:
         return
     loss = LigerFusedLinearGRPOLoss(beta=0.0, use_ref_model=False, compiled=device == "cuda", loss_type="grpo")
 
-    def from_hidden(d):  # rows of one token are its sequences of length 1: mean over them, so times N
-        hidden, y = d["hidden"][:, None], d["y"][:, None]
-        return len(y) * loss(hidden, d["weight"], y, torch.ones_like(y), d["g"])[0]
+    def from_hidden(d):  # its mean over samples and tokens, all of one length, times N is our sum
+        hidden, y, g = (d[k].unflatten(0, (SEQUENCES, -1)) for k in ("hidden", "y", "g"))
+        return d["y"].numel() * loss(hidden, d["weight"], y, torch.ones_like(y), g[:, 0])[0]
 
     table["Liger"] = from_hidden
 
@@ -233,7 +235,8 @@ def measure(task: Task, device: str, rounds: int) -> list[dict]:
                 raise
             row["absent"] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
             continue
-        row["error"] = max(((data[k].grad[:8].double() - g).abs().max() / g.abs().max()).item() for k, g in exact.items())
+        row["error"] = max(((data[k].grad[:8].double() - g).abs().max() / g.abs().max()).item()
+                           for k, g in exact.items())
         clear(data)
         row["peak_bytes"] = meter.peak(run)
         live[name] = contender
@@ -280,7 +283,7 @@ def render(record: dict) -> str:
         eager = next(r for r in task["rows"] if r["contender"] == "eager PyTorch")
         shape = f"{task['N']:,} × {task['V']:,}" + (f", H {task['H']}" if task["H"] else "")
         lines += [f"**From {task['name']}, {shape}, {task['dtype']}**, forward + backward", "",
-                  "| | ms | × eager | of ceiling | peak MB | × eager | gradient error |", "|---|---|---|---|---|---|---|"]
+                  "| | ms | × eager | of ceiling | peak MB | × eager | gradient error |", "|---" * 7 + "|"]
         for r in task["rows"]:
             if r["seconds"] is None:
                 lines.append(f"| {r['contender']} | – | | | | | {r['absent']} |")

@@ -137,7 +137,7 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
     page = Page(width)
     page.lines.append(f"{run}, round {step}, {problem}: reward {config.reward.mode} ({config.reward.variant}), run seed {config.run.seed}")
     page.head("What the planner read")
-    page.text(render(load_template(config.planner.prompt, PLANNER, ("problem",)), problem=group[0]["problem"]))
+    page.text(render(load_template(config.planner.prompt, PLANNER, ("problem",)), problem=group[0]["problem"]) + config.planner.prefill)
     page.text(f"(reference: {group[0]['reference']})")
     _baseline(page, next((r for r in group if r["base_runs"]), group[0]))
     shown = [(j, r) for j, r in enumerate(group) if sample is None or j == sample - 1]

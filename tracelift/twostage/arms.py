@@ -25,6 +25,7 @@ from tracelift.config import Config
 from tracelift.distributed import World
 from tracelift.executor import Executor
 from tracelift.leaks import leaks_answer
+from tracelift.programs import leaks_program
 from tracelift.prompts import render
 from tracelift.reason_rm import Scorer, ScoreItem
 from tracelift.rollout import PlannerPrompt, sample_traces
@@ -107,9 +108,14 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
 
 def _facts(p: Problem, text: str, trace: str | None, tokens: int, finish: str) -> Record:
     valid = p.task.trace_valid(trace) if trace is not None else (False if p.task.truth is not None else None)
-    leak = leaks_answer(trace, p.task.reference, p.task.problem) if trace is not None and p.kind != "program" else None
-    return {"text": text, "trace": trace, "tokens": tokens, "finish_reason": finish, "valid": valid,
-            "leaked": leak.stated if leak else None, "leaked_unsupported": leak.unsupported if leak else None}  # fmt: skip
+    stated = unsupported = None
+    if trace is not None and p.kind == "program":
+        stated = leaks_program(trace, p.task.reference)
+    elif trace is not None:
+        leak = leaks_answer(trace, p.task.reference, p.task.problem)
+        stated, unsupported = leak.stated, leak.unsupported
+    return {"text": text, "trace": trace, "tokens": tokens, "finish_reason": finish, "valid": valid, "leaked": stated,
+            "leaked_unsupported": unsupported}  # fmt: skip
 
 
 def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]) -> list[Record]:

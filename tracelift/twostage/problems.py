@@ -41,7 +41,11 @@ class Problem:
     task: Task
     kind: str
     reference_trace: str | None = None
-    code: CodeProblem | None = None
+
+    @property
+    def code(self) -> CodeProblem | None:
+        """The tests of a program."""
+        return self.task.code
 
     @property
     def problem_id(self) -> str:
@@ -185,11 +189,11 @@ def _tasks(row: dict[str, Any], where: str, default_id: str) -> Problem:
 
 
 def _code_problem(p: CodeProblem) -> Problem:
-    return Problem(Task(p.problem_id, p.statement, p.solution, "code"), "program", None, p)
+    return Problem(Task(p.problem_id, p.statement, p.solution, "code", code=p), "program")
 
 
 def _demo_problem(task: Task) -> Problem:
-    return Problem(task, "number", task.truth.trace if task.truth is not None else None)
+    return Problem(task, "number" if task.code is None else "program", task.truth.trace if task.truth is not None else None)
 
 
 READERS: dict[str, Callable[[dict[str, Any], str, str], Problem]] = {

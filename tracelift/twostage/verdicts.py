@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tracelift.programs import judge_many
+from tracelift import judging
 from tracelift.twostage.latex import LatexJudge
 from tracelift.twostage.problems import Problem
 from tracelift.verify import Verdict, gsm8k_flexible, gsm8k_strict, verify_math
@@ -32,16 +32,18 @@ class Judgement:
 class Judge:
     """Judges artifacts of any kind; holds the math-verify child."""
 
-    def __init__(self) -> None:
+    def __init__(self, programs: judging.Judge | None = None) -> None:
+        """programs: judges those, with the limits of the run's [sandbox] section."""
+        self._programs = programs or judging.TaskJudge()
         self._latex: LatexJudge | None = None
 
     def __call__(self, items: Sequence[tuple[Problem, str]]) -> list[Judgement]:
         """One judgement per (problem, artifact). Raises MathVerifyMissing, or SandboxError for programs it cannot run."""
         out: list[Judgement | None] = [self._one(p, text) for p, text in items]
-        programs = [i for i, (p, _) in enumerate(items) if p.code is not None]
-        jobs = [(p.code.program(text), p.code.hidden) for p, text in (items[i] for i in programs) if p.code is not None]
-        for i, result in zip(programs, judge_many(jobs) if jobs else [], strict=True):
-            out[i] = Judgement({"tests": result.verdict}, result.summary())
+        programs = [i for i, (p, _) in enumerate(items) if p.kind == "program"]
+        ran = self._programs([(items[i][0].task, items[i][1]) for i in programs]) if programs else []
+        for i, result in zip(programs, ran, strict=True):
+            out[i] = Judgement({"tests": result.verdict}, result.detail)
         return [j for j in out if j is not None]
 
     def _one(self, problem: Problem, text: str) -> Judgement | None:
