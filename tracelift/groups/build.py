@@ -61,7 +61,8 @@ class Settings:
         if not 0 <= self.dev <= 1:
             raise GroupError(f"dev is {self.dev}, expected a share of the problems from 0 to 1")
         if not 1 <= self.min_negatives <= self.negatives:
-            raise GroupError(f"negatives is {self.negatives}, min_negatives {self.min_negatives}: expected 1 ≤ min ≤ max")
+            counts = f"negatives is {self.negatives} and min_negatives {self.min_negatives}"
+            raise GroupError(f"{counts}: expected at least 1, and no more at least than at most")
 
 
 @dataclass(frozen=True)
