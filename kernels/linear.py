@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import ops
+from kernels import cpu_linear, ops
 from kernels.logits import TokenScores, check_targets, check_temperature, check_vocab, choose_backend
 from kernels.reference import RowStats
 
@@ -64,14 +64,18 @@ def accumulate(total: Tensor, a: Tensor, b: Tensor) -> None:  # (V,H) fp32 += (V
 
 
 class Head:
-    """The chunks of one head: hidden states in, a reused buffer of logits out."""
+    """The chunks of one head: hidden states in, logits out, of which one chunk at a time should be held."""
 
     def __init__(self, hidden: Tensor, weight: Tensor, rows: int, dtype: torch.dtype) -> None:
-        self.hidden, self.weight = hidden, weight
-        self.buffer = torch.empty(min(rows, len(hidden)), len(weight), dtype=dtype, device=hidden.device)
+        self.hidden, self.weight, self.dtype = hidden, weight, dtype
+        self.shape, self.buffer = (min(rows, len(hidden)), len(weight)), None
 
     def logits(self, rows: slice) -> Tensor:  # -> (n,V), overwritten by the next call
         h = self.hidden[rows]
+        if h.device.type == "cpu" and h.dtype == self.dtype == torch.float32:
+            return cpu_linear.linear(h, self.weight)  # the library that model.logits uses, so the same bits
+        if self.buffer is None:
+            self.buffer = torch.empty(self.shape, dtype=self.dtype, device=h.device)
         return product(h, self.weight.t(), self.buffer[: len(h)])
 
 
@@ -139,6 +143,7 @@ def _gradients(
     dw = weight.new_zeros(weight.shape, dtype=ops.compute_dtype(weight)) if need_weight else h.new_empty(0)
     for i in range(0, len(chosen), rows):
         chunk = slice(i, i + rows)
+        logits = None  # lets go of the last chunk before the next is made
         logits = head.logits(chunk)
         ops.implementation(backend).backward(
             logits, logits, chosen[chunk], None if ref is None else ref.logits(chunk),
@@ -153,7 +158,9 @@ def _gradients(
 def spread(dz: Tensor, h: Tensor, weight: Tensor, dh: Tensor | None, dw: Tensor | None) -> None:
     """Carry d loss / d logits of one chunk (n,V) into its rows of dh (n,H) and the running sum dW (V,H)."""
     dz = dz.to(weight.dtype)  # the width of the tensor cores; no copy unless logits_dtype was wider
-    if dh is not None:
+    if dh is not None and dz.device.type == "cpu":
+        dh.copy_(cpu_linear.linear(dz, weight.t()))
+    elif dh is not None:
         torch.mm(dz, weight, out=dh)
     if dw is not None:
         accumulate(dw, dz.t(), h)

@@ -46,6 +46,7 @@ class LinearLoss(torch.autograd.Function):
         total, whole = hidden.new_zeros((), dtype=wide), []
         for i in range(0, len(y), rows):
             chunk = slice(i, i + rows)
+            logits = ref_logits = None  # lets go of the last chunk before the next is made
             logits = head.logits(chunk)
             ref_logits = None if ref_head is None else ref_head.logits(chunk)
             stats = rowwise.forward(logits, y[chunk], ref_logits, temperature, ignore_index, vocab)
@@ -53,7 +54,8 @@ class LinearLoss(torch.autograd.Function):
             total += value
             whole.append(stats[: 3 if ref_head is None else 4])
             if any(g is not None for g in incoming):
-                rowwise.backward(logits, logits, y[chunk], ref_logits, stats, incoming, temperature, ignore_index, vocab)
+                rowwise.backward(
+                    logits, logits, y[chunk], ref_logits, stats, incoming, temperature, ignore_index, vocab)
                 spread(logits, h[chunk], weight, None if dh is None else dh[chunk], dw)
         if dh is not None and kept is not None:
             dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)

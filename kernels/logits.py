@@ -110,8 +110,7 @@ def logprob_kl(
             raise ValueError("ref_logits require grad, but the reference is a constant here: pass ref_logits.detach()")
     if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape) if n > 1):
         raise ValueError("inplace_grad=True needs rows of their own, but these logits are an expanded view")
-    # One stride a row is all the kernels know of columns; a transposed matrix is copied once.
-    logits, ref_logits = (None if x is None else x if x.stride(-1) == 1 else x.contiguous() for x in (logits, ref_logits))
+    logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
     out = ops.score(logits, flat, ref_logits, check_temperature(temperature), ignore_index, vocab,
                          choose_backend(backend, logits), inplace_grad)
     shape = targets.shape
@@ -125,3 +124,8 @@ def check_vocab(vocab_size: int | None, columns: int) -> int:
     if not 0 < vocab_size <= columns:
         raise ValueError(f"vocab_size={vocab_size}: must lie between 1 and the {columns} columns of the logits")
     return vocab_size
+
+
+def unit_stride(x: Tensor | None) -> Tensor | None:
+    """Columns side by side, as the kernels want them; a transposed matrix is copied once."""
+    return x if x is None or x.stride(-1) == 1 else x.contiguous()

@@ -193,21 +193,21 @@ def backward(
         if not bool(live.all()):
             out_block[~live] = 0
         for rows in chunks(live, vocab):
-            y, top_r, log_s_r, g_lp_r, level_r, g_h_r, g_kl_r, *ref_r = (None if v is None else v[rows] for v in per_row)
             # Where the rows are a slice and dtypes agree, the gradient is built in place of a scratch buffer.
             direct = isinstance(rows, slice) and grad.dtype == scratch.dtype
-            out = out_block[rows, :vocab] if direct else scratch("p", len(y))
-            backward_chunk(
-                x_block[rows, :vocab], y, top_r, log_s_r, g_lp_r, level_r, g_h_r, g_kl_r, inv_t, scratch, out,
-                None if ref_block is None else (ref_block[rows, :vocab], *ref_r))
+            x = x_block[rows, :vocab]
+            out = out_block[rows, :vocab] if direct else scratch("p", len(x))
+            backward_chunk(x, None if ref_block is None else ref_block[rows, :vocab], out, inv_t, scratch,
+                           *(None if v is None else v[rows] for v in per_row))
             if not direct:
                 out_block[rows, :vocab] = out.to(grad.dtype)
 
 
 def backward_chunk(
-    x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, g_lp: Tensor, level: Tensor, g_h: Tensor | None,
-    g_kl: Tensor | None, inv_t: float, scratch: Scratch, out: Tensor, ref: tuple[Tensor, Tensor, Tensor] | None,
-) -> None:  # (n,V), then (n,) each, out (n,V)
+    x: Tensor, ref: Tensor | None, out: Tensor, inv_t: float, scratch: Scratch,
+    y: Tensor, top: Tensor, log_s: Tensor, g_lp: Tensor, level: Tensor, g_h: Tensor | None, g_kl: Tensor | None,
+    ref_top: Tensor | None = None, ref_log_s: Tensor | None = None,
+) -> None:  # x, ref, out (n,V); from y on (n,) each
     n, y = len(x), y[:, None]
     logp = shifted(x, top, inv_t, scratch("d", n)).sub_(log_s[:, None])
     p = torch.exp(logp, out=out)
@@ -222,9 +222,8 @@ def backward_chunk(
         else:
             factor = torch.addcmul(level[:, None], logp, g_h[:, None], value=-1, out=scratch("w", n))
             at_target = at_target - g_h * logp.gather(-1, y).squeeze(1)
-        if g_kl is not None and ref is not None:
-            ref_x, ref_top, ref_log_s = ref
-            ratio = shifted(ref_x, ref_top, inv_t, scratch("v", n)).sub_(ref_log_s[:, None])
+        if g_kl is not None:
+            ratio = shifted(ref, ref_top, inv_t, scratch("v", n)).sub_(ref_log_s[:, None])
             ratio = torch.sub(logp, ratio.clamp_min_(-1e30), out=ratio)
             at_target = at_target + g_kl * ratio.gather(-1, y).squeeze(1)
             factor = torch.addcmul(factor, ratio, g_kl[:, None], out=scratch("w", n))

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from kernels import ops
-from kernels.logits import TokenScores, check_temperature, choose_backend
+from kernels.logits import TokenScores, check_temperature, choose_backend, unit_stride
 from kernels.reference import RowStats
 
 
@@ -132,8 +132,9 @@ def sharded_logprob_kl(
     vocab = logits.shape[-1] if shard_vocab_size is None else shard_vocab_size
     if not 0 < vocab <= logits.shape[-1]:
         raise ValueError(f"shard_vocab_size={vocab}: must lie between 1 and the shard's {logits.shape[-1]} columns")
-    logits, ref_logits = (None if x is None else x if x.stride(-1) == 1 else x.contiguous() for x in (logits, ref_logits))
-    out = ShardedScores.apply(logits, targets.reshape(-1).long().contiguous(), ref_logits, vocab_start, check_temperature(temperature),
-                              ignore_index, vocab, choose_backend(backend, logits), group)
+    logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
+    flat = targets.reshape(-1).long().contiguous()
+    out = ShardedScores.apply(logits, flat, ref_logits, vocab_start, check_temperature(temperature), ignore_index,
+                              vocab, choose_backend(backend, logits), group)
     shaped = [o.view(targets.shape) for o in out]
     return TokenScores(*shaped) if ref_logits is not None else TokenScores(*shaped, None)

@@ -91,7 +91,7 @@ def forward_kernel(
     scale = inv_t * LOG2E  # logits to bits
 
     m = -INF
-    more, t, c = -1.0, 0.0, 0.0  # scalars: weight beside the maximum's own 1 (−1: not even that), and shares of the sums
+    more, t, c = -1.0, 0.0, 0.0  # scalars: weight beside the maximum's own 1 (−1: not even that), shares of the sums
     sum_e = tl.zeros((BLOCK,), tl.float32)
     sum_ed = tl.zeros((BLOCK,), tl.float32)
     if HAS_REF:
@@ -320,7 +320,7 @@ def backward(
 
 
 def row_weights(stats: RowStats, incoming: tuple[Tensor | None, ...]) -> Tensor:  # -> (3 or 4, N) fp32
-    """g_logprob, level, slope and tilt of each row: dz_j·T = p_j (level + slope·log p_j + tilt·log(p_j/q_j)) + 1{j=y} g."""
+    """g, level, slope and tilt of each row: dz_j·T = p_j (level + slope·log p_j + tilt·log(p_j/q_j)) + 1{j=y} g."""
     zero = torch.zeros_like(stats.entropy)
     g_lp, g_lse, g_h, g_kl = (zero if g is None else g for g in incoming)
     level, rows = g_lse - g_lp - g_h * stats.entropy, []
@@ -333,7 +333,9 @@ def row_weights(stats: RowStats, incoming: tuple[Tensor | None, ...]) -> Tensor:
 
 
 def aligned(*tensors: Tensor) -> bool:
-    """Whether every row starts on a multiple of 16 elements, so that loads may be wide. Asked of all strides, also those
-    of dimensions of size 1: the answer then hangs on the vocabulary and not on how many tokens this batch happens to have.
+    """Whether every row starts on a multiple of 16 elements, so that loads may be wide.
+
+    Asked of all strides, also those of dimensions of size 1: the answer then hangs on the vocabulary and not on how
+    many tokens this batch happens to have.
     """
     return all(stride % 16 == 0 for x in tensors for stride in (x.stride()[:-1] or (x.shape[-1],)))

@@ -44,7 +44,8 @@ TORCH = {
     "1 − p by subtraction": ("g_lp * torch.expm1(logp_y)", "g_lp * (logp_y.exp() - 1)"),
     "division before the maximum": ("    torch.sub(x, top[:, None], out=out)\n    return out if inv_temperature == 1.0 "
                                     "else out.mul_(inv_temperature)",
-                                    "    return torch.sub(x * inv_temperature, (top * inv_temperature)[:, None], out=out)"),
+                                    "    top = top[:, None] * inv_temperature\n"
+                                    "    return torch.sub(x * inv_temperature, top, out=out)"),
 }
 
 TRITON = {
@@ -52,14 +53,15 @@ TRITON = {
     "zero gradient": ("dz = tl.where(column == y, at_target, p * factor)", "dz = p * 0"),
     "zeroed non-target gradient": ("tl.where(column == y, at_target, p * factor)",
                                    "tl.where(column == y, at_target, p * 0)"),
-    "dropped entropy gradient": ("torch.stack([g_lp, level, -g_h, *rows])", "torch.stack([g_lp, level, 0 * g_h, *rows])"),
+    "dropped entropy gradient": ("torch.stack([g_lp, level, -g_h, *rows])",
+                                 "torch.stack([g_lp, level, 0 * g_h, *rows])"),
     "phantom column": ("x_next = tl.load(x_row + column, mask=column < vocab, other=-INF)\n        counted",
                        "x_next = tl.load(x_row + column, mask=column < vocab, other=0.0)\n        counted"),
     "ignored incoming gradient": ("(zero if g is None else g for g in incoming)",
                                   "(zero if g is None else zero + 1 for g in incoming)"),
     "off-by-one target": ("column == y,", "column == y + 1,"),
     "off-by-one target forward": ("tl.where(inside, y, 0)).to", "tl.where(inside, (y + 1) % vocab, 0)).to"),
-    "temperature applied twice": ("vocab, 1.0 / temperature, ignore_index", "vocab, 1.0 / temperature**2, ignore_index"),
+    "temperature applied twice": ("vocab, 1.0 / temperature, ignore", "vocab, 1.0 / temperature**2, ignore"),
     "temperature twice backward": ("grad.shape[-1], 1.0 / temperature,", "grad.shape[-1], 1.0 / temperature**2,"),
     "temperature forgotten in the chain rule": ("    level *= inv_t\n    slope *= inv_t * LN2", "    slope *= LN2"),
     "KL the other way round": ("        m_ref = -INF\n        more_ref", "        x_row, r_row = r_row, x_row\n"
@@ -70,7 +72,8 @@ TRITON = {
     "swapped outputs' gradients": ("g_lp, g_lse, g_h, g_kl = (zero", "g_lse, g_lp, g_h, g_kl = (zero"),
     "log instead of log1p": ("    return tl.where(r < 0.5, series, tl.log(1.0 + r))", "    return tl.log(1.0 + r)"),
     "1 − p by subtraction": ("    return tl.where(x > -0.5, near, 1.0 - tl.exp(x))", "    return 1.0 - tl.exp(x)"),
-    "division before the maximum": ("bits = (counted - finite(m)) * scale", "bits = counted * scale - finite(m) * scale"),
+    "division before the maximum": ("bits = (counted - finite(m)) * scale",
+                                    "bits = counted * scale - finite(m) * scale"),
     "sums not moved to a new maximum": ("            sum_e *= decay\n", ""),
     "entropy not moved to a new maximum": ("decay * (sum_ed + shift * sum_e)", "decay * sum_ed"),
     "KL not moved to a new maximum": ("decay * (sum_ec + shift * sum_e)", "decay * sum_ec"),

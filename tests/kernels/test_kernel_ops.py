@@ -129,7 +129,8 @@ from kernels import triton_rows
 class Recorder:
     def __init__(self, kernel):
         self.kernel, self.keys = kernel, set()
-        self.bind = create_function_from_signature(kernel.signature, kernel.params, make_backend(GPUTarget("cuda", 90, 32)))
+        target = make_backend(GPUTarget("cuda", 90, 32))
+        self.bind = create_function_from_signature(kernel.signature, kernel.params, target)
     def __getitem__(self, grid):
         assert len(grid) == 1
         def launch(*args, **options):

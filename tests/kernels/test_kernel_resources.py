@@ -1,4 +1,4 @@
-"""The ahead-of-time gate: every row kernel compiles for three GPU generations, spills nothing, and takes what was recorded."""
+"""The ahead-of-time gate: the row kernels compile for three GPU generations, spill nothing, take what was recorded."""
 
 import json
 import os

@@ -263,7 +263,8 @@ def test_gradients_arrive_without_memory_behind_them(where):
     x, y = batch()
     one, two = (x.to(device).clone().requires_grad_() for _ in range(2))
     kernels.logprob_kl(one, y.to(device), backend=backend).logprob.sum().backward()
-    (kernels.logprob_kl(two, y.to(device), backend=backend).logprob * torch.ones(y.shape, device=device)).sum().backward()
+    ones = torch.ones(y.shape, device=device)
+    (kernels.logprob_kl(two, y.to(device), backend=backend).logprob * ones).sum().backward()
     assert torch.equal(one.grad, two.grad)
 
 
