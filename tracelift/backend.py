@@ -11,6 +11,7 @@ which belongs to whoever writes the prompt.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -96,7 +97,9 @@ class LocalBackend:
                 if tokens and tokens[-1] in self.sampler.eos_ids:
                     tokens = tokens[:-1]
                 text = cut_at_stop(self.tokenizer.decode(tokens), request.stop)
-                replies[request] = Reply(text, len(completion.tokens))
+                finite = all(map(math.isfinite, completion.logprobs))
+                error = None if finite else "the executor's log-probs are not finite: its weights hold NaN or overflow"
+                replies[request] = Reply(text if finite else "", len(completion.tokens), error)
         return [replies[r] for r in requests]
 
     def _refusal(self, prompt: list[int], request: CompletionRequest) -> str | None:

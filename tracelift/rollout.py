@@ -7,6 +7,7 @@ read the same record. Left out: what the reward means (tracelift/rewards.py) and
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from tracelift.programs import leaks_program
 from tracelift.reason_rm import RMScore, Scorer, ScoreItem
 from tracelift.rewards import CodeReward, MathReward, code_reward, exec_reward, math_reward
 from tracelift.sampler import Completion, Sampler, SamplingParams
+from tracelift.training import TrainingError
 from tracelift.verify import Verdict
 
 
@@ -85,7 +87,10 @@ class PlannerPrompt:
 
 def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task], params: SamplingParams,
                   keys: Sequence[tuple[int, ...]], max_trace_chars: int) -> list[list[Sample]]:  # fmt: skip
-    """`params.n` samples per task, grouped by task. Raises ValueError on a prompt that leaves no room for a trace."""
+    """`params.n` samples per task, grouped by task.
+
+    Raises ValueError on a prompt that leaves no room for a trace, TrainingError on log-probs that are not finite.
+    """
     prompts = [prompt(t) for t in tasks]
     limit = sampler.model.config.max_positions
     for task, ids in zip(tasks, prompts, strict=True):
@@ -95,6 +100,9 @@ def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task]
                 f"context of {limit}; lower planner.max_new_tokens or planner.max_problem_chars"
             )
     groups = sampler.generate(prompts, params, keys=list(keys))
+    if not all(math.isfinite(x) for completions in groups for c in completions for x in c.logprobs):
+        raise TrainingError("the planner's log-probs are not finite: its weights hold NaN or have grown without bound; "
+                            "start from good weights, or resume from an earlier checkpoint with a lower optim.lr")  # fmt: skip
     out = []
     for task, ids, completions in zip(tasks, prompts, groups, strict=True):
         texts = [prompt.prefill + prompt.tokenizer.decode(c.tokens) for c in completions]

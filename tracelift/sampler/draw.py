@@ -88,7 +88,8 @@ def invert(prob: Tensor, u: Tensor) -> Tensor:
     """prob (B,V) fp32 of any positive sum, u (B,) float64 in [0,1) → (B,) token ids; zero probability is never drawn."""
     cdf = prob.cumsum(-1, dtype=torch.float64)
     # u ≤ 1 − 2⁻⁵² keeps u·F_V strictly below F_V in float64, so the last step of F is never passed.
-    return torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True)[:, 0]
+    token = torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True)[:, 0]
+    return token.clamp(max=prob.shape[-1] - 1)  # only NaN gets there: its log-prob is NaN too, and callers refuse that
 
 
 @dataclass
