@@ -1,6 +1,7 @@
 """What the end-to-end tests of this room share: a tiny job made once, and a process that runs train.py on it."""
 
 import shutil
+import signal
 
 import pytest
 import torch
@@ -12,11 +13,14 @@ def job(tmp_path_factory):
     from tiny_job import make_job
 
     threads = torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     torch.set_num_threads(1)
     try:
         return make_job(tmp_path_factory.mktemp("job"))
     finally:
         torch.set_num_threads(threads)
+        for number, handler in handlers.items():  # training notes these signals; pytest should die of them
+            signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

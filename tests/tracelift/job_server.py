@@ -5,6 +5,7 @@ child calls `train.main` as the command line would. A request may name a point o
 killed, stopped or finds the disk full, which makes "any moment" a list of moments. `Server` is the other end.
 """
 
+import dataclasses
 import errno
 import importlib
 import json
@@ -25,7 +26,7 @@ class Hurt:
     """What befalls the `call`-th call of `at` ("module:Class.method"), and on which side of it.
 
     do: kill (SIGKILL), term (SIGTERM to itself), full (OSError, no space left), half (of RunFolder.log: SIGKILL when
-    half the line is written).
+    half the line is written), nan (of policy_loss: the loss it returns).
     """
 
     do: str
@@ -104,9 +105,11 @@ def apply(hurt: Hurt) -> None:
             with open(run.path / log, "ab") as f:
                 f.write(line[: len(line) // 2])
                 f.flush()
-        if mine and hurt.when == "before":
+        if mine and hurt.do != "nan" and hurt.when == "before":
             strike()
         result = original(*args, **kwargs)
+        if mine and hurt.do == "nan":
+            result = dataclasses.replace(result, loss=result.loss * float("nan"))
         if mine and hurt.when == "after":
             strike()
         return result
