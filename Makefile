@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev train test test-core test-slow assets compare results clean help
+.PHONY: env env-dev train train-code test test-core test-slow assets compare results clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -25,6 +25,13 @@ train: env ## train a planner for a frozen executor on the embedded demo
 	$(BIN)/torchrun --standalone --nproc_per_node=1 train.py
 
 # One worker a core up to eight, each file in one worker, one thread each: the tests are many and small.
+train-code: env ## the same for programs: plans for an executor that writes Python, which really runs
+	$(BIN)/torchrun --standalone --nproc_per_node=1 train.py configs/code-demo.toml
+
+assets: env ## rebuild the embedded models of both demos from their seeds (one to two hours on two cores)
+	$(BIN)/python -m tracelift.worlds.build math --out assets/math
+	$(BIN)/python -m tracelift.worlds.build code --out assets/code
+
 test: env-dev ## every test that needs no GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n auto --maxprocesses 8 --dist loadfile
 

@@ -59,6 +59,9 @@ def summarise(samples: Sequence[Sample]) -> dict[str, dict[str, float | int]]:
     share("accuracy", [s.correct for s in kept])
     average("baseline accuracy", [s.outcome.success_base for s in ran if s.outcome])
     average("uplift", [s.outcome.uplift for s in ran if s.outcome])
+    programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
+    average("hidden tests passed", [j.pass_rate for j in programs])
+    average("visible tests passed", [j.visible_rate for j in programs if j.visible_rate is not None])
     average("RM score", [s.rm.total for s in kept if s.rm is not None])
     share("trace validity", [bool(s.valid) for s in kept if s.valid is not None])
     share("wrong-reason rate", [not s.valid for s in kept if s.valid is not None and s.correct])

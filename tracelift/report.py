@@ -120,9 +120,23 @@ def show_pairs(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]
     pairs = sorted(zip(before, after, strict=True), key=lambda p: p[0]["trace"] == p[1]["trace"])
     lines = ["sample traces, greedy"]
     for old, new in pairs[:_SHOWN]:
-        lines.append(f"\n  {old['problem']}   (answer {old['reference'][-20:]})")
+        program = "status" in old or "status" in new
+        lines.append(f"\n  {old['problem']}" + ("" if program else f"   (answer {old['reference'][-20:]})"))
         for label, record in (("before", old), ("after", new)):
             verdict = f"{record['e2e']}, trace {'valid' if record['valid'] else 'invalid' if record['valid'] is False else 'unchecked'}"
             rm = f", RM {record['rm_total']:.2f}" if record["rm_total"] is not None else ""
-            lines.append(f"    {label:<7}{record['trace'] or record['text']!r}  → {record['artifact']!r}: {verdict}{rm}")
+            trace = record["trace"] or repr(record["text"])
+            if program:
+                lines += [f"    {label:<7}{trace}  → {verdict}{rm}{_why(record)}", *_indented(record["artifact"] or "")]
+            else:
+                lines.append(f"    {label:<7}{trace!r}  → {record['artifact']!r}: {verdict}{rm}")
     return "\n".join(lines)
+
+
+def _why(record: dict[str, Any]) -> str:
+    """What the tests said of a program that failed."""
+    return f" ({record['detail']})" if record.get("detail") and record["e2e"] != "PASS" else ""
+
+
+def _indented(program: str) -> list[str]:
+    return [f"           | {line}" for line in program.split("\n")]

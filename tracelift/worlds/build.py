@@ -27,7 +27,7 @@ from tracelift.worlds.tokenizer import save_tokenizer, train_tokenizer
 
 ROWS = {  # world: rows for base, planner and executor, and groups for the Reason RM
     "math": (80_000, 30_000, 100_000, 60_000),
-    "code": (80_000, 30_000, 80_000, 24_000),
+    "code": (60_000, 12_000, 30_000, 17_000),
 }
 
 

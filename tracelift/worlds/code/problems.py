@@ -2,16 +2,16 @@
 
 A problem names a few quantities and tells two to four steps:
 
-    Read a list of numbers. Here q is 4 more than p. Here p is 6. Then add them all up. But just before that, keep only
+    Read a list of numbers. Here p is 6. Here q is 4 more than p. Then add them all up. But just before that, keep only
     the numbers above q. Print the result.
 
 The plan works out what the program needs and puts it in order, without code:
 
     q: 6 + 4 = 10. Keep those above 10. Take the sum. Print the number.
 
-Two things make planning worth its while. Quantities are told through each other and in any order, so a constant of the
-program is the end of a short calculation; and steps are told out of order ("but just before that"). A program has no
-room to work either out: whoever writes it without a plan must do so in one glance.
+Two things make planning worth its while. Quantities are told through each other, so a constant of the program is the
+end of a short calculation; and steps are told out of order ("but just before that"), before or after the quantities they
+need. A program has no room to work either out: whoever writes it without a plan must do so in one glance.
 
 Left out: problems whose steps undo or swallow each other. Where sample inputs give fewer than three different outputs
 the problem is drawn again.
@@ -174,7 +174,11 @@ def _attempt(rng: random.Random, problem_id: str) -> CodeProblem | None:
             return None
         unused = Quantity(names[3], parent.value + offset, parent.name, parent.value, 1, offset)
     told = _order_of_telling(rng, len(steps))
-    text = _tell(rng, start, steps, told_as, told, [*chain, *([unused] if unused else [])])
+    quantities = list(chain)
+    if unused is not None:
+        known = [q.name for q in chain].index(unused.parent or "")
+        quantities.insert(rng.randint(known + 1, len(chain)), unused)
+    text = _tell(rng, start, steps, told_as, told, quantities)
     return CodeProblem(problem_id, text, start, tuple(steps), tuple(told_as), told, tuple(chain), unused)
 
 
@@ -198,7 +202,7 @@ def _tell(rng: random.Random, start: str, steps: list[Step], told_as: list[str |
         said = OPS[steps[i].op].said.format(k=told_as[i] or steps[i].k)
         lead = "But just before that," if at > 0 and told[at - 1] == i + 1 else "Then"
         actions.append(f"{lead} {said[0].lower()}{said[1:]}")
-    facts = [q.said for q in rng.sample(quantities, len(quantities))]
+    facts = [q.said for q in quantities]
     middle = [*facts, *actions] if rng.random() < 0.5 else [*actions, *facts]
     return " ".join([READS[start][0], *middle, "Print the result."])
 
