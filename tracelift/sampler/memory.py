@@ -17,6 +17,14 @@ from tracelift.sampler.pages import PAGE, PagedCache, pages_for
 from tracelift.sampler.trie import MAX_TOKENS, Node
 
 
+LARGEST_WAVE = 2048  # tokens of one prefill: matrix products gain nothing from more
+
+
+def cost(node: Node) -> int:
+    """Tokens a node counts for in a wave: its own, and as many as the keys gathered for it weigh."""
+    return len(node.tokens) + 2 * ROWS
+
+
 def fresh_pages(node: Node) -> int:
     """Pages a node allocates: those of its own tokens, a page it begins in the middle of among them."""
     return pages_for(node.end) - node.start // PAGE
@@ -28,14 +36,17 @@ def page_bytes(model: Transformer) -> int:
     return 2 * c.num_layers * PAGE * c.num_kv_heads * c.head_dim * model.dtype.itemsize
 
 
-def workspace(model: Transformer, batch: int, prompt_tokens: int, truncates: bool) -> int:
-    """Bytes beside keys and values, from above: activations of one prefill wave, logits of one batch."""
+def workspace(model: Transformer, batch: int, wave: int, longest: int, truncates: bool) -> tuple[int, int]:
+    """Bytes beside keys and values, from above: of a prefill of `wave` tokens, and of `batch` rows of logits.
+
+    longest: tokens of the longest prompt, which bounds the prefill's mask.
+    """
     c, size, rows = model.config, model.dtype.itemsize, round_up(batch, ROWS)
-    tokens = min(2 * MAX_TOKENS, prompt_tokens) + rows
-    wave = tokens * (8 * c.hidden_size + 4 * c.intermediate_size + 8 * c.num_heads * c.head_dim) * size
+    tokens = wave + 2 * rows  # decoding has a row's activations, and partial results of its pages
+    prefill = tokens * (8 * c.hidden_size + 4 * c.intermediate_size + 8 * c.num_heads * c.head_dim + 2 * longest) * size
     # Logits, fp32 scores, probabilities, one temporary and the running sum in float64; sorting about doubles that.
     logits = rows * c.vocab_size * (size + 20) * (2 if truncates else 1)
-    return wave + logits
+    return prefill, logits
 
 
 def plan(
@@ -45,16 +56,21 @@ def plan(
     truncates: bool,
     memory_bytes: int,
     max_batch: int,
-) -> tuple[PagedCache, int]:
-    """Allocate the cache; returns it and the number of completions that may run at once.
+) -> tuple[PagedCache, int, int]:
+    """Allocate the cache; returns it, the number of completions that may run at once, and of tokens in one prefill.
 
     leaves: for each completion the node its prompt ends in, and the pages its generated tokens may need; truncates:
     whether any is drawn with top-k, top-p or min-p. Sets the nodes' `group`. Raises ValueError if the longest request does not fit into `memory_bytes`.
     """
-    prompt_tokens = sum(len(n.tokens) for n in nodes)
-    batch = min(max_batch, len(leaves))
-    while batch > ROWS and workspace(model, batch, prompt_tokens, truncates) > memory_bytes // 2:
-        batch //= 2
+    longest = max(n.end for n in nodes)
+    wave, batch = max(MAX_TOKENS, min(LARGEST_WAVE, sum(cost(n) for n in nodes))), min(max_batch, len(leaves))
+    while sum(work := workspace(model, batch, wave, longest, truncates)) > memory_bytes // 2:
+        if wave > MAX_TOKENS and (work[0] >= work[1] or batch <= ROWS):
+            wave = max(MAX_TOKENS, wave // 2)
+        elif batch > ROWS:
+            batch //= 2
+        else:
+            break
     # Readers per page of each group: as few as give a product MIN_ROWS rows, four times that, ..., the whole batch.
     seats = [-(-MIN_ROWS * model.config.num_kv_heads // model.config.num_heads)]
     while seats[-1] < batch:
@@ -70,15 +86,16 @@ def plan(
         least = [max(a, b) for a, b in zip(least, path)]
     generated = sorted(pages for _, pages in leaves)
     least[0], wanted[0] = generated[-1] + 1, sum(generated[-batch:]) + 1  # and one page for rows without a sequence
-    page, work = page_bytes(model), workspace(model, batch, prompt_tokens, truncates)
-    capacity = divide((memory_bytes - work) // page, least, wanted)
+    page = page_bytes(model)
+    capacity = divide((memory_bytes - sum(work)) // page, least, wanted)
     if capacity is None:
         raise ValueError(
             f"memory_bytes={memory_bytes:,} is too small: the longest request needs {sum(least) * page:,} bytes of "
-            f"keys and values, and a batch of {batch} another {work:,} of workspace; "
+            f"keys and values, and a batch of {batch} another {sum(work):,} of workspace; "
             f"raise memory_bytes, or shorten the prompt or max_new_tokens"
         )
-    return PagedCache(model.config, [(1, capacity[0]), *zip(seats, capacity[1:])], model.dtype, model.device), batch
+    cache = PagedCache(model.config, [(1, capacity[0]), *zip(seats, capacity[1:])], model.dtype, model.device)
+    return cache, batch, wave
 
 
 def divide(total: int, least: list[int], wanted: list[int]) -> list[int] | None:

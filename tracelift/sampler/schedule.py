@@ -22,10 +22,10 @@ from torch import Tensor
 from models.transformer import Transformer
 from tracelift.sampler.attention import ROWS, DecodeAttention, PrefillAttention, round_up
 from tracelift.sampler.draw import RowPlan, select, uniforms
-from tracelift.sampler.memory import fresh_pages, plan
+from tracelift.sampler.memory import cost, fresh_pages, plan
 from tracelift.sampler.pages import PAGE, pages_for
 from tracelift.sampler.params import Completion, SamplingParams
-from tracelift.sampler.trie import MAX_TOKENS, Node
+from tracelift.sampler.trie import Node
 
 DRAWS = 64  # uniform numbers made at a time for one completion
 SCRATCH = 0  # the page that rows without a sequence write to, and nobody reads
@@ -69,7 +69,7 @@ class Schedule:
         self.eos_ids, self.find_stop, self.keep_logits = np.array(sorted(eos_ids), np.int64), find_stop, keep_logits
         self.queue = deque(sequences)
         leaves, truncates = [(s.node, s.reserved) for s in sequences], any(s.params.truncates for s in sequences)
-        self.cache, self.batch = plan(model, nodes, leaves, truncates, memory_bytes, max_batch)
+        self.cache, self.batch, self.wave = plan(model, nodes, leaves, truncates, memory_bytes, max_batch)
         self.cache.allocate(0, 1)  # SCRATCH
         self.reserved = 0  # pages of generated tokens promised to admitted sequences
         longest = max(s.params.max_new_tokens for s in sequences)
@@ -134,7 +134,7 @@ class Schedule:
             admitted.append(s)
         if not admitted and not self.live.any():
             raise RuntimeError("the sampler's queue is stuck: pages were sized below what one request needs")
-        for wave in _waves(fresh):
+        for wave in _waves(fresh, self.wave):
             self._prefill(wave)
         return admitted
 
@@ -242,16 +242,15 @@ class Schedule:
         return torch.from_numpy(array).to(self.device)
 
 
-def _waves(nodes: list[Node]) -> Iterator[list[Node]]:
-    """Parents before children, and each wave small enough for the workspace."""
+def _waves(nodes: list[Node], limit: int) -> Iterator[list[Node]]:
+    """Parents before children, each wave within the workspace."""
     level: dict[Node, int] = {}
     for node in nodes:  # parents come first; one that is resident already counts as level −1
         level[node] = level.get(node.parent, -1) + 1
     for depth in range(max(level.values(), default=-1) + 1):
         wave: list[Node] = []
         for node in (n for n in nodes if level[n] == depth):
-            full = sum(len(n.tokens) for n in wave) + len(node.tokens) > 2 * MAX_TOKENS
-            if wave and (full or sum(n.end for n in wave) + node.end > 16 * MAX_TOKENS):
+            if wave and sum(map(cost, wave)) + cost(node) > limit:
                 yield wave
                 wave = []
             wave.append(node)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 MIN_SAVED = 16  # tokens of prefill a split has to save
-MAX_TOKENS = 1024  # a longer run of tokens is a chain of nodes, which bounds the prefill's activations
+MAX_TOKENS = 256  # a longer run of tokens is a chain of nodes, which bounds the prefill's activations
 
 
 @dataclass(eq=False)
