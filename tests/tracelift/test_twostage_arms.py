@@ -178,6 +178,25 @@ def test_two_systems_are_compared_on_the_same_problems(traced_job, tmp_path, cap
     assert "format failures" in capsys.readouterr().out
 
 
+def test_a_run_is_evaluated_with_its_own_config_and_model(traced_job, tmp_path):
+    """--run takes planner, prompts and lengths from the run; --against the planner it began from; both end in RUN/eval."""
+    import train
+    from tiny_job import planner_arguments
+
+    run = tmp_path / "run"
+    assert train.main(planner_arguments(traced_job, run, "--run.steps", "1", "--data.eval_problems", "0")) == 0
+    command = ["--run", str(run), "--against", str(traced_job / "planner"), "--eval.modes", "greedy", "--run.threads", "1",
+               "--eval.benchmarks", f"tasks:{traced_job / 'problems-with-traces.jsonl'}"]  # fmt: skip
+    assert evaluation.main(command) == 0
+    (results,) = [json.loads(p.read_text()) for p in (run / "eval").glob("results-against-*.json")]
+    assert [s["path"] for s in results["systems"].values()] == [str(run / "final"), str(traced_job / "planner")]
+    prints = [s["fingerprint"] for s in results["systems"].values()]
+    assert prints[0] != prints[1] and results["executor"]["path"] == str(traced_job / "executor")
+    shutil.rmtree(run / "final")
+    assert evaluation.main([*command[:2], *command[4:]]) == 0, "without final/ the newest checkpoint is taken"
+    assert list(read(run / "eval")["systems"].values())[0]["fingerprint"] == prints[0]
+
+
 def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_path, monkeypatch, capsys):
     real = arms._complete
 
