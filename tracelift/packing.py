@@ -34,13 +34,14 @@ _PADDING = -1
 class Row:
     """A prompt and the samples that continue it; `sequence_ids` name each sample in the global batch.
 
-    `trained`, where given, says of each sample's tokens which are scored; without it all are.
+    `targets`, where given, lists for each sample what is scored: (k, token) asks for `token` after the sample's first k
+    tokens. Without it every token is asked for where it stands: (k, sample[k]).
     """
 
     prompt: Sequence[int]
     samples: Sequence[Sequence[int]]
     sequence_ids: Sequence[int]
-    trained: Sequence[Sequence[bool]] | None = None
+    targets: Sequence[Sequence[tuple[int, int]]] | None = None
 
     @property
     def length(self) -> int:
@@ -102,11 +103,10 @@ def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -
             tokens[b, at : at + n] = torch.tensor(sample[:-1], dtype=torch.int64)
             positions[b, at : at + n] = torch.arange(P, P + n)
             owner[b, at : at + n] = s + 1
-            predictors = [b * L + P - 1, *range(b * L + at, b * L + at + n)]
-            scored = [True] * len(sample) if row.trained is None else row.trained[s]
-            source.extend(position for position, yes in zip(predictors, scored, strict=True) if yes)
-            targets.extend(token for token, yes in zip(sample, scored, strict=True) if yes)
-            sequence.extend([sequence_id] * sum(scored))
+            scored = list(enumerate(sample)) if row.targets is None else row.targets[s]
+            source.extend(b * L + (at + k - 1 if k else P - 1) for k, _ in scored)
+            targets.extend(token for _, token in scored)
+            sequence.extend([sequence_id] * len(scored))
             at += n
     flat = (torch.tensor(x, dtype=torch.int64) for x in (source, targets, sequence))
     return PackedBatch(*(x.to(device) for x in (tokens, positions, owner, *flat)))
@@ -163,6 +163,6 @@ def _split(row: Row, max_tokens: int) -> list[Row]:
     if row.length <= max_tokens or len(row.samples) == 1:
         return [row]
     half = len(row.samples) // 2
-    parts = [Row(row.prompt, row.samples[cut], row.sequence_ids[cut], row.trained[cut] if row.trained else None)
+    parts = [Row(row.prompt, row.samples[cut], row.sequence_ids[cut], row.targets[cut] if row.targets else None)
              for cut in (slice(half), slice(half, None))]  # fmt: skip
     return [piece for part in parts for piece in _split(part, max_tokens)]

@@ -1,7 +1,8 @@
 """Stage "sft": supervised fine-tuning on {prompt, completion} rows, which also makes the demo's planner and executor.
 
-A completion is a text, or a list of [text, trained] pieces where only some are to be learned (marks in a given text,
-a model's turns in a conversation).
+A completion is a text, or a list of pieces: [text, true] is learned, [text, false] is only read (another speaker's turn),
+and [text, "tag"] is read while each of its tokens is to be answered by the one token `tag` (telling right words from
+wrong ones, as ELECTRA's discriminator does; Clark et al. 2020).
 
     loss = −mean log π(token | before) over completion tokens, the end token included, over the global batch
 
@@ -33,7 +34,7 @@ from tracelift.training import Learner, fit
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-Completion = str | list[tuple[str, bool]]
+Completion = str | list[tuple[str, bool | str]]
 
 
 def read_rows(path: str | Path) -> list[tuple[str, Completion]]:
@@ -51,13 +52,13 @@ def read_rows(path: str | Path) -> list[tuple[str, Completion]]:
                     raise TypeError("not an object")
                 prompt, completion = row["prompt"], row["completion"]
                 if isinstance(completion, list):
-                    completion = [(text, trained) for text, trained in completion]
-                    fine = any(trained for _, trained in completion) and all(
-                        isinstance(text, str) and text and isinstance(trained, bool) for text, trained in completion)  # fmt: skip
+                    completion = [(text, learned) for text, learned in completion]
+                    fine = any(learned for _, learned in completion) and all(
+                        isinstance(text, str) and text and isinstance(learned, (bool, str)) for text, learned in completion)  # fmt: skip
                 else:
                     fine = isinstance(completion, str) and bool(completion)
                 if not (isinstance(prompt, str) and prompt and fine):
-                    raise ValueError("'prompt' must be a non-empty text, 'completion' one too or a list of [text, trained]")
+                    raise ValueError("'prompt' must be a non-empty text, 'completion' one too or a list of [text, learned]")
             except (ValueError, KeyError, TypeError) as e:
                 reason = f"no {e}" if isinstance(e, KeyError) else e
                 raise ValueError(f"{path}:{number}: {reason}; expected {{\"prompt\": ..., \"completion\": ...}}") from None
@@ -112,16 +113,29 @@ def encode(rows: Sequence[tuple[str, Completion]], tokenizer: Tokenizer, limit: 
     out = []
     for i, (prompt, completion) in enumerate(rows):
         sample: list[int] = []
-        trained: list[bool] = []
-        for text, wanted in [(completion, True)] if isinstance(completion, str) else completion:
+        targets: list[tuple[int, int]] = []
+        for text, learned in [(completion, True)] if isinstance(completion, str) else completion:
             piece = tokenizer.encode(text, add_special_tokens=False)
+            if isinstance(learned, str):
+                targets += [(len(sample) + j + 1, tag_id(tokenizer, learned)) for j in range(len(piece))]
+            elif learned:
+                targets += [(len(sample) + j, token) for j, token in enumerate(piece)]
             sample += piece
-            trained += [wanted] * len(piece)
-        row = Row(tokenizer.encode(prompt), [[*sample, end]], [i], [[*trained, True]])
+        if isinstance(completion, str) or completion[-1][1] is True:
+            targets.append((len(sample), end))
+        row = Row(tokenizer.encode(prompt), [[*sample, end]], [i], [targets])
         if row.length + 1 > limit:
             raise ValueError(f"a row of {row.length + 1} tokens exceeds the model's context of {limit}: {prompt[:60]!r}...")
         out.append(row)
     return out
+
+
+def tag_id(tokenizer: Tokenizer, tag: str) -> int:
+    """The one token of a tag. Raises ValueError where the tokenizer needs more."""
+    ids = tokenizer.encode(tag, add_special_tokens=False)
+    if len(ids) != 1:
+        raise ValueError(f"the tag {tag!r} is {len(ids)} tokens in this tokenizer; a tag must be one")
+    return ids[0]
 
 
 def token_logprobs(model: Transformer, rows: list[Row], pad_id: int) -> Tensor:
@@ -156,7 +170,7 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
 
     def round_loss(step: int) -> dict[str, float]:
         encoded = encode(batch_of(step), tokenizer, limit)
-        total = sum(sum(t) for row in encoded for t in row.trained or ())  # every rank knows the global count
+        total = sum(len(t) for row in encoded for t in row.targets or ())  # every rank knows the global count
         loss_sum = 0.0
         for micro in micro_batches(world.share(encoded), config.optim.micro_tokens):
             loss = -token_logprobs(model, micro, tokenizer.pad_id).sum() / total

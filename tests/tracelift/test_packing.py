@@ -111,8 +111,11 @@ def test_last_hidden_of_shared_prefixes_is_that_of_whole_sequences(model):
         share_prefixes([[1], [2]], [0, 0], 0)
 
 
-def test_untrained_tokens_are_read_but_not_scored(model):
+def test_targets_choose_what_is_asked_and_where(model):
     whole = Row([5, 6, 7], [[9, 10, 11, 12]], [0])
-    partly = Row([5, 6, 7], [[9, 10, 11, 12]], [0], [[False, True, False, True]])
+    partly = Row([5, 6, 7], [[9, 10, 11, 12]], [0], [[(1, 10), (3, 12)]])
     assert pack([partly], pad_id=0).targets.tolist() == [10, 12]
     torch.testing.assert_close(packed_logprobs(model, [partly]), packed_logprobs(model, [whole])[[1, 3]])
+    tagged = Row([5, 6, 7], [[9, 10, 11, 12]], [0], [[(2, 40), (0, 41)]])  # after 5 6 7 9 10, and after the prompt
+    expected = [model.logits(model(torch.tensor([ids])))[0, -1].log_softmax(-1)[tag] for ids, tag in (([5, 6, 7, 9, 10], 40), ([5, 6, 7], 41))]
+    torch.testing.assert_close(packed_logprobs(model, [tagged]), torch.stack(expected))
