@@ -5,7 +5,8 @@ Writes the training data to a work folder, then runs the stages a user would run
     base          sft from nothing: problem → sound trace, and problem + sound trace → artifact
     planner       sft of base on traces with the demo planner's misconceptions
     executor      sft of base: artifacts with a trace (sound or flawed) or without
-    reward_model  reward_model stage of base on TraceLift-Groups of reference traces and localized flaws
+    proofreader   sft of base, deepened, on tagging right and wrong digits (where the world asks for it)
+    reward_model  reward_model stage of the proofreader, or of base, on TraceLift-Groups of reference traces and localized flaws
 
 What the rows are is the worlds' own business (tracelift/worlds/WORLD/data.py). A stage that is done is kept, one that
 was interrupted goes on. Left out: tuning. The recipe is in configs/assets/, its seeds in the files themselves.
@@ -29,6 +30,7 @@ ROWS = {  # world: rows for base, planner and executor, and groups for the Reaso
     "math": (80_000, 30_000, 100_000, 60_000),
     "code": (60_000, 12_000, 30_000, 17_000),
 }
+PROOFREAD_ROWS = 45_000
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
@@ -45,6 +47,8 @@ def write_data(world: str, data: Any, work: Path, scale: float) -> None:
     write_rows(work / "planner.jsonl", data.planner_rows(planner))
     write_rows(work / "executor.jsonl", data.executor_rows(executor))
     write_rows(work / "dev.jsonl", data.executor_rows(600, data.SERIES["dev"]))
+    if hasattr(data, "proofread_rows"):
+        write_rows(work / "proofread.jsonl", data.proofread_rows(max(200, int(PROOFREAD_ROWS * scale))))
     write_groups(work / "groups.jsonl", data.make_groups(data.SERIES["groups"], groups))
     write_groups(work / "groups-dev.jsonl", data.make_groups(data.SERIES["dev"], 400, negatives=12))
     (work / "data-complete").touch()
@@ -72,7 +76,10 @@ def build(world: str, out: Path, work: Path, scale: float, threads: int = 0) -> 
     base = str(run("base", "base", "--sft.train", file("base.jsonl"), "--sft.dev", file("dev.jsonl"), "--sft.tokenizer", file("tokenizer")))
     planner = run("planner", "planner", "--sft.train", file("planner.jsonl"), "--sft.init", base)
     executor = run("executor", "executor", "--sft.train", file("executor.jsonl"), "--sft.dev", file("dev.jsonl"), "--sft.init", base)
-    rm = run("reward_model", "reward-model", "--rm.train", file("groups.jsonl"), "--rm.dev", file("groups-dev.jsonl"), "--rm.init", base)
+    judge = base  # what the Reason RM starts from
+    if (work / "proofread.jsonl").exists():
+        judge = str(run("proofreader", "proofreader", "--sft.train", file("proofread.jsonl"), "--sft.init", base))
+    rm = run("reward_model", "reward-model", "--rm.train", file("groups.jsonl"), "--rm.dev", file("groups-dev.jsonl"), "--rm.init", judge)
     for name, folder in (("planner", planner), ("executor", executor), ("reward_model", rm)):
         target = out / name
         target.mkdir(parents=True, exist_ok=True)
