@@ -39,6 +39,7 @@ from tracelift.config import Config, ConfigError, help_text, load_config
 from tracelift.data import load_tasks
 from tracelift.distributed import World, join, leave, pick_device, set_threads
 from tracelift.grpo import BatchCounts, advantages, policy_loss, token_weights
+from tracelift.memory import announce
 from tracelift.packing import Row, micro_batches, pack
 from tracelift.report import Report
 from tracelift.rm_training import run_reward_model
@@ -53,6 +54,7 @@ from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
 
 def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> int:
     # -- load ---------------------------------------------------------------------------------------------------------
+    announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
     planner, tokenizer = build_planner(config, device)
     executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"))
     scorer = build_scorer(config, device)

@@ -142,7 +142,16 @@ class Optim:
     weight_decay: float = opt(0.0, "AdamW weight decay, on matrices only")
     max_grad_norm: float = opt(1.0, "global gradient norm is clipped to this")
     micro_tokens: int = opt(16384, "most tokens (padding included) in one forward and backward pass; changes memory, not gradients")
+    checkpoint_activations: bool = opt(False, "keep only each block's input and compute the block again in the backward pass")
+    state_dtype: Literal["float32", "bfloat16", "int8"] = opt("float32", "AdamW moments between steps: 8, 4 or 2 bytes a parameter")
+    master_weights: bool = opt(True, "bfloat16 weights keep an fp32 master; without it they are rounded stochastically")
     on_nan: Literal["stop", "skip"] = opt("stop", "a round whose loss or gradient is not finite stops the run, or is skipped and counted")
+
+
+@dataclass
+class Parallel:
+    mode: Literal["none", "ddp", "fsdp"] = opt("none", "planner stage on several ranks: replicas that add up gradients in one message "
+                                               "after the backward pass, or during it (ddp), or weights in shards (fsdp)")  # fmt: skip
 
 
 @dataclass
@@ -211,6 +220,7 @@ class Config:
     sandbox: SandboxSection = field(default_factory=SandboxSection)
     grpo: Grpo = field(default_factory=Grpo)
     optim: Optim = field(default_factory=Optim)
+    parallel: Parallel = field(default_factory=Parallel)
     lora: Lora = field(default_factory=Lora)
     sft: Sft = field(default_factory=Sft)
     rm: RmTraining = field(default_factory=RmTraining)
@@ -354,6 +364,9 @@ def _check(c: Config, where: str, training: bool) -> None:
     for key, value in least.items():
         if not value >= 0:
             raise ConfigError(f"{where}: {key} must not be below 0, got {value}")
+    if training and c.run.stage != "planner" and c.parallel.mode != "none":
+        raise ConfigError(f"{where}: parallel.mode = '{c.parallel.mode}' is for run.stage = 'planner'; '{c.run.stage}' trains "
+                          "replicas on every rank (parallel.mode = 'none')")  # fmt: skip
     if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
         if needs_rm and not (c.reward_model.path or c.reward_model.url):

@@ -1,8 +1,9 @@
 """What every training stage shares: optimizer, learning rate, the guarded update, stopping on request, checkpoints.
 
 The order of a round is in the stages themselves (train.py for the planner, tracelift/sft.py, tracelift/rm_training.py).
-AdamW is torch's own. Weight decay goes to matrices only. Gradients arrive already divided by global counts; they are
-summed over ranks, clipped by global norm, and applied only if finite. Left out: loss scaling (bf16 needs none).
+AdamW is torch's own, or that of tracelift/optimizer.py where states are compact or weights are bf16. Weight decay goes
+to matrices only. Gradients arrive already divided by global counts; they are summed over ranks, clipped by global norm,
+and applied only if finite. Left out: loss scaling (bf16 needs none).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch import nn
 
 from tracelift.config import Config, Optim
 from tracelift.distributed import World
+from tracelift.optimizer import adamw
+from tracelift.recompute import recompute_blocks
 from tracelift.runs import RunFolder, optimizer_tensors, restore_optimizer
 
 EXIT_STOPPED = 143  # SIGTERM was answered: a checkpoint is saved, `--resume` goes on from it
@@ -64,9 +67,10 @@ class Learner:
             raise TrainingError("the model has no trainable parameter")
         matrices = [p for p in self.names if p.dim() >= 2]
         vectors = [p for p in self.names if p.dim() < 2]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
-            lr=config.lr, betas=(config.beta1, config.beta2), fused=True)  # fmt: skip
+        self.optimizer = adamw(matrices, vectors, config.lr, (config.beta1, config.beta2), config.weight_decay,
+                               config.state_dtype, config.master_weights)  # fmt: skip
+        if config.checkpoint_activations:
+            recompute_blocks(model)
         self.skipped = 0
 
     def update(self, step: int) -> dict[str, float]:
