@@ -155,7 +155,8 @@ class Executor:
         without = [[next(replies) for _ in range(s.baseline_repeats)] for _ in missing]
         owned = [(task, reply) for (task, _), runs in zip(items, with_trace, strict=True) for reply in runs]
         owned += [(task, reply) for task, runs in zip(missing.values(), without, strict=True) for reply in runs]
-        judged = iter(self._judge(owned))
+        primaries = [k == 0 for _ in items for k in range(1 + K)] + [False] * (len(missing) * s.baseline_repeats)
+        judged = iter(self._judge(owned, primaries))
 
         runs_judged = [[next(judged) for _ in range(1 + K)] for _ in items]
         baselines: dict[str, Baseline] = {}
@@ -178,12 +179,13 @@ class Executor:
     def direct(self, tasks: Sequence[Task], progress: Progress | None = None) -> list[tuple[Verdict, str]]:
         """One end-to-end run per task without any trace: (verdict, artifact)."""
         replies = self._complete([self._request(self.baseline_prompt(t), t, END_TO_END) for t in tasks], progress)
-        judged = self._judge(list(zip(tasks, replies, strict=True)))
+        judged = self._judge(list(zip(tasks, replies, strict=True)), [False] * len(replies))
         return [(j.verdict, reply.text) for j, reply in zip(judged, replies, strict=True)]
 
-    def _judge(self, owned: Sequence[tuple[Task, Reply]]) -> list[Judgement]:
+    def _judge(self, owned: Sequence[tuple[Task, Reply]], in_full: Sequence[bool]) -> list[Judgement]:
         """One judgement per reply; a reply that never came is an ERROR that says why."""
-        judged = iter(self.judge([(task, reply.text) for task, reply in owned if reply.error is None]))
+        came = [(task, reply.text) for task, reply in owned if reply.error is None]
+        judged = iter(self.judge(came, [full for (_, reply), full in zip(owned, in_full, strict=True) if reply.error is None]))
         return [next(judged) if reply.error is None else Judgement(Verdict.ERROR, detail=reply.error) for _, reply in owned]
 
     def baseline_prompt(self, task: Task) -> str:

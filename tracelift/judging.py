@@ -2,7 +2,7 @@
 
 A number is compared (tracelift/verify.py). A program runs in the sandbox on its task's hidden tests, which decide, and on
 the statement's own examples, which are only logged (tracelift/programs). Equal programs of one task run once, different
-ones in parallel. What cannot be judged is an ERROR: neither a pass nor a failure.
+ones in parallel, and one of which only the verdict is wanted no further than its first failure. What cannot be judged is an ERROR: neither a pass nor a failure.
 
 Left out: what a verdict is worth (tracelift/rewards.py), and LaTeX equivalence (tracelift/twostage/latex.py).
 """
@@ -10,7 +10,7 @@ Left out: what a verdict is worth (tracelift/rewards.py), and LaTeX equivalence 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from tracelift.data import Task
@@ -33,8 +33,9 @@ class Judgement:
 
 
 class Judge(Protocol):
-    def __call__(self, items: Sequence[tuple[Task, str]]) -> list[Judgement]:
-        """One judgement per (task, artifact text), in order."""
+    def __call__(self, items: Sequence[tuple[Task, str]], in_full: Sequence[bool] | None = None) -> list[Judgement]:
+        """One judgement per (task, artifact text), in order. Where `in_full` is False the verdict is all that is asked
+        for, and a program need not be run on after a test has failed."""
         ...
 
 
@@ -54,15 +55,27 @@ class TaskJudge:
         self._own = self._own or Sandbox(self.workers, allow_weak_sandbox=self.allow_weak)
         return self._own
 
-    def __call__(self, items: Sequence[tuple[Task, str]]) -> list[Judgement]:
-        problems = {id(task.code): task.code for task, _ in items if task.code is not None}
-        programs = list(dict.fromkeys((id(task.code), text) for task, text in items if task.code is not None))
+    def __call__(self, items: Sequence[tuple[Task, str]], in_full: Sequence[bool] | None = None) -> list[Judgement]:
+        problems: dict[int, CodeProblem] = {}
+        programs: dict[tuple[int, str], bool] = {}  # (problem, text) -> whether anybody wants it in full
+        for (task, text), full in zip(items, in_full or [True] * len(items), strict=True):
+            if task.code is not None:
+                problems[id(task.code)] = task.code
+                programs[id(task.code), text] = programs.get((id(task.code), text), False) or full
         found: dict[tuple[int, str], Judgement] = {}
-        if programs:
-            jobs = [(problems[key].program(text), all_tests(problems[key])) for key, text in programs]
-            results = judge_many(jobs, sandbox=self.sandbox, limits=self.limits)
-            found = {item: program_judgement(problems[item[0]], r) for item, r in zip(programs, results, strict=True)}
+        brief = [item for item, full in programs.items() if not full and len(problems[item[0]].hidden) > 1]
+        first = self._run(brief, {key: first_test(code) for key, code in problems.items()})
+        found |= {item: judgement for item, judgement in first.items() if judgement.verdict is not Verdict.PASS}
+        rest = [item for item in programs if item not in found]
+        found |= self._run(rest, problems)
         return [found[id(task.code), text] if task.code is not None else number_judgement(task, text) for task, text in items]
+
+    def _run(self, programs: Sequence[tuple[int, str]], tests: dict[int, CodeProblem]) -> dict[tuple[int, str], Judgement]:
+        if not programs:
+            return {}
+        jobs = [(tests[key].program(text), together(tests[key])) for key, text in programs]
+        results = judge_many(jobs, sandbox=self.sandbox, limits=self.limits)
+        return {item: program_judgement(tests[item[0]], r) for item, r in zip(programs, results, strict=True)}
 
 
 def number_judgement(task: Task, text: str) -> Judgement:
@@ -71,11 +84,16 @@ def number_judgement(task: Task, text: str) -> Judgement:
     return Judgement(verdict, detail=detail)
 
 
-def all_tests(code: CodeProblem) -> tuple[StdinTest, ...] | FunctionTests:
+def together(code: CodeProblem) -> tuple[StdinTest, ...] | FunctionTests:
     """Hidden tests, and after them the visible ones where both are of the kind that runs one by one."""
     if isinstance(code.hidden, FunctionTests) or code.only_visible:
         return code.hidden
     return (*code.hidden, *code.visible)
+
+
+def first_test(code: CodeProblem) -> CodeProblem:
+    """The problem with one hidden test, for programs of which only the verdict matters: most wrong ones fail it."""
+    return code if isinstance(code.hidden, FunctionTests) else replace(code, hidden=code.hidden[:1], visible=())
 
 
 def program_judgement(code: CodeProblem, result: ProgramResult) -> Judgement:

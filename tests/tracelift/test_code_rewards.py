@@ -70,6 +70,22 @@ def test_equal_programs_of_one_task_run_once_and_those_of_two_tasks_do_not(monke
     assert all(len(tests) == 3 for _, tests in asked), "hidden and visible"
 
 
+def test_only_the_verdict_wanted_means_no_run_past_a_first_failure(monkeypatch):
+    asked, judge_many = [], tracelift.judging.judge_many
+
+    def count(jobs, **how):
+        asked.extend((program, len(tests)) for program, tests in jobs)
+        return judge_many(jobs, **how)
+
+    monkeypatch.setattr(tracelift.judging, "judge_many", count)
+    items = [(TASK, RIGHT), (TASK, "print(1)"), (TASK, "print(2)"), (TASK, "print(2)")]
+    found = TaskJudge()(items, [False, False, False, True])
+    assert [j.verdict for j in found] == [Verdict.PASS, Verdict.FAIL, Verdict.FAIL, Verdict.FAIL]
+    runs = {program.strip(): [n for p, n in asked if p == program] for program, _ in asked}
+    assert runs == {RIGHT: [1, 3], "print(1)": [1], "print(2)": [3]}, "a program wanted in full by anybody runs in full"
+    assert found[2].visible_rate == found[3].visible_rate == 1.0
+
+
 class Scripted:
     fingerprint = "weights"
 
@@ -138,7 +154,7 @@ def test_a_leak_is_seen_and_costs_what_the_config_says():
 
 def test_a_broken_sandbox_is_nobodys_fault():
     class Broken:
-        def __call__(self, items):
+        def __call__(self, items, in_full=None):
             return [Judgement(Verdict.ERROR, "error", detail="the guard vanished") for _ in items]
 
     s = sample("double it")

@@ -164,7 +164,7 @@ def test_every_flaw_is_found_and_its_consequence_is_as_recorded(kind):
     assert struck > 80
 
 
-P = CodeProblem("x", "", "numbers", (Step("above", 10), Step("sum")), ("q", None), (1, 0),
+P = CodeProblem("x", "", "numbers", (Step("above", 10, "q"), Step("sum")), (1, 0),
                 (Quantity("p", 6), Quantity("q", 10, "p", 6, 1, 4)), Quantity("t", 8, "p", 6, 1, 2))  # fmt: skip
 
 
@@ -174,18 +174,20 @@ P = CodeProblem("x", "", "numbers", (Step("above", 10), Step("sum")), ("q", None
     (lambda t: t.replace("6 + 4 = 10.", "6 + 4 = 10. q: 6 + 4 = 10."), "duplicate"),
     (lambda t: t.replace("6 + 4 = 10.", "6 + 4 = 10. t: 6 + 2 = 8."), "ungrounded"),
     (lambda t: t.replace("q: 6 + 4 = 10. ", ""), "missing_calculation"),
-    (lambda t: t.replace("above 10", "above 12"), "wrong_argument"),
-    (lambda t: t.replace("above 10", "from 10 on"), "wrong_step"),
+    (lambda t: t.replace("above q = 10", "above q = 12"), "wrong_argument"),
+    (lambda t: t.replace("above q = 10", "above p = 10"), "wrong_reason"),
+    (lambda t: t.replace("above q = 10", "above 10"), "wrong_reason"),
+    (lambda t: t.replace("above q = 10", "from q = 10 on"), "wrong_step"),
     (lambda t: t.replace("Take the sum. ", ""), "missing_step"),
     (lambda t: t.replace("Take", "Sort up. Take"), "needless_step"),
-    (lambda t: t.replace("Keep those above 10. Take the sum.", "Take the sum. Keep those above 10."), "wrong_order"),
+    (lambda t: t.replace("Keep those above q = 10. Take the sum.", "Take the sum. Keep those above q = 10."), "wrong_order"),
     (lambda t: t.replace("Print the number.", "Print the list."), "wrong_result"),
     (lambda t: t + " Code: n = sum(a)", "code_leaked"),
     (lambda t: t + " Trust me.", "unreadable"),
     (lambda t: "", "unreadable"),
 ])  # fmt: skip
 def test_faults_have_names(edit, fault):
-    assert P.trace == "q: 6 + 4 = 10. Keep those above 10. Take the sum. Print the number."
+    assert P.trace == "q: 6 + 4 = 10. Keep those above q = 10. Take the sum. Print the number."
     assert check_plan(P, P.trace).valid
     assert check_plan(P, P.trace.replace("6 + 4", "4 + 6")).valid
     assert check_plan(P, edit(P.trace)).fault == fault

@@ -70,11 +70,12 @@ def _wrong_constant(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | No
 
 
 def _wrong_quantity(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
-    values = {q.value for q in [*p.quantities, *([p.unused] if p.unused else [])]}
+    known = [*p.quantities, *([p.unused] if p.unused else [])]
 
     def other(s: Step) -> Step | None:
-        fitting = sorted(v for v in values if v != s.k and OPS[s.op].low <= v <= OPS[s.op].high)
-        return replace(s, k=rng.choice(fitting)) if s.k and fitting else None
+        fitting = [q for q in known if q.value != s.k and OPS[s.op].low <= q.value <= OPS[s.op].high]
+        q = rng.choice(fitting) if fitting and s.k else None
+        return replace(s, k=q.value, name=q.name) if q else None
 
     return _replace_first(plan, rng, other)
 
@@ -112,7 +113,7 @@ def _recalculate(p: CodeProblem, change: Callable[[Quantity, int], Calculation])
             return None
         calculations.append(c)
         values[q.name] = c.value
-    steps = tuple(replace(s, k=values[name]) if name else s for s, name in zip(p.steps, p.names, strict=True))
+    steps = tuple(replace(s, k=values[s.name]) if s.name else s for s in p.steps)
     return Plan(tuple(calculations), steps, p.end)
 
 

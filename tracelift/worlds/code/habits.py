@@ -51,7 +51,7 @@ def misconceived_plan(problem: CodeProblem, rng: random.Random, strength: float 
         u = problem.unused
         parent = values[u.parent or ""]
         calculations.append(Calculation(u.name, parent, "+", u.offset, parent + u.offset))
-    steps = [_habitual(replace(s, k=values[name]) if name else s, errs) for s, name in zip(problem.steps, problem.names, strict=True)]
+    steps = [_habitual(replace(s, k=values[s.name]) if s.name else s, errs) for s in problem.steps]
     ordered = _told(problem, steps, errs)
     leaked = write_python(problem.start, ordered).split("\n")[-2] if errs("leak") else ""
     return str(replace(reference_plan(problem), calculations=tuple(calculations), steps=ordered, leaked=leaked))

@@ -147,14 +147,15 @@ BOUNDS = {"above": "at_least", "at_least": "above", "below": "at_most", "at_most
 
 @dataclass(frozen=True)
 class Step:
-    """An op with its argument (0 where it has none)."""
+    """An op with its argument (0 where it has none), and the quantity the argument is, if it is one."""
 
     op: str
     k: int = 0
+    name: str | None = None
 
     @property
     def planned(self) -> str:
-        return OPS[self.op].planned.format(k=self.k)
+        return OPS[self.op].planned.format(k=f"{self.name} = {self.k}" if self.name else self.k)
 
 
 Program = tuple[Step, ...]

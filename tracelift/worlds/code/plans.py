@@ -15,7 +15,7 @@ from tracelift.worlds.code.problems import CodeProblem, render_calculation
 CODE_MARK = "Code:"
 _SENTENCE = re.compile(r"[^.\n]+\.")
 _CALCULATION = re.compile(r"([a-z]): (\d+) ([-+*]) (\d+) = (\d+)\.")
-_STEPS = [(op.name, re.compile(re.escape(op.planned).replace(r"\{k\}", r"(\d+)"))) for op in OPS.values()]
+_STEPS = [(op.name, re.compile(re.escape(op.planned).replace(r"\{k\}", r"(?:([a-z]) = )?(\d+)"))) for op in OPS.values()]
 _ENDS = {sentence: kind for kind, (sentence, _) in PRINTS.items()}
 
 
@@ -87,7 +87,7 @@ def read_plan(text: str) -> Plan | None:
 def _read_step(sentence: str) -> Step | None:
     for name, pattern in _STEPS:
         if m := pattern.fullmatch(sentence):
-            return Step(name, int(m[1])) if m.groups() else Step(name)
+            return Step(name, int(m[2]), m[1]) if m.groups() else Step(name)
     return None
 
 

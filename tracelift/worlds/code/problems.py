@@ -7,7 +7,7 @@ A problem names a few quantities and tells two to four steps:
 
 The plan works out what the program needs and puts it in order, without code:
 
-    q: 6 + 4 = 10. Keep those above 10. Take the sum. Print the number.
+    q: 6 + 4 = 10. Keep those above q = 10. Take the sum. Print the number.
 
 Two things make planning worth its while. Quantities are told through each other, so a constant of the program is the
 end of a short calculation; and steps are told out of order ("but just before that"), before or after the quantities they
@@ -68,13 +68,12 @@ def render_calculation(name: str, left: int, op: str, right: int, value: int) ->
 
 @dataclass(frozen=True)
 class CodeProblem:
-    """One task. `names[i]` is the quantity that step i's argument was told as, None for a plain number or none."""
+    """One task, all that is known of it."""
 
     problem_id: str
     text: str
     start: str  # type of the input
     steps: Program  # in the order of execution
-    names: tuple[str | None, ...]
     told: tuple[int, ...]  # the steps' indices in the order of the text
     quantities: tuple[Quantity, ...]  # in the order of dependency; the first has no parent
     unused: Quantity | None = field(default=None)  # told, but no step needs it
@@ -148,21 +147,17 @@ def _attempt(rng: random.Random, problem_id: str) -> CodeProblem | None:
     if chain is None or ops is None:
         return None
     steps: list[Step] = []
-    told_as: list[str | None] = []
     for name in ops:
         op = OPS[name]
         fitting = [q for q in chain if op.low <= q.value <= op.high] if op.has_argument else []
         if not op.has_argument:
             steps.append(Step(name))
-            told_as.append(None)
         elif fitting and rng.random() < 0.85:
             q = rng.choices(fitting, [1 if q.parent is None else 3 for q in fitting])[0]
-            steps.append(Step(name, q.value))
-            told_as.append(q.name)
+            steps.append(Step(name, q.value, q.name))
         else:
             steps.append(Step(name, rng.randint(op.low, op.high)))
-            told_as.append(None)
-    if chain[-1].name not in told_as:  # then the end of the chain would be beside the point
+    if chain[-1].name not in [s.name for s in steps]:  # then the end of the chain would be beside the point
         return None
     if not _varied(rng, start, tuple(steps)):
         return None
@@ -178,8 +173,8 @@ def _attempt(rng: random.Random, problem_id: str) -> CodeProblem | None:
     if unused is not None:
         known = [q.name for q in chain].index(unused.parent or "")
         quantities.insert(rng.randint(known + 1, len(chain)), unused)
-    text = _tell(rng, start, steps, told_as, told, quantities)
-    return CodeProblem(problem_id, text, start, tuple(steps), tuple(told_as), told, tuple(chain), unused)
+    text = _tell(rng, start, steps, told, quantities)
+    return CodeProblem(problem_id, text, start, tuple(steps), told, tuple(chain), unused)
 
 
 def _order_of_telling(rng: random.Random, count: int) -> tuple[int, ...]:
@@ -195,11 +190,10 @@ def _order_of_telling(rng: random.Random, count: int) -> tuple[int, ...]:
     return tuple(told)
 
 
-def _tell(rng: random.Random, start: str, steps: list[Step], told_as: list[str | None], told: tuple[int, ...],
-          quantities: list[Quantity]) -> str:  # fmt: skip
+def _tell(rng: random.Random, start: str, steps: list[Step], told: tuple[int, ...], quantities: list[Quantity]) -> str:
     actions = []
     for at, i in enumerate(told):
-        said = OPS[steps[i].op].said.format(k=told_as[i] or steps[i].k)
+        said = OPS[steps[i].op].said.format(k=steps[i].name or steps[i].k)
         lead = "But just before that," if at > 0 and told[at - 1] == i + 1 else "Then"
         actions.append(f"{lead} {said[0].lower()}{said[1:]}")
     facts = [q.said for q in quantities]

@@ -64,6 +64,8 @@ def _steps_fault(said: Program, wanted: Program) -> str | None:
         return "wrong_step"
     if sorted(map(repr, said)) == sorted(map(repr, wanted)):
         return "wrong_order"
+    if [(s.op, s.k) for s in said] == [(s.op, s.k) for s in wanted]:
+        return "wrong_reason"  # the right number as another quantity's
     return "wrong_argument" if [s.op for s in said] == [s.op for s in wanted] else "wrong_step"
 
 
