@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from typing import Any
 
 from tracelift.groups.format import Candidate, Group, Rubric
 from tracelift.prompts import BASELINE, CLOSE, EXECUTOR, OPEN, PLANNER
@@ -17,11 +18,12 @@ from tracelift.worlds.code.flaws import FLAWS, all_flaws, apply_flaw, rubric_of
 from tracelift.worlds.code.habits import misconceived_plan
 from tracelift.worlds.code.plans import read_plan
 from tracelift.worlds.code.problems import CodeProblem, make_problem
+from tracelift.worlds.code.proofreading import tagged_plan
 from tracelift.worlds.tokenizer import PHRASES
 
 PIECES, VOCABULARY = PHRASES, 896
-SERIES = {"base": 201, "planner": 202, "executor": 203, "groups": 204, "tokenizer": 205, "dev": 206}  # problem seeds
-Row = dict[str, str]
+SERIES = {"base": 201, "planner": 202, "executor": 203, "groups": 204, "tokenizer": 205, "dev": 206, "proofread": 207}  # problem seeds
+Row = dict[str, Any]
 
 
 def planner_row(p: CodeProblem, trace: str) -> Row:
@@ -70,6 +72,15 @@ def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
             flaw = apply_flaw(p, rng.choice(sorted(FLAWS)), rng)
             trace = flaw.trace if flaw else trace
         yield {"prompt": EXECUTOR["demo-code"].format(problem=p.text, trace=trace), "completion": program_of(p, trace)}
+
+
+def proofread_rows(count: int) -> Iterator[Row]:
+    """What the Reason RM is fine-tuned from: plans read word by word, each word answered by + or -."""
+    frame = "</problem>\n<reasoning>\n"
+    for i in range(count):
+        p = make_problem(SERIES["proofread"], i)
+        prompt, _ = rm_text("code", p.text, "", "code").split(frame)
+        yield {"prompt": prompt + frame, "completion": tagged_plan(p, random.Random(f"proofread:{i}"))}
 
 
 def make_group(p: CodeProblem, rng: random.Random, negatives: int) -> Group:
