@@ -5,8 +5,8 @@
     python eval.py reward-model --reward_model.path RM --eval.groups dev.jsonl
     torchrun --standalone --nproc_per_node=N eval.py …      shards the problems over ranks
 
-In order: load benchmarks → planner writes a trace per problem → executor answers with no trace, with the planner's, with
-the reference's, with another problem's → verdicts → RM scores → statistics → table, results.json, report.html.
+In order: load benchmarks → planner writes a trace per problem → executor answers with no trace, with the planner's,
+with the reference's, with another problem's → verdicts → RM scores → statistics → table, results.json, report.html.
 An evaluation that was stopped goes on where it was when the same command is given again: finished work is kept in
 records.*.jsonl, keyed by everything it depends on. Exit codes: 0 done, 1 bad configuration, data or model, 2 the
 evaluation could not go on.
@@ -47,7 +47,8 @@ USAGE = f"""{(__doc__ or "").split("In order")[0]}
   --planner PATH   a model folder or LoRA folder as planner, instead of planner.path
   --against PATH   a second run or model, evaluated on the same problems and random numbers, and compared pairwise
 
-Without any of them the embedded demo's starting planner is evaluated. CONFIG.toml and --section.key go over --run's config.
+Without any of them the embedded demo's starting planner is evaluated. CONFIG.toml and --section.key go over
+--run's config.
 """
 
 
@@ -64,7 +65,8 @@ def point_at(config: Config, path: str) -> None:
 
 
 def final_of(run: Path) -> Path:
-    """The model a run left: final/, or that of its newest checkpoint. Raises FileNotFoundError where there is neither."""
+    """The model a run left: final/, or that of its newest checkpoint. Raises FileNotFoundError where there is
+    neither."""
     if (run / "final").is_dir():
         return run / "final"
     checkpoints = RunFolder(run, writes=False).checkpoints()
@@ -140,19 +142,33 @@ def main(argv: list[str]) -> int:
         leave()
 
 
-def judge_planners(config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]) -> int:
-    out = Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/eval-{Path(config.planner.path).name}"))
+def judge_planners(
+    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
+) -> int:
+    out = Path(
+        config.eval.out
+        or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/eval-{Path(config.planner.path).name}")
+    )
     benchmarks = [load_benchmark(spec, config, say) for spec in config.eval.benchmarks]
     if doubled := [b.name for i, b in enumerate(benchmarks) if b.name in [x.name for x in benchmarks[:i]]]:
         raise ConfigError(f"eval.benchmarks: '{doubled[0]}' is named twice")
     if config.planner.prompt == "demo" and any(not b.name.startswith("demo:") for b in benchmarks):
-        say("note: planner.prompt is the demo's, without instructions; configs/eval-math.toml and eval-code.toml hold others")
+        say(
+            "note: planner.prompt is the demo's, without instructions; "
+            "configs/eval-math.toml and eval-code.toml hold others"
+        )
 
     # Each planner keeps its own prompt, length and temperature; executor, RM, problems and seeds are shared.
     systems = {label_of(flags.get("run") or flags.get("planner") or config.planner.path): config}
     if "against" in flags:
-        other = config_of_run(flags["against"]) if (Path(flags["against"]) / "config.json").exists() and is_run(flags["against"]) else config
-        second = dataclasses.replace(config, planner=dataclasses.replace(other.planner), lora=dataclasses.replace(other.lora))
+        other = (
+            config_of_run(flags["against"])
+            if (Path(flags["against"]) / "config.json").exists() and is_run(flags["against"])
+            else config
+        )
+        second = dataclasses.replace(
+            config, planner=dataclasses.replace(other.planner), lora=dataclasses.replace(other.lora)
+        )
         point_at(second, flags["against"])
         name = label_of(flags["against"])
         systems[name if name not in systems else f"{name} (against)"] = second
@@ -171,7 +187,9 @@ def judge_planners(config: Config, flags: dict[str, str], world: World, device: 
         model, tokenizer = build_planner(c, device)
         model.eval()
         fingerprint = LocalBackend(model, tokenizer).fingerprint
-        planners.append(arms.Planner(label, c, build_sampler(model, tokenizer, c), PlannerPrompt(c, tokenizer), fingerprint))
+        planners.append(
+            arms.Planner(label, c, build_sampler(model, tokenizer, c), PlannerPrompt(c, tokenizer), fingerprint)
+        )
     found = {}
     try:
         for benchmark in benchmarks:
@@ -183,37 +201,59 @@ def judge_planners(config: Config, flags: dict[str, str], world: World, device: 
 
     rules = {b.name: RULES[b.problems[0].kind] for b in benchmarks}
     results: dict[str, Any] = {
-        "command": sys.argv, "versions": versions(), "seed": config.run.seed, "ranks": world.size,
-        "systems": {p.label: {"path": p.config.planner.path, "adapter": p.config.planner.adapter, "fingerprint": p.fingerprint} for p in planners},
+        "command": sys.argv,
+        "versions": versions(),
+        "seed": config.run.seed,
+        "ranks": world.size,
+        "systems": {
+            p.label: {"path": p.config.planner.path, "adapter": p.config.planner.adapter, "fingerprint": p.fingerprint}
+            for p in planners
+        },
         "executor": {"path": config.executor.url or config.executor.path, "fingerprint": executor.backend.fingerprint},
-        "reward_model": config.reward_model.path, "eval": dataclasses.asdict(config.eval),
+        "reward_model": config.reward_model.path,
+        "eval": dataclasses.asdict(config.eval),
         **analyse(found, rules, config.eval.k, config.eval.resamples, dimensions),
-    }  # fmt: skip
+    }
     suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
     write_text(out / f"results{suffix}.json", json.dumps(results, indent=2) + "\n")
-    write_text(out / f"outcomes{suffix}.json", json.dumps({b.name: letters(b, found[b.name], rules[b.name][0]) for b in benchmarks}) + "\n")
+    write_text(
+        out / f"outcomes{suffix}.json",
+        json.dumps({b.name: letters(b, found[b.name], rules[b.name][0]) for b in benchmarks}) + "\n",
+    )
     title = "TraceLift evaluation: " + " and ".join(systems)
-    write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, dimensions, config.eval.traces_shown))
+    write_text(
+        out / f"report{suffix}.html",
+        render_page(title, results, benchmarks, found, dimensions, config.eval.traces_shown),
+    )
     say("\n" + table.render(results))
     say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
     return 0
 
 
 def letters(benchmark: Benchmark, found: dict[str, Any], rule: str) -> dict[str, Any]:
-    """Each problem's outcomes in a string, one letter a sample: 1 right, 0 wrong, - not run or not judged. Likewise whether
-    the planner's traces are valid. Enough to compare this evaluation with any other of the same problems."""
+    """Each problem's outcomes in a string, one letter a sample: 1 right, 0 wrong, - not run or not judged. Likewise
+    whether the planner's traces are valid. Enough to compare this evaluation with any other of the same problems."""
 
     def string(values: list[bool | None]) -> str:
         return "".join("-" if v is None else "01"[v] for v in values)
 
-    arms_ = {label: {mode: [string(list(o) if o is not None else [None]) for o in outcomes(runs, rule)] for mode, runs in modes.items()}
-             for label, modes in found["arms"].items()}  # fmt: skip
-    valid = {label: {mode: [string([s["valid"] for s in t["samples"]]) for t in traces] for mode, traces in modes.items()}
-             for label, modes in found["traces"].items()}  # fmt: skip
+    arms_ = {
+        label: {
+            mode: [string(list(o) if o is not None else [None]) for o in outcomes(runs, rule)]
+            for mode, runs in modes.items()
+        }
+        for label, modes in found["arms"].items()
+    }
+    valid = {
+        label: {mode: [string([s["valid"] for s in t["samples"]]) for t in traces] for mode, traces in modes.items()}
+        for label, modes in found["traces"].items()
+    }
     return {"problems": [p.problem_id for p in benchmark.problems], "rule": rule, "arms": arms_, "valid": valid}
 
 
-def judge_reward_model(config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]) -> int:
+def judge_reward_model(
+    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
+) -> int:
     """Pair and group accuracy, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
     if not world.is_main:
         return 0
@@ -228,13 +268,26 @@ def judge_reward_model(config: Config, flags: dict[str, str], world: World, devi
     groups = read_groups(source)
     groups = groups[: config.eval.limit] if config.eval.limit else groups
     if wrong := [g for g in groups if dimensions_of(g.task_type) != tuple(scorer.dimension_names)]:
-        raise ValueError(f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, but the RM judges {', '.join(scorer.dimension_names)}")
+        raise ValueError(
+            f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, "
+            f"but the RM judges {', '.join(scorer.dimension_names)}"
+        )
     figures = evaluate_rm(scorer, groups)
     out = Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else "runs/eval-reward-model"))
     out.mkdir(parents=True, exist_ok=True)
-    record = {"command": sys.argv, "versions": versions(), "reward_model": config.reward_model.path, "groups_file": source, **figures}
+    record = {
+        "command": sys.argv,
+        "versions": versions(),
+        "reward_model": config.reward_model.path,
+        "groups_file": source,
+        **figures,
+    }
     write_text(out / "reward_model.json", json.dumps(record, indent=2) + "\n")
-    say(f"Reason RM {config.reward_model.path} on {source}: " + render_rm(figures) + f"\n\nfigures: {out / 'reward_model.json'}")
+    say(
+        f"Reason RM {config.reward_model.path} on {source}: "
+        + render_rm(figures)
+        + f"\n\nfigures: {out / 'reward_model.json'}"
+    )
     return 0
 
 
@@ -255,7 +308,10 @@ def scorer_print(scorer: Any, config: Config) -> str:
     digest = hashlib.sha256(repr((scorer.rm.config, scorer.rm.reward, scorer.max_tokens)).encode())
     with torch.no_grad():
         for name, p in scorer.rm.named_parameters():
-            digest.update(f"{name} {tuple(p.shape)} {p.dtype} {p.double().sum().item()!r} {p.double().square().sum().item()!r}".encode())
+            digest.update(
+                f"{name} {tuple(p.shape)} {p.dtype} {p.double().sum().item()!r} "
+                f"{p.double().square().sum().item()!r}".encode()
+            )
     probe = "A probe: 12 + 34.5 = 46.5;\n<reasoning></reasoning>"
     digest.update(repr(scorer.tokenizer.encode(probe)).encode())
     return digest.hexdigest()

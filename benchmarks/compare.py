@@ -3,11 +3,12 @@
     python -m benchmarks.compare [--world math] [--seeds 5] [--jobs 2] [--match-tokens] [-- --section.key value ...]
 
 In order: every (arm, seed) is trained by train.py from the same planner for the same number of updates; every final
-planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds; figures go
-to benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never repeated: stop it and
-give the same command again. Words after `--` go to train.py. `--match-tokens` adds exec_only with as many more updates
-as make its executor tokens equal TraceLift's. docs/results.md is then made by `python -m benchmarks.results`.
-Left out: anything a run needs beyond its config; a row is reproduced by one train.py and one eval.py command.
+planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds;
+figures go to benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never
+repeated: stop it and give the same command again. Words after `--` go to train.py. `--match-tokens` adds exec_only
+with as many more updates as make its executor tokens equal TraceLift's. docs/results.md is then made by `python -m
+benchmarks.results`. Left out: anything a run needs beyond its config; a row is reproduced by one train.py and one
+eval.py command.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Job:
 
 
 def run_all(jobs: list[Job], at_once: int) -> None:
-    """Run what is not done yet, `at_once` at a time with one thread each. Raises SystemExit naming every job that failed."""
+    """Run what is not done yet, `at_once` at a time with one thread each. Raises SystemExit naming every job that
+    failed."""
     waiting, running, failed = [j for j in jobs if not j.done.exists()], [], []
     finished, started = len(jobs) - len(waiting), time.time()
     if finished:
@@ -73,12 +75,16 @@ def run_all(jobs: list[Job], at_once: int) -> None:
         raise SystemExit("\n".join(failed))
 
 
+def flags(options: dict[str, object]) -> list[str]:
+    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
+
+
 def train_job(arm: str, seed: int, args: argparse.Namespace, extra: list[str]) -> Job:
     out = args.out / f"{arm}-{seed}"
     mode = "exec_only" if arm == MATCHED else arm
-    command = [sys.executable, "train.py", args.config, "--run.out", str(out), "--run.seed", str(seed), "--data.seed", str(1000 + seed),
-               "--data.eval_problems", "0", "--run.threads", "1", "--run.log_tokens", "false", "--reward.mode", mode,
-               "--planner.path", args.planner, *args.overrides, *extra]  # fmt: skip
+    options = {"run.out": out, "run.seed": seed, "data.seed": 1000 + seed, "data.eval_problems": 0, "run.threads": 1,
+               "run.log_tokens": "false", "reward.mode": mode, "planner.path": args.planner}  # fmt: skip
+    command = [sys.executable, "train.py", args.config, *flags(options), *args.overrides, *extra]
     if (out / "metrics.jsonl").exists():
         command.append("--run.resume")
     return Job(f"train {out.name}", command, out / "train.log", out / "final" / "config.json")
@@ -88,10 +94,19 @@ def eval_job(name: str, arms: str, args: argparse.Namespace) -> Job:
     """name: a run's folder, or "start" for the planner that all began from."""
     folder = args.out / name
     planner = args.planner if name == "start" else str(folder / "final")
-    command = [sys.executable, "eval.py", args.config, "--planner", planner, "--run.seed", str(EVAL_SEED), "--run.threads", "1",
-               *args.overrides, "--eval.benchmarks", f"demo:{args.world}", "--eval.limit", str(args.problems),
-               "--eval.samples", str(args.samples), "--eval.k", f"1,{args.samples}", "--eval.arms", arms,
-               "--eval.out", str(folder / "eval")]  # fmt: skip
+    options = {"eval.benchmarks": f"demo:{args.world}", "eval.limit": args.problems, "eval.samples": args.samples,
+               "eval.k": f"1,{args.samples}", "eval.arms": arms, "eval.out": folder / "eval"}  # fmt: skip
+    ours = {"run.seed": EVAL_SEED, "run.threads": 1}
+    command = [
+        sys.executable,
+        "eval.py",
+        args.config,
+        "--planner",
+        planner,
+        *flags(ours),
+        *args.overrides,
+        *flags(options),
+    ]
     return Job(f"evaluate {name}", command, folder / "eval.log", folder / "eval" / "outcomes.json")
 
 
@@ -136,13 +151,23 @@ def main() -> None:
         run_all([train_job(MATCHED, seed, args, more) for seed in args.seeds], args.jobs)
         arms = [*arms, MATCHED]
     names = [f"{arm}-{seed}" for arm in arms for seed in args.seeds]
-    run_all([eval_job("start", "direct,planner,reference,foreign", args), *(eval_job(n, "planner", args) for n in names)], args.jobs)
+    run_all(
+        [eval_job("start", "direct,planner,reference,foreign", args), *(eval_job(n, "planner", args) for n in names)],
+        args.jobs,
+    )
 
     record = {
-        "command": shlex.join(["python", "-m", "benchmarks.compare", *words]), "versions": versions(), "world": args.world,
-        "config": args.config, "overrides": args.overrides, "seeds": args.seeds, "eval_seed": EVAL_SEED, "problems": args.problems,
-        "samples": args.samples, **aggregate(args.out, arms, args.seeds),
-    }  # fmt: skip
+        "command": shlex.join(["python", "-m", "benchmarks.compare", *words]),
+        "versions": versions(),
+        "world": args.world,
+        "config": args.config,
+        "overrides": args.overrides,
+        "seeds": args.seeds,
+        "eval_seed": EVAL_SEED,
+        "problems": args.problems,
+        "samples": args.samples,
+        **aggregate(args.out, arms, args.seeds),
+    }
     args.results.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.results, json.dumps(record, indent=1) + "\n")
     picture = draw(record, args.results.with_suffix(".png"))

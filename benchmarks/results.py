@@ -1,7 +1,7 @@
 """docs/results.md from the committed figures: `python -m benchmarks.results`. Nothing in it is written by hand.
 
-Every benchmarks/results/*.json becomes a section: comparisons of rewards as tables, curves and tests, every other file as
-the tables it holds. Each section names the command, seeds, versions and machine its figures come from.
+Every benchmarks/results/*.json becomes a section: comparisons of rewards as tables, curves and tests, every other
+file as the tables it holds. Each section names the command, seeds, versions and machine its figures come from.
 `--check` writes nothing and fails where the page is not what the figures say. Left out: prose and opinion.
 """
 
@@ -18,8 +18,8 @@ from benchmarks.compare_figures import render_markdown
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Results
 
-Made by `python -m benchmarks.results` from the figures in benchmarks/results/, each measured by the command named in its
-section. Intervals are 95%. No figure here can be compared with the paper's, whose tables could not be had.
+Made by `python -m benchmarks.results` from the figures in benchmarks/results/, each measured by the command named in
+its section. Intervals are 95%. No figure here can be compared with the paper's, whose tables could not be had.
 """
 
 
@@ -34,12 +34,22 @@ def section(path: Path) -> str:
 def compare_section(path: Path, record: dict[str, Any]) -> str:
     picture = path.with_suffix(".png")
     image = f"![learning curves](../{picture.relative_to(ROOT).as_posix()})\n\n" if picture.exists() else ""
-    made = (f"`{record['command']}`, config {record['config']}, training seeds {', '.join(map(str, record['seeds']))}, evaluation seed "
-            f"{record['eval_seed']}. {machine(record['versions'])}")  # fmt: skip
-    reproduce = (f"One row again: `python train.py {record['config']} --run.seed 0 --data.seed 1000 --data.eval_problems 0 --run.threads 1 "
-                 f"--run.out runs/row{''.join(' ' + w for w in record['overrides'])}`, then `python eval.py --run runs/row --run.seed "
-                 f"{record['eval_seed']} --eval.benchmarks demo:{record['world']} --eval.limit {record['problems']} --eval.samples {record['samples']}`.")  # fmt: skip
-    return f"## The reward compared, {record['world']} demo\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
+    made = (
+        f"`{record['command']}`, config {record['config']}, training seeds "
+        f"{', '.join(map(str, record['seeds']))}, evaluation seed "
+        f"{record['eval_seed']}. {machine(record['versions'])}"
+    )
+    reproduce = (
+        f"One row again: `python train.py {record['config']} --run.seed 0 --data.seed 1000 "
+        "--data.eval_problems 0 --run.threads 1 "
+        f"--run.out runs/row{''.join(' ' + w for w in record['overrides'])}`, "
+        f"then `python eval.py --run runs/row --run.seed "
+        f"{record['eval_seed']} --eval.benchmarks demo:{record['world']} --eval.limit {record['problems']} "
+        f"--eval.samples {record['samples']}`."
+    )
+    return (
+        f"## The reward compared, {record['world']} demo\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
+    )
 
 
 def machine(versions: dict[str, str]) -> str:
@@ -55,8 +65,11 @@ def _facts(record: dict[str, Any]) -> list[str]:
     if isinstance(record.get("versions"), dict):
         parts.append(machine(record["versions"]))
     plain = {k: v for k, v in record.items() if isinstance(v, (str, int, float, bool)) and k != "command"}
-    plain |= {k: ", ".join(map(str, v)) for k, v in record.items()
-              if isinstance(v, list) and v and all(isinstance(x, (str, int, float)) for x in v) and k != "command"}  # fmt: skip
+    plain |= {
+        k: ", ".join(map(str, v))
+        for k, v in record.items()
+        if isinstance(v, list) and v and all(isinstance(x, (str, int, float)) for x in v) and k != "command"
+    }
     if plain:
         parts.append("; ".join(f"{k.replace('_', ' ')}: {_cell(v)}" for k, v in plain.items()))
     return parts
@@ -77,7 +90,9 @@ def _tables(record: dict[str, Any]) -> list[str]:
             continue
         columns = list(dict.fromkeys(k for row in named for k in row))
         lines = ["| " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|" + "---|" * len(columns)]
-        out.append("\n".join([*lines, *("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in named)]))
+        out.append(
+            "\n".join([*lines, *("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in named)])
+        )
     return out
 
 
@@ -105,10 +120,16 @@ def main() -> int:
     text = page(ROOT / "benchmarks" / "results")
     if args.check:
         current = args.out.exists() and args.out.read_text() == text
-        print(f"{args.out}: {'up to date' if current else 'not what benchmarks/results/ says; run python -m benchmarks.results'}")
+        print(
+            f"{args.out}: "
+            + ("up to date" if current else "not what benchmarks/results/ says; run python -m benchmarks.results")
+        )
         return 0 if current else 1
     args.out.write_text(text)
-    print(f"{args.out}: {text.count(chr(10))} lines from {len(list((ROOT / 'benchmarks' / 'results').glob('*.json')))} files")
+    print(
+        f"{args.out}: {text.count(chr(10))} lines from "
+        f"{len(list((ROOT / 'benchmarks' / 'results').glob('*.json')))} files"
+    )
     return 0
 
 

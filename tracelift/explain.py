@@ -3,8 +3,8 @@
     problem → traces → executor outputs with and without → verdicts → RM → reward → advantage → per-token loss weights
 
 Nothing is sampled again. Verdicts of numbers, rewards, advantages and weights are computed anew by the very functions
-training used, from the record in samples.jsonl, and compared with what was logged: a line that begins with `!` says where
-they differ. Without --problem it lists the round's problems; without --step, the rounds.
+training used, from the record in samples.jsonl, and compared with what was logged: a line that begins with `!` says
+where they differ. Without --problem it lists the round's problems; without --step, the rounds.
 Left out: the gradient itself, which depends on the other traces of the batch through nothing but these weights.
 """
 
@@ -12,93 +12,30 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
 import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
 
 import models
 from tracelift.config import Config, ConfigError, config_of_run
 from tracelift.groups.format import dimensions_of
-from tracelift.grpo import BatchCounts, advantages, token_weights
+from tracelift.grpo import BatchCounts
 from tracelift.prompts import PLANNER, load_template, render
-from tracelift.rewards import math_reward
-from tracelift.runs import read_jsonl
+from tracelift.replay import (
+    ExplainError,
+    Record,
+    grouped,
+    read_round,
+    replay_advantages,
+    replay_counts,
+    replay_reward,
+    weight_of,
+)
 from tracelift.verify import Verdict, verify_math
 
-Record = dict[str, Any]
 _TOKENS = 400  # most tokens shown of a trace
-
-
-class ExplainError(ValueError):
-    """What was asked for is not in the run's record."""
-
-
-def read_round(run: Path, step: int | None) -> tuple[list[int], list[Record]]:
-    """(all logged rounds, the records of round `step`). Raises ExplainError where there are none."""
-    path = run / "samples.jsonl"
-    if not path.exists():
-        raise ExplainError(f"{run}: no samples.jsonl there; is it the folder of a planner run?")
-    records = read_jsonl(path)
-    steps = sorted({r["step"] for r in records})
-    chosen = [r for r in records if r["step"] == step]
-    if step is not None and not chosen:
-        raise ExplainError(f"{path}: no round {step}; there are {steps[0]} to {steps[-1]}" if steps else f"{path}: is empty")
-    if chosen and "group" not in chosen[0]:
-        raise ExplainError(f"{path}: was written by an older version that did not log every sample of a round")
-    return steps, chosen
-
-
-def grouped(records: Sequence[Record]) -> list[list[Record]]:
-    """Samples of a round by problem, in the order of training."""
-    groups: dict[int, list[Record]] = {}
-    for r in records:
-        groups.setdefault(r["group"], []).append(r)
-    return [sorted(groups[i], key=lambda r: r["sample"]) for i in sorted(groups)]
-
-
-def replay_advantages(groups: Sequence[Sequence[Record]], config: Config) -> list[list[float]]:
-    """The advantages of a round from its rewards, by the function training used."""
-    rewards = torch.tensor([[r["reward"] if r["reward"] is not None else 0.0 for r in g] for g in groups])
-    valid = torch.tensor([[r["error"] is None for r in g] for g in groups])
-    return advantages(rewards, valid, config.grpo.advantage_scale).tolist()
-
-
-def replay_counts(groups: Sequence[Sequence[Record]], group: int, step: int, config: Config) -> list[BatchCounts]:
-    """The denominators that group `group` met, one per pass over the rollout (see train.update_policy)."""
-    out = []
-    for epoch in range(config.grpo.epochs):
-        order = list(range(config.grpo.problems))
-        if config.grpo.minibatches > 1:
-            random.Random(f"minibatch:{config.run.seed}:{step - 1}:{epoch}").shuffle(order)
-        parts = [order[part :: config.grpo.minibatches] for part in range(config.grpo.minibatches)]
-        members = next(p for p in parts if group in p)
-        kept = [r for i in members if i < len(groups) for r in groups[i] if r["error"] is None]
-        out.append(BatchCounts(sum(r["tokens"] for r in kept), len(kept), config.planner.max_new_tokens))
-    return out
-
-
-def replay_reward(r: Record, config: Config) -> float | None:
-    """The math reward from the record's own counts; None for programs, whose logged parts are shown instead."""
-    if r["trace"] is None:
-        return config.reward.format_reward
-    parts = r["parts"]
-    if r["e2e"] is None or parts is None or "e2e" not in parts:
-        return None
-    K = len(r["runs"]) or config.executor.repeats
-    base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
-    return math_reward(
-        r["e2e"] == "PASS", round(r["success_with"] * K), round(r["success_base"] * base), K, r["rm_total"], base_repeats=base,
-        variant=config.reward.variant, mode=config.reward.mode, leaked=r["leaked"], leak_penalty=config.reward.leak_penalty,
-    ).reward  # fmt: skip
-
-
-# -- telling ---------------------------------------------------------------------------------------------------------
 
 
 class Page:
@@ -106,14 +43,15 @@ class Page:
 
     def __init__(self, width: int) -> None:
         self.width, self.lines = width, []
+        self.wrapper = textwrap.TextWrapper(width, initial_indent="  ", subsequent_indent="  ", replace_whitespace=False,
+                                            drop_whitespace=False, break_on_hyphens=False)  # fmt: skip
 
     def head(self, text: str) -> None:
         self.lines += ["", text, "-" * min(self.width, len(text))]
 
-    def text(self, text: str, indent: str = "  ") -> None:
+    def text(self, text: str) -> None:
         for line in text.split("\n"):
-            self.lines += textwrap.wrap(line, self.width, initial_indent=indent, subsequent_indent=indent,
-                                        replace_whitespace=False, drop_whitespace=False, break_on_hyphens=False) or [""]  # fmt: skip
+            self.lines += self.wrapper.wrap(line) or [""]
 
     def __str__(self) -> str:
         return "\n".join(self.lines)
@@ -129,15 +67,23 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
     groups = grouped(records)
     at = next((i for i, g in enumerate(groups) if g[0]["problem_id"] == problem), None)
     if at is None:
-        raise ExplainError(f"round {step} had no problem '{problem}'; it had {', '.join(g[0]['problem_id'] for g in groups)}")
+        raise ExplainError(
+            f"round {step} had no problem '{problem}'; it had {', '.join(g[0]['problem_id'] for g in groups)}"
+        )
     group, advantage = groups[at], replay_advantages(groups, config)[at]
     counts = replay_counts(groups, group[0]["group"], step, config)
     if sample is not None and not 1 <= sample <= len(group):
         raise ExplainError(f"'{problem}' has samples 1 to {len(group)} in round {step}, not {sample}")
     page = Page(width)
-    page.lines.append(f"{run}, round {step}, {problem}: reward {config.reward.mode} ({config.reward.variant}), run seed {config.run.seed}")
+    page.lines.append(
+        f"{run}, round {step}, {problem}: reward {config.reward.mode} ({config.reward.variant}), "
+        f"run seed {config.run.seed}"
+    )
     page.head("What the planner read")
-    page.text(render(load_template(config.planner.prompt, PLANNER, ("problem",)), problem=group[0]["problem"]) + config.planner.prefill)
+    page.text(
+        render(load_template(config.planner.prompt, PLANNER, ("problem",)), problem=group[0]["problem"])
+        + config.planner.prefill
+    )
     page.text(f"(reference: {group[0]['reference']})")
     _baseline(page, next((r for r in group if r["base_runs"]), group[0]))
     shown = [(j, r) for j, r in enumerate(group) if sample is None or j == sample - 1]
@@ -168,34 +114,51 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config) -> 
     page.head(f"Trace {j + 1}: reward {_number(r['reward'])}, advantage {advantage:+.3f}")
     if r["trace"] is None:
         page.text(r["text"])
-        page.text(f"no complete <reasoning> block ({r['finish_reason']}): the executor was not called; reward.format_reward = "
-                  f"{config.reward.format_reward}")  # fmt: skip
+        page.text(
+            f"no complete <reasoning> block ({r['finish_reason']}): the executor was not called; "
+            "reward.format_reward = "
+            f"{config.reward.format_reward}"
+        )
         return
     page.text(r["trace"])
-    notes = ["" if r["valid"] is None else "every step true and grounded" if r["valid"] else "NOT a valid derivation",
-             "states the answer" if r["leaked"] else "", "without the steps that yield it" if r["leaked_unsupported"] else ""]  # fmt: skip
+    notes = [
+        "" if r["valid"] is None else "every step true and grounded" if r["valid"] else "NOT a valid derivation",
+        "states the answer" if r["leaked"] else "",
+        "without the steps that yield it" if r["leaked_unsupported"] else "",
+    ]
     page.text("[" + "; ".join([f"{r['tokens']} tokens", *filter(None, notes)]) + "]")
     if r["error"] is not None:
         page.text(f"left its group, no reward: {r['error']}")
         return
-    page.text(f"executor, end to end: {(r['artifact'] or '').strip()!r}  {r['e2e']}" + (f"  ({r['detail']})" if r.get("detail") else ""))
+    page.text(
+        f"executor, end to end: {(r['artifact'] or '').strip()!r}  {r['e2e']}"
+        + (f"  ({r['detail']})" if r.get("detail") else "")
+    )
     _check(page, "end-to-end verdict", r["e2e"], r["artifact"] or "", r)
     for k, (text, verdict) in enumerate(zip(r["runs"], r["verdicts"], strict=True), start=1):
         page.text(f"executor, repeat {k}:   {text.strip()!r}  {verdict}")
         _check(page, f"verdict of repeat {k}", verdict, text, r)
     if r["runs"]:
-        page.text(f"uplift u = success_with - success_base = {r['success_with']:.3f} - {r['success_base']:.3f} = {r['uplift']:+.3f}")
+        page.text(
+            f"uplift u = success_with - success_base = {r['success_with']:.3f} - {r['success_base']:.3f} "
+            f"= {r['uplift']:+.3f}"
+        )
     if r["rm_total"] is not None:
         names = dimensions_of("code" if "status" in r else "math")
         labels = ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r["rm_dimensions"], strict=False))
-        page.text(f"Reason RM R = {r['rm_total']:.3f} = 0.5 x derived {r['rm_derived']:.3f}"
-                  + (f" + 0.5 x head {r['rm_head']:.3f}" if r["rm_head"] is not None else "") + f"   (of 4: {labels})")  # fmt: skip
+        page.text(
+            f"Reason RM R = {r['rm_total']:.3f} = 0.5 x derived {r['rm_derived']:.3f}"
+            + (f" + 0.5 x head {r['rm_head']:.3f}" if r["rm_head"] is not None else "")
+            + f"   (of 4: {labels})"
+        )
     _formula(page, r, config)
 
 
 def _check(page: Page, what: str, logged: str, text: str, r: Record) -> None:
     if "status" not in r and logged != Verdict.ERROR.name and verify_math(text, r["reference"]).name != logged:
-        page.text(f"! the {what} was logged as {logged}; today's verifier says {verify_math(text, r['reference']).name}")
+        page.text(
+            f"! the {what} was logged as {logged}; today's verifier says {verify_math(text, r['reference']).name}"
+        )
 
 
 def _formula(page: Page, r: Record, config: Config) -> None:
@@ -211,11 +174,20 @@ def _formula(page: Page, r: Record, config: Config) -> None:
     else:
         full = f"exec {p['exec_reward']:.3f} + {config.reward.code_weight:g} x R {R:.3f} x c {c:+.3f}"
         e2e = f"exec {p['exec_reward']:.3f}"
-    told = {"tracelift": full, "exec_only": e2e, "rm_only": f"R {R:.3f}", "uplift_only": f"u {u:+.3f}",
-            "product_only": f"R {R:.3f} x {'u' if c is None else 'c'} {u if c is None else c:+.3f}"}[config.reward.mode]  # fmt: skip
+    told = {
+        "tracelift": full,
+        "exec_only": e2e,
+        "rm_only": f"R {R:.3f}",
+        "uplift_only": f"u {u:+.3f}",
+        "product_only": f"R {R:.3f} x {'u' if c is None else 'c'} {u if c is None else c:+.3f}",
+    }[config.reward.mode]
     page.text(f"reward = {told}{f' - leak penalty {penalty:g}' if penalty else ''} = {_number(r['reward'])}")
     again = replay_reward(r, config)
-    if again is not None and r["reward"] is not None and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9):
+    if (
+        again is not None
+        and r["reward"] is not None
+        and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9)
+    ):
         page.text(f"! replayed from the counts it is {again:.6f}")
 
 
@@ -237,23 +209,34 @@ def _group(page: Page, group: Sequence[Record], advantage: Sequence[float], conf
         page.text(f"trace {j}: r {_number(r['reward']):>8}  A {a:+.3f} {bar}")
 
 
-def _weights(page: Page, shown: Sequence[tuple[int, Record]], advantage: Sequence[float], counts: Sequence[BatchCounts], config: Config) -> None:
+def _weights(
+    page: Page,
+    shown: Sequence[tuple[int, Record]],
+    advantage: Sequence[float],
+    counts: Sequence[BatchCounts],
+    config: Config,
+) -> None:
     page.head(f"From advantages to token weights (aggregate = {config.grpo.aggregate})")
     c = counts[0]
-    page.text({"token": f"every trained token of the batch weighs w = 1 / {c.tokens} (tokens in the batch)",
-               "sequence": f"a token weighs w = 1 / (its trace's length x {c.sequences} traces in the batch)",
-               "constant": f"a token weighs w = 1 / ({c.sequences} traces x {c.max_new_tokens} max_new_tokens)"}[config.grpo.aggregate])  # fmt: skip
+    page.text(
+        {
+            "token": f"every trained token of the batch weighs w = 1 / {c.tokens} (tokens in the batch)",
+            "sequence": f"a token weighs w = 1 / (its trace's length x {c.sequences} traces in the batch)",
+            "constant": f"a token weighs w = 1 / ({c.sequences} traces x {c.max_new_tokens} max_new_tokens)",
+        }[config.grpo.aggregate]
+    )
     for j, r in shown:
         if r["error"] is None:
             w = weight_of(r, c, config)
-            page.text(f"trace {j + 1}: {r['tokens']} tokens x w {w:.3e} x A {advantage[j]:+.3f} = {r['tokens'] * w * advantage[j]:+.3e} of the objective")
+            page.text(
+                f"trace {j + 1}: {r['tokens']} tokens x w {w:.3e} x A {advantage[j]:+.3f} = "
+                f"{r['tokens'] * w * advantage[j]:+.3e} of the objective"
+            )
     if len({(x.tokens, x.sequences) for x in counts}) > 1:
-        page.text(f"(pass 1 of {len(counts)}; other passes shuffle the minibatches: {', '.join(str(x.tokens) for x in counts)} tokens)")
-
-
-def weight_of(r: Record, counts: BatchCounts, config: Config) -> float:
-    """w of each token of one trace."""
-    return token_weights(torch.tensor([0]), torch.tensor([r["tokens"]]), counts, config.grpo.aggregate).item()
+        page.text(
+            f"(pass 1 of {len(counts)}; other passes shuffle the minibatches: "
+            f"{', '.join(str(x.tokens) for x in counts)} tokens)"
+        )
 
 
 def _tokens(page: Page, r: Record, advantage: float, counts: BatchCounts, config: Config, run: Path) -> None:
@@ -264,8 +247,11 @@ def _tokens(page: Page, r: Record, advantage: float, counts: BatchCounts, config
         return
     show = _decoder(config, run)
     w = weight_of(r, counts, config)
-    page.text("p: probability when sampled. pull = w x A x (1 - p) / temperature: what the first update's ascent direction is at "
-              "this token's own logit; a token that was certain anyway is hardly moved.")  # fmt: skip
+    page.text(
+        "p: probability when sampled. pull = w x A x (1 - p) / temperature: what the first update's ascent "
+        "direction is at "
+        "this token's own logit; a token that was certain anyway is hardly moved."
+    )
     pulls = [w * advantage * (1 - math.exp(x)) / config.planner.temperature for x in r["logprobs"]]
     top = max((abs(x) for x in pulls), default=0.0) or 1.0
     for i, (token, logprob, pull) in enumerate(zip(r["token_ids"], r["logprobs"], pulls, strict=True)):
@@ -273,11 +259,15 @@ def _tokens(page: Page, r: Record, advantage: float, counts: BatchCounts, config
             page.text(f"… {len(pulls) - _TOKENS} more")
             break
         bar = ("+" if pull > 0 else "-") * round(24 * abs(pull) / top)
-        page.lines.append(f"  {i + 1:4d}  {show(token):<18} p {math.exp(logprob):6.3f}  w A {w * advantage:+.2e}  pull {pull:+.2e} {bar}")
+        page.lines.append(
+            f"  {i + 1:4d}  {show(token):<18} p {math.exp(logprob):6.3f}  w A {w * advantage:+.2e}  "
+            f"pull {pull:+.2e} {bar}"
+        )
 
 
 def _decoder(config: Config, run: Path) -> Callable[[int], str]:
-    """Token id → its text, by the run's own tokenizer or the starting planner's; the bare id where neither is there any more."""
+    """Token id → its text, by the run's own tokenizer or the starting planner's; the bare id where neither is there
+    any more."""
     for folder in (run / "final", Path(config.planner.path)):
         if (folder / "tokenizer.json").exists() or (folder / "tokenizer.model").exists():
             tokenizer = models.load_tokenizer(folder)
@@ -314,7 +304,15 @@ def main(argv: Sequence[str]) -> int:
         if args.step is None or args.problem is None:
             print(overview(args.run, args.step))
         else:
-            print(explain(args.run, args.step, args.problem, args.sample, min(120, shutil.get_terminal_size((100, 24)).columns)))
+            print(
+                explain(
+                    args.run,
+                    args.step,
+                    args.problem,
+                    args.sample,
+                    min(120, shutil.get_terminal_size((100, 24)).columns),
+                )
+            )
     except (ExplainError, ConfigError, models.CheckpointError) as e:
         print(f"tracelift.explain: {e}", file=sys.stderr)
         return 1

@@ -22,9 +22,14 @@ def evaluation(folder, right, arms=("planner",)):
     """An evaluation in which `right` of the problems are solved, in both modes."""
     strings = ["1" if i < right else "0" for i in range(PROBLEMS)]
     arm = {mode: {"accuracy": {"value": right / PROBLEMS}} for mode in figures.MODES}
-    traces = {mode: {"trace validity": {"value": right / PROBLEMS / 2}, "trace tokens": {"value": 30.0}} for mode in figures.MODES}
+    traces = {
+        mode: {"trace validity": {"value": right / PROBLEMS / 2}, "trace tokens": {"value": 30.0}}
+        for mode in figures.MODES
+    }
     folder.mkdir(parents=True)
-    (folder / "results.json").write_text(json.dumps({"benchmarks": {"demo:math": {"arms": dict.fromkeys(arms, arm), "traces": {"p": traces}}}}))
+    (folder / "results.json").write_text(
+        json.dumps({"benchmarks": {"demo:math": {"arms": dict.fromkeys(arms, arm), "traces": {"p": traces}}}})
+    )
     letters = {"problems": list(range(PROBLEMS)), "arms": {a: dict.fromkeys(figures.MODES, strings) for a in arms}}
     (folder / "outcomes.json").write_text(json.dumps({"demo:math": letters}))
 
@@ -35,7 +40,9 @@ def runs(tmp_path):
     for arm, shares in (("exec_only", (20, 22, 24)), ("tracelift", (25, 26, 30))):
         for seed, right in enumerate(shares):
             run = tmp_path / f"{arm}-{seed}"
-            jsonl(run / "metrics.jsonl", [{"step": i + 1, "accuracy": 0.1 * (seed + 1), "uplift": 0.2} for i in range(3)])
+            jsonl(
+                run / "metrics.jsonl", [{"step": i + 1, "accuracy": 0.1 * (seed + 1), "uplift": 0.2} for i in range(3)]
+            )
             jsonl(run / "timings.jsonl", [{"step": i + 1, "seconds": 1.0, "executor_tokens": 100} for i in range(3)])
             evaluation(run / "eval", right)
     return tmp_path
@@ -50,13 +57,23 @@ def test_aggregate_by_hand(runs):
     assert accuracy["sd_seeds"] == pytest.approx((7 / 1600) ** 0.5)  # squares 4 + 1 + 9 over n - 1 = 2, in 40ths
     assert accuracy["se_problems"] == pytest.approx(sum((p * (1 - p) / 39) ** 0.5 for p in accuracy["seeds"]) / 3)
     assert ours["greedy"]["uplift"]["mean"] == pytest.approx(27 / 40 - 10 / 40)
-    assert ours["curves"]["accuracy"] == {"mean": [0.2] * 3, "sd": [0.1] * 3} and ours["curves"]["executor_tokens"] == [100, 200, 300]
+    assert ours["curves"]["accuracy"] == {"mean": [0.2] * 3, "sd": [0.1] * 3} and ours["curves"]["executor_tokens"] == [
+        100,
+        200,
+        300,
+    ]
     greedy, sampled = record["comparisons"]
-    assert greedy["by_seed"] == pytest.approx([5 / 40, 4 / 40, 6 / 40]) and greedy["difference"] == pytest.approx(5 / 40)
+    assert greedy["by_seed"] == pytest.approx([5 / 40, 4 / 40, 6 / 40]) and greedy["difference"] == pytest.approx(
+        5 / 40
+    )
     assert greedy["p_sign_flip"] == 0.25 == greedy["least_p_sign_flip"], "three seeds that agree can show no less"
     assert greedy["low"] <= 5 / 40 <= greedy["high"] and greedy["p_problems"] <= 0.05
     text = render_markdown({**record, "problems": PROBLEMS, "seeds": [0, 1, 2], "samples": 1})
-    assert "| TraceLift | 0.675 ± 0.066 | 0.425 ± 0.066 |" in text and "+12.5 points" in text and "by seed +12.5, +10.0, +15.0" in text
+    assert (
+        "| TraceLift | 0.675 ± 0.066 | 0.425 ± 0.066 |" in text
+        and "+12.5 points" in text
+        and "by seed +12.5, +10.0, +15.0" in text
+    )
 
 
 def test_evaluations_of_other_problems_are_refused(runs):
@@ -105,5 +122,11 @@ def test_the_section_of_the_page_names_command_seeds_and_machine(runs, tmp_path)
     record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "command": "python -m benchmarks.compare", "versions": {"torch": "9"},
               "world": "math", "config": "c.toml", "overrides": [], "seeds": [0, 1, 2], "eval_seed": 5, "problems": PROBLEMS, "samples": 1}  # fmt: skip
     text = compare_section(tmp_path / "compare-math.json", record)
-    for told in ("`python -m benchmarks.compare`", "training seeds 0, 1, 2", "torch 9", "evaluation seed 5", "python eval.py --run"):
+    for told in (
+        "`python -m benchmarks.compare`",
+        "training seeds 0, 1, 2",
+        "torch 9",
+        "evaluation seed 5",
+        "python eval.py --run",
+    ):
         assert told in text

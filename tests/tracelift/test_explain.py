@@ -9,9 +9,10 @@ import torch
 from tiny_job import planner_arguments
 
 import train
-from tracelift import explain as module
+from tracelift import replay as module
 from tracelift.config import config_of_run
-from tracelift.explain import ExplainError, explain, grouped, main, read_round, replay_advantages, replay_counts
+from tracelift.explain import explain, main
+from tracelift.replay import ExplainError, grouped, read_round, replay_advantages, replay_counts
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,9 @@ def spied_run(job, tmp_path_factory):
 
     patch = pytest.MonkeyPatch()
     patch.setattr(train, "policy_loss", spy)
-    arguments = planner_arguments(job, folder, "--grpo.minibatches", "2", "--grpo.epochs", "2", "--data.eval_problems", "0")
+    arguments = planner_arguments(
+        job, folder, "--grpo.minibatches", "2", "--grpo.epochs", "2", "--data.eval_problems", "0"
+    )
     try:
         assert train.main(arguments) == 0
     finally:
@@ -39,7 +42,11 @@ def test_weights_and_advantages_are_those_the_loss_received(spied_run):
     """Each trained token's w·A, from the record alone, is found in what train.py handed to the loss, token for token."""
     folder, seen = spied_run
     config = config_of_run(folder)
-    given = sorted((round(o, 4), round(w * a, 9)) for call in seen for a, w, o in zip(call["advantage"], call["weight"], call["old"], strict=True))
+    given = sorted(
+        (round(o, 4), round(w * a, 9))
+        for call in seen
+        for a, w, o in zip(call["advantage"], call["weight"], call["old"], strict=True)
+    )
     told = []
     for step in range(1, 5):
         groups = grouped(read_round(folder, step)[1])
@@ -74,7 +81,9 @@ def test_without_and_with_are_both_shown(spied_run):
     record = next(r for r in read_round(folder, 1)[1] if r["trace"] is not None)
     page = explain(folder, 1, record["problem_id"])
     assert len(record["base_runs"]) == 3 and len(record["runs"]) == len(record["verdicts"]) == 3
-    assert page.index("without any trace") < page.index("Trace 1") < page.index("advantages") < page.index("token weights")
+    assert (
+        page.index("without any trace") < page.index("Trace 1") < page.index("advantages") < page.index("token weights")
+    )
     for k, (text, verdict) in enumerate(record["base_runs"], start=1):
         assert f"run {k}: {text.strip()!r}  {verdict}" in page
 

@@ -67,7 +67,9 @@ def test_figures_follow_from_the_outcomes(done):
             assert figures["accuracy"]["low"] <= share <= figures["accuracy"]["high"]
             if mode == "sampled":
                 wanted = sum(pass_at_k(3, s.count("1"), 3) for s in known) / len(known)
-                assert figures["pass@3"]["value"] == pytest.approx(wanted) and figures["pass@1"]["value"] == pytest.approx(share)
+                assert figures["pass@3"]["value"] == pytest.approx(wanted) and figures["pass@1"][
+                    "value"
+                ] == pytest.approx(share)
     for c in read(done)["comparisons"]:
         a, b = (letters["arms"][c[side]][c["mode"]] for side in "ab")
         both = [(x, y) for x, y in zip(a, b, strict=True) if "-" not in x + y]
@@ -149,25 +151,41 @@ def near(a, b):
     return a == pytest.approx(b, abs=1e-6)
 
 
-@pytest.mark.parametrize("change", [["--run.seed", "1"], ["--executor.temperature", "0.9"], ["--executor.max_new_tokens", "3"]])
+@pytest.mark.parametrize(
+    "change", [["--run.seed", "1"], ["--executor.temperature", "0.9"], ["--executor.max_new_tokens", "3"]]
+)
 def test_other_settings_are_other_records(done, traced_job, tmp_path, change):
     """What a record depends on is in its key: nothing of another seed or setting is taken over."""
     shutil.copy(done / "records.0.jsonl", tmp_path / "records.0.jsonl")
-    assert evaluation.main(arguments(traced_job, tmp_path, *change, "--eval.modes", "sampled", "--eval.arms", "direct")) == 0
+    assert (
+        evaluation.main(arguments(traced_job, tmp_path, *change, "--eval.modes", "sampled", "--eval.arms", "direct"))
+        == 0
+    )
     fresh = records(tmp_path)[len(records(done)) :]
     assert len(fresh) == 20 and all(r["kind"] == "run" for r in fresh)
 
 
 def test_two_ranks_find_what_one_finds(done, traced_job, tmp_path):
     command = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node=2", "eval.py"]
-    subprocess.run([*command, *arguments(traced_job, tmp_path)], cwd=ROOT, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [*command, *arguments(traced_job, tmp_path)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
     assert read(tmp_path, "outcomes.json") == read(done, "outcomes.json")
     assert (tmp_path / "records.1.jsonl").stat().st_size > 0
 
 
 def test_two_systems_are_compared_on_the_same_problems(traced_job, tmp_path, capsys):
     """The executor itself as rival planner: it writes no block at all."""
-    assert evaluation.main(arguments(traced_job, tmp_path, "--against", str(traced_job / "executor"), "--eval.modes", "greedy")) == 0
+    assert (
+        evaluation.main(
+            arguments(traced_job, tmp_path, "--against", str(traced_job / "executor"), "--eval.modes", "greedy")
+        )
+        == 0
+    )
     name = next(p for p in tmp_path.glob("results-against-*.json"))
     results = read(tmp_path, name.name)
     rival = list(results["systems"])[1]
@@ -202,7 +220,10 @@ def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_p
 
     def flaky(executor, requests):
         replies = real(executor, requests)
-        return [arms.Reply("", 0, "the server is gone") if q.prompt.startswith("What is 0") else r for q, r in zip(requests, replies, strict=True)]
+        return [
+            arms.Reply("", 0, "the server is gone") if q.prompt.startswith("What is 0") else r
+            for q, r in zip(requests, replies, strict=True)
+        ]
 
     monkeypatch.setattr(arms, "_complete", flaky)
     base = ["--eval.modes", "greedy", "--eval.arms", "direct"]
@@ -248,7 +269,9 @@ def test_reason_rm_figures(traced_job, tmp_path, capsys):
                "--eval.groups", str(traced_job / "groups-dev.jsonl"), "--eval.out", str(tmp_path)]  # fmt: skip
     assert evaluation.main(command) == 0
     found = read(tmp_path, "reward_model.json")
-    assert set(found["per kind"]) == {f"off_by_{k}" for k in (1, 2, 3, 4)} and all(v["pairs"] == 10 for v in found["per kind"].values())
+    assert set(found["per kind"]) == {f"off_by_{k}" for k in (1, 2, 3, 4)} and all(
+        v["pairs"] == 10 for v in found["per kind"].values()
+    )
     each = [v["pair accuracy"] for v in found["per kind"].values()]
     assert found["pair accuracy"]["value"] == pytest.approx(sum(each) / 4)
     assert sum(b["n"] for b in found["calibration"]["bins"]) == found["traces"] == 50
@@ -286,7 +309,12 @@ def clicked(done, tmp_path_factory):
     text = (done / "report.html").read_text()
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     data["benchmarks"][0]["problems"][3]["arms"]["planner"]["greedy"][0]["given"] = HOSTILE
-    text = re.sub(r'(id="data">).*?(</script>)', lambda m: m[1] + json.dumps(data).replace("<", "\\u003c") + m[2], text, flags=re.DOTALL)
+    text = re.sub(
+        r'(id="data">).*?(</script>)',
+        lambda m: m[1] + json.dumps(data).replace("<", "\\u003c") + m[2],
+        text,
+        flags=re.DOTALL,
+    )
     (folder / "before.html").write_text(text)
     click = "document.querySelector('.row[data-id=\"p3\"] > button').click();\n</script>\n</body>"
     (folder / "after.html").write_text(text.replace("</script>\n</body>", click))
@@ -314,6 +342,7 @@ def test_what_a_model_wrote_is_text_and_nothing_else(clicked):
 
 def test_the_page_needs_nothing_but_itself(done):
     text = (done / "report.html").read_text()
-    assert not re.search(r"""(?:src|href)\s*=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)""", re.sub(r'id="data">.*?</script>', "", text, flags=re.DOTALL))
-
-
+    assert not re.search(
+        r"""(?:src|href)\s*=|url\(|@import|https?://(?!www\.w3\.org/2000/svg)""",
+        re.sub(r'id="data">.*?</script>', "", text, flags=re.DOTALL),
+    )

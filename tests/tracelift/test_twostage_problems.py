@@ -57,13 +57,25 @@ def test_gsm8k_rules_disagree_as_the_harness_does(tmp_path, text, numeric, stric
 
 
 def test_other_formats(tmp_path):
-    svamp = write(tmp_path / "s.jsonl", {"ID": "chal-1", "Body": "Tom has 3 apples", "Question": "How many?", "Answer": 3.0})
+    svamp = write(
+        tmp_path / "s.jsonl", {"ID": "chal-1", "Body": "Tom has 3 apples", "Question": "How many?", "Answer": 3.0}
+    )
     (p,) = load(f"svamp:{svamp}").problems
-    assert (p.problem_id, p.task.problem, p.task.reference, p.kind) == ("chal-1", "Tom has 3 apples. How many?", "3", "number")
+    assert (p.problem_id, p.task.problem, p.task.reference, p.kind) == (
+        "chal-1",
+        "Tom has 3 apples. How many?",
+        "3",
+        "number",
+    )
     listed = tmp_path / "s.json"
-    listed.write_text(json.dumps([{"Body": "A.", "Question": "B?", "Answer": 1}, {"Body": "A.", "Question": "C?", "Answer": 2}]))
+    listed.write_text(
+        json.dumps([{"Body": "A.", "Question": "B?", "Answer": 1}, {"Body": "A.", "Question": "C?", "Answer": 2}])
+    )
     assert [q.task.reference for q in load(f"svamp:{listed}").problems] == ["1", "2"]
-    maths = write(tmp_path / "m.jsonl", {"problem": "Half?", "solution": "First this. Then $\\boxed{\\frac{1}{2}}$.", "unique_id": "u"})
+    maths = write(
+        tmp_path / "m.jsonl",
+        {"problem": "Half?", "solution": "First this. Then $\\boxed{\\frac{1}{2}}$.", "unique_id": "u"},
+    )
     (p,) = load(f"math:{maths}").problems
     assert (p.task.reference, p.reference_trace, p.kind, p.problem_id) == ("\\frac{1}{2}", "First this.", "latex", "u")
     zipped = tmp_path / "g.jsonl.gz"
@@ -80,7 +92,9 @@ def test_code_files_judge_in_the_sandbox(tmp_path):
     row = {"task_id": "T/0", "prompt": 'def add(a, b):\n    """Add."""\n', "entry_point": "add", "canonical_solution": "    return a + b\n",
            "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0\n"}  # fmt: skip
     (p,) = load(f"humaneval:{write(tmp_path / 'h.jsonl', row)}").problems
-    right, wrong, cheat = Judge()([(p, "    return a + b\n"), (p, "```python\ndef add(a, b):\n    return 3\n```"), (p, "import sys; sys.exit(0)")])
+    right, wrong, cheat = Judge()(
+        [(p, "    return a + b\n"), (p, "```python\ndef add(a, b):\n    return 3\n```"), (p, "import sys; sys.exit(0)")]
+    )
     assert right.verdicts == {"tests": P} and wrong.verdicts == {"tests": F} and cheat.verdicts == {"tests": F}
     assert "1 passed" in wrong.detail
 
@@ -92,7 +106,11 @@ def test_code_files_judge_in_the_sandbox(tmp_path):
         ("gsm8k", [{"question": "x", "answer": "4"}], ":1: the answer has no line '#### x'"),
         ("gsm8k", [GSM, {"answer": "#### 1"}], ":2: no 'question'; keys are ['answer']"),
         ("math", [{"problem": "x", "solution": "no box"}], "neither an 'answer' nor"),
-        ("tasks", [{"problem": "x", "answer": 1, "id": "a"}, {"problem": "y", "answer": 2, "id": "a"}], "the id 'a' occurs twice"),
+        (
+            "tasks",
+            [{"problem": "x", "answer": 1, "id": "a"}, {"problem": "y", "answer": 2, "id": "a"}],
+            "the id 'a' occurs twice",
+        ),
         ("tasks", [], "holds no problem"),
     ],
 )
@@ -124,7 +142,9 @@ def test_all_of_gsm8k_train_loads():
 
 # -- MATH ------------------------------------------------------------------------------------------------------------
 
-needs_math_verify = pytest.mark.skipif(importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed")
+needs_math_verify = pytest.mark.skipif(
+    importlib.util.find_spec("math_verify") is None, reason="math-verify is not installed"
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,8 @@
 """What an evaluation shows, with the uncertainty each figure has.
 
     greedy     one run a problem: Wilson intervals; two arms by McNemar's exact test
-    sampled    n runs a problem: the mean over problems of their shares, ± 1.96 standard errors *over problems*; unbiased
-               pass@k; two arms by a paired bootstrap that resamples problems, never samples
+    sampled    n runs a problem: the mean over problems of their shares, ± 1.96 standard errors *over problems*;
+               unbiased pass@k; two arms by a paired bootstrap that resamples problems, never samples
     several    p-values of the same question on several benchmarks are Holm-adjusted
     planning   the least true difference these problems would have shown with 80% power
 
@@ -56,7 +56,9 @@ def deviation(values: Sequence[float]) -> float:
 
 def outcomes(records: Sequence[Record | None], rule: str) -> list[list[bool] | None]:
     """Per problem, whether each sample passes under `rule`; None where the problem has no run or an unjudged one."""
-    return [None if r is None or errors_in(r) else [s["verdicts"][rule] == "PASS" for s in r["samples"]] for r in records]
+    return [
+        None if r is None or errors_in(r) else [s["verdicts"][rule] == "PASS" for s in r["samples"]] for r in records
+    ]
 
 
 def arm_figures(records: Sequence[Record | None], rules: Sequence[str], mode: str, ks: Sequence[int]) -> Figure:
@@ -79,8 +81,11 @@ def arm_figures(records: Sequence[Record | None], rules: Sequence[str], mode: st
     return out
 
 
-def trace_figures(traces: Sequence[Record], runs: Sequence[Record | None] | None, rule: str, dimensions: Sequence[str]) -> Figure:
-    """What can be said of a planner's traces. `runs`: the planner arm's, for the wrong-reason rate (over right samples)."""
+def trace_figures(
+    traces: Sequence[Record], runs: Sequence[Record | None] | None, rule: str, dimensions: Sequence[str]
+) -> Figure:
+    """What can be said of a planner's traces. `runs`: the planner arm's, for the wrong-reason rate (over right
+    samples)."""
     out: Figure = {}
 
     def by_problem(name: str, value: Callable[[Record], Any], binary: bool = True) -> None:
@@ -94,8 +99,12 @@ def trace_figures(traces: Sequence[Record], runs: Sequence[Record | None] | None
 
     by_problem("trace validity", lambda s: s["valid"])
     if runs is not None:
-        right = [s["valid"] for t, o in zip(traces, outcomes(runs, rule), strict=True)
-                 for s, passed in zip(t["samples"], o or [], strict=False) if passed and s["valid"] is not None]  # fmt: skip
+        right = [
+            s["valid"]
+            for t, o in zip(traces, outcomes(runs, rule), strict=True)
+            for s, passed in zip(t["samples"], o or [], strict=False)
+            if passed and s["valid"] is not None
+        ]
         if right:
             out["wrong-reason rate"] = share([not valid for valid in right])
     by_problem("RM score", lambda s: s["rm"]["total"] if s["rm"] else None, binary=False)
@@ -110,9 +119,14 @@ def trace_figures(traces: Sequence[Record], runs: Sequence[Record | None] | None
     return out
 
 
-def compare(a: Sequence[Record | None], b: Sequence[Record | None], rule: str, mode: str, resamples: int) -> Figure | None:
-    """b − a on the problems both have judged: difference with interval, p, and what could have been seen. None without any."""
-    pairs = [(x, y) for x, y in zip(outcomes(a, rule), outcomes(b, rule), strict=True) if x is not None and y is not None]
+def compare(
+    a: Sequence[Record | None], b: Sequence[Record | None], rule: str, mode: str, resamples: int
+) -> Figure | None:
+    """b − a on the problems both have judged: difference with interval, p, and what could have been seen. None
+    without any."""
+    pairs = [
+        (x, y) for x, y in zip(outcomes(a, rule), outcomes(b, rule), strict=True) if x is not None and y is not None
+    ]
     if not pairs:
         return None
     means = [(sum(x) / len(x), sum(y) / len(y)) for x, y in pairs]
@@ -142,7 +156,8 @@ def questions(labels: Sequence[str]) -> list[tuple[str, str]]:
 
 def analyse(results: dict[str, Record], rules: dict[str, Sequence[str]], ks: Sequence[int], resamples: int,
             dimensions: Sequence[str] = ()) -> Figure:  # fmt: skip
-    """Figures of every benchmark and the comparisons between arms. results: benchmark name → `arms.evaluate`'s record."""
+    """Figures of every benchmark and the comparisons between arms. results: benchmark name → `arms.evaluate`'s
+    record."""
     benchmarks: Figure = {}
     comparisons: list[Figure] = []
     for name, found in results.items():

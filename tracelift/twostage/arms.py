@@ -5,8 +5,8 @@
     reference   E(x, z*)          the data's own solution: a ceiling for traces
     foreign     E(x, z')          the planner's trace of *another* problem: the control for form without content
 
-Greedy mode is one trace and one run at temperature 0. Sampled mode is n traces and n runs, run j of every arm on the same
-executor seed, so that arms and planners meet the same random numbers and compare pairwise. Draws are keyed by the
+Greedy mode is one trace and one run at temperature 0. Sampled mode is n traces and n runs, run j of every arm on the
+same executor seed, so that arms and planners meet the same random numbers and compare pairwise. Draws are keyed by the
 problem's id: neither the number of ranks nor which problems come with it changes an answer.
 Left out: several runs a trace (uplift of single traces is training's business: tracelift/executor.py).
 """
@@ -27,7 +27,7 @@ from tracelift.executor import Executor
 from tracelift.leaks import leaks_answer
 from tracelift.programs import leaks_program
 from tracelift.prompts import render
-from tracelift.reason_rm import Scorer, ScoreItem
+from tracelift.reason_rm import ScoreItem, Scorer
 from tracelift.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.training import TrainingError
@@ -86,10 +86,14 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
     """One record per problem, in order, on every rank: {samples: [{text, trace, tokens, valid, leaked, …, rm}]}."""
     c, n = planner.config, bench.samples(mode)
     temperature = 0.0 if mode == "greedy" else c.planner.temperature
-    params = SamplingParams(n=n, max_new_tokens=c.planner.max_new_tokens, temperature=temperature, seed=bench.config.run.seed)
+    params = SamplingParams(
+        n=n, max_new_tokens=c.planner.max_new_tokens, temperature=temperature, seed=bench.config.run.seed
+    )
     limit = bench.config.executor.max_trace_chars
     mine = bench.world.share(list(problems))
-    keys = [key_of("trace", planner.fingerprint, planner.prompt(p.task), p.problem_id, asdict(params), limit) for p in mine]
+    keys = [
+        key_of("trace", planner.fingerprint, planner.prompt(p.task), p.problem_id, asdict(params), limit) for p in mine
+    ]
     todo = [(key, p) for key, p in zip(keys, mine, strict=True) if bench.records.get(key) is None]
     with bench.bar(f"{planner.label} traces, {mode}", len(mine)) as bar:
         bar.update(len(mine) - len(todo))
@@ -98,7 +102,9 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
             groups = sample_traces(planner.sampler, planner.prompt, [p.task for _, p in chunk], params, draws, limit)
             found = []
             for (key, p), group in zip(chunk, groups, strict=True):
-                samples = [_facts(p, s.text, s.trace, len(s.completion.tokens), s.completion.finish_reason) for s in group]
+                samples = [
+                    _facts(p, s.text, s.trace, len(s.completion.tokens), s.completion.finish_reason) for s in group
+                ]
                 found.append({"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples})
             bench.records.add(found)
             bar.update(len(chunk))
@@ -137,21 +143,30 @@ def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]
     todo = [(key, item) for key, item in wanted.items() if bench.records.get(key) is None]
     for chunk in bench.chunks(todo):
         scores = bench.scorer.score([item for _, item in chunk])
-        bench.records.add([{"key": key, "kind": "score", **asdict(s)} for (key, _), s in zip(chunk, scores, strict=True)])
+        bench.records.add(
+            [{"key": key, "kind": "score", **asdict(s)} for (key, _), s in zip(chunk, scores, strict=True)]
+        )
     return [{**t, "samples": [{**s, "rm": _score(bench, key)} for s, key in zip(t["samples"], row, strict=True)]}
             for t, row in zip(traces, names, strict=True)]  # fmt: skip
 
 
 def _score(bench: Bench, key: str | None) -> Record | None:
     record = bench.records.get(key) if key else None
-    return None if record is None or record.get("error") else {"total": record["total"], "dimensions": record["dimensions"]}
+    return (
+        None
+        if record is None or record.get("error")
+        else {"total": record["total"], "dimensions": record["dimensions"]}
+    )
 
 
 # -- stage 2: answers ------------------------------------------------------------------------------------------------
 
 
-def traces_of_arm(arm: str, problems: Sequence[Problem], traces: Sequence[Record] | None, n: int) -> list[list[str | None] | None]:
-    """What each problem's n runs of an arm read: "" is the prompt without trace, None a failed format; no list: no arm."""
+def traces_of_arm(
+    arm: str, problems: Sequence[Problem], traces: Sequence[Record] | None, n: int
+) -> list[list[str | None] | None]:
+    """What each problem's n runs of an arm read: "" is the prompt without trace, None a failed format; no list: no
+    arm."""
     out: list[list[str | None] | None] = []
     for i, p in enumerate(problems):
         if arm == "direct":
@@ -194,8 +209,19 @@ def run_arm(bench: Bench, arm: str, label: str, problems: Sequence[Problem], tra
             continue
         prompts = [None if t is None else _prompt(bench.executor, p, t) for t in texts]
         shown = p.task.reference if p.code is None else repr(p.code.hidden)
-        key = key_of("run", bench.executor.backend.fingerprint, p.problem_id, shown, p.kind, VERSION, prompts, temperature,
-                     settings.max_new_tokens, list(settings.stop), settings.seed)  # fmt: skip
+        key = key_of(
+            "run",
+            bench.executor.backend.fingerprint,
+            p.problem_id,
+            shown,
+            p.kind,
+            VERSION,
+            prompts,
+            temperature,
+            settings.max_new_tokens,
+            list(settings.stop),
+            settings.seed,
+        )
         keys.append(key)
         if bench.records.get(key) is None:
             todo.append((key, p, prompts))
@@ -268,12 +294,22 @@ def refuse_too_many_errors(records: Sequence[Record | None], what: str, allowed:
     total = sum(len(r["samples"]) for r in records if r)
     errors = sum(errors_in(r) for r in records)
     if errors > allowed * total:
-        first = next(s["detail"] for r in records if r for s in r["samples"] if not s["verdicts"] or "ERROR" in s["verdicts"].values())
-        raise TrainingError(f"{what}: {errors} of {total} runs could not be judged, more than eval.max_error_share = {allowed}. "
-                            f"The first: {first}")  # fmt: skip
+        first = next(
+            s["detail"]
+            for r in records
+            if r
+            for s in r["samples"]
+            if not s["verdicts"] or "ERROR" in s["verdicts"].values()
+        )
+        raise TrainingError(
+            f"{what}: {errors} of {total} runs could not be judged, more than eval.max_error_share = {allowed}. "
+            f"The first: {first}"
+        )
 
 
-def evaluate(bench: Bench, planners: Sequence[Planner], problems: Sequence[Problem], say: Callable[[str], None]) -> Record:
+def evaluate(
+    bench: Bench, planners: Sequence[Planner], problems: Sequence[Problem], say: Callable[[str], None]
+) -> Record:
     """Everything about one benchmark: {"traces": {label: {mode: [...]}}, "arms": {label: {mode: [...]}}}."""
     traces: dict[str, dict[str, list[Record]]] = {}
     arms: dict[str, dict[str, list[Record | None]]] = {}

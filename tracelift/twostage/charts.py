@@ -26,7 +26,9 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], low: float, high:
     for i in range(6):
         tick = low + span * i / 5
         parts.append(f'<line x1="{x(tick):.1f}" y1="4" x2="{x(tick):.1f}" y2="{height - 26}" class="grid"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{height - 10}" class="tick" text-anchor="middle">{tick:.3g}{unit}</text>')
+        parts.append(
+            f'<text x="{x(tick):.1f}" y="{height - 10}" class="tick" text-anchor="middle">{tick:.3g}{unit}</text>'
+        )
     if zero:
         parts.append(f'<line x1="{x(0):.1f}" y1="4" x2="{x(0):.1f}" y2="{height - 26}" class="zero"/>')
     for i, (label, value, a, b) in enumerate(rows):
@@ -34,7 +36,9 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], low: float, high:
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(label)}</text>')
         parts.append(f'<line x1="{x(a):.1f}" y1="{y}" x2="{x(b):.1f}" y2="{y}" stroke="{colour}" stroke-width="2.5"/>')
         title = f"{label}: {value:.3g}{unit} [{a:.3g}, {b:.3g}]"
-        parts.append(f'<circle cx="{x(value):.1f}" cy="{y}" r="4.5" fill="{colour}"><title>{escape(title)}</title></circle>')
+        parts.append(
+            f'<circle cx="{x(value):.1f}" cy="{y}" r="4.5" fill="{colour}"><title>{escape(title)}</title></circle>'
+        )
     return "".join([*parts, "</svg>"])
 
 
@@ -56,9 +60,15 @@ def histogram(groups: Sequence[tuple[str, str, Sequence[float]]], bins: int = 20
             points += [f"{40 + i * width:.1f},{y:.1f}", f"{40 + (i + 1) * width:.1f},{y:.1f}"]
         points.append(f"{right},{bottom}")
         title = escape(f"{label}: {len(values)} traces")
-        parts.append(f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".25" stroke="{colour}"><title>{title}</title></polygon>')
+        parts.append(
+            f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".25" '
+            f'stroke="{colour}"><title>{title}</title></polygon>'
+        )
     for i in range(6):
-        parts.append(f'<text x="{40 + (right - 40) * i / 5:.1f}" y="{bottom + 16}" class="tick" text-anchor="middle">{i / 5:.1f}</text>')
+        parts.append(
+            f'<text x="{40 + (right - 40) * i / 5:.1f}" y="{bottom + 16}" class="tick" '
+            f'text-anchor="middle">{i / 5:.1f}</text>'
+        )
     for i, (label, colour, values) in enumerate(groups):
         parts.append(f'<rect x="{60 + 240 * i}" y="{bottom + 25}" width="10" height="10" fill="{colour}"/>')
         parts.append(f'<text x="{75 + 240 * i}" y="{bottom + 34}" class="label">{escape(label)} ({len(values)})</text>')

@@ -2,7 +2,8 @@
 
 math-verify bounds its own time by SIGALRM, which works on a main thread only and not inside one long C call; a verifier
 that hangs or swallows its failure scores a whole benchmark as wrong without a word. So it runs in a child of its own: a
-text too hard for it costs that child, not the evaluation. Its `verify(gold, prediction)` is asymmetric; the order is kept.
+text too hard for it costs that child, not the evaluation. Its `verify(gold, prediction)` is asymmetric; the order is
+kept.
 
     PASS, FAIL   as math-verify says
     FAIL         also where judging *this prediction* exceeds the bound while the gold answer alone is judged in time
@@ -38,7 +39,8 @@ class LatexJudge:
         """seconds: bound on one judgement; one that exceeds it gets a second try of three times as long."""
         if importlib.util.find_spec("math_verify") is None:
             raise MathVerifyMissing(
-                "MATH-style benchmarks are judged by math-verify, which is not installed: pip install 'math-verify[antlr4_13_2]'"
+                "MATH-style benchmarks are judged by math-verify, which is not installed: "
+                "pip install 'math-verify[antlr4_13_2]'"
             )
         self.seconds = seconds
         self._child: subprocess.Popen[bytes] | None = None
@@ -70,7 +72,9 @@ class LatexJudge:
         hello = self._read_line(START_SECONDS)
         if hello is None:
             self.close()
-            raise OSError("the math-verify process did not start; try `python -m tracelift.twostage.latex`, then Ctrl-D")
+            raise OSError(
+                "the math-verify process did not start; try `python -m tracelift.twostage.latex`, then Ctrl-D"
+            )
         return self._child
 
     def _ask(self, gold: str, text: str, seconds: float) -> dict[str, Any] | None:
@@ -90,7 +94,8 @@ class LatexJudge:
         return json.loads(line)
 
     def _read_line(self, seconds: float) -> bytes | None:
-        """One line of the child's output. It answers a line at a time, so a readable pipe holds a whole one or an end."""
+        """One line of the child's output. It answers a line at a time, so a readable pipe holds a whole one or an
+        end."""
         assert self._child is not None and self._child.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._child.stdout, selectors.EVENT_READ)
@@ -124,7 +129,9 @@ def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
     said = parse(text, parsing_timeout=seconds, raise_on_error=True)
     if not said:
         return "FAIL", "no answer found"
-    return ("PASS" if verify(wanted, said, timeout_seconds=seconds, raise_on_error=True) else "FAIL"), str(said[0])[:200]
+    return ("PASS" if verify(wanted, said, timeout_seconds=seconds, raise_on_error=True) else "FAIL"), str(said[0])[
+        :200
+    ]
 
 
 def serve() -> None:

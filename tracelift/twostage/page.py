@@ -1,7 +1,8 @@
-"""The evaluation as one HTML file: plots, the table, and every problem's trace, artifact, verdict and RM scores by a click.
+"""The evaluation as one HTML file: plots, the table, and every problem's trace, artifact, verdict and RM scores by a
+click.
 
-The file holds its data, style and script and loads nothing. What models wrote enters as JSON in which `<` is escaped and
-reaches the page as text only, under a content policy that forbids loading anything. The layout is page.html.
+The file holds its data, style and script and loads nothing. What models wrote enters as JSON in which `<` is escaped
+and reaches the page as text only, under a content policy that forbids loading anything. The layout is page.html.
 Left out: sorting and charts of the user's choosing; results.json is there for those.
 """
 
@@ -25,9 +26,14 @@ def render_page(title: str, results: dict[str, Any], benchmarks: Sequence[Benchm
                 dimensions: Sequence[str], most_samples: int = 0) -> str:  # fmt: skip
     """The page. results: analyse()'s, with command and versions; found: benchmark name → arms.evaluate()'s record."""
     modes = list(dict.fromkeys(m for f in found.values() for arm in f["arms"].values() for m in arm))
-    data = {"modes": modes, "dimensions": list(dimensions),
-            "benchmarks": [{"name": b.name, "problems": _problems(b, found[b.name], most_samples)} for b in benchmarks]}  # fmt: skip
-    made = {k: results[k] for k in ("command", "versions", "systems", "executor", "reward_model", "seed") if k in results}
+    data = {
+        "modes": modes,
+        "dimensions": list(dimensions),
+        "benchmarks": [{"name": b.name, "problems": _problems(b, found[b.name], most_samples)} for b in benchmarks],
+    }
+    made = {
+        k: results[k] for k in ("command", "versions", "systems", "executor", "reward_model", "seed") if k in results
+    }
     fields = {
         "TITLE": escape(title),
         "SUBTITLE": escape("; ".join(f"{b.name}: {len(b.problems)} problems" for b in benchmarks)),
@@ -48,8 +54,10 @@ def _problems(benchmark: Benchmark, found: Record, most: int) -> list[dict[str, 
             for mode, runs in modes.items():
                 if runs[i] is not None:
                     own = _own_traces(found, label, mode, i)
-                    samples = [_sample(s, given, own[j] if own else None)
-                               for j, (s, given) in enumerate(zip(runs[i]["samples"], runs[i]["given"], strict=True))]  # fmt: skip
+                    samples = [
+                        _sample(s, given, own[j] if own else None)
+                        for j, (s, given) in enumerate(zip(runs[i]["samples"], runs[i]["given"], strict=True))
+                    ]
                     arms.setdefault(label, {})[mode] = samples[:most] if most else samples
         out.append({"id": p.problem_id, "problem": p.task.problem, "reference": p.task.reference, "arms": arms})
     return out
@@ -65,7 +73,12 @@ def _own_traces(found: Record, label: str, mode: str, i: int) -> list[Record] | 
 
 def _sample(run: Record, given: str | None, facts: Record | None) -> dict[str, Any]:
     verdicts = run["verdicts"]
-    out = {"given": given, "artifact": run["artifact"], "verdict": next(iter(verdicts.values()), "ERROR"), "detail": run["detail"]}
+    out = {
+        "given": given,
+        "artifact": run["artifact"],
+        "verdict": next(iter(verdicts.values()), "ERROR"),
+        "detail": run["detail"],
+    }
     if len(verdicts) > 1:
         out["verdicts"] = verdicts
     if facts is not None:
@@ -85,9 +98,14 @@ def _charts(results: dict[str, Any], found: dict[str, Record]) -> str:
                       charts.intervals(rows, 0.0, 1.0)]  # fmt: skip
             asked = [c for c in results["comparisons"] if c["benchmark"] == name and c["mode"] == mode]
             if asked:
-                points = [(f"{c['b']} - {c['a']}", 100 * c["difference"], 100 * c["low"], 100 * c["high"]) for c in asked]
+                points = [
+                    (f"{c['b']} - {c['a']}", 100 * c["difference"], 100 * c["low"], 100 * c["high"]) for c in asked
+                ]
                 most = max(5.0, *(abs(v) for row in points for v in row[1:]))
-                parts += ["<h3>Differences in points, paired by problem</h3>", charts.intervals(points, -most, most, zero=True)]
+                parts += [
+                    "<h3>Differences in points, paired by problem</h3>",
+                    charts.intervals(points, -most, most, zero=True),
+                ]
             parts.append(_rm_chart(found[name], mode, bench["rules"][0]))
     return "\n".join(parts)
 

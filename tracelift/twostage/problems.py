@@ -131,7 +131,9 @@ def _field(row: dict[str, Any], where: str, *names: str) -> str:
 
 
 def _id(row: dict[str, Any], default: str) -> str:
-    return str(next((row[k] for k in ("problem_id", "unique_id", "id", "ID", "task_id") if row.get(k) is not None), default))
+    return str(
+        next((row[k] for k in ("problem_id", "unique_id", "id", "ID", "task_id") if row.get(k) is not None), default)
+    )
 
 
 def _gsm8k(row: dict[str, Any], where: str, default_id: str) -> Problem:
@@ -157,10 +159,16 @@ def _number(task: Task, where: str, trace: str | None = None) -> Problem:
 
 def _math(row: dict[str, Any], where: str, default_id: str) -> Problem:
     problem, solution = _field(row, where, "problem", "question"), row.get("solution")
-    answer = _field(row, where, "answer") if row.get("answer") not in (None, "") else boxed(_field(row, where, "solution"))
+    answer = (
+        _field(row, where, "answer") if row.get("answer") not in (None, "") else boxed(_field(row, where, "solution"))
+    )
     if answer is None:
         raise BenchmarkError(f"{where}: neither an 'answer' nor a \\boxed{{…}} in its solution")
-    return Problem(Task(_id(row, default_id), problem, answer), "latex", _before_box(solution) if isinstance(solution, str) else None)
+    return Problem(
+        Task(_id(row, default_id), problem, answer),
+        "latex",
+        _before_box(solution) if isinstance(solution, str) else None,
+    )
 
 
 def boxed(text: str) -> str | None:
@@ -184,7 +192,9 @@ def _before_box(solution: str) -> str | None:
 
 
 def _tasks(row: dict[str, Any], where: str, default_id: str) -> Problem:
-    task = Task(_id(row, default_id), _field(row, where, "problem", "question"), _field(row, where, "answer", "reference"))
+    task = Task(
+        _id(row, default_id), _field(row, where, "problem", "question"), _field(row, where, "answer", "reference")
+    )
     return _number(task, where, row.get("trace") if isinstance(row.get("trace"), str) else None)
 
 
@@ -193,7 +203,9 @@ def _code_problem(p: CodeProblem) -> Problem:
 
 
 def _demo_problem(task: Task) -> Problem:
-    return Problem(task, "number" if task.code is None else "program", task.truth.trace if task.truth is not None else None)
+    return Problem(
+        task, "number" if task.code is None else "program", task.truth.trace if task.truth is not None else None
+    )
 
 
 READERS: dict[str, Callable[[dict[str, Any], str, str], Problem]] = {

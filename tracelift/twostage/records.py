@@ -1,8 +1,9 @@
 """Finished work on disk, one JSON line a record, found again by a key made of everything the record depends on.
 
-A record of other weights, another prompt, seed or rule has another key, so it is never mistaken for this evaluation's; an
-interrupted evaluation goes on where it stopped, and a second one that shares work with the first does not repeat it.
-Every rank appends to a file of its own and reads all of them. Left out: deleting records that nothing asks for anymore.
+A record of other weights, another prompt, seed or rule has another key, so it is never mistaken for this
+evaluation's; an interrupted evaluation goes on where it stopped, and a second one that shares work with the first
+does not repeat it. Every rank appends to a file of its own and reads all of them. Left out: deleting records that
+nothing asks for anymore.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracelift.groups.format import Group, dimensions_of
-from tracelift.reason_rm import RMScore, Scorer, ScoreItem, ranking_metrics
+from tracelift.reason_rm import RMScore, ScoreItem, Scorer, ranking_metrics
 from tracelift.twostage.analysis import average, share
 from tracelift.twostage.table import cell, columns
 
@@ -32,7 +32,10 @@ def evaluate_rm(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
     scores = scorer.score([ScoreItem(g.task_type, g.problem, c.reasoning, g.type_text) for _, g, c in flat])
     kept = [(i, g, c, s) for (i, g, c), s in zip(flat, scores, strict=True) if s.error is None]
     if not kept:
-        raise ValueError(f"no trace of {len(groups)} groups could be scored; the first error: {scores[0].error if scores else 'no trace'}")
+        raise ValueError(
+            f"no trace of {len(groups)} groups could be scored; "
+            f"the first error: {scores[0].error if scores else 'no trace'}"
+        )
     total, gold = [s.total for *_, s in kept], [c.rubric.total for _, _, c, _ in kept]
     owner, positive = [i for i, *_ in kept], [c.negative_kind is None for _, _, c, _ in kept]
     kinds = [c.negative_kind for _, _, c, _ in kept]
@@ -40,15 +43,22 @@ def evaluate_rm(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
     by_group = [ranking_metrics([total[j] for j in m], [gold[j] for j in m], [0] * len(m), [positive[j] for j in m])
                 for m in _members(owner, positive)]  # fmt: skip
     return {
-        "groups": len(groups), "traces": len(flat), "unscored": len(flat) - len(kept),
-        "pair accuracy": average([f["pair_accuracy"] for f in by_group], (0.0, 1.0)) | {"value": figures["pair_accuracy"]},
+        "groups": len(groups),
+        "traces": len(flat),
+        "unscored": len(flat) - len(kept),
+        "pair accuracy": average([f["pair_accuracy"] for f in by_group], (0.0, 1.0))
+        | {"value": figures["pair_accuracy"]},
         "group accuracy": share([f["group_accuracy"] == 1.0 for f in by_group]),
-        "MAE": figures["mae"], "RMSE": figures["rmse"],
-        "per kind": {name.partition("/")[2]: {"pair accuracy": value, "pairs": _pairs_of(kept, name.partition("/")[2])}
-                     for name, value in figures.items() if name.startswith("pair/")},
+        "MAE": figures["mae"],
+        "RMSE": figures["rmse"],
+        "per kind": {
+            name.partition("/")[2]: {"pair accuracy": value, "pairs": _pairs_of(kept, name.partition("/")[2])}
+            for name, value in figures.items()
+            if name.startswith("pair/")
+        },
         "calibration": calibration(total, gold),
         "dimensions": _dimensions([(g, c.rubric.dimensions, s) for _, g, c, s in kept]),
-    }  # fmt: skip
+    }
 
 
 def _members(owner: Sequence[int], positive: Sequence[bool]) -> list[list[int]]:
@@ -71,8 +81,16 @@ def calibration(predicted: Sequence[float], gold: Sequence[float]) -> dict[str, 
     bins: list[list[tuple[float, float]]] = [[] for _ in range(BINS)]
     for p, g in zip(predicted, gold, strict=True):
         bins[min(BINS - 1, int(p * BINS))].append((p, g))
-    rows = [{"low": i / BINS, "n": len(b), "predicted": sum(p for p, _ in b) / len(b), "gold": sum(g for _, g in b) / len(b)}
-            for i, b in enumerate(bins) if b]  # fmt: skip
+    rows = [
+        {
+            "low": i / BINS,
+            "n": len(b),
+            "predicted": sum(p for p, _ in b) / len(b),
+            "gold": sum(g for _, g in b) / len(b),
+        }
+        for i, b in enumerate(bins)
+        if b
+    ]
     error = sum(r["n"] * abs(r["predicted"] - r["gold"]) for r in rows) / len(predicted)
     return {"bins": rows, "expected_calibration_error": error}
 
@@ -82,21 +100,56 @@ def _dimensions(rows: Sequence[tuple[Group, dict[str, int], RMScore]]) -> dict[s
     for group, labels, score in rows:
         for name, value in zip(dimensions_of(group.task_type), score.dimensions, strict=True):
             gaps[name].append(abs(value - labels[name]))
-    return {name: {"MAE": sum(g) / len(g), "nearest label right": sum(x < 0.5 for x in g) / len(g)} for name, g in gaps.items()}
+    return {
+        name: {"MAE": sum(g) / len(g), "nearest label right": sum(x < 0.5 for x in g) / len(g)}
+        for name, g in gaps.items()
+    }
 
 
 def render_rm(f: dict[str, Any]) -> str:
     """The figures as text."""
-    head = f"{f['traces']} traces of {f['groups']} groups" + (f", {f['unscored']} too long to score" if f["unscored"] else "")
-    blocks = [head + "\n" + columns([["", "value"], ["pair accuracy", cell(f["pair accuracy"])], ["group accuracy", cell(f["group accuracy"])],
-                                     ["MAE of the total", f"{f['MAE']:.4f}"], ["RMSE of the total", f"{f['RMSE']:.4f}"]])]  # fmt: skip
+    head = f"{f['traces']} traces of {f['groups']} groups" + (
+        f", {f['unscored']} too long to score" if f["unscored"] else ""
+    )
+    blocks = [
+        head
+        + "\n"
+        + columns(
+            [
+                ["", "value"],
+                ["pair accuracy", cell(f["pair accuracy"])],
+                ["group accuracy", cell(f["group accuracy"])],
+                ["MAE of the total", f"{f['MAE']:.4f}"],
+                ["RMSE of the total", f"{f['RMSE']:.4f}"],
+            ]
+        )
+    ]
     kinds = sorted(f["per kind"].items(), key=lambda item: item[1]["pair accuracy"])
     blocks.append(columns([["flaw of the negative", "pair accuracy", "pairs"],
                            *([k, f"{v['pair accuracy']:.3f}", str(v["pairs"])] for k, v in kinds)]))  # fmt: skip
-    blocks.append(columns([["dimension (0 to 4)", "MAE", "nearest label right"],
-                           *([k, f"{v['MAE']:.3f}", f"{v['nearest label right']:.3f}"] for k, v in f["dimensions"].items())]))  # fmt: skip
-    blocks.append(columns([["predicted total", "n", "mean predicted", "mean gold"],
-                           *([f"{r['low']:.1f} to {r['low'] + 1 / BINS:.1f}", str(r["n"]), f"{r['predicted']:.3f}", f"{r['gold']:.3f}"]
-                             for r in f["calibration"]["bins"])])
-                  + f"\n  expected calibration error {f['calibration']['expected_calibration_error']:.4f}")  # fmt: skip
+    blocks.append(
+        columns(
+            [
+                ["dimension (0 to 4)", "MAE", "nearest label right"],
+                *([k, f"{v['MAE']:.3f}", f"{v['nearest label right']:.3f}"] for k, v in f["dimensions"].items()),
+            ]
+        )
+    )
+    blocks.append(
+        columns(
+            [
+                ["predicted total", "n", "mean predicted", "mean gold"],
+                *(
+                    [
+                        f"{r['low']:.1f} to {r['low'] + 1 / BINS:.1f}",
+                        str(r["n"]),
+                        f"{r['predicted']:.3f}",
+                        f"{r['gold']:.3f}",
+                    ]
+                    for r in f["calibration"]["bins"]
+                ),
+            ]
+        )
+        + f"\n  expected calibration error {f['calibration']['expected_calibration_error']:.4f}"
+    )
     return "\n\n".join(blocks)

@@ -21,7 +21,9 @@ def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
-        first, *rest = [text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
+        first, *rest = [
+            text.ljust(w) if i == 0 else text.rjust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append(indent + "   ".join([first, *rest]).rstrip())
     return "\n".join(lines)
 
@@ -69,6 +71,14 @@ def _comparisons(asked: Sequence[Figure]) -> str:
     rows = [["difference in points", "95% interval", "p", "p, Holm", "detectable at 80%", "test"]]
     for c in asked:
         counts = f" ({c['gained']} gained, {c['lost']} lost)" if "gained" in c else ""
-        rows.append([f"{c['b']} - {c['a']}: {100 * c['difference']:+.1f}", f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]",
-                     p_text(c["p"]), p_text(c["p_holm"]), f"{100 * c['least_detectable']:.1f}", c["test"] + counts])  # fmt: skip
+        rows.append(
+            [
+                f"{c['b']} - {c['a']}: {100 * c['difference']:+.1f}",
+                f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]",
+                p_text(c["p"]),
+                p_text(c["p_holm"]),
+                f"{100 * c['least_detectable']:.1f}",
+                c["test"] + counts,
+            ]
+        )
     return columns(rows)

@@ -19,7 +19,12 @@ from tracelift.twostage.latex import LatexJudge
 from tracelift.twostage.problems import Problem
 from tracelift.verify import Verdict, gsm8k_flexible, gsm8k_strict, verify_math
 
-RULES = {"gsm8k": ("numeric", "strict", "flexible"), "number": ("numeric",), "latex": ("equivalence",), "program": ("tests",)}
+RULES = {
+    "gsm8k": ("numeric", "strict", "flexible"),
+    "number": ("numeric",),
+    "latex": ("equivalence",),
+    "program": ("tests",),
+}
 VERSION = 1  # of the rules: part of a record's key, so that a changed rule judges anew
 
 
@@ -38,7 +43,8 @@ class Judge:
         self._latex: LatexJudge | None = None
 
     def __call__(self, items: Sequence[tuple[Problem, str]]) -> list[Judgement]:
-        """One judgement per (problem, artifact). Raises MathVerifyMissing, or SandboxError for programs it cannot run."""
+        """One judgement per (problem, artifact). Raises MathVerifyMissing, or SandboxError for programs it cannot
+        run."""
         out: list[Judgement | None] = [self._one(p, text) for p, text in items]
         programs = [i for i, (p, _) in enumerate(items) if p.kind == "program"]
         ran = self._programs([(items[i][0].task, items[i][1]) for i in programs]) if programs else []

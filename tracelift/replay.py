@@ -1,0 +1,92 @@
+"""A round of training again, from its record in samples.jsonl: rewards, advantages and token weights.
+
+Everything is computed by the functions training itself used, from what it logged; nothing is sampled or
+executed again. tracelift/explain.py tells it to people. Left out: code rewards, whose shaped execution reward needs the programs' runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracelift.config import Config
+from tracelift.grpo import BatchCounts, advantages, token_weights
+from tracelift.rewards import math_reward
+from tracelift.runs import read_jsonl
+
+Record = dict[str, Any]
+
+
+class ExplainError(ValueError):
+    """What was asked for is not in the run's record."""
+
+
+def read_round(run: Path, step: int | None) -> tuple[list[int], list[Record]]:
+    """(all logged rounds, the records of round `step`). Raises ExplainError where there are none."""
+    path = run / "samples.jsonl"
+    if not path.exists():
+        raise ExplainError(f"{run}: no samples.jsonl there; is it the folder of a planner run?")
+    records = read_jsonl(path)
+    steps = sorted({r["step"] for r in records})
+    chosen = [r for r in records if r["step"] == step]
+    if step is not None and not chosen:
+        raise ExplainError(
+            f"{path}: no round {step}; there are {steps[0]} to {steps[-1]}" if steps else f"{path}: is empty"
+        )
+    if chosen and "group" not in chosen[0]:
+        raise ExplainError(f"{path}: was written by an older version that did not log every sample of a round")
+    return steps, chosen
+
+
+def grouped(records: Sequence[Record]) -> list[list[Record]]:
+    """Samples of a round by problem, in the order of training."""
+    groups: dict[int, list[Record]] = {}
+    for r in records:
+        groups.setdefault(r["group"], []).append(r)
+    return [sorted(groups[i], key=lambda r: r["sample"]) for i in sorted(groups)]
+
+
+def replay_advantages(groups: Sequence[Sequence[Record]], config: Config) -> list[list[float]]:
+    """The advantages of a round from its rewards, by the function training used."""
+    rewards = torch.tensor([[r["reward"] if r["reward"] is not None else 0.0 for r in g] for g in groups])
+    valid = torch.tensor([[r["error"] is None for r in g] for g in groups])
+    return advantages(rewards, valid, config.grpo.advantage_scale).tolist()
+
+
+def replay_counts(groups: Sequence[Sequence[Record]], group: int, step: int, config: Config) -> list[BatchCounts]:
+    """The denominators that group `group` met, one per pass over the rollout (see train.update_policy)."""
+    out = []
+    for epoch in range(config.grpo.epochs):
+        order = list(range(config.grpo.problems))
+        if config.grpo.minibatches > 1:
+            random.Random(f"minibatch:{config.run.seed}:{step - 1}:{epoch}").shuffle(order)
+        parts = [order[part :: config.grpo.minibatches] for part in range(config.grpo.minibatches)]
+        members = next(p for p in parts if group in p)
+        kept = [r for i in members if i < len(groups) for r in groups[i] if r["error"] is None]
+        out.append(BatchCounts(sum(r["tokens"] for r in kept), len(kept), config.planner.max_new_tokens))
+    return out
+
+
+def replay_reward(r: Record, config: Config) -> float | None:
+    """The math reward from the record's own counts; None for programs, whose logged parts are shown instead."""
+    if r["trace"] is None:
+        return config.reward.format_reward
+    parts = r["parts"]
+    if r["e2e"] is None or parts is None or "e2e" not in parts:
+        return None
+    K = len(r["runs"]) or config.executor.repeats
+    base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
+    return math_reward(
+        r["e2e"] == "PASS", round(r["success_with"] * K), round(r["success_base"] * base), K, r["rm_total"],
+        base_repeats=base, variant=config.reward.variant, mode=config.reward.mode, leaked=r["leaked"],
+        leak_penalty=config.reward.leak_penalty,
+    ).reward  # fmt: skip
+
+
+def weight_of(r: Record, counts: BatchCounts, config: Config) -> float:
+    """w of each token of one trace."""
+    return token_weights(torch.tensor([0]), torch.tensor([r["tokens"]]), counts, config.grpo.aggregate).item()
