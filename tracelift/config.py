@@ -92,7 +92,6 @@ class Executor:
 @dataclass
 class RewardModelSection:
     path: str = opt("assets/math/reward_model", "Reason RM folder; empty: no RM, for reward modes that need none")
-    url: str = opt("", "server with /score used instead of a local RM")
     max_tokens: int = opt(2048, "longest RM input in tokens; the problem is shortened before the reasoning ever is")
 
 
@@ -369,8 +368,8 @@ def _check(c: Config, where: str, training: bool) -> None:
                           "replicas on every rank (parallel.mode = 'none')")  # fmt: skip
     if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
-        if needs_rm and not (c.reward_model.path or c.reward_model.url):
-            raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
+        if needs_rm and not c.reward_model.path:
+            raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path")
         if c.planner.samples < 2:
             raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
         if c.grpo.minibatches > c.grpo.problems:

@@ -1,4 +1,4 @@
-"""Build a run's parts from its config: planner, executor, Reason RM, each from disk or behind a server.
+"""Build a run's parts from its config: planner, executor (from disk or behind a server), Reason RM.
 
 Kept out of train.py and eval.py so that both build the same things from the same keys.
 """
@@ -83,7 +83,7 @@ def build_executor(config: Config, device: torch.device, cache: Path | None) -> 
 
 
 def build_scorer(config: Config, device: torch.device) -> Scorer | None:
-    """The Reason RM, or None where neither path nor url is given."""
+    """The Reason RM, or None where no path is given."""
     r = config.reward_model
     if not r.path:
         return None
