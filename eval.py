@@ -180,7 +180,7 @@ def judge_planners(
     records = Records(out, world.rank)
     world.barrier()
     judge = Judge(executor.judge)
-    bench = arms.Bench(config, executor, records, world, judge, scorer, scorer_print(scorer, config))
+    bench = arms.Bench(config, executor, records, world, judge, scorer, scorer_print(scorer))
     say(f"results in {out}: {len(records)} finished records found" if len(records) else f"results in {out}")
     planners = []
     for label, c in systems.items():
@@ -301,10 +301,10 @@ def label_of(path: str) -> str:
     return f"{p.parent.name}-{p.name}" if p.name in ("final", "model", "planner") else p.name
 
 
-def scorer_print(scorer: Any, config: Config) -> str:
-    """What a local RM's scores depend on; the address of a remote one."""
-    if not isinstance(scorer, LocalScorer):
-        return config.reward_model.url
+def scorer_print(scorer: LocalScorer | None) -> str:
+    """What a Reason RM's scores depend on; empty without one."""
+    if scorer is None:
+        return ""
     digest = hashlib.sha256(repr((scorer.rm.config, scorer.rm.reward, scorer.max_tokens)).encode())
     with torch.no_grad():
         for name, p in scorer.rm.named_parameters():
