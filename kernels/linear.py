@@ -269,4 +269,6 @@ def check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ig
         ref = (ref_hidden.reshape(-1, ref_hidden.shape[-1]), ref_weight[:vocab])
     elif ref_weight is not None:
         raise ValueError("ref_weight was given without ref_hidden")
-    return hidden.reshape(-1, hidden.shape[-1]), weight[:vocab], chosen, ref
+    # A slice that cuts nothing would still cost its backward pass a second gradient of the head.
+    head = weight if vocab == len(weight) else weight[:vocab]
+    return hidden.reshape(-1, hidden.shape[-1]), head, chosen, ref

@@ -5,8 +5,9 @@ next chunk is touched: logits → scores → the caller's ℓ in ordinary PyTorc
 dh and dW. Three products of 2VH FLOPs a token, 6VH in all, where `linear_logprob` followed by a loss needs 8VH because
 its backward pass forms the logits again. `loss.backward()` then only scales what is already there.
 
-The price: the gradient is computed even if backward is never called, and a loss that couples tokens across chunks
-(sequence-level ratios, a normalisation by the sum of the scores) cannot be written this way: use `linear_logprob`.
+The price: the gradient is computed even if backward is never called, it is handed out once, and a loss that couples
+tokens across chunks (sequence-level ratios, a normalisation by the sum of the scores) cannot be written this way: use
+`linear_logprob`.
 
 Left out: gradients through the per-token tensors (advantages, old log-probs), which are data; double backward.
 """
@@ -29,7 +30,7 @@ TokenLoss = Callable[..., Tensor]
 
 
 class LinearLoss(torch.autograd.Function):
-    """Forward returns the loss and the scores, and keeps dh and dW for backward to scale."""
+    """Forward returns the loss and the scores, and keeps dh and dW for the one backward pass to scale."""
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, ref, loss_fn, data, scalars):
@@ -59,7 +60,7 @@ class LinearLoss(torch.autograd.Function):
                 spread(logits, h[chunk], weight, None if dh is None else dh[chunk], dw)
         if dh is not None and kept is not None:
             dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)
-        ctx.save_for_backward(dh, None if dw is None else dw.to(weight.dtype))
+        ctx.gradients = (dh, None if dw is None else dw.to(weight.dtype))
         outputs = [hidden.new_zeros(len(targets), dtype=wide) for _ in range(3 if ref_head is None else 4)]
         for out, pieces in zip(outputs, zip(*whole)):
             out.index_copy_(0, kept, torch.cat(pieces)) if kept is not None else out.copy_(torch.cat(pieces))
@@ -69,9 +70,13 @@ class LinearLoss(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, g_loss, *_):
-        dh, dw = ctx.saved_tensors
-        return (None if dh is None else dh * g_loss.to(dh.dtype), None if dw is None else dw * g_loss.to(dw.dtype),
-                None, None, None, None, None)
+        if ctx.gradients is None:
+            raise RuntimeError("linear_loss hands out its gradient once: call backward a single time, or use "
+                               "linear_logprob where the graph must be kept")
+        # Scaled in place and let go of, so that autograd can take them as .grad without a second head-sized copy.
+        gradients, ctx.gradients = ctx.gradients, None
+        dh, dw = (None if g is None else g.mul_(g_loss.to(g.dtype)) for g in gradients)
+        return dh, dw, None, None, None, None, None
 
 
 def differentiate(

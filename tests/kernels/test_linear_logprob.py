@@ -199,6 +199,15 @@ def test_linear_loss_forms_each_chunk_of_logits_once_and_linear_logprob_twice(mo
     assert len(formed) == 6
 
 
+def test_the_gradient_of_linear_loss_is_handed_out_once():
+    h, w, *_, y, weights = problem()
+    h.requires_grad_()
+    loss, _ = kernels.linear_loss(h, w, y, ppo, weights[0], weights[1])
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        loss.backward()
+
+
 def test_no_buffer_beyond_a_chunk(monkeypatch):
     """Every tensor that PyTorch allocates is seen; none may have more than chunk × V numbers (here dW has fewer)."""
     from torch.utils._python_dispatch import TorchDispatchMode
