@@ -248,4 +248,5 @@ def test_the_cache_file_is_one_json_object_a_line(tmp_path):
     path = tmp_path / "b.jsonl"
     executor = Executor(Scripted(says("1")), SETTINGS, BaselineCache(path))
     executor.evaluate([(ONE, "t")])
-    assert json.loads(path.read_text()) == {"key": executor.baseline_key(ONE), "successes": 3, "repeats": 3}
+    assert json.loads(path.read_text()) == {"key": executor.baseline_key(ONE), "successes": 3, "repeats": 3,
+                                          "runs": [["1", "PASS"]] * 3}  # fmt: skip
