@@ -15,6 +15,7 @@ from tracelift.worlds.code.flaws import DIMENSIONS, RUBRIC, UNSEEN
 from tracelift.worlds.code.language import OPS, SIBLINGS, Step, run, show_value, write_python
 from tracelift.worlds.code.plans import same_results
 from tracelift.worlds.code.problems import CodeProblem, Quantity, draw_input, show_input
+from tracelift.worlds.code.proofreading import tagged_plan
 
 PROBLEMS = [make_problem(7, i) for i in range(400)]
 
@@ -217,3 +218,14 @@ def test_inputs_and_outputs_are_one_line_each():
         for x in inputs_of(p, 3):
             assert show_input(x).count("\n") == 1 and "\n" not in show_value(run(p.steps, x))
     assert len(list(all_flaws(PROBLEMS[0], random.Random(0)))) >= 8
+
+
+def test_proofreading_tags_agree_with_the_checker():
+    """A plan whose every word is tagged + is valid, and no other is; two pieces of code that share nothing but the world."""
+    clean = 0
+    for i, p in enumerate(PROBLEMS):
+        pieces = tagged_plan(p, random.Random(i))
+        text, right = "".join(t for t, _ in pieces), all(tag == " +" for _, tag in pieces)
+        assert check_plan(p, text).valid == right, (p.text, pieces)
+        clean += right
+    assert 5 < clean < len(PROBLEMS) / 2
