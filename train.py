@@ -35,12 +35,14 @@ import kernels
 import models
 from models import Transformer
 from models.lora import adapted, disabled, save_adapter
+from tracelift.board import Board
 from tracelift.config import Config, ConfigError, help_text, load_config
 from tracelift.data import load_tasks
 from tracelift.distributed import World, join, leave, pick_device, set_threads
 from tracelift.grpo import BatchCounts, advantages, policy_loss, token_weights
 from tracelift.memory import announce
 from tracelift.packing import Row, micro_batches, pack
+from tracelift.parallel import Parallel
 from tracelift.report import Report
 from tracelift.rm_training import run_reward_model
 from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, sample_traces
@@ -56,13 +58,14 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     # -- load ---------------------------------------------------------------------------------------------------------
     announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
     planner, tokenizer = build_planner(config, device)
+    reference = Reference(planner) if config.grpo.kl_coef > 0 else None
+    parallel = Parallel(planner, config.parallel.mode, world, [reference.copy] if reference and reference.copy else [])
     executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"))
     scorer = build_scorer(config, device)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     prompt = PlannerPrompt(config, tokenizer)
-    sampler = build_sampler(planner, tokenizer, config)
-    reference = Reference(planner) if config.grpo.kl_coef > 0 else None
-    learner = Learner(planner, config.optim, config.run.steps, world)
+    sampler = build_sampler(parallel.whole, tokenizer, config)
+    learner = Learner(planner, config.optim, config.run.steps, world, parallel)
     stop = StopSignal()
     G, P = config.planner.samples, config.grpo.problems
     say(f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
@@ -70,9 +73,9 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
 
     def write_model(folder: Path) -> None:
         if adapted(planner):
-            save_adapter(planner, folder, config.planner.path)
+            save_adapter(parallel.whole, folder, config.planner.path)
         else:
-            models.save_pretrained(planner, folder, tokenizer)
+            models.save_pretrained(parallel.whole, folder, tokenizer)
 
     def read_model(folder: Path) -> Transformer:
         if adapted(planner):
@@ -90,10 +93,12 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         say("A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
             "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm.")  # fmt: skip
 
+    board = Board(run.path / "tensorboard", done, writes=world.is_main)
     for step in range(done, config.run.steps):
         clock = Clock()
         # -- sample ---------------------------------------------------------------------------------------------------
         planner.eval()  # no dropout between the sampled distribution and the scored one
+        parallel.gather()
         mine = world.share(list(enumerate(tasks.round(step, P))))  # this rank's problems, with their global number
         params = SamplingParams(n=G, max_new_tokens=config.planner.max_new_tokens,
                                 temperature=config.planner.temperature, seed=config.run.seed, stop=tuple(config.planner.stop))  # fmt: skip
@@ -109,7 +114,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         clock.lap("grade", executor.tokens - executor_tokens)
 
         # -- update ---------------------------------------------------------------------------------------------------
-        metrics = update_policy(planner, groups, learner, reference, config, world, step, tokenizer.pad_id)
+        metrics = update_policy(parallel.policy, groups, learner, reference, config, world, step, tokenizer.pad_id)
         clock.lap("update", sum(len(s.completion.tokens) for g in groups for s in g))
 
         # -- log ------------------------------------------------------------------------------------------------------
@@ -120,6 +125,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         cost = world.gather((executor.tokens - executor_tokens, executor.runs - executor_runs))  # less where cached
         run.log("timings.jsonl", {"step": step + 1, **clock.record(), "executor_tokens": sum(t for t, _ in cost),
                                   "executor_runs": sum(n for _, n in cost)})  # fmt: skip
+        board.log(step + 1, metrics)
         report.progress(step, metrics, clock)
 
         # -- checkpoint -----------------------------------------------------------------------------------------------
@@ -130,12 +136,17 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
             say(f"stopped on request after round {step + 1}; add --resume to go on from here")
             return EXIT_STOPPED
 
+    board.close()
+    parallel.gather()
     if world.is_main:
-        models.save_pretrained(planner, run.path / "final", tokenizer)  # adapters merged
+        models.save_pretrained(parallel.whole, run.path / "final", tokenizer)  # adapters merged
         if adapted(planner):
             write_model(run.path / "final-adapter")
     report.after()
     return 0
+
+
+IDLE = Row([0], [[0]], [0])  # the smallest row there is
 
 
 def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Learner, reference: Reference | None,
@@ -166,7 +177,10 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
         for part in range(c.minibatches):
             picked = [i // world.size for i in order[part :: c.minibatches] if i % world.size == world.rank]
             counts, rows = minibatch(groups, picked, valid, advantage, always, config, world)
-            for micro in micro_batches(rows, config.optim.micro_tokens):
+            for micro in learner.parallel.paced(micro_batches(rows, config.optim.micro_tokens)):
+                if micro is None:  # out of rows before other ranks are: forward and backward may be collectives, so take part
+                    (score_tokens(planner, reference, [IDLE], pad_id, config)[0].logprob.sum() * 0).backward()
+                    continue
                 ids = [i for row in micro for i in row.sequence_ids]
                 samples = [flat[i] for i in ids]
                 lengths = torch.tensor([len(s.completion.tokens) for s in samples], device=device)

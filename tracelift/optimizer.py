@@ -107,11 +107,11 @@ class CompactAdamW(torch.optim.Optimizer):
         state["step"] = torch.zeros((), dtype=torch.float32)
         for name, small in (("exp_avg", torch.int8), ("exp_avg_sq", torch.uint8)):
             dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": small}[self.state_dtype]
-            state[name] = _like(p, p.shape, torch.float32 if p.dim() < 2 else dtype)
+            state[name] = zeros_like_rows_of(p, p.shape, torch.float32 if p.dim() < 2 else dtype)
             if p.dim() >= 2 and dtype == small:
-                state[f"{name}_scale"] = _like(p, (p.shape[0], -(-p[0].numel() // BLOCK)), torch.float32)
+                state[f"{name}_scale"] = zeros_like_rows_of(p, (p.shape[0], -(-p[0].numel() // BLOCK)), torch.float32)
         if self.master_weights and p.dtype != torch.float32:
-            state["master"] = _like(p, p.shape, torch.float32)
+            state["master"] = zeros_like_rows_of(p, p.shape, torch.float32)
             local(state["master"]).copy_(local(p))
 
     def _update(self, p: nn.Parameter, group: dict, number: int) -> None:
@@ -176,7 +176,7 @@ def _rows(x: Tensor) -> Tensor:  # (n,) -> (1,n); (R, ...) -> (R, C)
     return x.view(1, -1) if x.dim() < 2 else x.view(x.shape[0], -1) if x.numel() else x.reshape(0, 1)
 
 
-def _like(p: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+def zeros_like_rows_of(p: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Zeros of the whole `shape`, sharded by rows as `p` is."""
     if not isinstance(p, DTensor):
         return torch.zeros(shape, dtype=dtype, device=p.device)

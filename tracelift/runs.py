@@ -11,7 +11,7 @@
 A checkpoint holds no random state: every draw is keyed by (seed, step, problem, sample), so a step number is all it
 takes to go on. On resume the logs are cut back to the checkpoint's step and continue from there. A folder that was
 half-written when the process died never got its name; one that was damaged later is passed over for the one before it.
-Left out: remote storage; sharded checkpoints (tracelift/parallel.py).
+Left out: remote storage; how a sharded model's weights are written (tracelift/parallel.py).
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ class RunFolder:
         """
         if not self.writes:
             return
-        folder = self.path / "checkpoints" / f"step-{step:06d}"
-        aside = folder.with_name(f".{folder.name}.saving")
+        folder, aside = self.path / "checkpoints" / f"step-{step:06d}", self.aside(step)
         for leftover in folder.parent.glob(".step-*.saving"):  # of saves that were killed
             shutil.rmtree(leftover, ignore_errors=True)
         try:
@@ -135,6 +134,10 @@ class RunFolder:
         here = present.index(folder) + 1
         for other in (*present[: max(0, here - keep)], *present[here:]):
             shutil.rmtree(other)
+
+    def aside(self, step: int) -> Path:
+        """Where the checkpoint of `step` is written before it takes its name."""
+        return self.path / "checkpoints" / f".step-{step:06d}.saving"
 
     def checkpoints(self) -> list[Path]:
         """Complete-looking checkpoint folders, oldest first."""

@@ -16,13 +16,16 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from tracelift.config import Config, Optim
 from tracelift.distributed import World
 from tracelift.optimizer import adamw
+from tracelift.parallel import SHARD_FILES, Parallel, place, read_shards, write_shards
 from tracelift.recompute import recompute_blocks
 from tracelift.runs import RunFolder, optimizer_tensors, restore_optimizer
 
+_STATE = "optimizer:"  # before the names of optimizer states in a sharded checkpoint
 EXIT_STOPPED = 143  # SIGTERM was answered: a checkpoint is saved, `--resume` goes on from it
 
 
@@ -60,8 +63,9 @@ def learning_rate(config: Optim, step: int, steps: int) -> float:
 class Learner:
     """A model with its optimizer: gradients in, one guarded update out."""
 
-    def __init__(self, model: nn.Module, config: Optim, steps: int, world: World) -> None:
+    def __init__(self, model: nn.Module, config: Optim, steps: int, world: World, parallel: Parallel | None = None) -> None:
         self.model, self.config, self.steps, self.world = model, config, steps, world
+        self.parallel = parallel or Parallel(model, "none", world)
         self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
         if not self.names:
             raise TrainingError("the model has no trainable parameter")
@@ -82,8 +86,9 @@ class Learner:
         for p in self.names:  # no gradient is a zero gradient: momentum acts alike on one rank and on many
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
-        self.world.sum_gradients(self.names)
-        norm = torch.nn.utils.clip_grad_norm_(list(self.names), self.config.max_grad_norm).item()
+        self.parallel.sum_gradients(self.names)
+        total = torch.nn.utils.clip_grad_norm_(list(self.names), self.config.max_grad_norm)
+        norm = (total.full_tensor() if isinstance(total, DTensor) else total).item()
         rate = learning_rate(self.config, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -100,15 +105,27 @@ class Learner:
         return {"grad_norm": norm, "lr": rate, "updates_skipped": float(self.skipped)}
 
     def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]) -> None:
-        """Checkpoint after round `step`; every rank waits until it is on disk."""
-        tensors = optimizer_tensors(self.optimizer, self.names)
+        """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows."""
+        tensors = {} if self.parallel.sharded else optimizer_tensors(self.optimizer, self.names)
+        if self.parallel.sharded:
+            write_model = self._write_shards
+            if not self.world.is_main:
+                write_model(run.aside(step) / "model")
         run.save_checkpoint(step, keep, write_model, tensors, {"skipped": self.skipped, **state})
         self.world.barrier()
+
+    def _write_shards(self, folder: Path) -> None:
+        states = {f"{_STATE}{self.names[p]}.{key}": value for p, state in self.optimizer.state.items() for key, value in state.items()}
+        write_shards(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
 
     def resume(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:  # fmt: skip
         """Load the newest whole checkpoint into this learner; returns (rounds done, state), (0, {}) where there is none."""
 
         def load(folder: Path) -> None:
+            if list(folder.glob(SHARD_FILES)):
+                states = read_shards(folder, {name: p for p, name in self.names.items()}, _STATE)
+                restore_optimizer(self.optimizer, self.names, states)
+                return
             with torch.no_grad():
                 fresh = dict(read_model(folder).named_parameters())
                 for p, name in self.names.items():
@@ -116,13 +133,15 @@ class Learner:
                         raise ValueError(f"{folder}: holds no weights for '{name}'")
                     if fresh[name].shape != p.shape:
                         raise ValueError(f"{folder}: '{name}' is {list(fresh[name].shape)}, this model's {list(p.shape)}")
-                    p.copy_(fresh[name].to(p.device, p.dtype))
+                    p.copy_(place(fresh[name].detach().to(p.dtype), p))
 
         found = run.load_checkpoint(load, say)
         if found is None:
             return 0, {}
         tensors, state = found
-        restore_optimizer(self.optimizer, self.names, tensors)
+        by_name = {name: p for p, name in self.names.items()}
+        whole = {full: place(t, by_name[name]) if (name := full.rpartition(".")[0]) in by_name else t for full, t in tensors.items()}
+        restore_optimizer(self.optimizer, self.names, whole)
         self.skipped = state.get("skipped", 0)
         return state["step"], state
 
