@@ -340,29 +340,18 @@ def _type_name(kind: Any) -> str:
 
 def _check(c: Config, where: str, training: bool) -> None:
     """What no single type can say."""
-    positive = {"run.steps": c.run.steps, "planner.samples": c.planner.samples, "executor.repeats": c.executor.repeats,
-                "grpo.problems": c.grpo.problems, "grpo.epochs": c.grpo.epochs, "grpo.minibatches": c.grpo.minibatches,
-                "planner.temperature": c.planner.temperature, "optim.lr": c.optim.lr, "run.keep": c.run.keep,
-                "run.save_every": c.run.save_every, "planner.max_new_tokens": c.planner.max_new_tokens,
-                "executor.max_new_tokens": c.executor.max_new_tokens, "optim.micro_tokens": c.optim.micro_tokens,
-                "eval.samples": c.eval.samples, "eval.chunk": c.eval.chunk, "eval.resamples": c.eval.resamples}  # fmt: skip
-    positive |= {"optim.max_grad_norm": c.optim.max_grad_norm, "sft.batch_size": c.sft.batch_size, "rm.groups": c.rm.groups,
-                 "rm.negatives": c.rm.negatives, "rm.eval_every": c.rm.eval_every, "sft.eval_every": c.sft.eval_every,
-                 "executor.memory_mb": c.executor.memory_mb}  # fmt: skip
-    for key, value in positive.items():
-        if not 0 < value < math.inf:
-            raise ConfigError(f"{where}: {key} must be above 0 and finite, got {value}")
-    shares = {"optim.beta1": c.optim.beta1, "optim.beta2": c.optim.beta2, "grpo.clip_low": c.grpo.clip_low,
-              "executor.max_error_share": c.executor.max_error_share}  # fmt: skip
-    for key, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{where}: {key} must lie between 0 and 1, got {value}")
-    least = {"executor.temperature": c.executor.temperature, "executor.retries": c.executor.retries, "grpo.clip_high": c.grpo.clip_high,
-             "executor.baseline_repeats": c.executor.baseline_repeats, "data.eval_problems": c.data.eval_problems,
-             "data.limit": c.data.limit, "optim.warmup": c.optim.warmup, "grpo.kl_coef": c.grpo.kl_coef}  # fmt: skip
-    for key, value in least.items():
-        if not value >= 0:
-            raise ConfigError(f"{where}: {key} must not be below 0, got {value}")
+    positive = """run.steps run.keep run.save_every planner.samples planner.temperature planner.max_new_tokens executor.repeats
+        executor.max_new_tokens executor.memory_mb grpo.problems grpo.epochs grpo.minibatches optim.lr optim.micro_tokens
+        optim.max_grad_norm sft.batch_size sft.eval_every rm.groups rm.negatives rm.eval_every eval.samples eval.chunk eval.resamples"""
+    shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
+    least = """executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef data.eval_problems data.limit
+        optim.warmup"""
+    for names, good, words in ((positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
+                               (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"), (least, lambda x: x >= 0, "not be below 0")):  # fmt: skip
+        for name in names.split():
+            section, _, key = name.partition(".")
+            if not good(value := getattr(getattr(c, section), key)):
+                raise ConfigError(f"{where}: {name} must {words}, got {value}")
     if training and c.run.stage != "planner" and c.parallel.mode != "none":
         raise ConfigError(f"{where}: parallel.mode = '{c.parallel.mode}' is for run.stage = 'planner'; '{c.run.stage}' trains "
                           "replicas on every rank (parallel.mode = 'none')")  # fmt: skip

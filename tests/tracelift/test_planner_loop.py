@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 
@@ -87,6 +88,37 @@ def test_killed_at_random_again_and_again(job, server, undisturbed, out):
         assert ended.code in (-9, 0), (delays, ended)
     server.done(*planner_arguments(job, out, "--resume"))
     assert contents(out) == contents(undisturbed), f"delays {delays}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ranks", "mode", "instants"), [(1, "none", 50), (2, "fsdp", 12)])
+def test_chaos_fifty_kills_at_random_instants_leave_no_trace(job, server, undisturbed, out, ranks, mode, instants):
+    """SIGKILL to all ranks after a random time, again and again; each time the run goes on, and starts over once it ended.
+
+    Every finished run must equal the undisturbed one; the delays reach from before the first import to after the end.
+    """
+    rng = random.Random()
+    delays, finished, args = [], 0, planner_arguments(job, out, "--resume", "--parallel.mode", mode)
+    longest = 8.0 if ranks == 1 else 15.0
+    while len(delays) < instants:
+        delays.append(rng.uniform(0.1, longest))
+        ended = server.start(*args, kill_after=delays[-1], ranks=ranks)
+        assert all(e.code in (-9, 0) for e in ended), (delays, ended)
+        if all(e.code == 0 for e in ended):
+            compare_with_undisturbed(out, undisturbed, ranks, delays)
+            finished += 1
+            shutil.rmtree(out)
+    for e in server.start(*args, ranks=ranks):
+        assert e.code == 0, (delays, e)
+    compare_with_undisturbed(out, undisturbed, ranks, delays)
+    print(f"{len(delays)} kills, {finished + 1} finished runs")
+
+
+def compare_with_undisturbed(folder, undisturbed, ranks, delays):
+    if ranks == 1:
+        assert contents(folder) == contents(undisturbed), f"delays {delays}"
+    else:
+        assert_same_metrics(rounds(folder), rounds(undisturbed))
 
 
 def test_sigterm_finishes_the_round_saves_and_exits_143(job, server, undisturbed, out):
