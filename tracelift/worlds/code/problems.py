@@ -149,12 +149,11 @@ def _attempt(rng: random.Random, problem_id: str) -> CodeProblem | None:
     steps: list[Step] = []
     for name in ops:
         op = OPS[name]
-        fitting = [q for q in chain if op.low <= q.value <= op.high] if op.has_argument else []
+        fitting = op.has_argument and op.low <= chain[-1].value <= op.high
         if not op.has_argument:
             steps.append(Step(name))
         elif fitting and rng.random() < 0.85:
-            q = rng.choices(fitting, [1 if q.parent is None else 3 for q in fitting])[0]
-            steps.append(Step(name, q.value, q.name))
+            steps.append(Step(name, chain[-1].value, chain[-1].name))
         else:
             steps.append(Step(name, rng.randint(op.low, op.high)))
     if chain[-1].name not in [s.name for s in steps]:  # then the end of the chain would be beside the point
