@@ -116,7 +116,7 @@ def torchrun(ranks, folder):
     return json.loads((folder / "0.json").read_text())
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])  # 4 on 2 cores take minutes
 def test_loss_gradients_and_update_are_those_of_one_rank(ranks, tmp_path):
     """none, ddp, fsdp x LoRA or full x checkpointing x packed prompts x accumulation x tied head x dtype.
 
@@ -134,7 +134,7 @@ def test_loss_gradients_and_update_are_those_of_one_rank(ranks, tmp_path):
         assert f["kept"] and f["moved"] < (0.2 if half else 0.01), (name, f)
         if name.startswith("fsdp"):
             assert max(f["shards"]) < 1.3 / ranks, (name, "every matrix is sharded")
-        if "tokens=40" in name:
+        if "tokens=40" in name and ranks == 2:  # on 4 ranks a rank may hold a single row
             assert f["turns"] > 1, (name, "gradients were accumulated")
 
 

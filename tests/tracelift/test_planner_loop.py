@@ -189,7 +189,7 @@ def test_torchrun_on_two_ranks(job, undisturbed, out):
     env["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "train.py"),
                *planner_arguments(job, out, "--run.steps", "2")]  # fmt: skip
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_metrics(rounds(out), rounds(undisturbed)[:2])
     assert done.stdout.count("run folder") == 1, "one rank speaks"
