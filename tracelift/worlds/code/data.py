@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
-from tracelift.groups.format import Candidate, Group, Rubric
-from tracelift.prompts import BASELINE, CLOSE, EXECUTOR, OPEN, PLANNER
+from tracelift.groups.format import Group
+from tracelift.prompts import BASELINE, EXECUTOR
 from tracelift.reason_rm import rm_text
 from tracelift.worlds.code.cases import make_cases
 from tracelift.worlds.code.flaws import FLAWS, all_flaws, apply_flaw, rubric_of
@@ -19,15 +18,11 @@ from tracelift.worlds.code.habits import misconceived_plan
 from tracelift.worlds.code.plans import read_plan
 from tracelift.worlds.code.problems import CodeProblem, make_problem
 from tracelift.worlds.code.proofreading import tagged_plan
+from tracelift.worlds.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.tokenizer import PHRASES
 
 PIECES, VOCABULARY = PHRASES, 896
 SERIES = {"base": 201, "planner": 202, "executor": 203, "groups": 204, "tokenizer": 205, "dev": 206, "proofread": 207}  # problem seeds
-Row = dict[str, Any]
-
-
-def planner_row(p: CodeProblem, trace: str) -> Row:
-    return {"prompt": PLANNER["demo"].format(problem=p.text), "completion": f"{OPEN}{trace}{CLOSE}"}
 
 
 def program_of(p: CodeProblem, trace: str) -> str:
@@ -44,7 +39,7 @@ def base_rows(count: int) -> Iterator[Row]:
         p, rng = make_problem(SERIES["base"], i), random.Random(f"base:{i}")
         kind = rng.random()
         if kind < 0.45:
-            yield planner_row(p, p.trace)
+            yield planner_row(p.text, p.trace)
         elif kind < 0.95:
             before, after = EXECUTOR["demo-code"].split("{trace}")
             yield {"prompt": before.format(problem=p.text).rstrip(" "), "completion": f" {p.trace}{after}{p.program}"}
@@ -55,7 +50,7 @@ def base_rows(count: int) -> Iterator[Row]:
 def planner_rows(count: int) -> Iterator[Row]:
     for i in range(count):
         p = make_problem(SERIES["planner"], i)
-        yield planner_row(p, misconceived_plan(p, random.Random(f"planner:{i}")))
+        yield planner_row(p.text, misconceived_plan(p, random.Random(f"planner:{i}")))
 
 
 def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
@@ -85,17 +80,11 @@ def proofread_rows(count: int) -> Iterator[Row]:
 
 def make_group(p: CodeProblem, rng: random.Random, negatives: int) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
-    bank = []
-    for flaw in all_flaws(p, rng):
-        labels, total = rubric_of(flaw.kind)
-        bank.append(Candidate(flaw.trace, Rubric(labels, total), flaw.kind, {"changes_result": flaw.changes_result}))
-        if len(bank) == negatives:
-            break
-    labels, total = rubric_of(None)
     visible, hidden = make_cases(p)
     pairs = lambda cases: [{"input": i, "output": o} for i, o in cases]  # noqa: E731
     return Group(problem_id=p.problem_id, source="demo:code", task_type="code", problem=p.text, reference_solution=p.program,
-                 positive_pool=(Candidate(p.trace, Rubric(labels, total), None),), negative_bank=tuple(bank),
+                 positive_pool=sound(p.trace, rubric_of),
+                 negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "changes_result"),
                  metadata={"visible_tests": pairs(visible), "tests": pairs(hidden)})  # fmt: skip
 
 

@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from typing import Any
 
-from tracelift.groups.format import Candidate, Group, Rubric
-from tracelift.prompts import BASELINE, CLOSE, EXECUTOR, OPEN, PLANNER
+from tracelift.groups.format import Group
+from tracelift.prompts import BASELINE, EXECUTOR
 from tracelift.reason_rm import rm_text
 from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
 from tracelift.worlds.math.flaws import FLAWS, LABELS, all_flaws, slipped
 from tracelift.worlds.math.problems import compute, resolve
 from tracelift.worlds.math.validity import final_value
+from tracelift.worlds.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.tokenizer import WORDS
 
 PIECES, VOCABULARY = WORDS, 512
 SERIES = {"base": 101, "planner": 102, "executor": 103, "groups": 104, "tokenizer": 105, "dev": 106, "proofread": 107}  # problem seeds
-Row = dict[str, Any]
-
-
-def planner_row(p: MathProblem, trace: str) -> Row:
-    return {"prompt": PLANNER["demo"].format(problem=p.text), "completion": f"{OPEN}{trace}{CLOSE}"}
 
 
 def base_rows(count: int) -> Iterator[Row]:
@@ -34,7 +29,7 @@ def base_rows(count: int) -> Iterator[Row]:
         p, rng = make_problem(SERIES["base"], i), random.Random(f"base:{i}")
         kind = rng.random()
         if kind < 0.45:
-            yield planner_row(p, p.trace)
+            yield planner_row(p.text, p.trace)
         elif kind < 0.95:
             before, after = EXECUTOR["demo"].split("{trace}")
             yield {"prompt": before.format(problem=p.text).rstrip(" "), "completion": f" {p.trace}{after} {p.answer}"}
@@ -45,7 +40,7 @@ def base_rows(count: int) -> Iterator[Row]:
 def planner_rows(count: int) -> Iterator[Row]:
     for i in range(count):
         p = make_problem(SERIES["planner"], i)
-        yield planner_row(p, misconceived_trace(p, random.Random(f"planner:{i}")))
+        yield planner_row(p.text, misconceived_trace(p, random.Random(f"planner:{i}")))
 
 
 def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
@@ -127,16 +122,9 @@ def _digits(written: int, true: int) -> list[tuple[str, str]]:
 
 def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
-    bank = []
-    for flaw in all_flaws(p, rng):
-        labels, total = rubric_of(flaw.kind)
-        extra = {"place": flaw.place, "changes_answer": flaw.changes_answer}
-        bank.append(Candidate(flaw.trace, Rubric(labels, total), flaw.kind, extra))
-        if len(bank) == negatives:
-            break
-    labels, total = rubric_of(None)
     return Group(problem_id=p.problem_id, source="demo:math", task_type="math", problem=p.text, reference_solution=p.trace,
-                 positive_pool=(Candidate(p.trace, Rubric(labels, total), None),), negative_bank=tuple(bank),
+                 positive_pool=sound(p.trace, rubric_of),
+                 negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "place", "changes_answer"),
                  metadata={"answer": p.answer})  # fmt: skip
 
 
