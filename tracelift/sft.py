@@ -2,7 +2,8 @@
 
 A completion is a text, or a list of pieces: [text, true] is learned, [text, false] is only read (another speaker's turn),
 and [text, "tag"] is read while each of its tokens is to be answered by the one token `tag` (telling right words from
-wrong ones, as ELECTRA's discriminator does; Clark et al. 2020).
+wrong ones, as ELECTRA's discriminator does; Clark et al. 2020). Several completions of one prompt, in a list under
+"completions", read it once.
 
     loss = −mean log π(token | before) over completion tokens, the end token included, over the global batch
 
@@ -35,10 +36,11 @@ _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
 Completion = str | list[tuple[str, bool | str]]
+Example = tuple[str, list[Completion]]  # a prompt, and what each of its continuations should be
 
 
-def read_rows(path: str | Path) -> list[tuple[str, Completion]]:
-    """(prompt, completion) pairs. Raises FileNotFoundError, or ValueError naming file and line."""
+def read_rows(path: str | Path) -> list[Example]:
+    """(prompt, completions) of each row. Raises FileNotFoundError, or ValueError naming file and line."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"sft data '{path}': no such file (sft.train and sft.dev are JSONL files)")
     rows = []
@@ -50,22 +52,33 @@ def read_rows(path: str | Path) -> list[tuple[str, Completion]]:
                 row = parse_json_line(line)
                 if not isinstance(row, dict):
                     raise TypeError("not an object")
-                prompt, completion = row["prompt"], row["completion"]
-                if isinstance(completion, list):
-                    completion = [(text, learned) for text, learned in completion]
-                    fine = any(learned for _, learned in completion) and all(
-                        isinstance(text, str) and text and isinstance(learned, (bool, str)) for text, learned in completion)  # fmt: skip
-                else:
-                    fine = isinstance(completion, str) and bool(completion)
-                if not (isinstance(prompt, str) and prompt and fine):
-                    raise ValueError("'prompt' must be a non-empty text, 'completion' one too or a list of [text, learned]")
+                prompt = row["prompt"]
+                if not (isinstance(prompt, str) and prompt):
+                    raise ValueError("'prompt' must be a non-empty text")
+                several = row["completions"] if "completions" in row else [row["completion"]]
+                if not (isinstance(several, list) and several):
+                    raise ValueError("'completions' must be a list of at least one")
+                completions = [_completion(c) for c in several]
             except (ValueError, KeyError, TypeError) as e:
                 reason = f"no {e}" if isinstance(e, KeyError) else e
                 raise ValueError(f"{path}:{number}: {reason}; expected {{\"prompt\": ..., \"completion\": ...}}") from None
-            rows.append((prompt, completion))
+            rows.append((prompt, completions))
     if not rows:
         raise ValueError(f"{path}: holds no row")
     return rows
+
+
+def _completion(value: object) -> Completion:
+    """A completion as read from JSON, checked. Raises ValueError or TypeError."""
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, list):
+        pieces = [(text, learned) for text, learned in value]
+        if any(learned for _, learned in pieces) and all(
+            isinstance(text, str) and text and isinstance(learned, (bool, str)) for text, learned in pieces
+        ):
+            return pieces
+    raise ValueError("a completion must be a non-empty text or a list of [text, learned], at least one of them learned")
 
 
 def initial_model(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
@@ -105,29 +118,38 @@ def deepen(model: Transformer, layers: int, seed: int) -> Transformer:
     return deeper
 
 
-def encode(rows: Sequence[tuple[str, Completion]], tokenizer: Tokenizer, limit: int) -> list[Row]:
-    """Rows as tokens, each completion closed by the end token. Raises ValueError on a row longer than `limit` tokens."""
+def encode(rows: Sequence[Example], tokenizer: Tokenizer, limit: int) -> list[Row]:
+    """Rows as tokens, each completion closed by the end token. Raises ValueError on one that `limit` tokens cannot hold."""
     if not tokenizer.eos_ids:
         raise ValueError("the tokenizer names no end token; add eos_token_id to generation_config.json")
     end = min(tokenizer.eos_ids)
-    out = []
-    for i, (prompt, completion) in enumerate(rows):
-        sample: list[int] = []
-        targets: list[tuple[int, int]] = []
-        for text, learned in [(completion, True)] if isinstance(completion, str) else completion:
-            piece = tokenizer.encode(text, add_special_tokens=False)
-            if isinstance(learned, str):
-                targets += [(len(sample) + j + 1, tag_id(tokenizer, learned)) for j in range(len(piece))]
-            elif learned:
-                targets += [(len(sample) + j, token) for j, token in enumerate(piece)]
-            sample += piece
-        if isinstance(completion, str) or completion[-1][1] is True:
-            targets.append((len(sample), end))
-        row = Row(tokenizer.encode(prompt), [[*sample, end]], [i], [targets])
-        if row.length + 1 > limit:
-            raise ValueError(f"a row of {row.length + 1} tokens exceeds the model's context of {limit}: {prompt[:60]!r}...")
-        out.append(row)
+    out, number = [], 0
+    for text, completions in rows:
+        prompt = tokenizer.encode(text)
+        samples, targets = zip(*(_scored(c, tokenizer, end) for c in completions), strict=True)
+        longest = len(prompt) + max(map(len, samples))
+        if longest > limit:
+            raise ValueError(f"a row of {longest} tokens exceeds the model's context of {limit}: {text[:60]!r}...")
+        out.append(Row(prompt, samples, range(number, number + len(samples)), targets))
+        number += len(samples)
     return out
+
+
+def _scored(completion: Completion, tokenizer: Tokenizer, end: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """A completion's tokens, the end token behind them, and what is asked for after how many of them (Row.targets)."""
+    sample: list[int] = []
+    targets: list[tuple[int, int]] = []
+    for text, learned in [(completion, True)] if isinstance(completion, str) else completion:
+        piece = tokenizer.encode(text, add_special_tokens=False)
+        if isinstance(learned, str):
+            tag = tag_id(tokenizer, learned)
+            targets += [(len(sample) + j + 1, tag) for j in range(len(piece))]
+        elif learned:
+            targets += [(len(sample) + j, token) for j, token in enumerate(piece)]
+        sample += piece
+    if isinstance(completion, str) or completion[-1][1] is True:
+        targets.append((len(sample), end))
+    return [*sample, end], targets
 
 
 def tag_id(tokenizer: Tokenizer, tag: str) -> int:
@@ -156,7 +178,7 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
     size = config.sft.batch_size
     say(f"sft: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(rows)} rows, {size} a round")
 
-    def batch_of(step: int) -> list[tuple[str, Completion]]:
+    def batch_of(step: int) -> list[Example]:
         picked = []
         for position in range(step * size, (step + 1) * size):
             epoch, at = divmod(position, len(rows))

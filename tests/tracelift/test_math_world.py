@@ -9,6 +9,7 @@ import pytest
 from tracelift.groups.format import MATH_DIMENSIONS
 from tracelift.worlds.math import FLAWS, apply_flaw, check_trace, make_problem, misconceived_trace, rubric_of
 from tracelift.worlds.math.flaws import DIMENSIONS, RUBRIC
+from tracelift.worlds.math.proofreading import tagged_trace
 from tracelift.worlds.math.validity import final_value
 
 PROBLEMS = [make_problem(3, i) for i in range(400)]
@@ -116,3 +117,15 @@ def test_rubric_table_is_complete():
     assert DIMENSIONS == MATH_DIMENSIONS
     assert set(RUBRIC) == {None, *FLAWS}
     assert rubric_of(None)[1] == 1.0 and all(rubric_of(k)[1] < 1.0 for k in FLAWS)
+
+
+def test_proofreading_tags_agree_with_the_checker():
+    """A trace whose every word is tagged + is valid, and no other is; two pieces of code that share nothing but the world."""
+    clean = 0
+    for i, p in enumerate(PROBLEMS):
+        *pieces, (closing, verdict) = tagged_trace(p, random.Random(i))
+        text, right = "".join(t for t, _ in pieces), all(tag == " +" for _, tag in pieces)
+        assert check_trace(p, text).valid == right == (verdict == " +"), (p.text, pieces)
+        assert closing == "\n</reasoning>"
+        clean += right
+    assert len(PROBLEMS) / 10 < clean < len(PROBLEMS) / 2

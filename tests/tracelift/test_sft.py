@@ -37,7 +37,7 @@ def test_the_loss_falls_and_the_model_reloads(job, undisturbed):
     rows = read_rows(job / "executor.jsonl")
     with torch.no_grad():  # the dev loss once more, one row at a time through plain causal attention
         nll, count = 0.0, 0
-        for prompt, completion in rows[:40]:
+        for prompt, (completion,) in rows[:40]:
             p = tokenizer.encode(prompt)
             target = [*tokenizer.encode(completion, add_special_tokens=False), min(tokenizer.eos_ids)]
             logits = model.logits(model(torch.tensor([p + target])))[0].double().log_softmax(-1)
@@ -45,6 +45,22 @@ def test_the_loss_falls_and_the_model_reloads(job, undisturbed):
             count += len(target)
         packed = token_logprobs(model, encode(rows[:40], tokenizer, 96), tokenizer.pad_id)
     assert len(packed) == count and math.isclose(-packed.sum().item(), nll, rel_tol=1e-5)
+
+
+def test_completions_of_one_prompt_weigh_as_much_as_rows_of_their_own(job, undisturbed, tmp_path):
+    """Also where pieces are only read, or answered by a tag."""
+    model, tokenizer = models.load_pretrained(undisturbed / "final"), models.load_tokenizer(undisturbed / "final")
+    prompt, several = "1 + 2 = ", ["3", [["1", False], ["2", True]], [["3", "4"], ["5", "6"]]]
+    together = read_rows(write_jsonl(tmp_path / "together.jsonl", [{"prompt": prompt, "completions": several}]))
+    apart = read_rows(write_jsonl(tmp_path / "apart.jsonl", [{"prompt": prompt, "completion": c} for c in several]))
+    with torch.no_grad():
+        a, b = (token_logprobs(model, encode(rows, tokenizer, 96), tokenizer.pad_id) for rows in (together, apart))
+    assert len(a) == len(b) == 2 + 2 + 2  # an end token behind what is learned, none behind tags
+    assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+    lengths = [len(tokenizer.encode(prompt)) + 2, len(tokenizer.encode(prompt)) + 3]
+    assert len(encode(together, tokenizer, lengths[1])) == 1  # the longest completion counts, not their sum
+    with pytest.raises(ValueError, match="exceeds the model's context"):
+        encode(together, tokenizer, lengths[0])
 
 
 MOMENTS = [Hurt("kill", "tracelift.runs:RunFolder.log", 9), Hurt("half", "tracelift.runs:RunFolder.log", 7), Hurt("kill", "os:rename", 2)]
@@ -79,8 +95,12 @@ def test_ranks_and_micro_batches_change_nothing(job, server, undisturbed, out):
     [
         ("{", "2: broken JSON"),
         ('{"prompt": "x"}', "2: no 'completion'; expected"),
-        ('{"prompt": "", "completion": "y"}', "2: 'prompt' must be a non-empty text, 'completion' one too"),
-        ('{"prompt": "x", "completion": 3}', "2: 'prompt' must be a non-empty text, 'completion' one too"),
+        ('{"prompt": "", "completion": "y"}', "2: 'prompt' must be a non-empty text"),
+        ('{"prompt": "x", "completion": 3}', "2: a completion must be a non-empty text or a list"),
+        ('{"prompt": "x", "completion": [["y", false]]}', "2: a completion must be a non-empty text or a list"),
+        ('{"prompt": "x", "completion": [["", true]]}', "2: a completion must be a non-empty text or a list"),
+        ('{"prompt": "x", "completions": []}', "2: 'completions' must be a list of at least one"),
+        ('{"prompt": "x", "completions": ["y", 3]}', "2: a completion must be a non-empty text or a list"),
         ("[1]", "2: not an object"),
     ],
 )

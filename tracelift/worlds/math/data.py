@@ -10,11 +10,11 @@ import random
 from collections.abc import Iterator
 
 from tracelift.groups.format import Group
-from tracelift.prompts import BASELINE, EXECUTOR
+from tracelift.prompts import BASELINE, CLOSE, EXECUTOR
 from tracelift.reason_rm import rm_text
 from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
-from tracelift.worlds.math.flaws import FLAWS, LABELS, all_flaws, slipped
-from tracelift.worlds.math.problems import compute, resolve
+from tracelift.worlds.math.flaws import FLAWS, all_flaws
+from tracelift.worlds.math.proofreading import tagged_trace
 from tracelift.worlds.math.validity import final_value
 from tracelift.worlds.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.tokenizer import WORDS
@@ -62,62 +62,11 @@ def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
 
 
 def proofread_rows(count: int) -> Iterator[Row]:
-    """Traces in which every word and digit is tagged: + where it is what the story and the steps so far call for, else -.
-
-    What the Reason RM is fine-tuned from. One verdict on a whole trace says too little about which digit was wrong (with
-    it alone slips and miscopied numbers stayed at chance after 2,000 rounds), and so did one mark a sentence.
-    """
-    frame = "</problem>\n<reasoning>\n"
+    """Four tagged traces a problem, which is read once for all of them."""
     for i in range(count):
         p, rng = make_problem(SERIES["proofread"], i), random.Random(f"proofread:{i}")
-        prompt, _ = rm_text("math", p.text, "", "math").split(frame)
-        pieces = None
-        while pieces is None:  # a corruption that leaves the world's numbers is drawn again
-            pieces = _corrupted(p, rng)
-        yield {"prompt": prompt + frame, "completion": pieces}
-
-
-def _corrupted(p: MathProblem, rng: random.Random) -> list[tuple[str, str]] | None:
-    """(text, tag) pieces of a trace where each sentence may be wrong on its own; None where a value leaves the world.
-
-    Later sentences go on from what earlier ones state, so a slip that is carried through is tagged once.
-    """
-    pieces: list[tuple[str, str]] = []
-    stated: list[int] = []
-    last = len(p.steps) - 1
-    for j, step in enumerate(p.steps):
-        true = [resolve(step.left, stated), resolve(step.right, stated)]
-        label, op, operands, what = step.label, step.op, list(true), rng.random()
-        if what < 0.14:
-            side = rng.randrange(2)
-            operands[side] = slipped(rng, operands[side])
-        elif what < 0.21:
-            label = rng.choice([x for x in LABELS if x != label])
-        elif what < 0.28:
-            op = rng.choice([o for o in "+-*" if o != op])
-        value = compute(operands[0], op, operands[1])
-        if value is None or value == 0:
-            return None
-        claimed = slipped(rng, value) if j < last and rng.random() < 0.25 else value
-        stated.append(claimed)
-        pieces += [(" " * (j > 0) + label + ":", _tag(label == step.label)), *_digits(operands[0], true[0]),
-                   (f" {op}", _tag(op == step.op)), *_digits(operands[1], true[1])]  # fmt: skip
-        if j < last:
-            pieces += [(" =", _tag(True)), *_digits(claimed, value)]
-        elif rng.random() < 0.15:  # the last result is the executor's to give
-            pieces += [(" =", _tag(False)), *[(text, _tag(False)) for text, _ in _digits(value, value)]]
-        pieces.append((".", _tag(True)))
-    return pieces
-
-
-def _tag(right: bool) -> str:
-    return " +" if right else " -"
-
-
-def _digits(written: int, true: int) -> list[tuple[str, str]]:
-    """A number digit by digit, each tagged by whether it stands in the true number at its place."""
-    a, b = str(written), str(true)
-    return [(" " * (k == 0) + digit, _tag(len(a) == len(b) and digit == b[k])) for k, digit in enumerate(a)]
+        before, _ = rm_text("math", p.text, "", "math").split(f"\n{CLOSE}")
+        yield {"prompt": before, "completions": [tagged_trace(p, rng) for _ in range(4)]}
 
 
 def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:
