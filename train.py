@@ -179,25 +179,29 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
             counts, rows = minibatch(groups, picked, valid, advantage, always, config, world)
             for micro in learner.parallel.paced(micro_batches(rows, config.optim.micro_tokens)):
                 if micro is None:  # out of rows before other ranks are: forward and backward may be collectives, so take part
-                    (score_tokens(planner, reference, [IDLE], pad_id, config)[0].logprob.sum() * 0).backward()
+                    score_tokens(planner, reference, [IDLE], pad_id, config, lambda scores, *_: 0 * scores.logprob.sum())[0].backward()
                     continue
                 ids = [i for row in micro for i in row.sequence_ids]
                 samples = [flat[i] for i in ids]
                 lengths = torch.tensor([len(s.completion.tokens) for s in samples], device=device)
                 old = torch.tensor([x for s in samples for x in s.completion.logprobs], device=device)
                 by_sample = flat_advantage[torch.tensor(ids)].to(device)
-                scores, ref_logprob = score_tokens(planner, reference, micro, pad_id, config)
                 local = torch.repeat_interleave(torch.arange(len(ids), device=device), lengths)
-                piece = policy_loss(
-                    scores.logprob, old, by_sample[local], token_weights(local, lengths, counts, c.aggregate), local, c,
-                    entropy=scores.entropy, ref_logprob=ref_logprob, exact_kl=scores.kl,
-                )  # fmt: skip
-                piece.loss.backward()
-                loss_sum += piece.loss.item()
-                for name, value in piece.sums.items():
-                    sums[name] += value.item()
+                weight = token_weights(local, lengths, counts, c.aggregate)
+
+                def objective(scores: kernels.TokenScores, *data: Tensor) -> Tensor:
+                    """The loss of some tokens; data: old, advantage, weight, sequence and, with a reference, its log-prob."""
+                    piece = policy_loss(scores.logprob, *data[:4], c, entropy=scores.entropy, exact_kl=scores.kl,
+                                        ref_logprob=data[4] if reference else None)  # fmt: skip
+                    for name, value in piece.sums.items():
+                        sums[name] += value.item()
+                    return piece.loss
+
+                loss, logprob = score_tokens(planner, reference, micro, pad_id, config, objective, old, by_sample[local], weight, local)
+                loss.backward()
+                loss_sum += loss.item()
                 if passes == 0:  # the rollout's own policy: every ratio should be 1
-                    deviation = (scores.logprob.detach() - old).exp().sub(1).abs()
+                    deviation = (logprob - old).exp().sub(1).abs()
                     fresh_sum, fresh_count = fresh_sum + deviation.sum().item(), fresh_count + deviation.numel()
                     fresh_max = max(fresh_max, deviation.max().item())
             metrics |= learner.update(step)
@@ -235,20 +239,30 @@ def minibatch(groups: list[list[Sample]], picked: list[int], valid: Tensor, adva
     return counts, rows
 
 
-def score_tokens(planner: Transformer, reference: Reference | None, rows: list[Row], pad_id: int,
-                 config: Config) -> tuple[kernels.TokenScores, Tensor | None]:  # fmt: skip
-    """Log-prob and entropy of every trained token under the sampled distribution, and the reference's view of it."""
+def score_tokens(planner: Transformer, reference: Reference | None, rows: list[Row], pad_id: int, config: Config,
+                 objective: Callable[..., Tensor], *data: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`objective` of every trained token's scores, *data and the reference's log-probs, summed; and the log-probs, detached.
+
+    The scores are those of the sampled distribution. Where tokens do not depend on one another, the objective is asked
+    chunk by chunk and its gradient formed while the chunk's logits are at hand; a sequence's ratio needs them all first.
+    """
     batch = pack(rows, pad_id, planner.device)
     T = config.planner.temperature
     hidden = batch.predictors(planner(batch.tokens, batch.positions, batch.attend()))  # (N, D)
-    if reference is None:
-        return kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T), None
-    with torch.no_grad(), reference.active() as ref:
-        ref_hidden = batch.predictors(ref(batch.tokens, batch.positions, batch.attend()))
-        ref_weight = ref.head_weight
-        ref_logprob = kernels.linear_logprob(ref_hidden, ref_weight, batch.targets, temperature=T).logprob
-    exact = {"ref_hidden": ref_hidden, "ref_weight": ref_weight} if config.grpo.kl_estimator == "exact" else {}
-    return kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T, **exact), ref_logprob
+    exact = {}
+    if reference is not None:
+        with torch.no_grad(), reference.active() as ref:
+            ref_hidden = batch.predictors(ref(batch.tokens, batch.positions, batch.attend()))
+            ref_weight = ref.head_weight
+            data += (kernels.linear_logprob(ref_hidden, ref_weight, batch.targets, temperature=T).logprob,)
+        if config.grpo.kl_estimator == "exact":
+            exact = {"ref_hidden": ref_hidden, "ref_weight": ref_weight}
+    if config.grpo.importance == "token":
+        loss, scores = kernels.linear_loss(hidden, planner.head_weight, batch.targets, objective, *data, temperature=T, **exact)
+    else:
+        scores = kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T, **exact)
+        loss = objective(scores, *data)
+    return loss, scores.logprob.detach()
 
 
 class Reference:

@@ -96,7 +96,8 @@ def activation_bytes(shape: Shape, tokens: int, longest_row: int, itemsize: int,
     """Activations of one micro-batch of `tokens` positions whose rows hold `longest_row`, at the end of its forward."""
     c = shape.config
     one = tokens * block_activation_bytes(shape, itemsize, lora, rank, adapters)
-    # Samples that share a prompt need a mask: boolean once, and as numbers beside every layer that is kept.
+    # Samples that share a prompt need a mask: boolean once, and as numbers beside every layer that is kept. Where
+    # tracelift/packed_attention.py takes blocks instead, each layer keeps its samples' copies of the prompt's keys: less.
     mask = tokens * longest_row * itemsize if shared_prompt else 0
     ends = tokens * c.hidden_size * (4 if itemsize == 4 else 4 + 4 / itemsize) * itemsize
     if checkpointing:

@@ -13,7 +13,7 @@ row position that predicts it and the sequence it belongs to. This is the one pl
 trained: every token of a sample, its end-of-sequence token included, unless the row
 says otherwise; prompt and padding never.
 
-Left out: block-sparse attention kernels. The mask is dense (L, L) per row, which suits rows of a few thousand tokens.
+How such a row attends is tracelift/packed_attention.py's business.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from models.transformer import Attend, causal_attention
+from models.transformer import Attend
+from tracelift.packed_attention import packed_attention
 
 _PADDING = -1
 
@@ -61,20 +61,7 @@ class PackedBatch:
 
     def attend(self) -> Attend:
         """The attention function of this layout, for `Transformer.forward`."""
-        L = self.tokens.shape[1]
-        if int(self.owner.max()) <= 1:  # one sample a row: plain causal attention is the same and needs no mask
-            return causal_attention
-        key_owner, query_owner = self.owner[:, None, :], self.owner[:, :, None]
-        causal = torch.ones(L, L, dtype=torch.bool, device=self.tokens.device).tril()
-        visible = causal & ((key_owner == 0) | (key_owner == query_owner))  # (B, L, L); padding sees padding: no NaN
-        mask = visible[:, None]
-
-        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B,L,H,E), (B,L,G,E) -> (B,L,H,E)
-            q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.shape[1] != k.shape[1])
-            return out.transpose(1, 2)
-
-        return attend
+        return packed_attention(self.owner)
 
     def predictors(self, hidden: Tensor) -> Tensor:  # (B, L, D) -> (N, D)
         """The hidden states that predict each trained token."""

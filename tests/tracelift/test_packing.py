@@ -5,6 +5,7 @@ import torch
 
 import kernels
 from models import ModelConfig, Transformer
+from tracelift.packed_attention import Blocks
 from tracelift.packing import Row, last_hidden, micro_batches, pack, share_prefixes
 
 
@@ -18,6 +19,13 @@ ROWS = [
     Row([5, 6, 7, 8], [[9, 10, 11], [12], [13, 14, 15, 16, 17]], [0, 1, 2]),
     Row([20, 21], [[22, 23], [24, 25, 26]], [3, 4]),
     Row([30, 31, 32, 33, 34, 35, 36], [[37, 38, 39, 40]], [5]),
+]
+
+# Enough samples of like length for blocks to be cheaper than one mask; prompts and numbers of samples are uneven still.
+LIKE = [
+    Row([5, 6, 7, 8, 9], [list(range(10 + i, 16 + i)) for i in range(5)], [0, 1, 2, 3, 4]),
+    Row([20, 21], [[22, 23, 24, 25], [26], [27, 28, 29, 30, 31, 32, 33], [34, 35]], [5, 6, 7, 8]),
+    Row([30, 31, 32, 33, 34, 35, 36], [[37, 38, 39, 40]], [9]),
 ]
 
 
@@ -39,12 +47,14 @@ def packed_logprobs(model: Transformer, rows: list[Row]) -> torch.Tensor:
     return model.logits(hidden).log_softmax(-1).gather(-1, batch.targets[:, None])[:, 0]
 
 
-def test_packed_rows_equal_separate_rows_with_gradients(model):
-    weights = torch.linspace(0.5, 2.0, sum(len(s) for r in ROWS for s in r.samples), dtype=torch.float64)
+@pytest.mark.parametrize(("rows", "blocks"), [(ROWS, False), (LIKE, True)])
+def test_packed_rows_equal_separate_rows_with_gradients(model, rows, blocks):
+    assert isinstance(pack(rows, pad_id=0).attend(), Blocks) == blocks
+    weights = torch.linspace(0.5, 2.0, sum(len(s) for r in rows for s in r.samples), dtype=torch.float64)
     grads = []
     for score in (packed_logprobs, separate_logprobs):
         model.zero_grad()
-        logp = score(model, ROWS)
+        logp = score(model, rows)
         (logp * weights).sum().backward()
         grads.append((logp.detach(), [p.grad.clone() for p in model.parameters()]))
     torch.testing.assert_close(grads[0][0], grads[1][0], rtol=1e-10, atol=1e-12)
@@ -52,9 +62,29 @@ def test_packed_rows_equal_separate_rows_with_gradients(model):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-def test_a_sibling_that_could_be_seen_would_change_the_answer(model):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_blocks_and_one_mask_are_the_same_attention(dtype):
+    """Against sums in float64; query heads share key heads, and what padding holds reaches nobody."""
+    batch = pack(LIKE, pad_id=0)
+    (B, L), gen = batch.owner.shape, torch.Generator().manual_seed(0)
+    q, k, v = (torch.randint(-2, 3, (B, L, h, 8), generator=gen).to(dtype) for h in (4, 2, 2))
+    padding = (batch.owner < 0)[..., None, None]
+    causal = torch.ones(L, L, dtype=torch.bool).tril()
+    visible = causal & ((batch.owner[:, None] == 0) | (batch.owner[:, None] == batch.owner[:, :, None]))
+    scores = torch.einsum("bihe,bjhe->bhij", q.double(), k.double().repeat_interleave(2, 2)) / 8**0.5
+    share = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
+    expected = torch.einsum("bhij,bjhe->bihe", share, v.double().repeat_interleave(2, 2))
+    spoiled = [x.masked_fill(padding, 1e4) for x in (q, k, v)]
+    found = batch.attend()(0, *spoiled)
+    assert found.dtype == dtype
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found.double().masked_fill(padding, 0), expected.masked_fill(padding, 0), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("rows", [ROWS[:1], LIKE[:1]])
+def test_a_sibling_that_could_be_seen_would_change_the_answer(model, rows):
     """The mutation this layout invites: plain causal attention over the whole row."""
-    batch = pack(ROWS[:1], pad_id=0)
+    batch = pack(rows, pad_id=0)
     leaky = batch.predictors(model(batch.tokens, batch.positions))
     right = batch.predictors(model(batch.tokens, batch.positions, batch.attend()))
     assert (leaky - right).abs().max() > 1e-3

@@ -4,9 +4,10 @@ Randomness is counter-based (Philox4x32-10, Salmon et al., "Parallel Random Numb
 uniform number behind token t of a request is a pure function of (seed, key, sample, t). No generator has a state, so
 neither the order of the calls nor the company of other requests in the batch can reach it.
 
-The draw is token = min{i : F_i > u·F_V}, F the running sum in float64 of the truncated fp32 probabilities. Matrix
-products of another shape change logits in their last bits, so F moves by about 1e-7: a token changes only if u falls
-that near to one of the steps of F. Bits of u are made on the host and are the same for every device.
+The draw is token = min{i : F_i > u·F_V}, F the running sum of the truncated fp32 probabilities: in float64, over blocks
+first and then within one, which spares a float64 number per vocabulary entry. Matrix products of another shape change
+logits in their last bits, so F moves by about 1e-7: a token changes only if u falls that near to one of the steps of F.
+Bits of u are made on the host and are the same for every device.
 
 Left out on purpose: Gumbel noise per vocabulary entry, equivalent in law, but V counters per token instead of one.
 """
@@ -20,11 +21,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kernels import logprob_kl
 from tracelift.sampler.params import SamplingParams
 
+BLOCK = 256  # tokens whose mass is summed in fp32 before float64 takes over
 _MASK = np.uint64(0xFFFFFFFF)
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # multipliers and Weyl key increments of the paper
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -85,11 +88,25 @@ def truncate(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Ten
 
 
 def invert(prob: Tensor, u: Tensor) -> Tensor:
-    """prob (B,V) fp32 of any positive sum, u (B,) float64 in [0,1) → (B,) token ids; zero probability is never drawn."""
-    cdf = prob.cumsum(-1, dtype=torch.float64)
+    """prob (B,V) fp32 of any positive sum, u (B,) float64 in [0,1) → (B,) token ids; zero probability is never drawn.
+
+    Two steps of the same search: the block of BLOCK tokens that u falls into, from the blocks' masses, then the token in it.
+    """
+    V = prob.shape[1]
+    whole = V // BLOCK * BLOCK
+    mass = torch.cat((prob[:, :whole].unflatten(1, (-1, BLOCK)).sum(-1), prob[:, whole:].sum(-1, keepdim=True)), 1)
+    cdf = mass.cumsum(-1, dtype=torch.float64)
     # u ≤ 1 − 2⁻⁵² keeps u·F_V strictly below F_V in float64, so the last step of F is never passed.
-    token = torch.searchsorted(cdf, (u * cdf[:, -1])[:, None], right=True)[:, 0]
-    return token.clamp(max=prob.shape[-1] - 1)  # only NaN gets there: its log-prob is NaN too, and callers refuse that
+    goal = u[:, None] * cdf[:, -1:]
+    block = torch.searchsorted(cdf, goal, right=True).clamp_(max=mass.shape[1] - 1)  # only NaN is clamped: its log-prob
+    token = block * BLOCK + torch.arange(BLOCK, device=prob.device)  # is NaN too, and callers refuse that
+    inside = prob.gather(1, token.clamp(max=V - 1)).masked_fill_(token >= V, 0.0)
+    steps = inside.cumsum(-1, dtype=torch.float64)
+    goal -= F.pad(cdf, (1, 0)).gather(1, block)
+    # A block's mass was rounded to fp32, the sum of its steps is not: stretched to fit, and kept below the last step.
+    goal *= steps[:, -1:] / mass.gather(1, block)
+    goal = torch.minimum(goal, torch.nextafter(steps[:, -1:], torch.zeros_like(goal)))
+    return (block * BLOCK + torch.searchsorted(steps, goal, right=True))[:, 0].clamp_(max=V - 1)
 
 
 @dataclass
