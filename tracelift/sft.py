@@ -2,8 +2,9 @@
 
 A completion is a text, or a list of pieces: [text, true] is learned, [text, false] is only read (another speaker's turn),
 and [text, "tag"] is read while each of its tokens is to be answered by the one token `tag` (telling right words from
-wrong ones, as ELECTRA's discriminator does; Clark et al. 2020). Several completions of one prompt, in a list under
-"completions", read it once.
+wrong ones, as ELECTRA's discriminator does; Clark et al. 2020). [text, "tag", "meant"] asks besides, before it is read,
+for what should stand in its place, up to the first token of `meant` that differs. Several completions of one prompt, in
+a list under "completions", read it once.
 
     loss = −mean log π(token | before) over completion tokens, the end token included, over the global batch
 
@@ -35,7 +36,8 @@ from tracelift.training import Learner, fit
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 
 
-Completion = str | list[tuple[str, bool | str]]
+Piece = tuple[str, bool | str] | tuple[str, str, str]
+Completion = str | list[Piece]
 Example = tuple[str, list[Completion]]  # a prompt, and what each of its continuations should be
 
 
@@ -72,13 +74,20 @@ def _completion(value: object) -> Completion:
     """A completion as read from JSON, checked. Raises ValueError or TypeError."""
     if isinstance(value, str) and value:
         return value
-    if isinstance(value, list):
-        pieces = [(text, learned) for text, learned in value]
-        if any(learned for _, learned in pieces) and all(
-            isinstance(text, str) and text and isinstance(learned, (bool, str)) for text, learned in pieces
-        ):
-            return pieces
+    if isinstance(value, list) and all(map(_is_piece, value)) and any(piece[1] for piece in value):
+        return [tuple(piece) for piece in value]
     raise ValueError("a completion must be a non-empty text or a list of [text, learned], at least one of them learned")
+
+
+def _is_piece(value: object) -> bool:
+    match value:
+        case [str(text), bool()]:
+            return text != ""
+        case [str(text), str(tag)]:
+            return "" not in (text, tag)
+        case [str(text), str(tag), str(meant)]:
+            return "" not in (text, tag, meant)
+    return False
 
 
 def initial_model(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
@@ -139,13 +148,15 @@ def _scored(completion: Completion, tokenizer: Tokenizer, end: int) -> tuple[lis
     """A completion's tokens, the end token behind them, and what is asked for after how many of them (Row.targets)."""
     sample: list[int] = []
     targets: list[tuple[int, int]] = []
-    for text, learned in [(completion, True)] if isinstance(completion, str) else completion:
+    for text, learned, *meant in [(completion, True)] if isinstance(completion, str) else completion:
         piece = tokenizer.encode(text, add_special_tokens=False)
         if isinstance(learned, str):
             tag = tag_id(tokenizer, learned)
             targets += [(len(sample) + j + 1, tag) for j in range(len(piece))]
-        elif learned:
-            targets += [(len(sample) + j, token) for j, token in enumerate(piece)]
+        if learned is True or meant:
+            wanted = tokenizer.encode(meant[0], add_special_tokens=False) if meant else piece
+            agreed = next((j for j, (a, b) in enumerate(zip(piece, wanted, strict=False)) if a != b), min(len(piece), len(wanted)))
+            targets += [(len(sample) + j, token) for j, token in enumerate(wanted[: agreed + 1])]
         sample += piece
     if isinstance(completion, str) or completion[-1][1] is True:
         targets.append((len(sample), end))

@@ -124,8 +124,24 @@ def test_proofreading_tags_agree_with_the_checker():
     clean = 0
     for i, p in enumerate(PROBLEMS):
         *pieces, (closing, verdict) = tagged_trace(p, random.Random(i))
-        text, right = "".join(t for t, _ in pieces), all(tag == " +" for _, tag in pieces)
+        text, right = "".join(t for t, *_ in pieces), all(tag == " +" for _, tag, *_ in pieces)
         assert check_trace(p, text).valid == right == (verdict == " +"), (p.text, pieces)
         assert closing == "\n</reasoning>"
         clean += right
     assert len(PROBLEMS) / 10 < clean < len(PROBLEMS) / 2
+
+
+def test_proofreading_says_what_is_meant():
+    """Up to the first wrong word, what is meant spells the reference trace; the word meant there continues it."""
+    for i, p in enumerate(PROBLEMS):
+        *pieces, _ = tagged_trace(p, random.Random(i))
+        spelled = ""
+        for text, tag, meant in pieces:
+            assert p.trace.startswith(spelled + meant), (p.trace, pieces)
+            if tag == " -":
+                assert not p.trace.startswith(spelled + text)
+                break
+            assert text == meant
+            spelled += text
+        else:
+            assert spelled == p.trace

@@ -63,6 +63,22 @@ def test_completions_of_one_prompt_weigh_as_much_as_rows_of_their_own(job, undis
         encode(together, tokenizer, lengths[0])
 
 
+def test_what_is_meant_is_asked_for_up_to_where_it_differs(job, tmp_path):
+    tokenizer = models.load_tokenizer(job / "planner")
+    one, plus = tokenizer.encode("1", add_special_tokens=False), tokenizer.encode("+", add_special_tokens=False)
+    assert len(one) == len(plus) == 1
+
+    def asked(*pieces):
+        rows = read_rows(write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "1 + 2 = ", "completion": pieces}]))
+        return [(k, tokenizer.decode([token])) for k, token in encode(rows, tokenizer, 96)[0].targets[0]]
+
+    assert asked(["345", "+"]) == [(1, "+"), (2, "+"), (3, "+")]
+    assert asked(["345", "+", "345"]) == [(1, "+"), (2, "+"), (3, "+"), (0, "3"), (1, "4"), (2, "5")]
+    assert asked(["345", "1", "365"]) == [(1, "1"), (2, "1"), (3, "1"), (0, "3"), (1, "6")]
+    assert asked(["7", True], ["345", "1", "3456"]) == [(0, "7"), (2, "1"), (3, "1"), (4, "1"), (1, "3"), (2, "4"), (3, "5"), (4, "6")]
+    assert asked(["345", "1", "34"]) == [(1, "1"), (2, "1"), (3, "1"), (0, "3"), (1, "4")]
+
+
 MOMENTS = [Hurt("kill", "tracelift.runs:RunFolder.log", 9), Hurt("half", "tracelift.runs:RunFolder.log", 7), Hurt("kill", "os:rename", 2)]
 
 
