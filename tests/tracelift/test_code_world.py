@@ -224,8 +224,27 @@ def test_proofreading_tags_agree_with_the_checker():
     """A plan whose every word is tagged + is valid, and no other is; two pieces of code that share nothing but the world."""
     clean = 0
     for i, p in enumerate(PROBLEMS):
-        pieces = tagged_plan(p, random.Random(i))
-        text, right = "".join(t for t, _ in pieces), all(tag == " +" for _, tag in pieces)
-        assert check_plan(p, text).valid == right, (p.text, pieces)
+        *pieces, (closing, verdict) = tagged_plan(p, random.Random(i))
+        text, right = "".join(t for t, *_ in pieces), all(tag == " +" for _, tag, *_ in pieces)
+        assert check_plan(p, text).valid == right == (verdict == " +"), (p.text, pieces)
+        assert closing == "\n</reasoning>"
         clean += right
-    assert 5 < clean < len(PROBLEMS) / 2
+    assert len(PROBLEMS) / 10 < clean < len(PROBLEMS) / 2
+
+
+def test_proofreading_says_what_is_meant():
+    """Up to the first wrong word, what is meant spells the reference plan; the word meant there continues it."""
+    for i, p in enumerate(PROBLEMS):
+        *pieces, _ = tagged_plan(p, random.Random(i))
+        spelled = ""
+        for text, tag, *meant in pieces:
+            assert tag == " -" or meant
+            if meant:
+                assert p.trace.startswith(spelled + meant[0]), (p.trace, pieces)
+            if tag == " -":
+                assert not p.trace.startswith(spelled + text + ("." if text[-1].isdigit() else "")), (p.trace, pieces)
+                break
+            assert text == meant[0]
+            spelled += text
+        else:
+            assert spelled == p.trace

@@ -30,7 +30,7 @@ ROWS = {  # world: rows for base, planner and executor, and groups for the Reaso
     "math": (80_000, 30_000, 100_000, 60_000),
     "code": (60_000, 12_000, 30_000, 17_000),
 }
-PROOFREAD_ROWS = 45_000
+PROOFREAD_ROWS = 16_000  # of four traces each
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:

@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 
 from tracelift.groups.format import Group
-from tracelift.prompts import BASELINE, EXECUTOR
+from tracelift.prompts import BASELINE, CLOSE, EXECUTOR
 from tracelift.reason_rm import rm_text
 from tracelift.worlds.code.cases import make_cases
 from tracelift.worlds.code.flaws import FLAWS, all_flaws, apply_flaw, rubric_of
@@ -70,12 +70,11 @@ def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
 
 
 def proofread_rows(count: int) -> Iterator[Row]:
-    """What the Reason RM is fine-tuned from: plans read word by word, each word answered by + or -."""
-    frame = "</problem>\n<reasoning>\n"
+    """Four tagged plans a problem, which is read once for all of them."""
     for i in range(count):
-        p = make_problem(SERIES["proofread"], i)
-        prompt, _ = rm_text("code", p.text, "", "code").split(frame)
-        yield {"prompt": prompt + frame, "completion": tagged_plan(p, random.Random(f"proofread:{i}"))}
+        p, rng = make_problem(SERIES["proofread"], i), random.Random(f"proofread:{i}")
+        before, _ = rm_text("code", p.text, "", "code").split(f"\n{CLOSE}")
+        yield {"prompt": before, "completions": [tagged_plan(p, rng) for _ in range(4)]}
 
 
 def make_group(p: CodeProblem, rng: random.Random, negatives: int) -> Group:
