@@ -6,10 +6,15 @@ every x86 build of PyTorch, and reads weights as they lie in memory: nothing is 
 throughout (no bf16 or TF32 inside), only their order differs.
 
 Everything else (other dtypes and devices, autocast, builds without oneDNN) goes to torch.nn.functional.linear.
-Left out on purpose: weights packed ahead, which would buy another third for small batches but must follow every update.
+
+A weight that many small batches in a row multiply can be `packed` once into the layout oneDNN computes in: the same bits,
+a quarter less time at 32 rows, one more copy of the weight. Left out: keeping packed weights, which would have to follow
+every update.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +22,40 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 _AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+_PACKED_ROWS = 32  # the batch that oneDNN chooses the layout for; it computes any other too
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K), weight (N, K), bias (N,) or None → (..., N); differentiable once in all three."""
-    fast = (
-        _AVAILABLE
-        and x.dtype is torch.float32
-        and weight.dtype is torch.float32
-        and x.device.type == "cpu"
-        and x.numel() > 0
-        and weight.numel() > 0
-        and not torch.is_autocast_enabled("cpu")
-        and torch.backends.mkldnn.enabled
-    )
-    if not fast:
+    if not (_fast(weight) and x.dtype is torch.float32 and x.device.type == "cpu" and x.numel() > 0):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled() and (
         x.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     ):
         return _Linear.apply(x, weight, bias)
     return _product(x, weight, bias)
+
+
+def packed(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """The function x (..., K) → x Wᵀ (..., N) with weight (N, K) as it is now; it has no gradient.
+
+    Bit for bit what `linear` gives. Where oneDNN is not used nothing is copied, and later changes of the weight are seen.
+    """
+    if not _fast(weight):
+        return lambda x: linear(x, weight)
+    own = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_ROWS)
+    return lambda x: _product(x, own) if x.numel() else linear(x, weight)
+
+
+def _fast(weight: Tensor) -> bool:
+    return (
+        _AVAILABLE
+        and weight.dtype is torch.float32
+        and weight.device.type == "cpu"
+        and weight.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.mkldnn.enabled
+    )
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kernels.cpu_linear import linear
+from kernels.cpu_linear import linear, packed
 
 
 def inputs(rows: tuple[int, ...], K: int, N: int, bias: bool, seed: int = 0):
@@ -65,3 +65,18 @@ def test_an_update_in_place_takes_effect_at_once():
 def test_empty_batches():
     _, weight, _ = inputs((1,), 16, 8, False)
     assert linear(torch.zeros(0, 16), weight).shape == (0, 8)
+
+
+@pytest.mark.parametrize("shape", [(64, 96), (33, 257), (256, 4000)])
+def test_a_packed_weight_gives_the_same_bits_in_any_batch(shape):
+    x, weight, _ = inputs((64,), *shape, False)
+    whole, project = linear(x, weight), packed(weight)
+    for rows in (8, 16, 24, 64):  # the sampler's batches are multiples of 8
+        assert torch.equal(project(x[:rows]), whole[:rows])
+    assert project(x[:0]).shape == (0, shape[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_packing_leaves_other_dtypes_to_torch(dtype):
+    x, weight, _ = inputs((4,), 16, 8, False)
+    assert torch.equal(packed(weight.to(dtype))(x.to(dtype)), F.linear(x.to(dtype), weight.to(dtype)))

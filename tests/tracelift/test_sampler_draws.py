@@ -159,3 +159,27 @@ def test_the_last_step_of_the_distribution_function_is_never_passed():
 def test_bad_parameters_are_named(field, value):
     with pytest.raises(ValueError, match=field):
         SamplingParams(**{field: value})
+
+
+@pytest.mark.parametrize("V", [1, 255, 256, 257, 1000, 32_000])
+def test_blocks_of_tokens_are_drawn_as_single_steps_would_be(V):
+    """u at the middles of N equal intervals: each token is drawn N·p times, give or take the two ends of its interval."""
+    N, gen = 50_000, torch.Generator().manual_seed(V)
+    prob = torch.softmax(4 * torch.randn(1, V, generator=gen), -1)
+    prob[:, torch.rand(V, generator=gen) < 0.3] = 0.0
+    prob[:, -1] = max(float(prob[:, -1]), 1e-9)  # something at the very end, and zeros right before it
+    prob[:, V // 2 : -1] = 0.0
+    u = (torch.arange(N, dtype=torch.float64) + 0.5) / N
+    drawn = torch.cat([invert(prob.expand(len(part), -1), part) for part in u.split(2_000)])
+    count = torch.bincount(drawn, minlength=V)
+    share = prob[0].double() / prob[0].double().sum()
+    assert ((count - N * share).abs() <= 1 + 1e-6 * N).all()
+    assert (count[prob[0] == 0] == 0).all() and (drawn.diff() >= 0).all()
+
+
+def test_the_ends_of_the_unit_interval_draw_tokens_that_exist():
+    """Zeros before the first and after the last possible token, in blocks of their own and within one."""
+    prob = torch.zeros(4, 700)
+    prob[:, [300, 301, 520]] = torch.tensor([1e-30, 1.0, 1e-12])
+    u = torch.tensor([0.0, 1e-300, 1 - 2.0**-52, 0.5], dtype=torch.float64)
+    assert invert(prob, u).tolist() == [300, 300, 520, 301]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kernels.cpu_linear import packed
 from models.transformer import Transformer
 from tracelift.sampler.attention import ROWS, DecodeAttention, PrefillAttention, round_up
 from tracelift.sampler.draw import RowPlan, select, uniforms
@@ -50,6 +51,15 @@ class Sequence:
         return pages_for(self.params.max_new_tokens - 1)
 
 
+def project(model: Transformer, steps: int, memory_bytes: int) -> tuple[Callable[[Tensor], Tensor], int]:
+    """`model.logits` for many small batches, and the bytes it takes: on a CPU a packed copy of the head pays for itself
+    after some steps, where the budget has room for it."""
+    head = model.head_weight
+    if head.device.type != "cpu" or head.dtype != torch.float32 or steps < 16 or head.nbytes > memory_bytes // 8:
+        return model.logits, 0
+    return packed(head), head.nbytes
+
+
 class Schedule:
     """Runs sequences to their ends. One object serves one call of `Sampler.generate`."""
 
@@ -69,10 +79,11 @@ class Schedule:
         self.eos_ids, self.find_stop, self.keep_logits = np.array(sorted(eos_ids), np.int64), find_stop, keep_logits
         self.queue = deque(sequences)
         leaves, truncates = [(s.node, s.reserved) for s in sequences], any(s.params.truncates for s in sequences)
-        self.cache, self.batch, self.wave = plan(model, nodes, leaves, truncates, memory_bytes, max_batch)
+        longest = max(s.params.max_new_tokens for s in sequences)
+        self.project, copied = project(model, longest, memory_bytes)
+        self.cache, self.batch, self.wave = plan(model, nodes, leaves, truncates, memory_bytes - copied, max_batch)
         self.cache.allocate(0, 1)  # SCRATCH
         self.reserved = 0  # pages of generated tokens promised to admitted sequences
-        longest = max(s.params.max_new_tokens for s in sequences)
         self.free_slots = list(range(self.batch))[::-1]
         self.tokens = np.zeros((self.batch, longest), dtype=np.int64)
         self.logprobs = np.zeros((2, self.batch, longest), dtype=np.float32)  # of the whole law, of the truncated one
@@ -186,7 +197,7 @@ class Schedule:
             seeds = np.array([self.rows[i].params.seed for i in renew], dtype=np.uint64)
             self.draws[self.slot[renew]] = uniforms(streams, seeds, self.count[renew], DRAWS)
         u = self._tensor(self.draws[self.slot, self.count % DRAWS])
-        logits = self.model.logits(self.hidden)[:B]
+        logits = self.project(self.hidden)[:B]
         self.drawn, logprob, sampled = select(logits, self.plan, u)
         tokens = self.drawn.cpu().numpy()
         self.tokens[slot, step] = tokens[live]
