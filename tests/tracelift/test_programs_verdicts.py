@@ -197,6 +197,43 @@ EXPLOITS = {
         abs = sorted = set = lambda *a: 0
         def f(x): return None
         """,
+    "a last word": """
+        import gc, os
+        class Last:
+            def __del__(self):
+                os._exit(0)
+        last = Last()
+        def f(x):
+            return last
+        """,
+    "a thread that answers": """
+        import os, threading
+        def speak():
+            while True:
+                for fd in range(3, 40):
+                    try:
+                        os.write(fd, b'{"value":true,"args":[]}\\n')
+                    except OSError:
+                        pass
+        threading.Thread(target=speak, daemon=True).start()
+        def f(x):
+            return True
+        """,
+    "values that call themselves others": """
+        class Text(str):
+            __str__ = __repr__ = lambda self: "4"
+            __eq__ = lambda self, other: True
+            __hash__ = str.__hash__
+        class Number(int):
+            __str__ = __repr__ = lambda self: "4"
+            __eq__ = lambda self, other: True
+            __hash__ = int.__hash__
+        def f(x):
+            return Text("no") if x == "ab" else Number(17)
+        print(Text("no"))
+        """,
+    "more digits than are written": "def f(x):\n    return 1 << 60000\n",
+    "the end of an iteration": "def f(x):\n    raise StopIteration\n",
     "endless generator": "import itertools\ndef f(x):\n    return itertools.count()\n",
     "endless nest": "def f(x):\n    a = []\n    a.append(a)\n    return a\n",
     "deep nest": "def f(x):\n    a = []\n    for _ in range(100000): a = [a]\n    return a\n",
@@ -233,6 +270,61 @@ def test_expected_results_are_nowhere_in_the_programs_process(box):
     for tests in (["assert f(1) == 'canary-5f1c'"], ["assert f(1) + '' == 'canary-5f1c'"]):
         result = verdict(box, program, parse_tests(tests))
         assert "not there" in result.outcomes[0].detail, result
+
+
+def answering(line: str) -> str:
+    """A program whose process writes `line` where its answers belong, and goes."""
+    return f"import os\ndef f(x):\n    data = ({line}).encode() + b'\\n'\n    while data: data = data[os.write(4, data):]\n    os._exit(0)\n"
+
+
+RAW = {
+    "no JSON": "'{'",
+    "no object": "'[1, 2]'",
+    "no value": "'{}'",
+    "a raised thing of the wrong kind": """'{"raised":{"0":1},"text":5}'""",
+    "raised text": """'{"raised":"ValueError"}'""",
+    "unknown kind": """'{"value":{"module":"os"}}'""",
+    "a number for a list": """'{"value":{"set":5}}'""",
+    "a list for a number": """'{"value":{"int":[]}}'""",
+    "too large for a float": """'{"value":{"complex":[' + '9' * 400 + ',0]}}'""",
+    "too many digits": """'{"value":' + '9' * 5000 + '}'""",
+    "deeper than recursion": "'{\"value\":' + '[' * 100000 + ']' * 100000 + '}'",
+    "an endless range": """'{"value":{"range":[0,' + '9' * 4000 + ',1]}}'""",
+    "one hash for all": "'{\"value\":{\"set\":[' + ','.join(str(i * ((1 << 61) - 1)) for i in range(1, 40000)) + ']}}'",
+}
+
+
+@pytest.mark.parametrize("line", RAW)
+def test_no_answer_troubles_the_parent(box, line):
+    """Whatever comes through the channel is a wrong answer: no exception here, and no work beyond the answer's length.
+    (A set of values with one hash takes hours to build.)"""
+    tests = parse_tests(["assert f(1) == 4", "assert f(1) == {1: {2}, 3: (4,)}", "assert f(1) is None", "assert not f(1)"])
+    result = verdict(box, answering(RAW[line]), tests, SHORT)
+    assert result.counts[Outcome.PASSED] == 0 and result.verdict is Verdict.FAIL, result
+    assert all(o.detail.isprintable() for o in result.outcomes)
+    truth = verdict(box, answering(RAW[line]), parse_tests(["assert f(1)"]), SHORT)
+    assert truth.verdict is not Verdict.ERROR and len(truth.outcomes) == 1, truth
+    code = verdict(box, answering(RAW[line]), parse_tests(["assert f([1]) + 1 == 9"]), SHORT)
+    assert code.verdict is Verdict.FAIL, code
+
+
+def test_what_is_shown_of_a_programs_errors_is_one_printable_line(box):
+    """It ends up in logs, in terminals and in HTML that is written as UTF-8."""
+    program = "def f(x):\n    raise ValueError('\\ud800\\n\\x1b[2J')\nraise_it = ValueError\n"
+    for tests in (CALLS, CODE):
+        result = verdict(box, program, tests)
+        assert {str(o.outcome) for o in result.outcomes} == {"runtime_error"}
+        for outcome in result.outcomes:
+            assert outcome.detail.isprintable() and "ValueError" in outcome.detail and outcome.detail.encode()
+
+
+def test_no_exception_ends_a_loop_of_the_tests(box):
+    """StopIteration out of a function under test would end `for … in map(f, …)`, as if everything had been compared."""
+    tests = parse_tests(["for got, x in zip(map(f, [1, 2]), [1, 2]): assert got == 2 * x", "assert all(map(f, [1, 2]))"])
+    assert verdict(box, TWICE, tests).passed
+    for name in ("StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt"):
+        result = verdict(box, f"def f(x):\n    raise {name}\n", tests)
+        assert names(result) == ["runtime_error"] * 2, (name, result)
 
 
 # -- one outcome a test ----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Every promise of the sandbox, attacked, and looked at from outside: by whether a file appeared, a socket was
-accepted, a process remained. Each attack runs in up to three sandboxes: with all layers, with namespaces alone, and
-with Landlock and seccomp alone (what default Docker leaves). So a layer that silently did nothing would show.
+accepted, a process remained. The sandboxes are those of attacks.py; less common ways in are in
+test_sandbox_side_doors.py.
 """
 
 from __future__ import annotations
@@ -12,75 +12,15 @@ import socket
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
 
-from tracelift.sandbox import Limits, Sandbox, SandboxError, Status, probe
-from tracelift.sandbox.inside.confine import LAYERS, NAMESPACES
+from attacks import QUICK, attack, box, count, needs, own_processes, skip, wait_until  # noqa: F401
+from tracelift.sandbox import Limits, Sandbox, SandboxError, Status
+from tracelift.sandbox.inside.confine import NAMESPACES
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
-
-QUICK = Limits(cpu_seconds=1.0, wall_seconds=30.0)
-WITHOUT = {"all layers": (), "namespaces alone": ("landlock", "seccomp"), "filters alone": NAMESPACES}
-ran: list[str] = []
-skipped: list[str] = []
-
-
-@pytest.fixture(scope="module", params=WITHOUT)
-def box(request):
-    try:
-        sandbox = Sandbox(workers=2, without=WITHOUT[request.param])
-    except SandboxError as error:
-        pytest.skip(f"{request.param}: {error}")
-    with sandbox:
-        sandbox.kind = request.param
-        yield sandbox
-
-
-@pytest.fixture(autouse=True)
-def count(request):
-    yield
-    ran.append(request.node.name)
-
-
-def attack(box, code: str, limits: Limits = QUICK, **values: object):
-    """Run `code` with `values` as its global names."""
-    head = "".join(f"{name} = {value!r}\n" for name, value in values.items())
-    return box.run(head + textwrap.dedent(code), limits=limits)
-
-
-def skip(reason: str) -> None:
-    skipped.append(reason)
-    pytest.skip(reason)
-
-
-def needs(box, promise: str) -> None:
-    if not box.layers.keeps(promise):
-        skip(f"{box.kind}: this kernel lets nothing keep the promise of {promise}")
-
-
-def own_processes(token: str = f'"owner": {os.getpid()}') -> set[int]:
-    """Ids of every process forked from this test's launchers, wherever it may have moved."""
-    found = set()
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
-            try:
-                if token in Path(f"/proc/{entry}/cmdline").read_text():
-                    found.add(int(entry))
-            except OSError:
-                pass  # it has just ended
-    return found
-
-
-def wait_until(condition, seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.01)
-    return False
 
 
 # -- network ---------------------------------------------------------------------------------------------------------
@@ -366,7 +306,17 @@ def test_seccomp_refuses_what_namespaces_would_allow(box):
         X86 = platform.machine() == "x86_64"
         numbers = {"io_uring_setup": 425, "userfaultfd": 323 if X86 else 282, "memfd_create": 319 if X86 else 279,
                    "keyctl": 250 if X86 else 219, "unshare": 272 if X86 else 97, "socket": 41 if X86 else 198,
-                   "execve": 59 if X86 else 221, "a call not yet invented": 460}
+                   "execve": 59 if X86 else 221, "a call not yet invented": 460, "pidfd_open": 434, "pidfd_getfd": 438,
+                   "pidfd_send_signal": 424, "process_madvise": 440, "ptrace": 101 if X86 else 117,
+                   "process_vm_readv": 310 if X86 else 270, "process_vm_writev": 311 if X86 else 271,
+                   "kcmp": 312 if X86 else 272, "perf_event_open": 298 if X86 else 241, "add_key": 248 if X86 else 217,
+                   "request_key": 249 if X86 else 218, "connect": 42 if X86 else 203, "sendmsg": 46 if X86 else 211,
+                   "recvmsg": 47 if X86 else 212, "setsockopt": 54 if X86 else 208, "shmget": 29 if X86 else 194,
+                   "mq_open": 180, "vmsplice": 278 if X86 else 75, "tkill": 200 if X86 else 130,
+                   "rt_sigqueueinfo": 129 if X86 else 138, "sched_setaffinity": 203 if X86 else 122,
+                   "name_to_handle_at": 303 if X86 else 264, "fanotify_init": 300 if X86 else 262,
+                   "inotify_init1": 294 if X86 else 26, "personality": 135 if X86 else 92, "mknodat": 259 if X86 else 33,
+                   "memfd_secret": 447, "setpriority": 141 if X86 else 140, "clock_settime": 227 if X86 else 112}
         for name, number in numbers.items():
             result, error = libc.syscall(number, 0x10000000, 0, 0, 0, 0), ctypes.get_errno()
             if result >= 0 or error != errno.EPERM:
@@ -503,13 +453,3 @@ def test_it_refuses_without_its_floor(caplog):
     with Sandbox(workers=1, without=without, allow_weak_sandbox=True) as box:
         assert box.run("print(6 * 7)").stdout == "42\n"
     assert "WEAK SANDBOX" in caplog.text
-
-
-def test_zz_report(capsys):
-    layers = probe()
-    with capsys.disabled():
-        print(f"\nsandbox: {len(layers.active)} of {len(LAYERS)} layers active; ", end="")
-        print(f"{len(ran) - len(skipped)} attacks ran, {len(skipped)} skipped for want of a layer")
-        for name, reason in layers.reasons.items():
-            if reason:
-                print(f"  not on this machine: {name}: {reason}")

@@ -383,6 +383,9 @@ def test_the_filter_decides_as_written(machine, arch):
     assert (
         decide(nr["ioctl"], 0, 0x5401) == allow and decide(nr["ioctl"], 0, 0x5412) == refuse
     )  # TIOCSTI types for others
+    assert decide(nr["sendto"], 3, 0x1000, 6, 0, 0, 0) == allow  # send
+    assert decide(nr["sendto"], 3, 0x1000, 6, 0, 0x7F00, 10) == refuse  # to an address, wherever it lies in memory
+    assert decide(nr["sendto"], 3, 0x1000, 6, 0, 0x7F0000000000, 10) == refuse
     assert decide(nr["socketpair"], 1) == allow and decide(nr["socketpair"], 30) == refuse
     assert decide(nr["fcntl"], 0, 1) == allow and decide(nr["fcntl"], 0, 8) == refuse
     if machine == "x86_64":

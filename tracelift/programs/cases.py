@@ -150,7 +150,11 @@ def parse_tests(
                 continue
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 continue  # a docstring
-            statements.append(Statement(ast.unparse(node), bool(asserts)))
+            try:
+                source = ast.unparse(node)
+            except ValueError as error:  # an integer of more decimal digits than Python writes
+                raise ProblemError(f"{where}, test {i}: {error}") from None
+            statements.append(Statement(source, bool(asserts)))
             call = read_call(node)
             calls = None if call is None or calls is None else [*calls, call]
     if not any(s.is_test for s in statements):

@@ -68,6 +68,15 @@ def _enter_user_namespace() -> None:
         raise OSError("the ids of the user namespace could not be mapped")
 
 
+def _no_user_namespaces_below() -> None:
+    """A program that could make one would be root in it, with mounts, networks and memory file systems of its own."""
+    try:
+        with open("/proc/sys/user/max_user_namespaces", "w") as f:
+            f.write("0")
+    except OSError:
+        pass  # /proc/sys is read-only in some containers; seccomp refuses the calls all the same
+
+
 def _works_in_a_child(action) -> str:
     """Try an irrevocable step in a child process; '' if it works there, else why not."""
     read, write = os.pipe()
@@ -110,6 +119,8 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     if not _works_in_a_child(syscalls.leave_keyring):  # refused where there are no keyrings to inherit either
         syscalls.leave_keyring()
     attempt("user", _enter_user_namespace)
+    if not reasons["user"]:
+        _no_user_namespaces_below()
     for name, flag in (("network", CLONE_NEWNET), ("ipc", CLONE_NEWIPC), ("uts", CLONE_NEWUTS)):
         attempt(name, lambda flag=flag: syscalls.unshare(flag))
     attempt("cgroup", lambda: syscalls.unshare(CLONE_NEWCGROUP))

@@ -82,6 +82,8 @@ class Link:
         text = str(answer.get("text", ""))[:500]
         for name in answer["raised"] if isinstance(answer["raised"], list) else []:
             kind = getattr(builtins, name, None) if isinstance(name, str) else None
+            if kind in (StopIteration, StopAsyncIteration):
+                continue  # would quietly end a loop of the tests' over map(f, ...), as if all had been compared
             if isinstance(kind, type) and issubclass(kind, Exception):
                 try:
                     return kind(text)

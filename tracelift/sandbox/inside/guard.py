@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -58,16 +57,53 @@ def guard(job: dict, fds: list[int], layers: set[str]) -> None:
             program.run(job, fds, layers, work)  # never returns
         for fd in fds[:4] + fds[5:]:
             os.close(fd)
-        supervise(pid, control, job["limits"])
+        outcome = supervise(pid, control, job["limits"])
     except Exception:
-        report(control, state="trouble", detail=f"guard: {traceback.format_exc(limit=3)}")
-    finally:
-        if scratch:
-            shutil.rmtree(scratch, ignore_errors=True)
+        outcome = {"state": "trouble", "detail": f"guard: {traceback.format_exc(limit=3)}"}
+    if scratch:
+        syscalls.outlive_parent()  # the sandbox may be closed upon the report, but the folder has to go
+    report(control, **outcome)
+    if scratch:
+        control.close()
+        remove_folder(scratch)
 
 
-def supervise(pid: int, control: socket.socket, limits: dict) -> None:
-    """Wait for the program, or end it at the first bound it reaches, and report."""
+def remove_folder(path: str) -> None:
+    """Remove a folder that a program, by now dead, has filled: as deep as it likes, and with folders shut to their owner.
+
+    One step down or up at a time: neither recursion nor open files nor the length of a path grows with the depth.
+    """
+
+    def remove_files() -> list[str]:
+        """Of the current folder; returns the folders in it."""
+        entries = [(e.name, e.is_dir(follow_symlinks=False)) for e in os.scandir(".")]
+        for name, is_folder in entries:
+            if not is_folder:
+                os.unlink(name)
+        return [name for name, is_folder in entries if is_folder]
+
+    try:
+        os.chdir(path)
+        levels, names = [remove_files()], []  # folders still to be removed at each level; the way down
+        while levels:
+            if levels[-1]:
+                names.append(levels[-1].pop())
+                os.chmod(names[-1], 0o700)
+                os.chdir(names[-1])
+                levels.append(remove_files())
+                continue
+            levels.pop()
+            if names:
+                os.chdir("..")
+                os.rmdir(names.pop())
+        os.chdir("/")
+        os.rmdir(path)
+    except OSError:
+        pass  # what cannot be removed stays: there is nobody here to tell
+
+
+def supervise(pid: int, control: socket.socket, limits: dict) -> dict:
+    """Wait for the program, or end it at the first bound it reaches. Returns the report."""
     start = time.monotonic()
     ended = os.pidfd_open(pid)
     watch = select.poll()
@@ -105,4 +141,4 @@ def supervise(pid: int, control: socket.socket, limits: dict) -> None:
             reason = "cpu"  # the kernel's own limit came first
     code = os.waitstatus_to_exitcode(status)
     peak = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1)
-    report(control, state="ended", reason=reason, code=code, seconds=seconds, cpu_seconds=cpu, peak_bytes=peak)
+    return {"state": "ended", "reason": reason, "code": code, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}

@@ -6,7 +6,7 @@ allows by number, then looks into the arguments of the few calls that are both n
     clone      threads only; a new process is refused               kill, tgkill   to itself only
     ioctl      asking about terminals and sizes only                prlimit64      of itself only
     fcntl      not choosing who gets a signal (F_SETOWN, F_SETSIG)  prctl          naming a thread only
-    socketpair within this process, for asyncio
+    socketpair within this process, for asyncio                     sendto         to the other end of such a pair only
 
 clone3 hides its flags in memory, where a filter cannot look: it is answered ENOSYS, upon which the C library falls back
 to clone. All the rest, socket, fork, execve, ptrace, mount, io_uring, bpf and the kernel's next idea, is EPERM, which
@@ -35,8 +35,8 @@ TABLE = """
     copy_file_range:326/285 dup:32/23 dup2:33/- dup3:292/24 flock:73/32 pipe:22/- pipe2:293/59 eventfd:284/-
     eventfd2:290/19 poll:7/- ppoll:271/73 select:23/- pselect6:270/72 epoll_create:213/- epoll_create1:291/20
     epoll_ctl:233/21 epoll_wait:232/- epoll_pwait:281/22 epoll_pwait2:441/441 timerfd_create:283/85
-    timerfd_settime:286/86 timerfd_gettime:287/87 sendto:44/206 recvfrom:45/207 shutdown:48/210
-    getsockopt:55/209 setsockopt:54/208 getsockname:51/204 mmap:9/222 munmap:11/215 mprotect:10/226 mremap:25/216
+    timerfd_settime:286/86 timerfd_gettime:287/87 recvfrom:45/207 shutdown:48/210
+    getsockopt:55/209 getsockname:51/204 mmap:9/222 munmap:11/215 mprotect:10/226 mremap:25/216
     madvise:28/233 msync:26/227 mincore:27/232 mlock:149/228 munlock:150/229 brk:12/214 membarrier:324/283
     futex:202/98 futex_waitv:449/449 set_robust_list:273/99 get_robust_list:274/100 rseq:334/293
     set_tid_address:218/96 sched_yield:24/124 sched_getaffinity:204/123 sched_getscheduler:145/120
@@ -52,7 +52,7 @@ TABLE = """
     waitid:247/95 statfs:137/43 fstatfs:138/44
     sendfile:40/71 restart_syscall:219/128
     clone:56/220 clone3:435/435 kill:62/129 tgkill:234/131 ioctl:16/29 prctl:157/167 prlimit64:302/261 fcntl:72/25
-    socketpair:53/199
+    socketpair:53/199 sendto:44/206
 """
 FILTERED = (
     "clone",
@@ -64,6 +64,7 @@ FILTERED = (
     "prlimit64",
     "fcntl",
     "socketpair",
+    "sendto",
 )  # for their arguments
 
 AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
@@ -103,6 +104,12 @@ def argument_in(index: int, values: tuple[int, ...], then: int, otherwise: int) 
     return body + [op(RET, otherwise)]
 
 
+def null_pointer(index: int) -> list[bytes]:
+    """Allow where this argument is null, in both words of it."""
+    low, high = ARGS + 8 * index, ARGS + 8 * index + 4
+    return [op(LOAD, low), op(JEQ, 0, 0, 2), op(LOAD, high), op(JEQ, 0, 1, 0), op(RET, REFUSE), op(RET, ALLOW)]
+
+
 def choose(pieces: list[tuple[int, list[bytes]]]) -> list[bytes]:
     """A binary search for the piece (first number, instructions that end in a return) the call's number falls into.
 
@@ -131,6 +138,7 @@ def build(machine: str, pid: int) -> list[bytes]:
         "prctl": argument_in(0, PRCTLS, ALLOW, REFUSE),
         "fcntl": argument_in(1, FCNTL_REFUSED, REFUSE, ALLOW),
         "socketpair": argument_in(0, (AF_UNIX,), ALLOW, REFUSE),
+        "sendto": null_pointer(4),  # a datagram socket, paired or not, would send to any address in the file system
     }
     bodies = {number: special.get(name, allow) for name, number in nr.items()}
     pieces = [(0, bodies.get(0, refuse))]

@@ -78,6 +78,11 @@ def die_with_parent() -> None:
     prctl(PR_SET_PDEATHSIG, 9, call="PDEATHSIG")
 
 
+def outlive_parent() -> None:
+    """Take back `die_with_parent`."""
+    prctl(PR_SET_PDEATHSIG, 0, call="PDEATHSIG")
+
+
 class _CapHeader(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
