@@ -159,6 +159,7 @@ class Lora:
     alpha: float = opt(32.0, "adapters are scaled by alpha / r")
     dropout: float = opt(0.0, "dropout before the adapters; never active while sampling or scoring")
     targets: list[str] = opt(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "adapted layers, by name")
+    from_block: int = opt(0, "first transformer block with adapters; those below it are computed without a backward pass")
 
 
 @dataclass
@@ -345,7 +346,7 @@ def _check(c: Config, where: str, training: bool) -> None:
         optim.max_grad_norm sft.batch_size sft.eval_every rm.groups rm.negatives rm.eval_every eval.samples eval.chunk eval.resamples"""
     shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
     least = """executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef data.eval_problems data.limit
-        optim.warmup"""
+        optim.warmup lora.from_block"""
     for names, good, words in ((positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
                                (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"), (least, lambda x: x >= 0, "not be below 0")):  # fmt: skip
         for name in names.split():

@@ -34,7 +34,12 @@ def packed_attention(owner: Tensor) -> Attend:
         return Blocks(owner, lengths, P, T, device)
     causal = torch.ones(L, L, dtype=torch.bool).tril()
     visible = causal & ((owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None]))  # padding sees padding: no NaN
-    mask = visible[:, None].to(device)
+    return masked_attention(visible.to(device))
+
+
+def masked_attention(visible: Tensor) -> Attend:  # (B, L query, L key) bool
+    """Attention under one dense mask a row, for any layout."""
+    mask = visible[:, None]
     return lambda layer, q, k, v: _masked(q, k, v, mask)
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,14 @@ class Row:
     @property
     def length(self) -> int:
         return len(self.prompt) + sum(len(s) - 1 for s in self.samples)  # a sample's last token predicts nothing
+
+    def halves(self) -> list[Row]:
+        """Two rows with half of the samples each; itself where it has only one."""
+        if len(self.samples) == 1:
+            return [self]
+        half = len(self.samples) // 2
+        return [Row(self.prompt, self.samples[cut], self.sequence_ids[cut], self.targets[cut] if self.targets else None)
+                for cut in (slice(half), slice(half, None))]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,44 +108,28 @@ def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -
     return PackedBatch(*(x.to(device) for x in (tokens, positions, owner, *flat)))
 
 
-def share_prefixes(sequences: Sequence[Sequence[int]], group: Sequence[int], pad_id: int) -> list[Row]:
-    """Whole sequences as rows, those of one group sharing their longest common prefix; ids are places in `sequences`.
+class Splittable(Protocol):
+    """A row of a batch that can be computed in parts."""
 
-    For models that read a sequence's last hidden state (the Reason RM): each sample gets one closing `pad_id`, which is
-    never fed to the model, so that the last real token is the one that would predict it (see `last_hidden`).
-    """
-    members: dict[int, list[int]] = {}
-    for i, g in enumerate(group):
-        members.setdefault(g, []).append(i)
-    rows = []
-    for ids in members.values():
-        first, *others = (sequences[i] for i in ids)
-        common = min(len(sequences[i]) for i in ids)
-        for other in others:
-            common = next((t for t in range(common) if first[t] != other[t]), common)
-        if common == 0:
-            raise ValueError("sequences of one group must share at least their first token")
-        rows.append(Row(first[:common], [[*sequences[i][common:], pad_id] for i in ids], ids))
-    return rows
+    @property
+    def length(self) -> int: ...
+
+    def halves(self: T) -> list[T]: ...
 
 
-def last_hidden(batch: PackedBatch, hidden: Tensor) -> tuple[Tensor, Tensor]:  # (B, L, D) -> (S,) int64, (S, D)
-    """Each sequence's id, and the hidden state at its last predicting position."""
-    ends = torch.ones_like(batch.sequence, dtype=torch.bool)
-    ends[:-1] = batch.sequence[1:] != batch.sequence[:-1]
-    return batch.sequence[ends], hidden.flatten(0, 1).index_select(0, batch.source[ends])
+T = TypeVar("T", bound=Splittable)
 
 
-def micro_batches(rows: Iterable[Row], max_tokens: int) -> Iterator[list[Row]]:
+def micro_batches(rows: Iterable[T], max_tokens: int) -> Iterator[list[T]]:
     """Split rows into batches of at most `max_tokens` positions, padding included; rows of like length go together.
 
     A single row longer than the budget is split by its samples (each part repeats the prompt) down to one sample,
     which passes whatever its length.
     """
-    small: list[Row] = []
+    small: list[T] = []
     for row in rows:
         small.extend(_split(row, max_tokens))
-    batch: list[Row] = []
+    batch: list[T] = []
     for row in sorted(small, key=lambda r: r.length, reverse=True):  # the longest first: an overflow shows at once
         if batch and batch[0].length * (len(batch) + 1) > max_tokens:
             yield batch
@@ -146,10 +139,7 @@ def micro_batches(rows: Iterable[Row], max_tokens: int) -> Iterator[list[Row]]:
         yield batch
 
 
-def _split(row: Row, max_tokens: int) -> list[Row]:
-    if row.length <= max_tokens or len(row.samples) == 1:
+def _split(row: T, max_tokens: int) -> list[T]:
+    if row.length <= max_tokens or len(parts := row.halves()) == 1:
         return [row]
-    half = len(row.samples) // 2
-    parts = [Row(row.prompt, row.samples[cut], row.sequence_ids[cut], row.targets[cut] if row.targets else None)
-             for cut in (slice(half), slice(half, None))]  # fmt: skip
     return [piece for part in parts for piece in _split(part, max_tokens)]

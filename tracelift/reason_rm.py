@@ -20,7 +20,8 @@ from torch import Tensor
 
 from models import RewardModel, Tokenizer
 from models.reward import RewardScores
-from tracelift.packing import Row, last_hidden, micro_batches, pack, share_prefixes
+from tracelift.packing import micro_batches
+from tracelift.prefix_tree import Tree, pack_trees, trees
 
 
 def rm_text(task_type: str, problem: str, reasoning: str, type_text: str = "", tests: str = "") -> str:
@@ -79,7 +80,7 @@ class Scorer(Protocol):
 
 
 class LocalScorer:
-    """Scores with a model in this process: equal items once, and traces of one problem share its tokens."""
+    """Scores with a model in this process: equal items once, and traces of one problem share their common tokens."""
 
     def __init__(self, rm: RewardModel, tokenizer: Tokenizer, max_tokens: int = 2048, batch_tokens: int = 16384) -> None:
         self.rm, self.tokenizer = rm.eval(), tokenizer
@@ -96,7 +97,7 @@ class LocalScorer:
             except ValueError as e:
                 known[item] = RMScore(0.0, 0.0, None, (), error=str(e))
         problems = {item.problem: i for i, (item, _) in enumerate(encoded)}
-        rows = share_prefixes([ids for _, ids in encoded], [problems[item.problem] for item, _ in encoded], self.tokenizer.pad_id)
+        rows = trees([ids for _, ids in encoded], [problems[item.problem] for item, _ in encoded])
         for micro in micro_batches(rows, self.batch_tokens):
             with torch.no_grad():
                 ids, pooled = pool(self.rm, micro, self.tokenizer.pad_id)
@@ -106,10 +107,10 @@ class LocalScorer:
         return [known[item] for item in items]
 
 
-def pool(rm: RewardModel, rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor]:  # -> (S,) int64, (S, D)
-    """Sequence ids and last hidden states of rows from `share_prefixes`: a group's problem is read once for all traces."""
-    batch = pack(rows, pad_id, rm.device)
-    return last_hidden(batch, rm.model(batch.tokens, batch.positions, batch.attend()))
+def pool(rm: RewardModel, rows: Sequence[Tree], pad_id: int) -> tuple[Tensor, Tensor]:  # -> (S,) int64, (S, D)
+    """Sequence ids and last hidden states: what the traces of a group have in common is read once."""
+    batch = pack_trees(rows, pad_id, rm.device)
+    return batch.ids, batch.last(rm.model(batch.tokens, batch.positions, batch.attend()))
 
 
 def _rows(scores: RewardScores) -> list[RMScore]:

@@ -8,7 +8,8 @@ With `lora.r` above 0 the backbone is adapted and the heads trained in full. Lef
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,12 +17,14 @@ from torch import Tensor
 
 import models
 from models import RewardConfig, RewardModel, Tokenizer
+from models.reward import RewardScores
 from models.lora import adapted, load_adapter, save_adapter
 from tracelift.config import Config, ConfigError
 from tracelift.distributed import World
 from tracelift.groups.format import Candidate, Group, dimensions_of, read_groups
 from tracelift.reason_rm import RMTargets, pool, ranking_metrics, rm_loss, rm_tokens
-from tracelift.packing import share_prefixes
+from tracelift.packing import micro_batches
+from tracelift.prefix_tree import Tree
 from tracelift.runs import RunFolder
 from tracelift.setup import attach_lora
 from tracelift.training import Learner, fit
@@ -43,29 +46,43 @@ def initial_rm(config: Config, device: torch.device, task_type: str) -> tuple[Re
     return RewardModel.from_transformer(lm, RewardConfig(dimensions_of(task_type)), config.run.seed), tokenizer
 
 
-class Batch:
-    """The traces of some groups as tensors; every group whole."""
+@dataclass(frozen=True)
+class Encoded:
+    """Some traces of one group, ready to be computed: their tokens as a tree, and their gold."""
 
-    def __init__(self, groups: list[tuple[int, Group, list[Candidate]]], tokenizer: Tokenizer, max_tokens: int, device: torch.device) -> None:  # fmt: skip
-        ids, labels, totals, owner, positive, self.kinds = [], [], [], [], [], []
-        for number, group, chosen in groups:
-            names = dimensions_of(group.task_type)
-            for c in chosen:
-                ids.append(rm_tokens(tokenizer, max_tokens, group.task_type, group.problem, c.reasoning, group.type_text))
-                labels.append([c.rubric.dimensions[name] for name in names])
-                totals.append(c.rubric.total)
-                owner.append(number)
-                positive.append(c.negative_kind is None)
-                self.kinds.append(c.negative_kind)
-        self.rows, self.pad_id = share_prefixes(ids, owner, tokenizer.pad_id), tokenizer.pad_id
-        self.targets = RMTargets(torch.tensor(labels, device=device), torch.tensor(totals, device=device),
-                                 torch.tensor(owner, device=device), torch.tensor(positive, device=device))  # fmt: skip
+    tree: Tree
+    number: int
+    traces: tuple[Candidate, ...]
+    names: tuple[str, ...]
+
+    @property
+    def length(self) -> int:
+        return self.tree.length
+
+    def halves(self) -> list[Encoded]:
+        return [self]  # its traces are ranked against each other, so a group is computed whole
 
 
-    def logits(self, rm: RewardModel) -> tuple[Tensor, Tensor | None]:  # -> (S, dims, C), (S,) | None
-        """The heads' outputs in the order of the targets."""
-        ids, pooled = pool(rm, self.rows, self.pad_id)
-        return rm.judge(pooled[ids.argsort()])
+def encode(number: int, group: Group, chosen: list[Candidate], tokenizer: Tokenizer, max_tokens: int) -> Encoded:
+    """Raises ValueError where a trace does not fit `max_tokens`."""
+    ids = [rm_tokens(tokenizer, max_tokens, group.task_type, group.problem, c.reasoning, group.type_text) for c in chosen]
+    tree = Tree(tuple(map(tuple, ids)), tuple(range(len(ids))))
+    return Encoded(tree, number, tuple(chosen), dimensions_of(group.task_type))
+
+
+def judged(rm: RewardModel, piece: list[Encoded], pad_id: int) -> tuple[Tensor, RewardScores, RMTargets]:
+    """The heads' logits (S, dims, C), what they add up to, and gold, for all traces of some groups in order."""
+    _, pooled = pool(rm, [each.tree for each in piece], pad_id)
+    logits, total_logit = rm.judge(pooled)
+    traces = [(each, c) for each in piece for c in each.traces]
+    labels = torch.tensor([[c.rubric.dimensions[name] for name in each.names] for each, c in traces], device=rm.device)
+    targets = RMTargets(
+        labels,
+        torch.tensor([c.rubric.total for _, c in traces], device=rm.device),
+        torch.tensor([each.number for each, _ in traces], device=rm.device),
+        torch.tensor([c.negative_kind is None for _, c in traces], device=rm.device),
+    )
+    return logits, rm.combine(logits, total_logit), targets
 
 
 def refuse_other_rubrics(rm: RewardModel, groups: list[Group], path: str) -> None:
@@ -110,23 +127,19 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
             picked.append((position, group, draw(group, c.negatives, rng)))
         return picked
 
-    def pieces(chosen: list[tuple[int, Group, list[Candidate]]]) -> list[list[tuple[int, Group, list[Candidate]]]]:
-        """Groups of like length together, within the token budget (an estimate: four characters a token is generous)."""
-        size = {n: max(len(x.reasoning) for x in cs) + len(g.problem) for n, g, cs in chosen}
-        ordered = sorted(chosen, key=lambda item: size[item[0]], reverse=True)
-        per_group = max((len(cs) for _, _, cs in chosen), default=1)
-        count = max(1, config.optim.micro_tokens // max(1, per_group * (size[ordered[0][0]] // 2 + 40))) if ordered else 1
-        return [ordered[i : i + count] for i in range(0, len(ordered), count)]
+    def pieces(chosen: list[tuple[int, Group, list[Candidate]]]) -> Iterator[list[Encoded]]:
+        """This rank's groups, those of like length together, within the token budget."""
+        encoded = (encode(*item, tokenizer, limit) for item in world.share(chosen))
+        return micro_batches(encoded, config.optim.micro_tokens)
 
     def round_loss(step: int) -> dict[str, float]:
         everything = chosen_for(step)
         traces = sum(len(cs) for _, _, cs in everything)
         counts = (traces, traces - len(everything))
         sums: dict[str, float] = {}
-        for piece in pieces(world.share(everything)):
-            batch = Batch(piece, tokenizer, limit, device)
-            logits, total_logit = batch.logits(rm)
-            parts = rm_loss(logits, rm.combine(logits, total_logit), batch.targets, counts, total_weight=c.total_weight,
+        for piece in pieces(everything):
+            logits, scores, targets = judged(rm, piece, tokenizer.pad_id)
+            parts = rm_loss(logits, scores, targets, counts, total_weight=c.total_weight,
                             rank_weight=c.rank_weight, negative_weight=c.negative_weight, negative_margin=c.negative_margin)  # fmt: skip
             parts["loss"].backward()
             for name, value in parts.items():
@@ -138,11 +151,10 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
     def evaluate() -> dict[str, float]:
         everything = [(i, g, [*g.positive_pool, *g.negative_bank]) for i, g in enumerate(dev)]
         rows: list[tuple[float, float, int, bool, str | None, list[float], list[int]]] = []
-        for piece in pieces(world.share(everything)):
-            batch = Batch(piece, tokenizer, limit, device)
-            scores = rm.combine(*batch.logits(rm))
-            t = batch.targets
-            rows.extend(zip(scores.total.tolist(), t.total.tolist(), t.group.tolist(), t.positive.tolist(), batch.kinds,
+        for piece in pieces(everything):
+            _, scores, t = judged(rm, piece, tokenizer.pad_id)
+            kinds = [x.negative_kind for each in piece for x in each.traces]
+            rows.extend(zip(scores.total.tolist(), t.total.tolist(), t.group.tolist(), t.positive.tolist(), kinds,
                             scores.dimensions.tolist(), t.labels.tolist(), strict=True))  # fmt: skip
         rows = [row for part in world.gather(rows) for row in part]
         total, gold, owner, positive, kinds, dims, labels = (list(x) for x in zip(*rows, strict=True))

@@ -5,6 +5,7 @@ Kept out of train.py and eval.py so that both build the same things from the sam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,9 +38,20 @@ def build_planner(config: Config, device: torch.device) -> tuple[Transformer, To
 
 
 def attach_lora(model: nn.Module, config: Lora, seed: int, also_train: tuple[str, ...] = ()) -> None:
-    """Fresh adapters in place, everything else but `also_train` frozen; nothing for r = 0."""
-    if config.r:
-        attach(model, LoRAConfig(config.r, config.alpha, config.dropout, tuple(config.targets), also_train), seed)
+    """Fresh adapters in place, everything else but `also_train` frozen; nothing for r = 0.
+
+    Raises ValueError where `lora.from_block` leaves no block, or a target names nothing.
+    """
+    if not config.r:
+        return
+    targets: tuple[str, ...] | str = tuple(config.targets)
+    if config.from_block:
+        blocks = range(config.from_block, model.config.num_layers)
+        if not blocks:
+            raise ValueError(f"lora.from_block = {config.from_block}, but the model's {model.config.num_layers} blocks count from 0")
+        names = "|".join(map(re.escape, config.targets))
+        targets = rf".*\.layers\.({'|'.join(map(str, blocks))})\.(.*\.)?({names})"  # PEFT reads a string the same way
+    attach(model, LoRAConfig(config.r, config.alpha, config.dropout, targets, also_train), seed)
 
 
 def build_sampler(model: Transformer, tokenizer: Tokenizer, config: Config) -> Sampler:

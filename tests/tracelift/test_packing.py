@@ -6,7 +6,7 @@ import torch
 import kernels
 from models import ModelConfig, Transformer
 from tracelift.packed_attention import Blocks
-from tracelift.packing import Row, last_hidden, micro_batches, pack, share_prefixes
+from tracelift.packing import Row, micro_batches, pack
 
 
 @pytest.fixture(scope="module")
@@ -126,19 +126,6 @@ def test_micro_batches_keep_every_sample_once_within_budget(budget):
 def test_empty_samples_are_refused():
     with pytest.raises(ValueError, match="non-empty"):
         pack([Row([1], [[]], [0])], pad_id=0)
-
-
-def test_last_hidden_of_shared_prefixes_is_that_of_whole_sequences(model):
-    sequences = [[1, 2, 3, 4], [1, 2, 3, 9, 9, 9], [1, 2, 3], [5, 6], [5, 7, 8]]
-    rows = share_prefixes(sequences, [0, 0, 0, 1, 1], pad_id=0)
-    assert [list(r.prompt) for r in rows] == [[1, 2, 3], [5]]
-    batch = pack(rows, pad_id=0)
-    ids, hidden = last_hidden(batch, model(batch.tokens, batch.positions, batch.attend()))
-    for i, h in zip(ids.tolist(), hidden, strict=True):
-        torch.testing.assert_close(h, model(torch.tensor([sequences[i]]))[0, -1], rtol=1e-10, atol=1e-12)
-    assert sorted(ids.tolist()) == [0, 1, 2, 3, 4]
-    with pytest.raises(ValueError, match="first token"):
-        share_prefixes([[1], [2]], [0, 0], 0)
 
 
 def test_targets_choose_what_is_asked_and_where(model):

@@ -5,12 +5,17 @@ import math
 import random
 
 import pytest
+import torch
 from job_server import Hurt
 from tiny_job import group_rows, rm_arguments, write_jsonl
 
 import models
+from models import ModelConfig, RewardConfig, RewardModel, Transformer
+from models.lora import adapted, load_adapter, save_adapter
+from tracelift.config import Lora
 from tracelift.groups.format import CODE_DIMENSIONS, MATH_DIMENSIONS, read_groups
 from tracelift.rm_training import draw
+from tracelift.setup import attach_lora
 
 STEPS = 16
 
@@ -116,3 +121,29 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(job, server, out):
     for number, (extra, said) in enumerate(cases):
         ended = server.run(*arguments(job, out / str(number), *extra))
         assert ended.code == 1 and said in ended.message, ended
+
+
+def test_adapters_may_begin_at_a_later_block(tmp_path):
+    """Blocks below it get no gradient and take no part in the backward pass; the adapter loads again."""
+    shape = ModelConfig(50, 32, 64, 3, 4, 2, 8, 128)
+
+    def fresh():
+        return RewardModel.from_transformer(Transformer(shape).init_weights(0, std=0.3), RewardConfig(MATH_DIMENSIONS))
+
+    rm = fresh()
+    attach_lora(rm, Lora(r=4, from_block=2, targets=["q_proj", "down_proj"]), 0, ("dimension_heads",))
+    assert [name for name, _ in adapted(rm)] == ["model.layers.2.self_attn.q_proj", "model.layers.2.mlp.down_proj"]
+    entered = []
+    rm.model.layers[2].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].requires_grad))
+    tokens, lengths = torch.arange(1, 9)[None], torch.tensor([8])
+    rm(tokens, lengths)[0].sum().backward()
+    assert entered == [False]
+    with torch.no_grad():
+        for _, layer in adapted(rm):
+            layer.lora_b.fill_(0.1)
+    save_adapter(rm, tmp_path / "adapter")
+    again = fresh()
+    load_adapter(again, tmp_path / "adapter")
+    torch.testing.assert_close(again.score(tokens, lengths).dimensions, rm.score(tokens, lengths).dimensions)
+    with pytest.raises(ValueError, match="3 blocks count from 0"):
+        attach_lora(fresh(), Lora(r=4, from_block=3), 0)
