@@ -28,7 +28,7 @@ from tracelift.backend import LocalBackend
 from tracelift.config import Config, ConfigError, config_of_run, help_text, load_config
 from tracelift.distributed import World, join, leave, pick_device, set_threads
 from tracelift.groups.format import dimensions_of, read_groups
-from tracelift.reason_rm import LocalScorer
+from tracelift.reason_rm import LocalScorer, Scorer
 from tracelift.rollout import PlannerPrompt
 from tracelift.runs import RunFolder, versions, write_text
 from tracelift.sandbox import SandboxError
@@ -210,7 +210,7 @@ def judge_planners(
             for p in planners
         },
         "executor": {"path": config.executor.url or config.executor.path, "fingerprint": executor.backend.fingerprint},
-        "reward_model": config.reward_model.path,
+        "reward_model": config.reward_model.url or config.reward_model.path,
         "eval": dataclasses.asdict(config.eval),
         **analyse(found, rules, config.eval.k, config.eval.resamples, dimensions),
     }
@@ -278,13 +278,13 @@ def judge_reward_model(
     record = {
         "command": sys.argv,
         "versions": versions(),
-        "reward_model": config.reward_model.path,
+        "reward_model": config.reward_model.url or config.reward_model.path,
         "groups_file": source,
         **figures,
     }
     write_text(out / "reward_model.json", json.dumps(record, indent=2) + "\n")
     say(
-        f"Reason RM {config.reward_model.path} on {source}: "
+        f"Reason RM {config.reward_model.url or config.reward_model.path} on {source}: "
         + render_rm(figures)
         + f"\n\nfigures: {out / 'reward_model.json'}"
     )
@@ -301,10 +301,12 @@ def label_of(path: str) -> str:
     return f"{p.parent.name}-{p.name}" if p.name in ("final", "model", "planner") else p.name
 
 
-def scorer_print(scorer: LocalScorer | None) -> str:
-    """What a Reason RM's scores depend on; empty without one."""
+def scorer_print(scorer: Scorer | None) -> str:
+    """What a Reason RM's scores depend on, as far as it is known; empty without one."""
     if scorer is None:
         return ""
+    if not isinstance(scorer, LocalScorer):
+        return scorer.fingerprint
     digest = hashlib.sha256(repr((scorer.rm.config, scorer.rm.reward, scorer.max_tokens)).encode())
     with torch.no_grad():
         for name, p in scorer.rm.named_parameters():

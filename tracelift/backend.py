@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -63,6 +63,12 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
+def visible_text(tokenizer: Any, eos_ids: Collection[int], tokens: Sequence[int], stop: Sequence[str]) -> str:
+    """What a completion says: its tokens as text, without the end token and whatever follows a stop string."""
+    body = tokens[:-1] if tokens and tokens[-1] in eos_ids else tokens
+    return cut_at_stop(tokenizer.decode(body), stop)
+
+
 class LocalBackend:
     """A model in this process, behind the same interface as a server."""
 
@@ -93,10 +99,7 @@ class LocalBackend:
             # The key is empty on purpose: the seed alone names the draws, so a caller can share them between arms.
             answers = self.sampler.generate(prompts, params, keys=[()] * len(prompts), progress=progress)
             for request, (completion,) in zip(fitting, answers):
-                tokens = completion.tokens
-                if tokens and tokens[-1] in self.sampler.eos_ids:
-                    tokens = tokens[:-1]
-                text = cut_at_stop(self.tokenizer.decode(tokens), request.stop)
+                text = visible_text(self.tokenizer, self.sampler.eos_ids, completion.tokens, request.stop)
                 finite = all(map(math.isfinite, completion.logprobs))
                 error = None if finite else "the executor's log-probs are not finite: its weights hold NaN or overflow"
                 replies[request] = Reply(text if finite else "", len(completion.tokens), error)

@@ -74,6 +74,7 @@ class Executor:
     path: str = opt("assets/math/executor", "Hugging Face folder of the frozen executor")
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
     model: str = opt("", "model name to ask that server for")
+    key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
     prompt: str = opt("demo", "prompt with the trace: demo, demo-code, math, code, or a text file with {problem} and {trace}")
     baseline_prompt: str = opt("demo", "prompt without the trace: demo, demo-code, math, code, or a text file with {problem}")
     chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
@@ -92,6 +93,10 @@ class Executor:
 @dataclass
 class RewardModelSection:
     path: str = opt("assets/math/reward_model", "Reason RM folder; empty: no RM, for reward modes that need none")
+    url: str = opt("", "server that answers /score (python -m tracelift.serve, or the authors' schema) used instead of a local RM")
+    key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
+    timeout_s: float = opt(60.0, "seconds one call of that server may take")
+    retries: int = opt(4, "times a failed call of that server is tried again before its samples leave their groups")
     max_tokens: int = opt(2048, "longest RM input in tokens; the problem is shortened before the reasoning ever is")
 
 
@@ -342,11 +347,11 @@ def _type_name(kind: Any) -> str:
 def _check(c: Config, where: str, training: bool) -> None:
     """What no single type can say."""
     positive = """run.steps run.keep run.save_every planner.samples planner.temperature planner.max_new_tokens executor.repeats
-        executor.max_new_tokens executor.memory_mb grpo.problems grpo.epochs grpo.minibatches optim.lr optim.micro_tokens
+        executor.max_new_tokens executor.memory_mb reward_model.timeout_s grpo.problems grpo.epochs grpo.minibatches optim.lr optim.micro_tokens
         optim.max_grad_norm sft.batch_size sft.eval_every rm.groups rm.negatives rm.eval_every eval.samples eval.chunk eval.resamples"""
     shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
     least = """executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef data.eval_problems data.limit
-        optim.warmup lora.from_block"""
+        optim.warmup lora.from_block reward_model.retries"""
     for names, good, words in ((positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
                                (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"), (least, lambda x: x >= 0, "not be below 0")):  # fmt: skip
         for name in names.split():
@@ -358,8 +363,8 @@ def _check(c: Config, where: str, training: bool) -> None:
                           "replicas on every rank (parallel.mode = 'none')")  # fmt: skip
     if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
-        if needs_rm and not c.reward_model.path:
-            raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path")
+        if needs_rm and not (c.reward_model.path or c.reward_model.url):
+            raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
         if c.planner.samples < 2:
             raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
         if c.grpo.minibatches > c.grpo.problems:

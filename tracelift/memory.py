@@ -175,7 +175,7 @@ def _frozen(plan: Plan, config: Config, itemsize: int) -> None:
         plan.notes.append(f"the executor is remote ({config.executor.url}): nothing of it is held here")
     else:
         plan.always["executor weights"] = Shape.of(read_config(config.executor.path)[0]).total * itemsize
-    if config.reward_model.path and Path(config.reward_model.path).exists():
+    if config.reward_model.path and not config.reward_model.url and Path(config.reward_model.path).exists():
         plan.always["Reason RM weights"] = Shape.of(read_config(config.reward_model.path)[0]).total * itemsize
 
 

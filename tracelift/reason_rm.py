@@ -10,6 +10,7 @@ Left out: calibration after training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -60,6 +61,11 @@ class RMScore:
     error: str | None = None
 
 
+def no_score(error: str) -> RMScore:
+    """An ERROR: whoever reads it drops the sample."""
+    return RMScore(0.0, 0.0, None, (), error)
+
+
 @dataclass(frozen=True)
 class ScoreItem:
     """What there is to judge. `tests` and `type_text` may be empty."""
@@ -74,7 +80,7 @@ class ScoreItem:
 class Scorer(Protocol):
     """A Reason RM, local or behind a server."""
 
-    dimension_names: tuple[str, ...]
+    dimension_names: tuple[str, ...]  # empty where a server does not say
 
     def score(self, items: Sequence[ScoreItem]) -> list[RMScore]: ...
 
@@ -95,7 +101,7 @@ class LocalScorer:
                 ids = rm_tokens(self.tokenizer, self.max_tokens, item.task_type, item.problem, item.reasoning, item.type_text, item.tests)  # fmt: skip
                 encoded.append((item, ids))
             except ValueError as e:
-                known[item] = RMScore(0.0, 0.0, None, (), error=str(e))
+                known[item] = no_score(str(e))
         problems = {item.problem: i for i, (item, _) in enumerate(encoded)}
         rows = trees([ids for _, ids in encoded], [problems[item.problem] for item, _ in encoded])
         for micro in micro_batches(rows, self.batch_tokens):
@@ -116,7 +122,8 @@ def pool(rm: RewardModel, rows: Sequence[Tree], pad_id: int) -> tuple[Tensor, Te
 def _rows(scores: RewardScores) -> list[RMScore]:
     total, derived, dimensions = scores.total.tolist(), scores.derived.tolist(), scores.dimensions.tolist()
     head = scores.head.tolist() if scores.head is not None else [None] * len(total)
-    return [RMScore(t, d, h, tuple(x)) for t, d, h, x in zip(total, derived, head, dimensions, strict=True)]
+    return [RMScore(t, d, h, tuple(x)) if math.isfinite(t) else no_score("the Reason RM's score is not finite: its weights hold NaN or overflow")
+            for t, d, h, x in zip(total, derived, head, dimensions, strict=True)]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,12 @@ class RemoteBackend:
         """
         if concurrency < 1 or retries < 0 or timeout_s <= 0 or backoff_s < 0:
             raise ValueError(f"{concurrency=} must be ≥ 1, {retries=} and {backoff_s=} ≥ 0, {timeout_s=} > 0")
-        self.server, self.model, self.api_key = _parse(url), model, api_key
+        self.server, self.model, self.api_key = self._parse(url), model, api_key
         self.concurrency, self.timeout_s, self.retries = concurrency, timeout_s, retries
         self.backoff_s, self.longest_pause_s, self._sleep = backoff_s, longest_pause_s, sleep
+
+    def _parse(self, url: str) -> _Server:
+        return parse_url(url, "/v1", "/completions")
 
     @property
     def fingerprint(self) -> str:
@@ -103,24 +106,32 @@ class RemoteBackend:
             self._sleep(pause if last.pause is None else min(max(pause, last.pause), self.longest_pause_s))
         return Reply("", 0, f"{last} (attempt {attempt + 1} of {self.retries + 1})")
 
-    def _attempt(self, request: CompletionRequest) -> Reply:
+    def _body(self, request: CompletionRequest) -> bytes:
+        """What is sent for a request."""
         body = {
             "model": self.model,
             "prompt": request.prompt,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
-            "seed": request.seed % 2**63,  # servers read a signed 64-bit integer
+            "seed": request.seed - 2**64 * (request.seed >= 2**63),  # servers read a signed 64-bit integer
             "n": 1,
         }
         if request.stop:
             body["stop"] = list(request.stop[:MAX_STOPS])
-        status, headers, data = self._post(json.dumps(body).encode())
+        return json.dumps(body).encode()
+
+    def _read(self, data: bytes, request: CompletionRequest) -> Reply:
+        """What a good reply says. Raises _Failure where it is none."""
+        return _read(data, request)
+
+    def _attempt(self, request: CompletionRequest) -> Reply:
+        status, headers, data = self._post(self._body(request))
         if status != 200:
             detail = " ".join(data[:300].decode("utf-8", "replace").split())
             raise _Failure(
                 f"the server answered {status}: {detail}", status in PASSING or status >= 500, _retry_after(headers)
             )
-        return _read(data, request)
+        return self._read(data, request)
 
     def _post(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
         s, deadline = self.server, time.monotonic() + self.timeout_s
@@ -173,10 +184,11 @@ def _retry_after(headers: http.client.HTTPMessage) -> float | None:
     return float(value) if value.isdigit() else None
 
 
-def _parse(url: str) -> _Server:
+def parse_url(url: str, root: str, endpoint: str) -> _Server:
+    """The server of `endpoint`, from its address with or without `root` and `endpoint`."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"executor url {url!r} must look like http://host:8000 or https://host/v1")
-    path = parts.path.rstrip("/").removesuffix("/completions")
-    path = path if path.endswith("/v1") else path + "/v1"
-    return _Server(parts.scheme == "https", parts.hostname, parts.port, path + "/completions")
+        raise ValueError(f"url {url!r} must look like http://host:8000 or https://host{root}")
+    path = parts.path.rstrip("/").removesuffix(endpoint)
+    path = path if path.endswith(root) else path + root
+    return _Server(parts.scheme == "https", parts.hostname, parts.port, path + endpoint)

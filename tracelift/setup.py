@@ -5,6 +5,7 @@ Kept out of train.py and eval.py so that both build the same things from the sam
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,7 @@ def build_executor(config: Config, device: torch.device, cache: Path | None) -> 
 
         if e.chat == "on":
             raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
-        return Executor(RemoteBackend(e.url, e.model), settings, BaselineCache(cache), judge=judge)
+        return Executor(RemoteBackend(e.url, e.model, api_key(e.key_env)), settings, BaselineCache(cache), judge=judge)
     model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=device).requires_grad_(False)
     tokenizer = models.load_tokenizer(e.path)
     backend = LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
@@ -94,9 +95,20 @@ def build_executor(config: Config, device: torch.device, cache: Path | None) -> 
     return Executor(backend, settings, BaselineCache(cache), wrap, judge)
 
 
+def api_key(variable: str) -> str | None:
+    """The value of an environment variable, None for no name. Raises ValueError where it is not set."""
+    if variable and not os.environ.get(variable):
+        raise ValueError(f"key_env: the environment variable {variable} is not set")
+    return os.environ[variable] if variable else None
+
+
 def build_scorer(config: Config, device: torch.device) -> Scorer | None:
-    """The Reason RM, or None where no path is given."""
+    """The Reason RM of a folder, or of a server where `reward_model.url` is set; None where neither is given."""
     r = config.reward_model
+    if r.url:
+        from tracelift.remote_rm import RemoteScorer
+
+        return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries)
     if not r.path:
         return None
     rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=device).requires_grad_(False)

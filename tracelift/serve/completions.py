@@ -1,0 +1,164 @@
+"""`/v1/completions`: the OpenAI protocol of text completions on top of the sampler.
+
+`prompt` is a text, a list of texts, a list of token ids or a list of such lists; `choices` come in the order of prompts,
+`n` for each. With a `seed` the same request gets the same tokens alone or in any company, as it would from the sampler
+in a trainer's own process; a negative seed is the 64-bit number of the same bits. `top_k` and `min_p` are taken too.
+`logprobs` (0 or 1) gives each token's own log-probability at the sampling temperature.
+
+Left out, and refused where asked for: streaming, `suffix`, penalties, `logit_bias`, `best_of` above `n`, alternatives to
+the sampled token, log-probabilities of an echoed prompt.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from models import Tokenizer
+from tracelift.backend import visible_text
+from tracelift.sampler import Completion, Sampler, SamplingParams
+from tracelift.serve.fields import Refused, bad, flag, real, refuse_unknown, whole
+
+FIELDS = ("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "n", "stop", "seed", "logprobs", "echo",
+          "user", "stream", "stream_options", "suffix", "best_of", "presence_penalty", "frequency_penalty", "logit_bias")  # fmt: skip
+_NEUTRAL: dict[str, tuple[Any, ...]] = {  # taken where they ask for nothing
+    "stream": (False,), "stream_options": (), "suffix": ("",), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},),
+}  # fmt: skip
+MAX_STOPS = 16
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request as the sampler takes it. `texts` are the prompts as text, for echo."""
+
+    prompts: list[list[int]]
+    texts: list[str] | None
+    params: SamplingParams
+    logprobs: bool
+
+    @property
+    def units(self) -> int:
+        return len(self.prompts) * self.params.n
+
+
+class Completions:
+    """A model, its tokenizer and its name, as an endpoint."""
+
+    def __init__(self, sampler: Sampler, tokenizer: Tokenizer, name: str, most: int = 256) -> None:
+        """most: completions of one request."""
+        self.sampler, self.tokenizer, self.name, self.most = sampler, tokenizer, name, most
+        self.limit = sampler.model.config.max_positions
+
+    def read(self, body: Mapping[str, Any]) -> Wanted:
+        """Raises Refused with 400, or 404 for a model that is not served."""
+        refuse_unknown(body, FIELDS)
+        model = body.get("model")
+        if model is not None and not isinstance(model, str):
+            raise bad("model", "must be text")
+        if model and model != self.name:
+            raise Refused(404, f"model {model[:80]!r} is not served here; this is {self.name!r}", "model")
+        for name, values in _NEUTRAL.items():
+            if (value := body.get(name)) is not None and value not in values:
+                raise bad(name, "is not offered by this server")
+        n = whole(body, "n", 1, 1, self.most)
+        if whole(body, "best_of", n, 1, self.most) != n:
+            raise bad("best_of", "other than n is not offered by this server")
+        prompts = self._prompts(body)
+        if len(prompts) * n > self.most:
+            raise bad("prompt", f"asks for {len(prompts) * n} completions at once (prompts x n); at most {self.most} are served")
+        max_tokens = whole(body, "max_tokens", 16, 1, self.limit)
+        longest = max(map(len, prompts))
+        if longest + max_tokens > self.limit:
+            raise bad("max_tokens", f"of {max_tokens} beside a prompt of {longest} tokens exceeds the model's {self.limit} positions")
+        echo, logprobs = flag(body, "echo"), whole(body, "logprobs", -1, 0, 1) >= 0
+        if echo and logprobs:
+            raise bad("echo", "with logprobs is not offered: log-probabilities of a prompt are not computed")
+        seed = body.get("seed")
+        params = SamplingParams(
+            n=n, max_new_tokens=max_tokens, temperature=real(body, "temperature", 1.0, 0.0, 100.0),
+            top_p=real(body, "top_p", 1.0, 0.0, 1.0, above=True), top_k=whole(body, "top_k", 0, 0, 2**31 - 1),
+            min_p=real(body, "min_p", 0.0, 0.0, 0.999), stop=_stops(body),
+            seed=secrets.randbits(64) if seed is None else whole(body, "seed", 0, -(2**63), 2**64 - 1) % 2**64,
+        )  # fmt: skip
+        texts = [self.tokenizer.decode(p) if not isinstance(t, str) else t for p, t in zip(prompts, self._given(body))] if echo else None
+        return Wanted(prompts, texts, params, logprobs)
+
+    def run(self, wanted: Sequence[Wanted]) -> list[list[list[Completion]]]:
+        """All requests in one call of the sampler; per request and prompt, n completions. Their key is empty: the seed names the draws."""
+        prompts = [p for w in wanted for p in w.prompts]
+        answers = iter(self.sampler.generate(prompts, [w.params for w in wanted for _ in w.prompts], keys=[()] * len(prompts)))
+        return [[next(answers) for _ in w.prompts] for w in wanted]
+
+    def reply(self, wanted: Wanted, answers: list[list[Completion]]) -> dict[str, Any]:
+        """The protocol's object. Raises Refused with 500 where the model's numbers are no numbers."""
+        if not all(math.isfinite(x) for group in answers for c in group for x in c.logprobs):
+            raise Refused(500, "the model's log-probs are not finite: its weights hold NaN or overflow")
+        choices = []
+        for i, group in enumerate(answers):
+            for completion in group:
+                text = visible_text(self.tokenizer, self.sampler.eos_ids, completion.tokens, wanted.params.stop)
+                choices.append({
+                    "index": len(choices),
+                    "text": (wanted.texts[i] if wanted.texts is not None else "") + text,
+                    "logprobs": self._logprobs(completion) if wanted.logprobs else None,
+                    "finish_reason": completion.finish_reason,
+                })  # fmt: skip
+        made = sum(len(c.tokens) for group in answers for c in group)
+        read = sum(map(len, wanted.prompts))
+        usage = {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+        return {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()),
+                "model": self.name, "choices": choices, "usage": usage}  # fmt: skip
+
+    def _given(self, body: Mapping[str, Any]) -> list[Any]:
+        """The prompts one by one, as text or list of ids."""
+        prompt = body.get("prompt")
+        if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and all(_is_id(x) for x in prompt)):
+            return [prompt]
+        if isinstance(prompt, list) and prompt and (all(isinstance(x, str) for x in prompt) or all(isinstance(x, list) for x in prompt)):
+            return prompt
+        raise bad("prompt", "must be a text, a list of texts, a list of token ids, or a list of lists of token ids")
+
+    def _prompts(self, body: Mapping[str, Any]) -> list[list[int]]:
+        given = self._given(body)
+        if len(given) > self.most:
+            raise bad("prompt", f"holds {len(given)} prompts; at most {self.most} are served at once")
+        vocab = self.sampler.model.config.vocab_size
+        out = []
+        for i, prompt in enumerate(given):
+            where = f"prompt {i} " if len(given) > 1 else ""
+            ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+            if not ids:
+                raise bad("prompt", f"{where}has no tokens")
+            if not all(_is_id(x) and 0 <= x < vocab for x in ids):
+                raise bad("prompt", f"{where}holds something else than token ids below {vocab}")
+            if len(ids) > self.limit:
+                raise bad("prompt", f"{where}has {len(ids)} tokens; the model reads {self.limit}")
+            out.append(list(ids))
+        return out
+
+    def _logprobs(self, completion: Completion) -> dict[str, Any]:
+        """Tokens as text, so that they join to what was generated (the end token and a stop string included)."""
+        pieces, offsets, text = [], [], ""
+        for end in range(1, len(completion.tokens) + 1):
+            longer = self.tokenizer.decode(completion.tokens[:end], skip_special=False)
+            offsets.append(len(text))
+            pieces.append(longer[len(text) :])
+            text = longer
+        return {"tokens": pieces, "token_logprobs": completion.logprobs, "text_offset": offsets,
+                "top_logprobs": [{piece: value} for piece, value in zip(pieces, completion.logprobs, strict=True)]}  # fmt: skip
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _stops(body: Mapping[str, Any]) -> tuple[str, ...]:
+    stop = body.get("stop")
+    stops = [] if stop is None else [stop] if isinstance(stop, str) else stop
+    if not isinstance(stops, list) or not all(isinstance(s, str) and s for s in stops) or len(stops) > MAX_STOPS:
+        raise bad("stop", f"must be a text or up to {MAX_STOPS} of them, none empty")
+    return tuple(stops)
