@@ -58,7 +58,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     # -- load ---------------------------------------------------------------------------------------------------------
     announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
     planner, tokenizer = build_planner(config, device)
-    reference = Reference(planner) if config.grpo.kl_coef > 0 else None
+    reference = Reference(planner, bool(config.planner.adapter)) if config.grpo.kl_coef > 0 else None
     parallel = Parallel(planner, config.parallel.mode, world, [reference.copy] if reference and reference.copy else [])
     executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"))
     scorer = build_scorer(config, device)
@@ -266,11 +266,14 @@ def score_tokens(planner: Transformer, reference: Reference | None, rows: list[R
 
 
 class Reference:
-    """The policy the KL penalty pulls towards: the starting planner. With LoRA it is the base, adapters off, no copy."""
+    """The policy the KL penalty pulls towards: the starting planner. With fresh adapters it is the base, adapters off, no
+    copy; an adapter that was trained before (`planner.adapter`) is copied, the frozen base beneath it shared."""
 
-    def __init__(self, planner: Transformer) -> None:
+    def __init__(self, planner: Transformer, trained_before: bool) -> None:
         self.planner = planner
-        self.copy = None if adapted(planner) else copy.deepcopy(planner).requires_grad_(False).eval()
+        shared = {id(p): p for p in planner.parameters() if not p.requires_grad}
+        fresh = bool(adapted(planner)) and not trained_before
+        self.copy = None if fresh else copy.deepcopy(planner, shared).requires_grad_(False).eval()
 
     def active(self):  # type: ignore[no-untyped-def]  # a context manager yielding a Transformer
         return nullcontext(self.copy) if self.copy is not None else disabled(self.planner)

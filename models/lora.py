@@ -1,8 +1,9 @@
 """Low-rank adaptation by hand (Hu et al. 2021, arXiv 2106.09685): y = W x + b + s·B(A x), A (r, in), B (out, r).
 
 W stays frozen and keeps its name, so a model with adapters off *is* its base: the KL reference costs no second copy
-(`with disabled(model)`). For an adapter that was tuned before, the reference is the tuned model, not the bare base:
-`merge_and_unload` it first, then `attach` a fresh one. Files are in PEFT's layout, both ways.
+(`with disabled(model)`). For an adapter that was tuned before, the reference is the tuned model, not the bare base: keep
+a copy that shares W (train.py: Reference), or `merge_and_unload` and `attach` a fresh one. Files are in PEFT's layout,
+both ways.
 
 Rounding policy. A and B are kept in fp32 (fp64 for an fp64 base) whatever the base's dtype: bf16 cannot hold an update
 of 1e-6 beside a weight of 1e-2. They are cast to the activations' dtype at use. Merging adds s·B·A to W in that wide
@@ -232,7 +233,7 @@ def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: missing; a LoRA folder holds {CONFIG} and {WEIGHTS}")
-    config = _parse_config(read_json(folder / CONFIG), folder / CONFIG)
+    config = read_adapter_config(folder)
     file = folder / WEIGHTS
     with open_safetensors(file) as f:
         stored = {name: f.get_tensor(name) for name in f.keys()}
@@ -251,6 +252,12 @@ def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
                 raise CheckpointError(f"{file}: {name!r} has shape {found}, expected {list(p.shape)}")
             p.copy_(stored[name])
     return model
+
+
+def read_adapter_config(path: str | PathLike[str]) -> LoRAConfig:
+    """The settings in a PEFT folder's adapter_config.json. Raises FileNotFoundError or CheckpointError."""
+    file = check_folder(path) / CONFIG
+    return _parse_config(read_json(file), file)
 
 
 def _parse_config(raw: dict[str, Any], where: Path) -> LoRAConfig:

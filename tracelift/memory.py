@@ -27,6 +27,7 @@ import torch
 from kernels.linear import chunk_rows
 from models import ModelConfig, Transformer
 from models.hf_config import read_config
+from models.lora import PROJECTIONS, read_adapter_config
 from tracelift.config import Config, ConfigError, load_config
 from tracelift.optimizer import BLOCK
 
@@ -125,9 +126,10 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
     planner: the shape, where there is no folder yet. Raises FileNotFoundError or CheckpointError as models do.
     """
     itemsize = getattr(torch, config.run.dtype).itemsize
-    lora, targets = config.lora.r > 0, tuple(config.lora.targets)
+    rank, targets = adapter_of(config)
+    lora = rank > 0
     c = planner or read_config(config.planner.path)[0]
-    shape = Shape.of(c, config.lora.r, targets)
+    shape = Shape.of(c, rank, targets)
     trained, vectors = (shape.lora, 0) if lora else (shape.total, shape.vectors)
     train_size = 4 if lora else itemsize  # adapters are fp32
     sharded = config.parallel.mode == "fsdp"
@@ -140,6 +142,9 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
         plan.always["the sampler's whole copy"] = held
     if config.grpo.kl_coef > 0 and not lora:
         plan.always["KL reference"] = shape.total * itemsize // shards
+    if config.grpo.kl_coef > 0 and config.planner.adapter:
+        again = shape.total * itemsize // shards if sharded else 0  # shards of the base are not shared
+        plan.always["KL reference: the starting adapter"] = shape.lora * 4 // shards + again
     _frozen(plan, config, itemsize)
 
     budget = config.executor.memory_mb * MiB
@@ -158,9 +163,17 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
         plan.updating["gathered blocks"] = (2 * shape.block + shape.total - c.num_layers * shape.block) * itemsize
     plan.updating[f"activations of a micro-batch ({tokens:,} tokens{', checkpointed' if config.optim.checkpoint_activations else ''})"] = (
         activation_bytes(shape, tokens, row, itemsize, checkpointing=config.optim.checkpoint_activations, lora=lora,
-                         rank=config.lora.r, adapters=len(targets)))  # fmt: skip
+                         rank=rank, adapters=len(targets)))  # fmt: skip
     plan.updating["a chunk of logits" + ("" if lora else ", the head's gradient")] = logits_bytes(c, device, itemsize, not lora, tokens)
     return plan
+
+
+def adapter_of(config: Config) -> tuple[int, tuple[str, ...]]:
+    """(rank, targets) of the adapters that will be trained; rank 0: every weight is. Raises as `read_adapter_config`."""
+    if not config.planner.adapter:
+        return config.lora.r, tuple(config.lora.targets)
+    found = read_adapter_config(config.planner.adapter)
+    return found.r, PROJECTIONS if isinstance(found.targets, str) else found.targets  # an expression: at most all seven
 
 
 def _adapted(shape: Shape, targets: tuple[str, ...]) -> int:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from tiny_job import planner_arguments
 
 import models
+from models.lora import LoRAConfig, attach, save_adapter, trainable
 
 SCRIPT = """
 import copy, itertools, json, sys
@@ -183,6 +184,22 @@ def test_a_run_is_the_same_in_every_mode(job, server, out, one_rank, mode, ranks
     shards = list((out / "checkpoints" / "step-000002" / "model").glob("shard-*.safetensors"))
     assert len(shards) == (ranks if mode == "fsdp" else 0)
     assert not [p for p in out.rglob("*") if p.suffix in (".pt", ".pth", ".bin", ".distcp") or p.name == ".metadata"], "no pickle"
+
+
+def test_a_trained_adapter_starts_as_its_own_reference(job, server, out, tmp_path):
+    """The bare base as reference would show as KL in the first round, before anything moved. Sharded, the same run."""
+    model = models.load_pretrained(job / "planner")
+    attach(model, LoRAConfig(4, 8.0), seed=1)
+    for name, p in trainable(model).items():
+        torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(len(name)))
+    save_adapter(model, tmp_path / "adapter")
+    extra = (*MANY, "--optim.lr", "0.01", "--grpo.epochs", "1", "--grpo.minibatches", "1", "--planner.adapter", str(tmp_path / "adapter"))
+    folders = [out / name for name in ("none", "fsdp")]
+    for folder, ranks in zip(folders, (1, 2), strict=True):
+        server.done(*planner_arguments(job, folder, *extra, "--parallel.mode", folder.name), ranks=ranks)
+    first, second = rounds(folders[0])
+    assert abs(first["kl"]) < 1e-9 and second["kl"] > 1e-6, (first["kl"], second["kl"])
+    assert_same_run(folders[1], folders[0])
 
 
 WAYS = [(("fsdp", 2), ("fsdp", 4)), (("fsdp", 4), ("none", 1)), (("none", 1), ("fsdp", 2)), (("ddp", 2), ("fsdp", 2))]
