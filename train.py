@@ -20,6 +20,7 @@ tracelift/rm_training.py. Exit codes: 0 done, 1 bad configuration, data or model
 from __future__ import annotations
 
 import copy
+import os
 import random
 import sys
 import time
@@ -35,38 +36,44 @@ import kernels
 import models
 from models import Transformer
 from models.lora import adapted, disabled, save_adapter
+from tracelift.bad_batch import describe
 from tracelift.board import Board
 from tracelift.config import Config, ConfigError, help_text, load_config
 from tracelift.data import load_tasks
-from tracelift.distributed import World, join, leave, pick_device, set_threads
+from tracelift.distributed import World, join, leave, lost_contact, pick_device, restarted, set_threads
 from tracelift.grpo import BatchCounts, advantages, policy_loss, token_weights
 from tracelift.memory import announce
 from tracelift.packing import Row, micro_batches, pack
 from tracelift.parallel import Parallel
+from tracelift.patience import ServerGone
 from tracelift.report import Report
 from tracelift.rm_training import run_reward_model
 from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, sample_traces
 from tracelift.runs import RunFolder, choose_folder
 from tracelift.sampler import SamplingParams
 from tracelift.sandbox import SandboxError
-from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
+from tracelift.service import Service, serve
+from tracelift.setup import build_backend, build_executor, build_planner, build_sampler, build_scorer, from_any_rank, quiet_unless_main
 from tracelift.sft import run_sft
 from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
 
 
-def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> int:
+def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None],
+                  service: Service | None = None) -> int:  # fmt: skip
     # -- load ---------------------------------------------------------------------------------------------------------
     announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
     planner, tokenizer = build_planner(config, device)
     reference = Reference(planner, bool(config.planner.adapter)) if config.grpo.kl_coef > 0 else None
-    parallel = Parallel(planner, config.parallel.mode, world, [reference.copy] if reference and reference.copy else [])
-    executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"))
-    scorer = build_scorer(config, device)
+    parallel = Parallel(planner, config.parallel.mode, world, [reference.copy] if reference and reference.copy else [],
+                        config.parallel.shard_head)  # fmt: skip
+    stop = StopSignal()
+    executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"),
+                              from_any_rank(world), lambda: stop.seen, service)  # fmt: skip
+    scorer = service.scorer if service else build_scorer(config, device)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     prompt = PlannerPrompt(config, tokenizer)
     sampler = build_sampler(parallel.whole, tokenizer, config)
-    learner = Learner(planner, config.optim, config.run.steps, world, parallel)
-    stop = StopSignal()
+    learner = Learner(planner, config.optim, config.run.steps, world, parallel, run.path / "nan")
     G, P = config.planner.samples, config.grpo.problems
     say(f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
         f"{P} problems x {G} traces a round, {config.run.steps} rounds, reward {config.reward.mode} ({config.reward.variant})")  # fmt: skip
@@ -108,7 +115,18 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
 
         # -- execute, verify, score, reward ---------------------------------------------------------------------------
         executor_tokens, executor_runs = executor.tokens, executor.runs
-        grade(groups, executor, scorer, config)
+        try:
+            grade(groups, executor, scorer, config)
+            gone = None
+        except ServerGone as e:  # for longer than executor.patience_s: this round is not finished, what was learned is saved
+            gone = str(e)
+        if (gone := world.first(gone)) is not None:
+            if step > done:
+                learner.save(run, step, config.run.keep, write_model, {})
+            if world.any(stop.seen):
+                say(f"stopped on request in round {step + 1}; add --resume to go on with it")
+                return EXIT_STOPPED
+            raise ServerGone(f"round {step + 1} was not finished: {gone}")
         everyone = world.merge(groups)  # in the order of the round's problems, whatever the number of ranks
         refuse_too_many_errors(everyone, config.executor.max_error_share, step)
         clock.lap("grade", executor.tokens - executor_tokens)
@@ -156,7 +174,7 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
     Every weight is divided by counts over the global minibatch before the first backward, so micro-batches and ranks
     change nothing but memory and time.
     """
-    c, device = config.grpo, planner.device
+    c, device, parallel = config.grpo, planner.device, learner.parallel
     rewards = torch.tensor([[s.reward if s.reward is not None else 0.0 for s in g] for g in groups])  # (P', G)
     valid = torch.tensor([[s.error is None for s in g] for g in groups], dtype=torch.bool)  # (P', G)
     if not groups:
@@ -177,9 +195,10 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
         for part in range(c.minibatches):
             picked = [i // world.size for i in order[part :: c.minibatches] if i % world.size == world.rank]
             counts, rows = minibatch(groups, picked, valid, advantage, always, config, world)
-            for micro in learner.parallel.paced(micro_batches(rows, config.optim.micro_tokens)):
+            losses: list[tuple[list[int], float]] = []
+            for micro in parallel.paced(micro_batches(rows, config.optim.micro_tokens)):
                 if micro is None:  # out of rows before other ranks are: forward and backward may be collectives, so take part
-                    score_tokens(planner, reference, [IDLE], pad_id, config, lambda scores, *_: 0 * scores.logprob.sum())[0].backward()
+                    score_tokens(parallel, reference, [IDLE], pad_id, config, lambda scores, *_: 0 * scores.logprob.sum())[0].backward()
                     continue
                 ids = [i for row in micro for i in row.sequence_ids]
                 samples = [flat[i] for i in ids]
@@ -197,14 +216,15 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
                         sums[name] += value.item()
                     return piece.loss
 
-                loss, logprob = score_tokens(planner, reference, micro, pad_id, config, objective, old, by_sample[local], weight, local)
+                loss, logprob = score_tokens(parallel, reference, micro, pad_id, config, objective, old, by_sample[local], weight, local)
                 loss.backward()
-                loss_sum += loss.item()
+                losses.append((ids, loss.item()))
                 if passes == 0:  # the rollout's own policy: every ratio should be 1
                     deviation = (logprob - old).exp().sub(1).abs()
                     fresh_sum, fresh_count = fresh_sum + deviation.sum().item(), fresh_count + deviation.numel()
                     fresh_max = max(fresh_max, deviation.max().item())
-            metrics |= learner.update(step)
+            metrics |= learner.update(step, passes, lambda: describe(rows, flat, flat_advantage.tolist(), losses, counts))
+            loss_sum += sum(loss for _, loss in losses)
             passes += 1
 
     names = ("clip_low", "clip_high", "ratio_deviation", "kl_old", "tokens", "entropy", "kl")
@@ -239,15 +259,16 @@ def minibatch(groups: list[list[Sample]], picked: list[int], valid: Tensor, adva
     return counts, rows
 
 
-def score_tokens(planner: Transformer, reference: Reference | None, rows: list[Row], pad_id: int, config: Config,
+def score_tokens(parallel: Parallel, reference: Reference | None, rows: list[Row], pad_id: int, config: Config,
                  objective: Callable[..., Tensor], *data: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
     """`objective` of every trained token's scores, *data and the reference's log-probs, summed; and the log-probs, detached.
 
     The scores are those of the sampled distribution. Where tokens do not depend on one another, the objective is asked
-    chunk by chunk and its gradient formed while the chunk's logits are at hand; a sequence's ratio needs them all first.
+    chunk by chunk and its gradient formed while the chunk's logits are at hand; a sequence's ratio needs them all first,
+    and so does a head that is spread over ranks.
     """
+    planner, T = parallel.policy, config.planner.temperature
     batch = pack(rows, pad_id, planner.device)
-    T = config.planner.temperature
     hidden = batch.predictors(planner(batch.tokens, batch.positions, batch.attend()))  # (N, D)
     exact = {}
     if reference is not None:
@@ -257,10 +278,10 @@ def score_tokens(planner: Transformer, reference: Reference | None, rows: list[R
             data += (kernels.linear_logprob(ref_hidden, ref_weight, batch.targets, temperature=T).logprob,)
         if config.grpo.kl_estimator == "exact":
             exact = {"ref_hidden": ref_hidden, "ref_weight": ref_weight}
-    if config.grpo.importance == "token":
+    if config.grpo.importance == "token" and parallel.head is None:
         loss, scores = kernels.linear_loss(hidden, planner.head_weight, batch.targets, objective, *data, temperature=T, **exact)
     else:
-        scores = kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T, **exact)
+        scores = parallel.score(hidden, batch.targets, temperature=T, **exact)
         loss = objective(scores, *data)
     return loss, scores.logprob.detach()
 
@@ -269,7 +290,7 @@ class Reference:
     """The policy the KL penalty pulls towards: the starting planner. With fresh adapters it is the base, adapters off, no
     copy; an adapter that was trained before (`planner.adapter`) is copied, the frozen base beneath it shared."""
 
-    def __init__(self, planner: Transformer, trained_before: bool) -> None:
+    def __init__(self, planner: Transformer, trained_before: bool = False) -> None:
         self.planner = planner
         shared = {id(p): p for p in planner.parameters() if not p.requires_grad}
         fresh = bool(adapted(planner)) and not trained_before
@@ -317,11 +338,19 @@ def main(argv: list[str]) -> int:
         return 0
     argv = ["--run.resume" if word == "--resume" else word for word in argv]
     path = argv.pop(0) if argv and not argv[0].startswith("--") else None
-    world = World()
+    world, service = World(), None
     try:
         config = load_config(path, argv)
+        if restarted():
+            config.run.resume = True
         device = pick_device(config.run.device)
-        world = join(device.type)
+        world = join(device.type, config.parallel.timeout_s, config.executor.ranks)
+        if world.serves:  # this rank holds executor and Reason RM for the others, who train
+            set_threads(world, config.run.threads)
+            stop = StopSignal()  # noted and left to the others: they still need answers to finish their round
+            serve(world, build_backend(config, device), build_scorer(config, device))
+            return EXIT_STOPPED if stop.seen else 0
+        service = Service(world) if world.servers else None
         say = quiet_unless_main(world.is_main)
         set_threads(world, config.run.threads)
         torch.manual_seed(config.run.seed)
@@ -336,14 +365,22 @@ def main(argv: list[str]) -> int:
         if config.run.stage == "reward_model":
             run_reward_model(config, run, world, device, say)
             return 0
-        return train_planner(config, run, world, device, say)
+        return train_planner(config, run, world, device, say, service)
     except (ConfigError, FileNotFoundError, ValueError) as e:
         print(f"train.py: {e}", file=sys.stderr)
         return 1
     except (TrainingError, SandboxError, OSError) as e:
         print(f"train.py: {e}", file=sys.stderr)
         return 2
+    except RuntimeError as e:
+        if (why := lost_contact(e)) is None:
+            raise
+        print(f"train.py: rank {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost another rank, which died or was silent for parallel.timeout_s = "
+              f"{config.parallel.timeout_s:g} s; --resume goes on from the last checkpoint ({why})", file=sys.stderr)  # fmt: skip
+        return 2
     finally:
+        if service is not None:
+            service.close()
         leave()
 
 

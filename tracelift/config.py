@@ -72,6 +72,9 @@ class Planner:
 @dataclass
 class Executor:
     path: str = opt("assets/math/executor", "Hugging Face folder of the frozen executor")
+    device: str = opt("", "where a local executor lives: cpu, cuda (this rank's GPU) or cuda:N; empty: run.device")
+    ranks: int = opt(0, "planner stage: the job's last so many ranks only hold executor and Reason RM and serve the others, which hold "
+                     "neither")  # fmt: skip
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
     model: str = opt("", "model name to ask that server for")
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
@@ -85,6 +88,8 @@ class Executor:
     stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
     max_trace_chars: int = opt(2000, "longer traces count as format failures")
     retries: int = opt(2, "times a failed executor call is tried again before its sample leaves the group")
+    patience_s: float = opt(600.0, "seconds a run waits for a remote executor that is gone before it saves a checkpoint and stops; "
+                            "0: such samples become ERROR verdicts at once")  # fmt: skip
     max_error_share: float = opt(0.25, "past this share of ERROR verdicts in a round the run stops and says why")
     cache: str = opt("", "baseline cache file; empty means baseline_cache.RANK.jsonl in the run folder")
     memory_mb: int = opt(2048, "key-value memory the sampler may use, in MiB")
@@ -97,6 +102,7 @@ class RewardModelSection:
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
     timeout_s: float = opt(60.0, "seconds one call of that server may take")
     retries: int = opt(4, "times a failed call of that server is tried again before its samples leave their groups")
+    device: str = opt("", "where it lives: cpu, cuda (this rank's GPU) or cuda:N; empty: run.device")
     max_tokens: int = opt(2048, "longest RM input in tokens; the problem is shortened before the reasoning ever is")
 
 
@@ -150,12 +156,16 @@ class Optim:
     state_dtype: Literal["float32", "bfloat16", "int8"] = opt("float32", "AdamW moments between steps: 8, 4 or 2 bytes a parameter")
     master_weights: bool = opt(True, "bfloat16 weights keep an fp32 master; without it they are rounded stochastically")
     on_nan: Literal["stop", "skip"] = opt("stop", "a round whose loss or gradient is not finite stops the run, or is skipped and counted")
+    nan_batches: int = opt(4, "most such batches each rank keeps in RUN/nan for study (python -m tracelift.bad_batch RUN); 0 keeps none")
 
 
 @dataclass
 class Parallel:
     mode: Literal["none", "ddp", "fsdp"] = opt("none", "planner stage on several ranks: replicas that add up gradients in one message "
                                                "after the backward pass, or during it (ddp), or weights in shards (fsdp)")  # fmt: skip
+    shard_head: bool = opt(False, "each rank trains V/ranks rows of the output head and scores all ranks' tokens on them: less memory, and "
+                           "less traffic where a round trains fewer tokens than the vocabulary holds; for untied heads without LoRA")  # fmt: skip
+    timeout_s: float = opt(1800.0, "seconds a rank waits for the others before the job ends; more than executor.patience_s")
 
 
 @dataclass
@@ -348,19 +358,26 @@ def _check(c: Config, where: str, training: bool) -> None:
     """What no single type can say."""
     positive = """run.steps run.keep run.save_every planner.samples planner.temperature planner.max_new_tokens executor.repeats
         executor.max_new_tokens executor.memory_mb reward_model.timeout_s grpo.problems grpo.epochs grpo.minibatches optim.lr optim.micro_tokens
-        optim.max_grad_norm sft.batch_size sft.eval_every rm.groups rm.negatives rm.eval_every eval.samples eval.chunk eval.resamples"""
+        optim.max_grad_norm parallel.timeout_s sft.batch_size sft.eval_every rm.groups rm.negatives rm.eval_every eval.samples eval.chunk
+        eval.resamples"""
     shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
-    least = """executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef data.eval_problems data.limit
-        optim.warmup lora.from_block reward_model.retries"""
+    least = """executor.ranks executor.patience_s executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef
+        data.eval_problems data.limit optim.warmup optim.nan_batches lora.from_block reward_model.retries"""
     for names, good, words in ((positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
                                (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"), (least, lambda x: x >= 0, "not be below 0")):  # fmt: skip
         for name in names.split():
             section, _, key = name.partition(".")
             if not good(value := getattr(getattr(c, section), key)):
                 raise ConfigError(f"{where}: {name} must {words}, got {value}")
+    if c.executor.url and c.executor.patience_s >= c.parallel.timeout_s:
+        raise ConfigError(f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
+                          f"{c.parallel.timeout_s:g}, or the other ranks give up on one that waits")  # fmt: skip
     if training and c.run.stage != "planner" and c.parallel.mode != "none":
         raise ConfigError(f"{where}: parallel.mode = '{c.parallel.mode}' is for run.stage = 'planner'; '{c.run.stage}' trains "
                           "replicas on every rank (parallel.mode = 'none')")  # fmt: skip
+    if training and c.executor.ranks and (c.executor.url or c.run.stage != "planner"):
+        why = "executor.url names a server already" if c.executor.url else f"run.stage = '{c.run.stage}' asks no executor"
+        raise ConfigError(f"{where}: executor.ranks = {c.executor.ranks}, but {why}; leave it 0")
     if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
         if needs_rm and not (c.reward_model.path or c.reward_model.url):

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
@@ -27,6 +28,10 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    group: Any = None  # the process group these ranks are; None: all of the job
+    servers: tuple[int, ...] = ()  # ranks of the job beside these that only serve (tracelift/service.py)
+    post: Any = None  # the group that carries messages to and from them
+    serves: bool = False  # whether this process is one of them; rank and size are those of the job's others then
 
     @property
     def is_main(self) -> bool:
@@ -51,15 +56,19 @@ class World:
         if self.size == 1:
             return [value]
         out: list[Any] = [None] * self.size
-        dist.all_gather_object(out, value)
+        dist.all_gather_object(out, value, group=self.group)
         return out
 
     def any(self, flag: bool) -> bool:
         return any(self.gather(flag))
 
+    def first(self, value: T | None) -> T | None:
+        """The value of the first rank that has one, on every rank."""
+        return next((v for v in self.gather(value) if v is not None), None)
+
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(group=self.group)
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Add up each parameter's gradient over ranks in one flat fp32 message; missing gradients count as zero."""
@@ -70,24 +79,58 @@ class World:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([p.grad.flatten().float() for p in trained])  # type: ignore[union-attr]
-        dist.all_reduce(flat)
+        dist.all_reduce(flat, group=self.group)
         at = 0
         for p in trained:
             p.grad = flat[at : at + p.numel()].view_as(p).to(p.dtype)
             at += p.numel()
 
 
-def join(device: str, timeout_s: float = 600.0) -> World:
-    """Join the process group torchrun describes in the environment, or be a world of one."""
+def join(device: str, timeout_s: float = 600.0, serving: int = 0) -> World:
+    """Join the process group torchrun describes in the environment, or be a world of one.
+
+    serving: the last so many ranks are set apart to serve the others, who then are the World. Raises ValueError where
+    that leaves nobody.
+    """
     if "RANK" not in os.environ:
-        return World()
-    world = World(
-        *(int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    )
-    if world.size > 1 and not dist.is_initialized():
+        rank, size, local_rank, local_size = 0, 1, 0, 1
+    else:
+        rank, size, local_rank, local_size = (int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    if serving >= size:
+        raise ValueError(f"executor.ranks = {serving} leaves none of this job's {size} to train: torchrun --nproc_per_node must be "
+                         "larger; executor.device puts the executor on a device of its own instead")  # fmt: skip
+    if size > 1 and not dist.is_initialized():
         backend = "nccl" if device.startswith("cuda") else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
-    return world
+        limit = timedelta(seconds=timeout_s)
+        store, *_ = next(rendezvous("env://", timeout=limit))
+        # torchrun may hand a restarted job the store of the one before: who starts first must not find the dead by their keys
+        store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
+    if not serving:
+        return World(rank, size, local_rank, local_size)
+    train, servers = tuple(range(size - serving)), tuple(range(size - serving, size))
+    group = dist.new_group(train, timeout=timedelta(seconds=timeout_s))
+    post = dist.new_group(backend="gloo", timeout=timedelta(days=7))  # a serving rank hears nothing while others update
+    if rank in servers:
+        return World(-1, len(train), local_rank, local_size, None, servers, post, serves=True)
+    return World(rank, len(train), local_rank, local_size, group, servers, post)
+
+
+def lost_contact(error: RuntimeError) -> str | None:
+    """What went wrong between ranks, in one line, where that is what `error` is about; None where it is not.
+
+    Every backend has words of its own, and gloo a plain RuntimeError, for a peer whose connection closed (it died) or
+    who said nothing for the timeout (it hangs).
+    """
+    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "timed out", "NCCL", "Connection refused")
+    if not isinstance(error, dist.DistError) and not ("gloo" in str(error) and any(w in str(error) for w in words)):
+        return None
+    return " ".join(str(error).split())[:200]
+
+
+def restarted() -> bool:
+    """Whether torchrun started this process anew after an earlier one of the job had failed (`--max-restarts`)."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
 
 
 def leave() -> None:
@@ -96,20 +139,28 @@ def leave() -> None:
 
 
 def pick_device(wanted: str) -> torch.device:
-    """`cuda` is this rank's GPU; `auto` that, or the CPU without one. Raises ValueError on a device that is not there."""
+    """`cuda` is this rank's GPU, from now on the current one; `auto` that, or the CPU without one. Raises ValueError on a
+    device that is not there."""
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    device = find_device(wanted, "run.device")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def find_device(wanted: str, key: str) -> torch.device:
+    """The device a config key names; a GPU without a number is this rank's. Raises ValueError, naming the key."""
     try:
         device = torch.device(wanted)
     except RuntimeError:
-        raise ValueError(f"run.device = '{wanted}' is none of auto, cpu, cuda, cuda:N") from None
+        raise ValueError(f"{key} = '{wanted}' is none of auto, cpu, cuda, cuda:N") from None
     if device.type == "cuda":
         index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
         if index >= torch.cuda.device_count():
-            raise ValueError(f"run.device = '{wanted}' is GPU {index}, but this PyTorch sees {torch.cuda.device_count()} GPUs; "
-                             "use --run.device cpu, or fewer ranks")  # fmt: skip
+            raise ValueError(f"{key} = '{wanted}' is GPU {index}, but this PyTorch sees {torch.cuda.device_count()} GPUs; "
+                             "use cpu, or fewer ranks")  # fmt: skip
         device = torch.device("cuda", index)
-        torch.cuda.set_device(device)
     return device
 
 

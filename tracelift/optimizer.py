@@ -35,7 +35,10 @@ _MASK = 0xFFFFFFFF
 def adamw(matrices: list[nn.Parameter], vectors: list[nn.Parameter], lr: float, betas: tuple[float, float],
           weight_decay: float, state_dtype: str, master_weights: bool) -> torch.optim.Optimizer:  # fmt: skip
     """torch's own fused AdamW where weights and states are fp32, the compact one otherwise; decay on matrices only."""
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = []  # whole and sharded parameters apart: the fused optimizer does not mix them
+    for params, decay in ((matrices, weight_decay), (vectors, 0.0)):
+        for kind in ([p for p in params if not isinstance(p, DTensor)], [p for p in params if isinstance(p, DTensor)]):
+            groups += [{"params": kind, "weight_decay": decay}] if kind else []
     if state_dtype == "float32" and all(p.dtype == torch.float32 for p in (*matrices, *vectors)):
         return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
     return CompactAdamW(groups, lr, betas, state_dtype=state_dtype, master_weights=master_weights)

@@ -6,6 +6,11 @@ after an exponentially growing, jittered pause (Retry-After is honoured), what c
 still fails becomes a `Reply` with `error` set, never an exception and never an empty text: the executor turns it into
 an ERROR verdict, and its sample leaves the group.
 
+A server that is gone altogether is another matter (nobody listens, nothing comes back in time, 502, 503, 504): with a
+`Patience` all requests wait until a completion of one token is answered again, and those that were lost are asked anew.
+Where that is answered at once, the server was there and the failing request is at fault, as is one that was under way in
+three outages: it may be what brings the server down.
+
 Standard library only. Left out on purpose: chat endpoints (prompts are formatted by whoever writes them), streaming,
 and any promise that a server draws the same text twice: `seed` is sent, but batching moves bits on most servers.
 """
@@ -17,6 +22,7 @@ import http.client
 import json
 import random
 import ssl
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -24,18 +30,32 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from tracelift.backend import CompletionRequest, Progress, Reply, cut_at_stop
+from tracelift.patience import Patience
 
 MAX_BYTES = 16 * 2**20  # a longer reply is rubbish: no completion comes near
 MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
 PASSING = {408, 409, 425, 429}  # worth another try, like every 5xx
+GONE = {502, 503, 504}  # said by what stands before a server that is not there, or by one that is not ready
+OUTAGES = 3  # a request lost in so many is no longer thought innocent
+PROBE = CompletionRequest("Are you there?", max_tokens=1, temperature=0.0)
 
 
 class _Failure(Exception):
-    """One attempt failed; `passing` says whether another may succeed, `pause` when the server wants it (seconds)."""
+    """One attempt failed; `passing` says whether another may succeed, `pause` when the server wants it (seconds), `gone`
+    whether there seems to be no server at all."""
 
-    def __init__(self, message: str, passing: bool = True, pause: float | None = None) -> None:
+    def __init__(self, message: str, passing: bool = True, pause: float | None = None, gone: bool = False) -> None:
         super().__init__(message)
-        self.passing, self.pause = passing, pause
+        self.passing, self.pause, self.gone = passing, pause, gone
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A reply, and of one that failed whether the server was gone and whether this request had all its attempts."""
+
+    reply: Reply
+    gone: bool = False
+    tried: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,10 @@ class _Server:
     host: str
     port: int | None
     path: str
+
+    @property
+    def name(self) -> str:
+        return f"http{'s' * self.secure}://{self.host}{'' if self.port is None else f':{self.port}'}"
 
 
 class RemoteBackend:
@@ -60,10 +84,12 @@ class RemoteBackend:
         backoff_s: float = 0.5,
         longest_pause_s: float = 30,
         sleep: Callable[[float], None] = time.sleep,
+        patience: Patience | None = None,
     ) -> None:
         """url: the server's root, with or without `/v1`. timeout_s: seconds one attempt may take as a whole, so that a
         server that drips a byte a minute cannot hold it. retries: attempts after the first. backoff_s doubles with each
-        one up to longest_pause_s and is multiplied by a random factor in [0.5, 1.5).
+        one up to longest_pause_s and is multiplied by a random factor in [0.5, 1.5). patience: how long to wait for a server
+        that is gone; None: not at all.
 
         Raises ValueError for a URL without http(s) or host, and for numbers that make no sense.
         """
@@ -72,6 +98,7 @@ class RemoteBackend:
         self.server, self.model, self.api_key = self._parse(url), model, api_key
         self.concurrency, self.timeout_s, self.retries = concurrency, timeout_s, retries
         self.backoff_s, self.longest_pause_s, self._sleep = backoff_s, longest_pause_s, sleep
+        self.patience, self._away = patience, threading.Event()
 
     def _parse(self, url: str) -> _Server:
         return parse_url(url, "/v1", "/completions")
@@ -82,29 +109,73 @@ class RemoteBackend:
         return hashlib.sha256(repr((self.server, self.model)).encode()).hexdigest()
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
-        """One reply per request, in order; equal requests are sent once. Failures are replies with `error` set."""
-        distinct = list(dict.fromkeys(requests))
+        """One reply per request, in order; equal requests are sent once. Failures are replies with `error` set.
+
+        Raises ServerGone where the server is gone for longer than `patience` allows; without one such failures are
+        replies too.
+        """
         replies: dict[CompletionRequest, Reply] = {}
-        with ThreadPoolExecutor(min(self.concurrency, max(1, len(distinct)))) as pool:
-            pending = {pool.submit(self._one, r): r for r in distinct}
-            for done in as_completed(pending):
-                replies[pending[done]] = done.result()
-                if progress is not None:
-                    progress(len(replies), len(distinct))
+        outages: dict[CompletionRequest, int] = {}
+        left = list(dict.fromkeys(requests))
+        while left:
+            lost = self._ask(left, replies, progress)
+            if not lost or self.patience is None or self.patience.seconds <= 0:
+                replies |= {r: a.reply for r, a in lost.items()}
+                break
+            waited = self.patience.wait(f"the executor at {self.server.name}", self._missing)
+            left = []
+            for request, answer in lost.items():
+                outages[request] = outages.get(request, 0) + answer.tried
+                if answer.tried and (not waited or outages[request] >= OUTAGES):
+                    replies[request] = answer.reply
+                else:
+                    left.append(request)
         return [replies[r] for r in requests]
 
-    def _one(self, request: CompletionRequest) -> Reply:
+    def _ask(self, requests: Sequence[CompletionRequest], replies: dict[CompletionRequest, Reply],
+             progress: Progress | None) -> dict[CompletionRequest, _Answer]:  # fmt: skip
+        """Ask all side by side, add what came to `replies`, and return those for which there seemed to be no server."""
+        lost: dict[CompletionRequest, _Answer] = {}
+        total = len(replies) + len(requests)
+        self._away.clear()
+        with ThreadPoolExecutor(min(self.concurrency, max(1, len(requests)))) as pool:
+            pending = {pool.submit(self._one, r): r for r in requests}
+            for done in as_completed(pending):
+                answer = done.result()
+                if answer.gone:
+                    lost[pending[done]] = answer
+                    continue
+                replies[pending[done]] = answer.reply
+                if progress is not None:
+                    progress(len(replies), total)
+        return {r: lost[r] for r in requests if r in lost}
+
+    def _one(self, request: CompletionRequest) -> _Answer:
         jitter = random.Random()  # timing only: no draw of text depends on it
+        last, attempt = None, 0
         for attempt in range(self.retries + 1):
+            if self._away.is_set():  # another request had all its attempts: no need to find out again
+                return _Answer(Reply("", 0, str(last or "the server is gone")), gone=True, tried=False)
             try:
-                return self._attempt(request)
+                return _Answer(self._attempt(request))
             except _Failure as failure:
                 last = failure
             if not last.passing or attempt == self.retries:
                 break
             pause = min(self.longest_pause_s, self.backoff_s * 2**attempt) * (0.5 + jitter.random())
             self._sleep(pause if last.pause is None else min(max(pause, last.pause), self.longest_pause_s))
-        return Reply("", 0, f"{last} (attempt {attempt + 1} of {self.retries + 1})")
+        assert last is not None
+        if last.gone and self.patience is not None:
+            self._away.set()
+        return _Answer(Reply("", 0, f"{last} (attempt {attempt + 1} of {self.retries + 1})"), gone=last.gone)
+
+    def _missing(self) -> str | None:
+        """Why there seems to be no server; None where a completion of one token is answered, if only by a refusal."""
+        try:
+            self._attempt(PROBE)
+        except _Failure as failure:
+            return str(failure) if failure.gone else None
+        return None
 
     def _body(self, request: CompletionRequest) -> bytes:
         """What is sent for a request."""
@@ -129,7 +200,8 @@ class RemoteBackend:
         if status != 200:
             detail = " ".join(data[:300].decode("utf-8", "replace").split())
             raise _Failure(
-                f"the server answered {status}: {detail}", status in PASSING or status >= 500, _retry_after(headers)
+                f"the server answered {status}: {detail}", status in PASSING or status >= 500, _retry_after(headers),
+                status in GONE,
             )
         return self._read(data, request)
 
@@ -156,9 +228,9 @@ class RemoteBackend:
                 raise _Failure(f"the connection ended {missing} bytes before the reply did")
             return response.status, response.headers, data
         except TimeoutError:
-            raise _Failure(f"no complete reply from {s.host} within {self.timeout_s:g} s") from None
+            raise _Failure(f"no complete reply from {s.host} within {self.timeout_s:g} s", gone=True) from None
         except (OSError, http.client.HTTPException) as error:
-            raise _Failure(f"connection to {s.host}: {type(error).__name__}: {error}") from None
+            raise _Failure(f"connection to {s.host}: {type(error).__name__}: {error}", gone=True) from None
         finally:
             connection.close()
 

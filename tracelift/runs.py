@@ -32,6 +32,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tracelift.config import Config, ConfigError, to_dict
+from tracelift.distributed import restarted
 
 LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
 _STEP = re.compile(r"step-(\d{6,})")
@@ -40,7 +41,8 @@ _STEP = re.compile(r"step-(\d{6,})")
 def choose_folder(config: Config, config_path: str | None) -> Path:
     """The run's folder. Named in the config: must be new, or `run.resume` set. Unnamed: the next free runs/NAME-K.
 
-    Raises ConfigError where a named folder already holds a run. Resuming where nothing is yet starts from the beginning:
+    Raises ConfigError where a named folder already holds a run, and in a job that torchrun restarted where none is named:
+    nothing then says which one it had. Resuming where nothing is yet starts from the beginning:
     a run killed before its first checkpoint goes on by the same command as any other.
     """
     if config.run.out:
@@ -48,6 +50,8 @@ def choose_folder(config: Config, config_path: str | None) -> Path:
         if (folder / "metrics.jsonl").exists() and not config.run.resume:
             raise ConfigError(f"{folder}: already holds a run; add --resume to go on with it, or give another --run.out")
         return folder
+    if restarted():
+        raise ConfigError("torchrun restarted this job: give it --run.out, so that it can go on with its own run folder")
     name = Path(config_path).stem if config_path else "demo"
     taken = sorted(
         (int(m[1]), p) for p in Path("runs").glob(f"{name}-*") if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))

@@ -18,12 +18,14 @@ from models import Tokenizer, Transformer
 from models.lora import LoRAConfig, attach
 from tracelift.backend import LocalBackend
 from tracelift.config import Config, Lora
+from tracelift.distributed import World, find_device
 from tracelift.executor import BaselineCache, Executor, ExecutorSettings
 from tracelift.judging import TaskJudge
 from tracelift.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.reason_rm import LocalScorer, Scorer
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
+from tracelift.service import Service
 
 MiB = 1 << 20
 
@@ -67,8 +69,12 @@ def build_judge(config: Config) -> TaskJudge:
     return TaskJudge(limits, c.workers, c.allow_weak_sandbox)
 
 
-def build_executor(config: Config, device: torch.device, cache: Path | None) -> Executor:
-    """A frozen local model, or a remote server where `executor.url` is set."""
+def build_executor(config: Config, device: torch.device, cache: Path | None, say: Callable[[str], None] = print,
+                   give_up: Callable[[], bool] = bool, service: Service | None = None) -> Executor:  # fmt: skip
+    """A frozen model: a remote server's where `executor.url` is set, that of serving ranks by `service`, or a local one.
+
+    say, give_up: who hears that the server is waited for, and what ends the wait early (a request to stop).
+    """
     e = config.executor
     settings = ExecutorSettings(
         template=load_template(e.prompt, EXECUTOR, ("problem", "trace")),
@@ -78,14 +84,15 @@ def build_executor(config: Config, device: torch.device, cache: Path | None) -> 
     )  # fmt: skip
     judge = build_judge(config)
     if e.url:
+        from tracelift.patience import Patience
         from tracelift.remote import RemoteBackend
 
         if e.chat == "on":
             raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
-        return Executor(RemoteBackend(e.url, e.model, api_key(e.key_env)), settings, BaselineCache(cache), judge=judge)
-    model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=device).requires_grad_(False)
+        patience = Patience(e.patience_s, say, give_up)
+        return Executor(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience), settings, BaselineCache(cache), judge=judge)
     tokenizer = models.load_tokenizer(e.path)
-    backend = LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
+    backend = service.backend if service else build_backend(config, device, tokenizer)
     if not use_chat(e.chat, tokenizer):
         return Executor(backend, settings, BaselineCache(cache), judge=judge)
 
@@ -102,8 +109,18 @@ def api_key(variable: str) -> str | None:
     return os.environ[variable] if variable else None
 
 
+def build_backend(config: Config, device: torch.device, tokenizer: Tokenizer | None = None) -> LocalBackend:
+    """The executor's model in this process, on `executor.device` or else `device`."""
+    e = config.executor
+    place = find_device(e.device, "executor.device") if e.device else device
+    model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
+    tokenizer = tokenizer or models.load_tokenizer(e.path)
+    return LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
+
+
 def build_scorer(config: Config, device: torch.device) -> Scorer | None:
-    """The Reason RM of a folder, or of a server where `reward_model.url` is set; None where neither is given."""
+    """The Reason RM of a folder, on `reward_model.device` or else `device`, or of a server where `reward_model.url` is set;
+    None where neither is given."""
     r = config.reward_model
     if r.url:
         from tracelift.remote_rm import RemoteScorer
@@ -111,10 +128,16 @@ def build_scorer(config: Config, device: torch.device) -> Scorer | None:
         return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries)
     if not r.path:
         return None
-    rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=device).requires_grad_(False)
+    place = find_device(r.device, "reward_model.device") if r.device else device
+    rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
     return LocalScorer(rm, models.load_tokenizer(r.path), r.max_tokens)
 
 
 def quiet_unless_main(is_main: bool) -> Callable[[str], None]:
     """Progress lines from rank 0 only, flushed as they come."""
     return (lambda line: print(line, flush=True)) if is_main else (lambda line: None)
+
+
+def from_any_rank(world: World) -> Callable[[str], None]:
+    """Lines that matter whichever rank has them: all wait for one that waits."""
+    return lambda line: print(line if world.is_main else f"rank {world.rank}: {line}", flush=True)

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
+from tracelift.bad_batch import keep_batch
 from tracelift.config import Config, Optim
 from tracelift.distributed import World
 from tracelift.optimizer import adamw
-from tracelift.parallel import SHARD_FILES, Parallel, place, read_shards, write_shards
+from tracelift.parallel import SHARD_FILES, Parallel, number, place, read_shards, write_shards
 from tracelift.recompute import recompute_blocks
 from tracelift.runs import RunFolder, optimizer_tensors, restore_optimizer
 
@@ -63,10 +63,13 @@ def learning_rate(config: Optim, step: int, steps: int) -> float:
 class Learner:
     """A model with its optimizer: gradients in, one guarded update out."""
 
-    def __init__(self, model: nn.Module, config: Optim, steps: int, world: World, parallel: Parallel | None = None) -> None:
+    def __init__(self, model: nn.Module, config: Optim, steps: int, world: World, parallel: Parallel | None = None,
+                 bad_batches: Path | None = None) -> None:  # fmt: skip
+        """bad_batches: folder for batches whose gradient is not finite (tracelift/bad_batch.py); None keeps none."""
+        self.bad_batches = bad_batches
         self.model, self.config, self.steps, self.world = model, config, steps, world
         self.parallel = parallel or Parallel(model, "none", world)
-        self.names = {p: name for name, p in model.named_parameters() if p.requires_grad}
+        self.names = self.parallel.trained()
         if not self.names:
             raise TrainingError("the model has no trainable parameter")
         matrices = [p for p in self.names if p.dim() >= 2]
@@ -77,32 +80,42 @@ class Learner:
             recompute_blocks(model)
         self.skipped = 0
 
-    def update(self, step: int) -> dict[str, float]:
+    def update(self, step: int, nth: int = 0, batch: Callable[[], tuple[dict, list[dict]]] | None = None) -> dict[str, float]:
         """Sum gradients over ranks, clip, step, clear. Returns grad_norm (before clipping) and lr.
 
-        Raises TrainingError where the norm is not finite and `optim.on_nan = "stop"`; with "skip" the update is left
-        out and counted.
+        nth: this update's number within round `step`; batch: what led to it, asked for where its gradient is not finite.
+        Raises TrainingError there with `optim.on_nan = "stop"`; with "skip" the update is left out and counted.
         """
         for p in self.names:  # no gradient is a zero gradient: momentum acts alike on one rank and on many
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         self.parallel.sum_gradients(self.names)
-        total = torch.nn.utils.clip_grad_norm_(list(self.names), self.config.max_grad_norm)
-        norm = (total.full_tensor() if isinstance(total, DTensor) else total).item()
+        norm = self.parallel.clip(self.names, self.config.max_grad_norm)
         rate = learning_rate(self.config, step, self.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         if math.isfinite(norm):
             self.optimizer.step()
-        elif self.config.on_nan == "stop":
-            raise TrainingError(
-                f"round {step}: the gradient is not finite (norm {norm}). The model is unchanged since the last good round. "
-                "Lower optim.lr, look at samples.jsonl for this round, or set optim.on_nan = 'skip'."
-            )
         else:
+            kept = self._keep(step, nth, norm, batch)
+            if self.config.on_nan == "stop":
+                raise TrainingError(
+                    f"round {step + 1}: the gradient is not finite (norm {norm}). The model is unchanged since the last good "
+                    f"round. Lower optim.lr, set optim.on_nan = 'skip', or look at what led to it: {kept or 'samples.jsonl'}"
+                )
             self.skipped += 1
         self.optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": norm, "lr": rate, "updates_skipped": float(self.skipped)}
+
+    def _keep(self, step: int, nth: int, norm: float, batch: Callable[[], tuple[dict, list[dict]]] | None) -> str | None:
+        """Write the batch behind a bad gradient; the command that shows it. Collective: norms of shards are sums."""
+        norms = {name: number(p.grad.norm()) for p, name in self.names.items()}
+        if self.bad_batches is None or batch is None or self.config.nan_batches == 0:
+            return None
+        head, samples = batch()
+        head |= {"grad_norm": norm, "grad_norms": norms}
+        path = keep_batch(self.bad_batches, self.config.nan_batches, step, nth, self.world.rank, head, samples)
+        return f"python -m tracelift.bad_batch {path.parent.parent} {path.name}" if path else None
 
     def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]) -> None:
         """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows."""
@@ -123,7 +136,7 @@ class Learner:
 
         def load(folder: Path) -> None:
             if list(folder.glob(SHARD_FILES)):
-                states = read_shards(folder, {name: p for p, name in self.names.items()}, _STATE)
+                states = read_shards(folder, {name: p for p, name in self.names.items()}, _STATE, self.world)
                 restore_optimizer(self.optimizer, self.names, states)
                 return
             with torch.no_grad():

@@ -23,9 +23,9 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Hurt:
-    """What befalls the `call`-th call of `at` ("module:Class.method"), and on which side of it.
+    """What befalls the `call`-th call of `at` ("module:Class.method"), on which side of it, and on which rank (None: all).
 
-    do: kill (SIGKILL), term (SIGTERM to itself), full (OSError, no space left), half (of RunFolder.log: SIGKILL when
+    do: hang (sleeps 12 s), kill (SIGKILL), term (SIGTERM to itself), full (OSError, no space left), half (of RunFolder.log: SIGKILL when
     half the line is written), nan (of policy_loss: the loss it returns).
     """
 
@@ -33,6 +33,7 @@ class Hurt:
     at: str
     call: int = 1
     when: str = "before"
+    rank: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class Server:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
 
     def start(self, *argv: str, hurt: Hurt | None = None, kill_after: float | None = None, ranks: int = 1,
-              picture: bool = False) -> list[Ended]:  # fmt: skip
-        """Run to the end on `ranks` processes; one `Ended` a rank. Without `picture` nothing is plotted: half the time."""
+              picture: bool = False, script: str = "train") -> list[Ended]:  # fmt: skip
+        """Run to the end on `ranks` processes; one `Ended` a rank. Without `picture` nothing is plotted: half the time.
+
+        script: the module whose `main(argv)` runs, train.py or one of this folder."""
         self.count += 1
         outputs = [str(self.folder / f"out-{self.count}-{rank}.txt") for rank in range(ranks)]
         request = {"argv": argv, "hurt": hurt.__dict__ if hurt else None, "kill_after": kill_after, "outputs": outputs,
-                   "picture": picture}  # fmt: skip
+                   "picture": picture, "script": script}  # fmt: skip
         print(json.dumps(request), file=self.process.stdin, flush=True)
         codes = json.loads(self.process.stdout.readline())
         return [Ended(code, Path(path).read_text(errors="replace")) for code, path in zip(codes, outputs, strict=True)]
@@ -94,6 +97,8 @@ def apply(hurt: Hurt) -> None:
     def strike() -> None:
         if hurt.do == "full":
             raise OSError(errno.ENOSPC, "No space left on device")
+        if hurt.do == "hang":
+            return time.sleep(12)
         os.kill(os.getpid(), signal.SIGKILL if hurt.do in ("kill", "half") else signal.SIGTERM)
 
     def wrapped(*args, **kwargs):
@@ -117,17 +122,17 @@ def apply(hurt: Hurt) -> None:
     setattr(holder, name, wrapped)
 
 
-def child(train, request: dict, rank: int) -> int:
+def child(request: dict, rank: int) -> int:
     out = os.open(request["outputs"][rank], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for fd in (1, 2):
         os.dup2(out, fd)
     if not request["picture"]:
         importlib.import_module("tracelift.report").draw_curves = lambda folder: None
-    if request["hurt"]:
+    if request["hurt"] and request["hurt"]["rank"] in (None, rank):
         apply(Hurt(**request["hurt"]))
     sys.argv = ["train.py", *request["argv"]]
     try:
-        return train.main(list(request["argv"]))
+        return importlib.import_module(request["script"]).main(list(request["argv"]))
     except SystemExit as e:
         return int(e.code or 0)
     except BaseException:
@@ -141,7 +146,7 @@ def child(train, request: dict, rank: int) -> int:
 
 
 def serve() -> None:
-    import train
+    import train  # noqa: F401  # once, before any fork
 
     for line in sys.stdin:
         request = json.loads(line)
@@ -156,7 +161,7 @@ def serve() -> None:
                 if size > 1:
                     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
                                    "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
-                os._exit(child(train, request, rank))
+                os._exit(child(request, rank))
             pids.append(pid)
         if request["kill_after"] is not None:
             time.sleep(request["kill_after"])

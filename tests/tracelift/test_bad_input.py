@@ -74,7 +74,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_intact_or_is_skippe
     extra = ("--run.save_every", "1", "--data.eval_problems", "0", "--optim.micro_tokens", "100000")  # one piece a round
     hurt = Hurt("nan", "train:policy_loss", 3)
     ended = server.run(*planner_arguments(job, out, *extra), hurt=hurt)
-    assert ended.code == 2 and "round 2: the gradient is not finite (norm nan)" in ended.message, ended
+    assert ended.code == 2 and "round 3: the gradient is not finite (norm nan)" in ended.message, ended
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step-000001", "step-000002"]
     server.done(*planner_arguments(job, out, *extra, "--resume", "--optim.on_nan", "skip"), hurt=Hurt("nan", "train:policy_loss", 1))
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

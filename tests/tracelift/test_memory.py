@@ -179,3 +179,18 @@ def test_the_command_prints_a_plan_and_refuses_in_one_line(capsys):
     for argv, message in ((["--ranks"], "--ranks needs a number"), (["--planner.path", "/nowhere"], "no such folder"),
                           (["--run.stage", "sft"], "planner stage only")):  # fmt: skip
         assert main(argv) == 1 and message in capsys.readouterr().err
+
+
+def test_a_sharded_head_is_held_once():
+    """7 B's head on 8 ranks: seven eighths of its gradient, message and states go; hidden states of all ranks come."""
+    shape = ModelConfig(152_064, 3584, 18_944, 28, 28, 4, 128, 32_768, tied_head=False, qkv_bias=True, family="qwen2")
+    args = ["--run.dtype", "bfloat16", "--reward_model.path", "", "--reward.mode", "exec_only", "--executor.url", "http://elsewhere"]
+    plans = [planner_plan(load_config(None, [*args, *more]), "cuda", 8, shape) for more in ((), ("--parallel.shard_head",))]
+    saved = {key: plans[0].always.get(key, 0) - plans[1].always.get(key, 0) for key in plans[1].always}
+    head = 152_064 * 3584
+    assert saved["optimizer states"] == pytest.approx(12 * head * 7 / 8, rel=1e-6) and saved["its own rows of the head"] == -2 * head / 8
+    before, after = (sum(p.updating.values()) for p in plans)
+    hidden = plans[1].updating["all ranks' hidden states and their gradients"]
+    assert before - (after - hidden) == pytest.approx((2 * 7 / 8 + 4 + 4 * 7 / 8) * head, rel=1e-6)
+    alone = [planner_plan(load_config(None, [*args, *more]), "cuda", 1, shape).peak for more in ((), ("--parallel.shard_head",))]
+    assert alone[0] == alone[1], "one rank has no one to share with"

@@ -1,142 +1,59 @@
 """DDP and FSDP2 on real gloo ranks give one rank's loss, gradients, updates and runs; shards go to any number of ranks."""
 
+import dataclasses
 import json
 import math
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+from dataclasses import asdict
 
 import pytest
 import torch
+from equal_gradients import Case
 from job_server import Hurt
+from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_job import planner_arguments
 
 import models
 from models.lora import LoRAConfig, attach, save_adapter, trainable
+from tracelift.parallel import head_to_shard
 
-SCRIPT = """
-import copy, itertools, json, sys
-import torch
-import kernels
-from models import ModelConfig, Transformer
-from models.lora import LoRAConfig, attach
-from tracelift.config import Optim
-from tracelift.distributed import World, join, leave
-from tracelift.packing import Row, micro_batches, pack
-from tracelift.parallel import Parallel
-from tracelift.recompute import recompute_blocks
-from tracelift.training import Learner
-
-world, out = join("cpu"), sys.argv[1]
-shape = ModelConfig(211, 32, 48, 3, 4, 2, 8, 256, tied_head=True, qkv_bias=True, family="qwen2")
-gen = torch.Generator().manual_seed(0)
-draw = lambda n: torch.randint(211, (n,), generator=gen).tolist()
-rows = [Row(draw(5 + i % 3), [draw(4 + (i + j) % 5) for j in range(3)], [3 * i + j for j in range(3)]) for i in range(5)]
-separate = [Row(r.prompt, [s], [i]) for r in rows for s, i in zip(r.samples, r.sequence_ids)]
-total = sum(len(s) for r in rows for s in r.samples)
-
-def loss_of(model, micro):
-    b = pack(micro, 0)
-    hidden = b.predictors(model(b.tokens, b.positions, b.attend()))
-    return -kernels.linear_logprob(hidden, model.head_weight, b.targets).logprob.sum() / total
-
-def build(lora, tied, dtype):
-    config = shape if tied else ModelConfig(**(vars(shape) | {"tied_head": False}))
-    model = Transformer(config).init_weights(0, std=0.1).to(dtype)
-    if lora:
-        attach(model, LoRAConfig(4, 8.0), seed=1)
-        noise = torch.Generator().manual_seed(2)
-        for name, p in model.named_parameters():
-            if name.endswith("lora_b"):
-                p.data.normal_(std=0.05, generator=noise)
-    return model
-
-def full(x):
-    return x.full_tensor() if hasattr(x, "full_tensor") else x
-
-found = {}
-for mode, lora, checkpointing, packed, tokens in itertools.product(
-        ("none", "ddp", "fsdp"), (0, 4), (False, True), (True, False), (10**6, 40)):
-    if checkpointing and not (packed and tokens == 40):
-        continue  # recomputed where the rest is hardest
-    for tied, dtype in ((True, torch.float32), (False, torch.float32), (True, torch.bfloat16)):
-        if (not tied or dtype == torch.bfloat16) and not (packed and tokens == 40):
-            continue
-        alone = build(lora, tied, dtype)
-        expected = loss_of(alone, rows)  # everything in one batch, in one process
-        expected.backward()
-        model = build(lora, tied, dtype)
-        parallel = Parallel(model, mode, world)
-        learner = Learner(model, Optim(lr=0.01, warmup=0, state_dtype="int8" if packed else "float32",
-                                       checkpoint_activations=checkpointing), 10, world, parallel)
-        loss, turns = 0.0, 0
-        for micro in parallel.paced(micro_batches(world.share(rows if packed else separate), tokens)):
-            turns += 1
-            piece = loss_of(parallel.policy, micro or [Row([0], [[0]], [0])]) * (1 if micro else 0)
-            piece.backward()
-            loss += piece.item()
-        if mode == "none":
-            world.sum_gradients(learner.names)
-        wide = lambda x: x.detach().double()
-        error = max((((wide(full(p.grad)) - wide(q.grad)).norm() / wide(q.grad).norm()).item(), name)
-                    for (name, p), q in zip(model.named_parameters(), alone.parameters()) if p.requires_grad)
-        if mode == "none":
-            parallel.sum_gradients = lambda names: None  # done above
-        norm = torch.cat([q.grad.flatten().float() for q in alone.parameters() if q.grad is not None]).norm().item()
-        single = Learner(alone, Optim(lr=0.01, warmup=0, state_dtype="int8" if packed else "float32"), 10, World())
-        metrics, alone_metrics = learner.update(0), single.update(0)
-        parallel.gather()
-        moved = max((wide(p) - wide(q)).norm().item() / (0.01 * q.numel() ** 0.5)
-                    for p, q in zip(parallel.whole.parameters(), alone.parameters()))
-        kept = all(p.shape == q.shape for p, q in zip(parallel.whole.parameters(), alone.parameters()))
-        found[f"{mode} lora={lora} ckpt={checkpointing} packed={packed} tokens={tokens} tied={tied} {dtype}"] = {
-            "loss": [sum(world.gather(loss)), expected.item()], "error": error[0], "where": error[1], "turns": turns, "moved": moved,
-            "norm": [metrics["grad_norm"], alone_metrics["grad_norm"]], "kept": kept,
-            "shards": [p.to_local().numel() / p.numel() for p in model.parameters() if hasattr(p, "to_local") and p.dim() > 1]}
-leave()
-json.dump(found, open(f"{out}/{world.rank}.json", "w"))
-"""
+FULL = [asdict(Case(mode, lora, checkpointing, packed, tokens))
+        for mode in ("none", "ddp", "fsdp") for lora in (0, 4) for packed in (True, False) for tokens in (10**6, 40)
+        for checkpointing in (False, True) if not checkpointing or (packed and tokens == 40)]  # fmt: skip
+FULL += [asdict(Case(mode, lora, checkpointing, tied=tied, dtype=dtype)) for mode in ("none", "ddp", "fsdp") for lora in (0, 4)
+         for checkpointing in (False, True) for tied, dtype in ((False, "float32"), (True, "bfloat16"))]  # fmt: skip
+FULL += [asdict(Case(mode, packed=False, tied=False, head=True)) for mode in ("none", "ddp", "fsdp")]
+FULL += [asdict(Case(mode, checkpointing=dtype == "float32", tied=False, dtype=dtype, head=True)) for mode in ("none", "ddp", "fsdp")
+         for dtype in ("float32", "bfloat16")]  # fmt: skip
+QUICK = [asdict(case) for case in (Case("none", packed=False), Case("ddp", lora=4), Case("fsdp", checkpointing=True), Case("fsdp", lora=4),
+                                   Case("fsdp", dtype="bfloat16"), Case("ddp", tied=False, head=True))]  # fmt: skip
 
 
-def torchrun(ranks, folder):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    common = os.environ | {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
-                           "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}  # fmt: skip
-    jobs = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=common | {"RANK": str(r), "LOCAL_RANK": str(r)})
-            for r in range(ranks)]  # fmt: skip
-    try:
-        assert [job.wait(400) for job in jobs] == [0] * ranks
-    finally:
-        for job in jobs:
-            job.kill()
-    return json.loads((folder / "0.json").read_text())
-
-
-@pytest.mark.parametrize("ranks", [2, pytest.param(4, marks=pytest.mark.slow)])  # 4 on 2 cores take minutes
-def test_loss_gradients_and_update_are_those_of_one_rank(ranks, tmp_path):
-    """none, ddp, fsdp x LoRA or full x checkpointing x packed prompts x accumulation x tied head x dtype.
+@pytest.mark.parametrize(("ranks", "cases"), [(2, FULL), (4, QUICK), pytest.param(4, FULL, marks=pytest.mark.slow)], ids=["2", "4-some", "4"])
+def test_loss_gradients_and_update_are_those_of_one_rank(server, ranks, cases, tmp_path):
+    """none, ddp, fsdp x LoRA or full x checkpointing x packed prompts x accumulation x tied head x dtype x sharded head.
 
     fp32: the same sums in another order, 2e-6 of each gradient's norm. bf16: each product is rounded to 8 bits, and
     micro-batches add up in bf16, so 2e-2. 5 problems on 4 ranks: one rank has two, so the others idle in step.
     """
-    found = torchrun(ranks, tmp_path)
-    assert len(found) == 54
-    for name, f in found.items():
-        half = "bfloat16" in name
-        assert math.isclose(*f["loss"], rel_tol=2e-3 if half else 1e-6), (name, f)
-        assert f["error"] < (2e-2 if half else 2e-6), (name, f)
-        assert math.isclose(*f["norm"], rel_tol=1e-2 if half else 1e-5), (name, f)
-        # Adam's first step is ±lr whatever the gradient's size: elements with gradients near zero may differ in sign
-        assert f["kept"] and f["moved"] < (0.2 if half else 0.01), (name, f)
-        if name.startswith("fsdp"):
-            assert max(f["shards"]) < 1.3 / ranks, (name, "every matrix is sharded")
-        if "tokens=40" in name and ranks == 2:  # on 4 ranks a rank may hold a single row
-            assert f["turns"] > 1, (name, "gradients were accumulated")
+    server.done(str(tmp_path), json.dumps(cases), ranks=ranks, script="equal_gradients")
+    found = json.loads((tmp_path / "0.json").read_text())
+    assert len(found) == len(cases) and all(json.loads((tmp_path / f"{r}.json").read_text()) for r in range(ranks))
+    for f in found:
+        half = f["dtype"] == "bfloat16"
+        assert math.isclose(*f["loss"], rel_tol=2e-3 if half else 1e-6), f
+        assert f["error"] < (2e-2 if half else 2e-6) and f["names"], f
+        assert math.isclose(*f["norm"], rel_tol=1e-2 if half else 1e-5), f
+        # Adam's first step is ±lr whatever the gradient's size: elements with gradients near zero may differ in sign, and in
+        # bf16 a whole bias may; but not many of all the weights, as those of a gradient summed wrongly would
+        assert f["kept"] and (f["moved_all"] < 0.2 if half else f["moved"] < 0.01), f
+        assert math.isclose(*f["merged"], rel_tol=2e-2 if half else 1e-3), f
+        if f["mode"] == "fsdp":
+            assert max(f["shards"].values()) < 1.3 / ranks, (f, "every matrix is sharded")
+        elif f["head"]:
+            assert list(f["shards"]) == ["lm_head.weight"] and f["shards"]["lm_head.weight"] < 1.1 / ranks, f
+        if f["tokens"] == 40 and ranks == 2:  # on 4 ranks a rank may hold a single row
+            assert f["turns"] > 1, (f, "gradients were accumulated")
 
 
 # -- whole runs ------------------------------------------------------------------------------------------------------
@@ -202,6 +119,49 @@ def test_a_trained_adapter_starts_as_its_own_reference(job, server, out, tmp_pat
     assert_same_run(folders[1], folders[0])
 
 
+def test_a_run_with_a_sharded_head_is_the_same_and_goes_on_whole(job, server, out, tmp_path):
+    """Exact KL needs the reference's rows too. Killed under ddp with the head in shards, resumed under fsdp, ended alone."""
+    tied = models.load_pretrained(job / "planner")
+    model = models.Transformer(dataclasses.replace(tied.config, tied_head=False))
+    model.load_state_dict(tied.state_dict() | {"lm_head.weight": tied.head_weight})
+    models.save_pretrained(model, tmp_path / "untied", models.load_tokenizer(job / "planner"))
+    extra = (*MANY, "--run.steps", "3", "--run.save_every", "1", "--grpo.kl_estimator", "exact", "--planner.path", str(tmp_path / "untied"))
+    server.done(*planner_arguments(job, out / "alone", *extra))
+    args = planner_arguments(job, out / "moved", *extra, "--parallel.shard_head")
+    for number, (mode, hurt) in enumerate((("ddp", 2), ("fsdp", 2))):
+        ended = server.start(*args, "--resume", "--parallel.mode", mode, hurt=Hurt("kill", "train:update_policy", hurt), ranks=2)
+        assert all(e.code == -9 for e in ended), ended
+        head = out / "moved" / "checkpoints" / f"step-{number + 1:06d}" / "model"
+        parts = [slice_of(path, "lm_head.weight") for path in sorted(head.glob("shard-*"))]
+        assert [tuple(p) for p in parts] == [(part, 32) for part in halves(model.config.vocab_size)], "each rank wrote its rows"
+    text = server.done(*args, "--resume")
+    assert "going on after round 2" in text
+    assert_same_run(out / "moved", out / "alone")
+
+
+def slice_of(path, name):
+    with safe_open(str(path), "pt") as f:
+        return f.get_slice(name).get_shape()
+
+
+def halves(n):
+    return [-(-n // 2), n // 2]
+
+
+@pytest.mark.parametrize(("extra", "said"), [((), "output head is its embedding"), (("--lora.r", "4"), "output head is its embedding")])
+def test_a_head_that_cannot_be_sharded_is_refused_in_a_sentence(job, server, out, extra, said):
+    ended = server.start(*planner_arguments(job, out, *MANY, "--parallel.shard_head", *extra), ranks=2)
+    assert all(e.code == 1 and said in e.message for e in ended), ended
+
+
+def test_a_frozen_head_is_refused_too():
+    model = models.Transformer(models.ModelConfig(20, 8, 16, 1, 2, 2, 4, 32, tied_head=False))
+    assert head_to_shard(model) is model.lm_head.weight
+    attach(model, LoRAConfig(2))
+    with pytest.raises(ValueError, match="the output head is frozen"):
+        head_to_shard(model)
+
+
 WAYS = [(("fsdp", 2), ("fsdp", 4)), (("fsdp", 4), ("none", 1)), (("none", 1), ("fsdp", 2)), (("ddp", 2), ("fsdp", 2))]
 
 
@@ -245,5 +205,5 @@ def test_one_rank_needs_no_process_group():
     from tracelift.parallel import Parallel
 
     model = torch.nn.Linear(2, 2)
-    parallel = Parallel(model, "fsdp", World())
+    parallel = Parallel(model, "fsdp", World(), shard_head=True)
     assert parallel.whole is parallel.policy is model and list(parallel.paced([1, 2])) == [1, 2] and not parallel.sharded

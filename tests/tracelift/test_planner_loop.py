@@ -2,14 +2,11 @@
 
 import json
 import math
-import os
 import random
 import shutil
-import subprocess
-import sys
 
 import pytest
-from job_server import ROOT, Hurt
+from job_server import Hurt
 from tiny_job import planner_arguments
 
 LOGS = ("metrics.jsonl", "samples.jsonl")
@@ -182,16 +179,3 @@ def test_resuming_on_another_number_of_ranks(job, server, undisturbed, out):
     server.run(*planner_arguments(job, out), hurt=Hurt("kill", "train:update_policy", 3))
     server.done(*planner_arguments(job, out, "--resume"), ranks=2)
     assert_same_metrics(rounds(out), rounds(undisturbed))
-
-
-def test_torchrun_on_two_ranks(job, undisturbed, out):
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    env["PYTHONPATH"] = str(ROOT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(ROOT / "train.py"),
-               *planner_arguments(job, out, "--run.steps", "2")]  # fmt: skip
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_same_metrics(rounds(out), rounds(undisturbed)[:2])
-    assert done.stdout.count("run folder") == 1, "one rank speaks"
-    before = [json.loads((folder / "eval_before.json").read_text())["sampled"]["correct"] for folder in (out, undisturbed)]
-    assert before[0] == before[1], "evaluation draws the same numbers on two ranks as on one"

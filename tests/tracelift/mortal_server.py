@@ -1,0 +1,42 @@
+"""A completions server for tests that drops dead at its N-th request, requests in flight and all: `PORT N` (0: never).
+
+Answers sums as an executor would, now and then one too high: the same request, the same text, whoever serves it.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+lock, served = threading.Lock(), 0
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+    def do_POST(self):
+        global served
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with lock:
+            served += 1
+            if served == int(sys.argv[2]):
+                os._exit(1)
+        numbers = re.findall(r"\d", request["prompt"])[:2] or ["0"]
+        luck = hashlib.sha256(f"{request['prompt']} {request['seed']}".encode()).digest()[0] % 3 == 0
+        body = {"choices": [{"text": f" {sum(map(int, numbers)) + luck}"}], "usage": {"completion_tokens": 2}}
+        data = json.dumps(body).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+if __name__ == "__main__":
+    server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+    print(server.server_address[1], flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()  # ends with the test that started it, however that ends
