@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev train train-code test test-core test-slow assets compare results clean help
+.PHONY: env env-dev train train-code test test-core test-slow assets compare study results clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -24,29 +24,31 @@ $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
 train: env ## train a planner for a frozen executor on the embedded demo
 	$(BIN)/torchrun --standalone --nproc_per_node=1 train.py
 
-# One worker a core up to eight, each file in one worker, one thread each: the tests are many and small.
 train-code: env ## the same for programs: plans for an executor that writes Python, which really runs
 	$(BIN)/torchrun --standalone --nproc_per_node=1 train.py configs/code-demo.toml
 
 assets: env ## rebuild the embedded models of both demos from their seeds (one to two hours on two cores)
-	$(BIN)/python -m tracelift.worlds.build math --out assets/math
-	$(BIN)/python -m tracelift.worlds.build code --out assets/code
+	$(BIN)/python -m tracelift.worlds.build math
+	$(BIN)/python -m tracelift.worlds.build code
 
+# One worker a core up to eight, each file in one worker, one thread each: the tests are many and small.
 test: env-dev ## every test that needs no GPU
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n auto --maxprocesses 8 --dist loadfile
 
 test-core: env ## the same without the oracles of requirements-dev.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow"
 
-compare: env ## the rewards compared on the math demo, five seeds each (hours on two cores; resumable)
-	$(BIN)/python -m benchmarks.compare --world math --seeds 5 --jobs 2 --match-tokens
+compare: env ## the five rewards compared on both demos, five seeds each (hours on two cores; resumable)
+	$(BIN)/python -m benchmarks.compare --world math --seeds 5 --match-tokens
+	$(BIN)/python -m benchmarks.compare --world code --seeds 5 --match-tokens
+	$(BIN)/python -m benchmarks.results
+
+study: env ## when the mechanism matters, on the math demo (hours; resumable)
+	$(BIN)/python -m benchmarks.study
 	$(BIN)/python -m benchmarks.results
 
 results: env ## docs/results.md from the committed figures
 	$(BIN)/python -m benchmarks.results
-
-assets: env ## rebuild the demos' models from their seeds (about an hour on two cores)
-	$(BIN)/python -m tracelift.worlds.build math
 
 test-slow: env-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,29 @@ def test_other_settings_are_other_records(done, traced_job, tmp_path, change):
     )
     fresh = records(tmp_path)[len(records(done)) :]
     assert len(fresh) == 20 and all(r["kind"] == "run" for r in fresh)
+
+
+def test_a_trace_ends_at_the_planners_stop_strings(traced_job, tmp_path):
+    """A planner that talks on after its block is cut there in evaluation as in training."""
+    assert evaluation.main(arguments(traced_job, tmp_path, "--planner.stop", "+", "--eval.arms", "planner")) == 0
+    texts = [s["text"] for r in records(tmp_path) if r["kind"] == "trace" for s in r["samples"]]
+    assert any("+" in t for t in texts) and all("+" not in t[:-1] for t in texts)
+
+
+def test_killed_in_the_middle_it_finds_the_same(done, traced_job, tmp_path):
+    """kill -9 once some records are on disk, then the same command: the outcomes of an evaluation never killed."""
+    command = [sys.executable, "eval.py", *arguments(traced_job, tmp_path, "--eval.chunk", "3")]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    path = tmp_path / "records.0.jsonl"
+    while first.poll() is None and not (path.exists() and path.read_bytes().count(b"\n") > 50):
+        time.sleep(0.005)
+    first.kill()
+    first.wait()
+    assert not (tmp_path / "results.json").exists() and path.stat().st_size > 0, "killed in the middle"
+    assert evaluation.main(command[2:]) == 0
+    assert read(tmp_path, "outcomes.json") == read(done, "outcomes.json")
+    kept = [r["key"] for r in records(tmp_path)]
+    assert len(kept) == len(set(kept)), "nothing was done twice"
 
 
 def test_two_ranks_find_what_one_finds(done, traced_job, tmp_path):

@@ -86,9 +86,8 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
     """One record per problem, in order, on every rank: {samples: [{text, trace, tokens, valid, leaked, …, rm}]}."""
     c, n = planner.config, bench.samples(mode)
     temperature = 0.0 if mode == "greedy" else c.planner.temperature
-    params = SamplingParams(
-        n=n, max_new_tokens=c.planner.max_new_tokens, temperature=temperature, seed=bench.config.run.seed
-    )
+    params = SamplingParams(n=n, max_new_tokens=c.planner.max_new_tokens, temperature=temperature,
+                            seed=bench.config.run.seed, stop=tuple(c.planner.stop))  # fmt: skip
     limit = bench.config.executor.max_trace_chars
     mine = bench.world.share(list(problems))
     keys = [
