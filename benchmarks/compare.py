@@ -1,14 +1,16 @@
 """Does the executor-grounded reward beat execution-only training? The arms, several seeds each, on an embedded demo.
 
-    python -m benchmarks.compare [--world math] [--seeds 5] [--jobs 2] [--match-tokens] [-- --section.key value ...]
+    python -m benchmarks.compare [--world math|code] [--seeds 5] [--match-tokens] [-- --section.key value ...]
 
 In order: every (arm, seed) is trained by train.py from the same planner for the same number of updates; every final
-planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds;
-figures go to benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never
-repeated: stop it and give the same command again. Words after `--` go to train.py. `--match-tokens` adds exec_only
-with as many more updates as make its executor tokens equal TraceLift's. docs/results.md is then made by `python -m
-benchmarks.results`. Left out: anything a run needs beyond its config; a row is reproduced by one train.py and one
-eval.py command.
+planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds (the
+executor without a trace, with reference and foreign traces once, with the starting planner); figures go to
+benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never repeated: stop it and
+give the same command again. Words after `--` go to train.py and eval.py. `--match-tokens` adds exec_only with as many
+more updates as make its executor tokens equal TraceLift's. docs/results.md is then made by `python -m
+benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
+eval.py command), and a baseline cache that arms of one seed share: it would save a tenth of their executor tokens, and
+the tokens each arm is shown could no longer be counted.
 """
 
 from __future__ import annotations
@@ -17,97 +19,31 @@ import argparse
 import json
 import os
 import shlex
-import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.compare_figures import ARMS, MATCHED, aggregate, draw, render_markdown, tokens_of
+from benchmarks.compare_figures import ARMS, MATCHED, aggregate, tokens_of
+from benchmarks.compare_report import draw, render_markdown
+from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
+from tracelift.config import load_config
 from tracelift.runs import versions, write_text
 
-ROOT = Path(__file__).resolve().parents[1]
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
 WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
 
 
-@dataclass
-class Job:
-    """One command, its log, and the file that exists once it is done."""
-
-    name: str
-    command: list[str]
-    log: Path
-    done: Path
-
-
-def run_all(jobs: list[Job], at_once: int) -> None:
-    """Run what is not done yet, `at_once` at a time with one thread each. Raises SystemExit naming every job that
-    failed."""
-    waiting, running, failed = [j for j in jobs if not j.done.exists()], [], []
-    finished, started = len(jobs) - len(waiting), time.time()
-    if finished:
-        print(f"{finished} of {len(jobs)} are done already", flush=True)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                job = waiting.pop(0)
-                job.log.parent.mkdir(parents=True, exist_ok=True)
-                log = open(job.log, "a")  # noqa: SIM115 (the child's, closed here at once below)
-                print("$ " + shlex.join(job.command), file=log, flush=True)
-                running.append((job, subprocess.Popen(job.command, cwd=ROOT, env=environment, stdout=log, stderr=log)))
-                log.close()
-            time.sleep(0.5)
-            for job, process in [pair for pair in running if pair[1].poll() is not None]:
-                running.remove((job, process))
-                if process.returncode or not job.done.exists():
-                    failed.append(f"{job.name} ended with {process.returncode}; its log: {job.log}")
-                    continue
-                finished += 1
-                print(f"{finished}/{len(jobs)} {job.name}  ({(time.time() - started) / 60:.1f} min)", flush=True)
-    finally:
-        for _, process in running:  # a Ctrl-C here: each saves a checkpoint and can be resumed
-            process.terminate()
-        for _, process in running:
-            process.wait()
-    if failed:
-        raise SystemExit("\n".join(failed))
-
-
-def flags(options: dict[str, object]) -> list[str]:
-    return [word for key, value in options.items() for word in (f"--{key}", str(value))]
-
-
-def train_job(arm: str, seed: int, args: argparse.Namespace, extra: list[str]) -> Job:
-    out = args.out / f"{arm}-{seed}"
+def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
     mode = "exec_only" if arm == MATCHED else arm
-    options = {"run.out": out, "run.seed": seed, "data.seed": 1000 + seed, "data.eval_problems": 0, "run.threads": 1,
-               "run.log_tokens": "false", "reward.mode": mode, "planner.path": args.planner}  # fmt: skip
-    command = [sys.executable, "train.py", args.config, *flags(options), *args.overrides, *extra]
-    if (out / "metrics.jsonl").exists():
-        command.append("--run.resume")
-    return Job(f"train {out.name}", command, out / "train.log", out / "final" / "config.json")
+    options = {"run.seed": seed, "data.seed": 1000 + seed, "reward.mode": mode, "planner.path": args.planner}
+    return train_job(args.out / f"{arm}-{seed}", args.config, options, *args.overrides, *more)
 
 
-def eval_job(name: str, arms: str, args: argparse.Namespace) -> Job:
+def evaluate_arm(name: str, arms: str, args: argparse.Namespace) -> Job:
     """name: a run's folder, or "start" for the planner that all began from."""
-    folder = args.out / name
-    planner = args.planner if name == "start" else str(folder / "final")
     options = {"eval.benchmarks": f"demo:{args.world}", "eval.limit": args.problems, "eval.samples": args.samples,
-               "eval.k": f"1,{args.samples}", "eval.arms": arms, "eval.out": folder / "eval"}  # fmt: skip
-    ours = {"run.seed": EVAL_SEED, "run.threads": 1}
-    command = [
-        sys.executable,
-        "eval.py",
-        args.config,
-        "--planner",
-        planner,
-        *flags(ours),
-        *args.overrides,
-        *flags(options),
-    ]
-    return Job(f"evaluate {name}", command, folder / "eval.log", folder / "eval" / "outcomes.json")
+               "eval.k": f"1,{args.samples}", "eval.arms": arms, "run.seed": EVAL_SEED}  # fmt: skip
+    planner = args.planner if name == "start" else args.out / name / "final"
+    return eval_job(args.out / name / "eval", args.config, planner, options, *args.overrides)
 
 
 def matched_steps(args: argparse.Namespace) -> int:
@@ -115,6 +51,15 @@ def matched_steps(args: argparse.Namespace) -> int:
     steps = json.loads((args.out / f"tracelift-{args.seeds[0]}" / "config.json").read_text())["config"]["run"]["steps"]
     seen = [sum(tokens_of(args.out / f"{arm}-{s}") for s in args.seeds) for arm in ("tracelift", "exec_only")]
     return round(steps * seen[0] / max(1, seen[1]))
+
+
+def setup(args: argparse.Namespace) -> dict[str, object]:
+    """What every run of the folder shares: another config, other weights or problems are other runs."""
+    config = load_config(args.config, args.overrides)
+    models = {"planner": args.planner, "executor": config.executor.path, "reward_model": config.reward_model.path}
+    prints = {name: print_of(ROOT / path) for name, path in models.items() if (ROOT / path).is_dir()}
+    return {"config": print_of(ROOT / args.config), "overrides": args.overrides, "problems": args.problems,
+            "samples": args.samples, **prints}  # fmt: skip
 
 
 def main() -> None:
@@ -126,7 +71,7 @@ def main() -> None:
     parser.add_argument("--planner", default="", help="starting planner; default: the world's asset")
     parser.add_argument("--arms", default=",".join(ARMS), help="reward modes, by comma")
     parser.add_argument("--seeds", default="5", help="how many training seeds, or a list such as 3,4,7")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core")
     parser.add_argument("--problems", type=int, default=1000, help="fresh problems of the evaluation")
     parser.add_argument("--samples", type=int, default=4, help="samples a problem of the sampled evaluation")
     parser.add_argument("--out", type=Path, default=None, help="folder of the runs; default: runs/compare/WORLD")
@@ -145,14 +90,15 @@ def main() -> None:
     if args.match_tokens and not {"tracelift", "exec_only"} <= set(arms):
         raise SystemExit("--match-tokens needs both arms, tracelift and exec_only")
 
-    run_all([train_job(arm, seed, args, []) for seed in args.seeds for arm in arms], args.jobs)
+    claim(args.out, setup(args))
+    run_all([train_arm(arm, seed, args) for seed in args.seeds for arm in arms], args.jobs)
     if args.match_tokens:
         more = ["--run.steps", str(matched_steps(args))]
-        run_all([train_job(MATCHED, seed, args, more) for seed in args.seeds], args.jobs)
+        run_all([train_arm(MATCHED, seed, args, *more) for seed in args.seeds], args.jobs)
         arms = [*arms, MATCHED]
     names = [f"{arm}-{seed}" for arm in arms for seed in args.seeds]
     run_all(
-        [eval_job("start", "direct,planner,reference,foreign", args), *(eval_job(n, "planner", args) for n in names)],
+        [evaluate_arm("start", "direct,planner,reference,foreign", args), *(evaluate_arm(n, "planner", args) for n in names)],
         args.jobs,
     )
 

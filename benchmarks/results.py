@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_figures import render_markdown
+from benchmarks.compare_report import render_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Results

@@ -175,22 +175,23 @@ class Welch:
     least_detectable: float
 
 
-def welch(a: Sequence[float], b: Sequence[float], also: Sequence[tuple[float, int]] = (), confidence: float = 0.95) -> Welch:
+def welch(a: Sequence[float], b: Sequence[float], also: float = 0.0, confidence: float = 0.95) -> Welch:
     """Welch's comparison of two sets of runs, whose spreads need not be equal.
 
-    also: further (variance of the difference, degrees of freedom), such as that of the problems on which both sides
-    were measured: the interval then covers other problems too. Raises ValueError on fewer than two runs a side.
+    also: a further variance of the difference, such as that of the problems on which both sides were measured: the
+    interval then covers other problems too. It widens the interval and lends it no degrees of freedom, of which it has
+    many: by Satterthwaite's formula a few runs could look surer for it. Raises ValueError on fewer than two runs a side.
     """
     if min(len(a), len(b)) < 2:
         raise ValueError(f"{len(a)} against {len(b)} runs: a spread needs at least two on each side")
     _check_open_unit("confidence", confidence)
     difference = math.fsum(b) / len(b) - math.fsum(a) / len(a)
-    parts = [(_variance(side) / len(side), len(side) - 1) for side in (a, b)] + list(also)
-    variance = math.fsum(v for v, _ in parts)
-    if variance == 0:
+    parts = [(_variance(side) / len(side), len(side) - 1) for side in (a, b)]
+    runs = math.fsum(v for v, _ in parts)
+    if runs + also == 0:
         return Welch(difference, difference, difference, float(difference == 0), math.inf, 0.0)
-    df = variance**2 / math.fsum(v * v / f for v, f in parts)
-    error = math.sqrt(variance)
+    df = runs**2 / math.fsum(v * v / f for v, f in parts) if runs else math.inf
+    error = math.sqrt(runs + also)
     half = t_quantile((1 + confidence) / 2, df) * error
     p = min(1.0, 2 * (1 - t_cdf(abs(difference) / error, df)))
     visible = half + t_quantile(0.8, df) * error
@@ -204,6 +205,8 @@ def _variance(values: Sequence[float]) -> float:
 
 def t_cdf(t: float, df: float) -> float:
     """P(T ≤ t) of Student's t, through the regularised incomplete beta function at df/(df + t²)."""
+    if math.isinf(df):
+        return NormalDist().cdf(t)
     tail = _beta_share(df / (df + t * t), df / 2, 0.5) / 2
     return 1 - tail if t > 0 else tail
 

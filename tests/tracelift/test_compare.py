@@ -1,4 +1,4 @@
-"""benchmarks/compare: seed and problem variance apart, exact tests over seeds, jobs that are not repeated, a page that follows."""
+"""benchmarks/compare: seed and problem variance apart, exact tests over runs, jobs that are not repeated, a page that follows."""
 
 import json
 import sys
@@ -6,9 +6,11 @@ import sys
 import pytest
 
 from benchmarks import compare_figures as figures
-from benchmarks.compare import Job, run_all
-from benchmarks.compare_figures import aggregate, render_markdown, sign_flip, two_way_bootstrap
+from benchmarks.compare_figures import aggregate, contrast, problem_variance
+from benchmarks.compare_report import render_markdown
+from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section
+from tracelift.stats import welch
 
 PROBLEMS = 40
 
@@ -66,14 +68,16 @@ def test_aggregate_by_hand(runs):
     assert greedy["by_seed"] == pytest.approx([5 / 40, 4 / 40, 6 / 40]) and greedy["difference"] == pytest.approx(
         5 / 40
     )
-    assert greedy["p_sign_flip"] == 0.25 == greedy["least_p_sign_flip"], "three seeds that agree can show no less"
-    assert greedy["low"] <= 5 / 40 <= greedy["high"] and greedy["p_problems"] <= 0.05
+    assert greedy["p"] == 2 / 20 == greedy["least_p"] == greedy["p_holm"], "three runs that all win can show no less"
+    gaps = [1 / 3 * ((i < 25) + (i < 26) + (i < 30) - (i < 20) - (i < 22) - (i < 24)) for i in range(PROBLEMS)]
+    mean = sum(gaps) / PROBLEMS
+    problems = sum((g - mean) ** 2 for g in gaps) / (PROBLEMS - 1) / PROBLEMS
+    assert greedy["se_problems"] == pytest.approx(problems**0.5)
+    wanted = welch([20 / 40, 22 / 40, 24 / 40], [25 / 40, 26 / 40, 30 / 40], problems)
+    assert (greedy["low"], greedy["high"]) == pytest.approx((wanted.low, wanted.high))
+    assert greedy["figures"]["trace_validity"]["difference"] == pytest.approx(5 / 80)
     text = render_markdown({**record, "problems": PROBLEMS, "seeds": [0, 1, 2], "samples": 1})
-    assert (
-        "| TraceLift | 0.675 ± 0.066 | 0.425 ± 0.066 |" in text
-        and "+12.5 points" in text
-        and "by seed +12.5, +10.0, +15.0" in text
-    )
+    assert "| TraceLift | 0.675 ± 0.066 | 0.425 ± 0.066 |" in text and "| execution only | +12.5 [" in text
 
 
 def test_evaluations_of_other_problems_are_refused(runs):
@@ -83,23 +87,29 @@ def test_evaluations_of_other_problems_are_refused(runs):
         aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2])
 
 
-def test_sign_flip_is_exact():
-    assert sign_flip([1, 2, 3, 4, 5]) == 2 / 32
-    assert sign_flip([1, -1]) == 1.0 and sign_flip([0.0, 0.0]) == 1.0
-    assert sign_flip([3, 1, -1]) == sum(abs(a * 3 + b - c) >= 3 for a in (1, -1) for b in (1, -1) for c in (1, -1)) / 8
+def test_more_problems_never_stand_in_for_more_runs():
+    """Two runs a side that disagree stay uncertain however many problems each was measured on; problems that differ
+    widen the interval although the runs agree."""
+    few, many = ([[float(i % 2 == 0) for i in range(n)] for _ in range(2)] for n in (20, 2000))
+    sure = [contrast([0.2, 0.6], [0.5, 0.9], problem_variance(s, s)) for s in (few, many)]
+    assert sure[0]["low"] == sure[1]["low"] < 0 < sure[0]["high"] and sure[0]["p"] == sure[1]["p"] > 0.3
+    still, moved = [[0.0] * 40] * 2, [[float(i % 2) for i in range(40)]] * 2
+    assert problem_variance(still, moved) == pytest.approx(0.25 * 40 / 39 / 40)
+    wide = contrast([0.0, 0.0], [0.5, 0.5], problem_variance(still, moved))
+    assert wide["low"] < 0.5 < wide["high"] and problem_variance(still, [[0.5] * 40] * 2) == 0
+    assert problem_variance([[0.0, None, 1.0]], [[1.0, 1.0, 1.0]]) == pytest.approx(0.25), "what a run left unjudged does not count"
 
 
-def test_two_way_bootstrap_counts_both_sources_of_chance():
-    """Seeds that differ with identical problems, and problems that differ with identical seeds, both widen the interval."""
-    n = 30
-    zero = [[0.0] * n] * 4
-    by_seed = [[0.0] * n, [0.0] * n, [1.0] * n, [1.0] * n]
-    low, high = two_way_bootstrap(zero, by_seed, 400)
-    assert low <= 0.05 and high >= 0.95
-    by_problem = [[0.0, 1.0] * (n // 2)] * 4
-    low, high = two_way_bootstrap(zero, by_problem, 400)
-    assert 0.2 < low < 0.45 and 0.55 < high < 0.8
-    assert two_way_bootstrap(zero, [[0.25] * n] * 4, 400) == (0.25, 0.25)
+def test_runs_of_other_models_are_not_mixed_in(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    out, setup = tmp_path / "runs", {"problems": 1000, "overrides": [], "planner": print_of(model)}
+    claim(out, setup)
+    claim(out, setup)
+    (model / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(SystemExit, match="another setup(.|\n)*planner"):
+        claim(out, {**setup, "planner": print_of(model)})
 
 
 def test_jobs_are_done_once_and_failures_are_named(tmp_path):

@@ -8,12 +8,17 @@ from fractions import Fraction
 import pytest
 
 from tracelift.stats import (
+    Welch,
     clopper_pearson,
     holm,
     least_detectable_difference,
     mcnemar_exact,
     paired_bootstrap,
     pass_at_k,
+    permutation_exact,
+    t_cdf,
+    t_quantile,
+    welch,
     wilson,
 )
 
@@ -157,11 +162,58 @@ def test_least_detectable_difference_by_simulation():
     assert 0.68 < found / 400 < 0.88  # the exact test is a little conservative: just below 80%
 
 
+def test_t_distribution_by_closed_forms_and_by_summing_its_density():
+    for t in (-7.0, -0.3, 0.0, 1.0, 2.7):
+        assert t_cdf(t, 1) == pytest.approx(0.5 + math.atan(t) / math.pi, abs=1e-12)
+        assert t_cdf(t, 2) == pytest.approx(0.5 + t / (2 * math.sqrt(2 + t * t)), abs=1e-12)
+    for df in (3.5, 8.0, 400.0):
+        scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+        steps = 4000
+        density = [scale * (1 + (2.1 * (i + 0.5) / steps) ** 2 / df) ** (-(df + 1) / 2) for i in range(steps)]
+        assert t_cdf(2.1, df) == pytest.approx(0.5 + math.fsum(density) * 2.1 / steps, abs=1e-7)
+    for df in (1.0, 4.0, 30.0):
+        assert t_cdf(t_quantile(0.975, df), df) == pytest.approx(0.975, abs=1e-12)
+    assert t_quantile(0.975, 4) == pytest.approx(2.776445, abs=1e-6)  # as in every table
+
+
+def test_permutations_of_runs_are_counted_exactly():
+    assert permutation_exact([1, 2, 3, 4, 5], [6, 7, 8, 9, 10]) == 2 / 252
+    assert permutation_exact([1.0], [2.0]) == 1.0 == permutation_exact([3.0, 3.0], [3.0, 3.0])
+    a, b = [0.1, 0.4, 0.35], [0.3, 0.9]
+    deals = [(sum(pool[:3]) / 3, sum(pool[3:]) / 2) for pool in itertools.permutations([*a, *b])]
+    seen = abs(sum(a) / 3 - sum(b) / 2) - 1e-12
+    assert permutation_exact(a, b) == pytest.approx(sum(abs(x - y) >= seen for x, y in deals) / len(deals))
+    with pytest.raises(ValueError, match="a million ways at most"):
+        permutation_exact([0.0] * 20, [1.0] * 20)
+
+
+def test_welch_by_hand_and_by_coverage():
+    w = welch([1, 2, 3], [4, 6, 8])  # variances 1 and 4, over 3: standard error sqrt(5/3)
+    assert w.difference == 4 and w.df == pytest.approx((5 / 3) ** 2 / ((1 / 3) ** 2 / 2 + (4 / 3) ** 2 / 2))
+    assert w.high - w.difference == pytest.approx(t_quantile(0.975, w.df) * math.sqrt(5 / 3))
+    assert w.p == pytest.approx(2 * t_cdf(-4 / math.sqrt(5 / 3), w.df)) and w.least_detectable > w.high - w.difference
+    wider = welch([1, 2, 3], [4, 6, 8], 0.5)
+    assert wider.high - 4 == pytest.approx((w.high - 4) * math.sqrt((5 / 3 + 0.5) / (5 / 3))), "never narrower for more doubt"
+    assert welch([2, 2], [3, 3], 0.25).high == pytest.approx(1 + 0.5 * 1.959964, abs=1e-6)
+    assert welch([2, 2], [3, 3]) == Welch(1, 1, 1, 0.0, math.inf, 0.0)
+    rng, inside = random.Random(3), 0
+    for _ in range(600):
+        a, b = [rng.gauss(0, 1) for _ in range(5)], [rng.gauss(0.7, 3) for _ in range(5)]
+        inside += welch(a, b).low <= 0.7 <= welch(a, b).high
+    assert 0.925 < inside / 600 < 0.98
+    with pytest.raises(ValueError, match="at least two on each side"):
+        welch([1.0], [2.0, 3.0])
+
+
 def test_against_scipy():
     stats = pytest.importorskip("scipy.stats")
     for k, n in ((3, 17), (50, 51), (400, 1319), (0, 9), (9, 9)):
         for method, ours in (("wilson", wilson), ("exact", clopper_pearson)):
             theirs = stats.binomtest(k, n).proportion_ci(0.9, method=method)
             assert ours(k, n, 0.9) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    rng = random.Random(4)
+    a, b = [rng.random() for _ in range(5)], [rng.random() for _ in range(4)]
+    theirs, interval = (t := stats.ttest_ind(b, a, equal_var=False)), t.confidence_interval()
+    assert welch(a, b).p == pytest.approx(theirs.pvalue) and welch(a, b).low == pytest.approx(interval.low)
     for a, b in ((3, 11), (40, 61), (700, 650)):
         assert mcnemar_exact(a, b) == pytest.approx(stats.binomtest(a, a + b, 0.5).pvalue, rel=1e-9)

@@ -1,0 +1,150 @@
+"""A comparison of rewards for people: one table a mode, each comparison in a sentence, learning curves with bands.
+
+Left out: where the figures come from (benchmarks/compare_figures.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare_figures import CURVES, MATCHED, MODES
+
+TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
+          "product_only": "R x uplift only", MATCHED: "execution only, TraceLift's executor tokens"}  # fmt: skip
+COLOURS = {
+    "exec_only": "#8d99ae",
+    "tracelift": "#1f6f8b",
+    "rm_only": "#edae49",
+    "uplift_only": "#2e933c",
+    "product_only": "#d1495b",
+    MATCHED: "#555b6e",
+}
+
+COLUMNS = (
+    ("accuracy", "accuracy"),
+    ("uplift", "uplift"),
+    ("trace_validity", "trace validity"),
+    ("wrong_reason_rate", "wrong-reason rate"),
+    ("rm_score", "RM score"),
+    ("trace_tokens", "trace tokens"),
+    ("answer_stated", "answer stated"),
+)
+
+
+def render_markdown(record: dict[str, Any]) -> str:
+    """One table of rewards and one of comparisons a mode."""
+    parts = []
+    for mode in MODES:
+        parts.append(arms_table(record, mode))
+        told = ", ".join(f"{arm} {f[mode]['value']:.3f}" for arm, f in record["controls"].items())
+        parts.append(f"Controls, with the starting planner: {told}.")
+        asked = [c for c in record["comparisons"] if c["mode"] == mode]
+        if asked:
+            parts.append(comparison_table(asked))
+            parts.append(
+                "Intervals hold for other seeds and other problems; p is exact over all ways to deal the runs out, and "
+                f"so many runs cannot show less than {asked[0]['least_p']:.2g}. Points are of accuracy; Holm over the "
+                "rewards of this table; figures right of it are not adjusted."
+            )
+    return "\n\n".join(parts)
+
+
+def arms_table(record: dict[str, Any], mode: str) -> str:
+    present = [(k, t) for k, t in COLUMNS if k in record["start"][mode]]
+    lines = [
+        f"**{mode}**, {record['problems']} fresh problems, mean ± sd over {len(record['seeds'])} training seeds",
+        "",
+        "| reward | " + " | ".join(t for _, t in present) + " | updates | executor tokens |",
+        "|" + "---|" * (len(present) + 3),
+        "| start (no training) | " + " | ".join(number(record["start"][mode].get(k), k) for k, _ in present) + " | 0 | 0 |",
+    ]
+    for arm, f in record["arms"].items():
+        cells = [plus_minus(f[mode].get(k), k) for k, _ in present]
+        updates, tokens = (sum(f[key]) / len(f[key]) for key in ("updates", "executor_tokens"))
+        lines.append(f"| {TITLES[arm]} | " + " | ".join(cells) + f" | {updates:.0f} | {tokens:,.0f} |")
+    return "\n".join(lines)
+
+
+def comparison_table(asked: Sequence[dict[str, Any]]) -> str:
+    names = list(asked[0]["figures"])
+    lines = [
+        "| TraceLift minus | points [95%] | exact p | Holm | detectable at 80% | "
+        + " | ".join(n.replace("_", " ") for n in names) + " |",
+        "|" + "---|" * (5 + len(names)),
+    ]  # fmt: skip
+    for c in asked:
+        seen = f"{100 * c['least_detectable']:.1f}" if "least_detectable" in c else "-"
+        cells = [interval(c["figures"].get(n), 1, 1 if n == "trace_tokens" else 3) for n in names]
+        lines.append(f"| {TITLES[c['a']]} | {interval(c, 100, 1)} | {c['p']:.2g} | {c['p_holm']:.2g} | {seen} | "
+                     + " | ".join(cells) + " |")  # fmt: skip
+    return "\n".join(lines)
+
+
+def interval(c: dict[str, Any] | None, scale: float, digits: int) -> str:
+    if c is None:
+        return "-"
+    value = f"{scale * c['difference']:+.{digits}f}"
+    return value + (f" [{scale * c['low']:+.{digits}f}, {scale * c['high']:+.{digits}f}]" if "low" in c else "")
+
+
+def plus_minus(f: dict[str, Any] | None, key: str) -> str:
+    return "-" if f is None else f"{number(f['mean'], key)} ± {number(f['sd_seeds'], key)}"
+
+
+def number(value: float | None, key: str) -> str:
+    return "-" if value is None else f"{value:.1f}" if key == "trace_tokens" else f"{value:.3f}"
+
+
+def draw(record: dict[str, Any], path: Path) -> Path:
+    """Learning curves, mean and a band of one sd over seeds, and accuracy against executor tokens."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = [n for n in CURVES if any(n in f["curves"] for f in record["arms"].values())]
+    figure, axes = plt.subplots(
+        -(-(len(names) + 1) // 3), 3, figsize=(14, 3.4 * -(-(len(names) + 1) // 3)), squeeze=False
+    )
+    for axis in axes.flat[len(names) + 1 :]:
+        axis.axis("off")
+    for axis, name in zip(axes.flat, [*names, "tokens"], strict=False):
+        for arm, f in record["arms"].items():
+            key = "accuracy" if name == "tokens" else name
+            if key not in f["curves"]:
+                continue
+            mean, sd = f["curves"][key]["mean"], f["curves"][key]["sd"]
+            x = (
+                [t / 1000 for t in f["curves"]["executor_tokens"]]
+                if name == "tokens"
+                else list(range(1, len(mean) + 1))
+            )
+            axis.plot(x, mean, color=COLOURS[arm], label=TITLES[arm], linewidth=1.5)
+            axis.fill_between(
+                x,
+                [m - s for m, s in zip(mean, sd)],
+                [m + s for m, s in zip(mean, sd)],
+                color=COLOURS[arm],
+                alpha=0.15,
+                linewidth=0,
+            )
+        axis.set_title(
+            "accuracy by executor tokens" if name == "tokens" else name.replace("_", " "), fontsize=10, loc="left"
+        )
+        axis.set_xlabel("executor tokens, thousands" if name == "tokens" else "round", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes.flat[0].legend(fontsize=7, frameon=False)
+    figure.suptitle(
+        f"{record['world']} demo, on the training rollouts (temperature 1), {len(record['seeds'])} seeds",
+        fontsize=10,
+        x=0.01,
+        ha="left",
+    )
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
