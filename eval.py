@@ -15,7 +15,6 @@ evaluation could not go on.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Callable
@@ -28,7 +27,6 @@ from tracelift.backend import LocalBackend
 from tracelift.config import Config, ConfigError, config_of_run, help_text, load_config
 from tracelift.distributed import World, join, leave, pick_device, set_threads
 from tracelift.groups.format import dimensions_of, read_groups
-from tracelift.reason_rm import LocalScorer, Scorer
 from tracelift.rollout import PlannerPrompt
 from tracelift.runs import RunFolder, versions, write_text
 from tracelift.sandbox import SandboxError
@@ -180,7 +178,7 @@ def judge_planners(
     records = Records(out, world.rank)
     world.barrier()
     judge = Judge(executor.judge)
-    bench = arms.Bench(config, executor, records, world, judge, scorer, scorer_print(scorer))
+    bench = arms.Bench(config, executor, records, world, judge, scorer)
     say(f"results in {out}: {len(records)} finished records found" if len(records) else f"results in {out}")
     planners = []
     for label, c in systems.items():
@@ -299,24 +297,6 @@ def label_of(path: str) -> str:
     """A short name for a run or model folder: its own, with its parent's where its own says nothing."""
     p = Path(path).resolve()
     return f"{p.parent.name}-{p.name}" if p.name in ("final", "model", "planner") else p.name
-
-
-def scorer_print(scorer: Scorer | None) -> str:
-    """What a Reason RM's scores depend on, as far as it is known; empty without one."""
-    if scorer is None:
-        return ""
-    if not isinstance(scorer, LocalScorer):
-        return scorer.fingerprint
-    digest = hashlib.sha256(repr((scorer.rm.config, scorer.rm.reward, scorer.max_tokens)).encode())
-    with torch.no_grad():
-        for name, p in scorer.rm.named_parameters():
-            digest.update(
-                f"{name} {tuple(p.shape)} {p.dtype} {p.double().sum().item()!r} "
-                f"{p.double().square().sum().item()!r}".encode()
-            )
-    probe = "A probe: 12 + 34.5 = 46.5;\n<reasoning></reasoning>"
-    digest.update(repr(scorer.tokenizer.encode(probe)).encode())
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

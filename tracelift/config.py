@@ -97,7 +97,8 @@ class Executor:
 
 @dataclass
 class RewardModelSection:
-    path: str = opt("assets/math/reward_model", "Reason RM folder; empty: no RM, for reward modes that need none")
+    path: str = opt("assets/math/reward_model", "Reason RM folder; empty: no RM, for reward modes that need none; oracle or oracle:NOISE: "
+                    "the math demo's own rubric, with NOISE the share of traces judged by wrong labels (for studies)")  # fmt: skip
     url: str = opt("", "server that answers /score (python -m tracelift.serve, or the authors' schema) used instead of a local RM")
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
     timeout_s: float = opt(60.0, "seconds one call of that server may take")

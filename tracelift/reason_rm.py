@@ -10,9 +10,10 @@ Left out: calibration after training.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -68,19 +69,24 @@ def no_score(error: str) -> RMScore:
 
 @dataclass(frozen=True)
 class ScoreItem:
-    """What there is to judge. `tests` and `type_text` may be empty."""
+    """What there is to judge. `tests` and `type_text` may be empty; `truth`, a demo world's own record of the problem, is
+    for judges that know it, and no part of what the item is."""
 
     task_type: str
     problem: str
     reasoning: str
     type_text: str = ""
     tests: str = ""
+    truth: object = field(default=None, compare=False, repr=False)
 
 
 class Scorer(Protocol):
-    """A Reason RM, local or behind a server."""
+    """A Reason RM, local or behind a server. `fingerprint` changes with whatever its scores depend on."""
 
     dimension_names: tuple[str, ...]  # empty where a server does not say
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def score(self, items: Sequence[ScoreItem]) -> list[RMScore]: ...
 
@@ -92,6 +98,18 @@ class LocalScorer:
         self.rm, self.tokenizer = rm.eval(), tokenizer
         self.max_tokens, self.batch_tokens = min(max_tokens, rm.config.max_positions), batch_tokens
         self.dimension_names = rm.reward.dimension_names
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over architecture, weights and the tokenizer's behaviour."""
+        digest = hashlib.sha256(repr((self.rm.config, self.rm.reward, self.max_tokens)).encode())
+        with torch.no_grad():
+            for name, p in self.rm.named_parameters():
+                sums = p.double().sum().item(), p.double().square().sum().item()
+                digest.update(f"{name} {tuple(p.shape)} {p.dtype} {sums[0]!r} {sums[1]!r}".encode())
+        probe = "A probe: 12 + 34.5 = 46.5;\n<reasoning></reasoning>"
+        digest.update(repr(self.tokenizer.encode(probe)).encode())
+        return digest.hexdigest()
 
     def score(self, items: Sequence[ScoreItem]) -> list[RMScore]:
         known: dict[ScoreItem, RMScore] = {}

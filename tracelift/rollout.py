@@ -120,7 +120,7 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
         s.outcome, s.error = outcome, outcome.error
     if scorer is not None:
         judged = [s for s in formed if s.error is None]
-        items = [ScoreItem(s.task.task_type, s.task.problem, s.trace or "", s.task.task_type) for s in judged]
+        items = [ScoreItem(s.task.task_type, s.task.problem, s.trace or "", s.task.task_type, truth=s.task.truth) for s in judged]
         for s, score in zip(judged, scorer.score(items), strict=True):
             s.rm, s.error = score, score.error
     for s in samples:

@@ -26,6 +26,7 @@ from tracelift.reason_rm import LocalScorer, Scorer
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
 from tracelift.service import Service
+from tracelift.worlds.math.oracle import oracle
 
 MiB = 1 << 20
 
@@ -128,6 +129,8 @@ def build_scorer(config: Config, device: torch.device) -> Scorer | None:
         return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries)
     if not r.path:
         return None
+    if r.path.partition(":")[0] == "oracle":
+        return oracle(r.path)
     place = find_device(r.device, "reward_model.device") if r.device else device
     rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
     return LocalScorer(rm, models.load_tokenizer(r.path), r.max_tokens)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tqdm import tqdm
@@ -66,7 +66,6 @@ class Bench:
     world: World
     judge: Judge
     scorer: Scorer | None = None
-    scorer_print: str = ""
 
     def samples(self, mode: str) -> int:
         return 1 if mode == "greedy" else self.config.eval.samples
@@ -128,6 +127,7 @@ def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]
     if bench.scorer is None:
         return [{**t, "samples": [{**s, "rm": None} for s in t["samples"]]} for t in traces]
     wanted: dict[str, ScoreItem] = {}
+    judge = bench.scorer.fingerprint
     names: list[list[str | None]] = []
     for p, record in zip(problems, traces, strict=True):
         row: list[str | None] = []
@@ -135,8 +135,8 @@ def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]
             if s["trace"] is None:
                 row.append(None)
                 continue
-            item = ScoreItem(p.task.task_type, p.task.problem, s["trace"], p.task.task_type)
-            row.append(key_of("score", bench.scorer_print, asdict(item)))
+            item = ScoreItem(p.task.task_type, p.task.problem, s["trace"], p.task.task_type, truth=p.task.truth)
+            row.append(key_of("score", judge, asdict(replace(item, truth=None))))
             wanted[str(row[-1])] = item
         names.append(row)
     todo = [(key, item) for key, item in wanted.items() if bench.records.get(key) is None]

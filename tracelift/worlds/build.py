@@ -63,8 +63,11 @@ def stage(config: str, out: Path, *overrides: str) -> Path:
     return final
 
 
-def build(world: str, out: Path, work: Path, scale: float, threads: int = 0) -> None:
-    """All stages of one world; assets in `out`/planner, executor and reward_model. Raises on a stage that fails."""
+def build(world: str, out: Path, work: Path, scale: float, threads: int = 0, until: str = "") -> None:
+    """All stages of one world; assets in `out`/planner, executor and reward_model. Raises on a stage that fails.
+
+    until = "base": only the language model that the others start from, in `work`/base/final.
+    """
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "data-complete").exists():
         write_data(world, importlib.import_module(f"tracelift.worlds.{world}.data"), work, scale)
@@ -74,6 +77,8 @@ def build(world: str, out: Path, work: Path, scale: float, threads: int = 0) -> 
 
     file = lambda name: str(work / name)  # noqa: E731
     base = str(run("base", "base", "--sft.train", file("base.jsonl"), "--sft.dev", file("dev.jsonl"), "--sft.tokenizer", file("tokenizer")))
+    if until == "base":
+        return
     planner = run("planner", "planner", "--sft.train", file("planner.jsonl"), "--sft.init", base)
     executor = run("executor", "executor", "--sft.train", file("executor.jsonl"), "--sft.dev", file("dev.jsonl"), "--sft.init", base)
     judge = base  # what the Reason RM starts from
@@ -95,8 +100,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="data and training runs; kept, and resumed from (default runs/assets-WORLD)")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full data, for trying the recipe")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each stage; 0 takes all")
+    parser.add_argument("--until", choices=["base"], default="", help="stop after this stage, which leaves its model in the work folder")
     args = parser.parse_args()
-    build(args.world, args.out or Path("assets") / args.world, args.work or Path("runs") / f"assets-{args.world}", args.scale, args.threads)
+    build(args.world, args.out or Path("assets") / args.world, args.work or Path("runs") / f"assets-{args.world}", args.scale, args.threads, args.until)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,22 @@ def proofread_rows(count: int) -> Iterator[Row]:
         yield {"prompt": before, "completions": [tagged_trace(p, rng) for _ in range(4)]}
 
 
+def repair_rows(count: int) -> Iterator[Row]:
+    """For an executor that audits what it reads: the right answer, also where the trace would lead elsewhere."""
+    for i in range(count):
+        p, rng = make_problem(SERIES["executor"], i), random.Random(f"repair:{i}")
+        kind, trace = rng.random(), p.trace
+        if kind < 0.1:
+            yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
+            continue
+        if kind < 0.7:
+            trace = misconceived_trace(p, rng)
+        elif kind < 0.9:
+            flaw = apply_flaw(p, rng.choice(sorted(FLAWS)), rng)
+            trace = flaw.trace if flaw else trace
+        yield {"prompt": EXECUTOR["demo"].format(problem=p.text, trace=trace), "completion": f" {p.answer}"}
+
+
 def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
     return Group(problem_id=p.problem_id, source="demo:math", task_type="math", problem=p.text, reference_solution=p.trace,

@@ -1,0 +1,118 @@
+"""From the finished cells of a study to its record, and from the record to tables.
+
+A cell's figures are means over training seeds with their standard deviation; cells are compared run against run, as in
+benchmarks/compare_figures.py. Left out: adjusting the many comparisons. A study says where to look, and its few seeds
+cannot show a small difference; what they could have shown stands beside each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.compare_figures import MODES, contrast, means, one_seed, problem_variance, read_eval, summary, tokens_of
+from benchmarks.compare_report import interval, plus_minus
+from tracelift.runs import read_jsonl
+
+FIGURES = (("accuracy", "accuracy"), ("trace_validity", "trace validity"), ("wrong_reason_rate", "wrong-reason rate"),
+           ("rm_score", "RM score"), ("answer_stated", "answer stated"))  # fmt: skip
+AXES = {
+    "executor": "Executors of differing competence: execution only against TraceLift",
+    "rm": "Reason RMs of differing quality",
+    "k": "Runs behind a success rate, and behind the cached baseline",
+    "uplift": "Sampled against likelihood uplift",
+}
+COMPARED = ("trace_validity", "wrong_reason_rate")
+
+
+def collect(out: Path, cells: Sequence[tuple[str, str, str, str, Mapping[str, str]]], seeds: Sequence[int],
+            moved: Sequence[tuple[str, str]], folders: Mapping[str, str], reference: str) -> dict[str, Any]:  # fmt: skip
+    """executors: what each can do, with the starting planner; cells; contrasts; transfer. cells: (axis, name, executor,
+    folder, options); moved: (cell, executor it never saw)."""
+    executors = {}
+    for folder in sorted((out / "start").iterdir()):
+        if (folder / "outcomes.json").exists():
+            arms = read_eval(folder)[0]["arms"]
+            executors[folder.name] = {arm: arms[arm]["greedy"]["accuracy"]["value"] for arm in arms}
+    record: dict[str, Any] = {"executors": executors, "cells": [], "contrasts": [], "transfer": []}
+    scores: dict[str, Any] = {}
+    for axis, name, executor, folder, options in cells:
+        runs = [out / folder / str(seed) for seed in seeds]
+        figures, scores[f"{axis}.{name}"] = measured(runs, "eval", executors[executor]["direct"])
+        seconds = [sum(r["seconds"] for r in read_jsonl(run / "timings.jsonl")) for run in runs]
+        record["cells"].append({"axis": axis, "name": name, "executor": executor, "options": dict(options), **figures,
+                                "executor_tokens": sum(map(tokens_of, runs)) / len(runs),
+                                "train_seconds": round(sum(seconds) / len(runs), 1)})  # fmt: skip
+    by_id = {f"{c['axis']}.{c['name']}": c for c in record["cells"]}
+    for a, b in questions(list(by_id), reference):
+        record["contrasts"].append({"a": a, "b": b, **{mode: compared(by_id, scores, a, b, mode) for mode in MODES}})
+    for cell, executor in moved:
+        figures, _ = measured([out / folders[cell] / str(s) for s in seeds], f"with-{executor}", executors[executor]["direct"])
+        record["transfer"].append({"trained": cell, "executor": executor, **figures})
+    return record
+
+
+def measured(runs: Sequence[Path], name: str, direct: float) -> tuple[dict[str, Any], dict[str, list[list[float | None]]]]:
+    """({mode: summary}, {mode: seed → problem → score}) of the evaluations `name` of one cell's runs."""
+    evals = [read_eval(run / name) for run in runs]
+    scores = {mode: [means(letters["arms"]["planner"][mode]) for _, letters in evals] for mode in MODES}
+    return {mode: summary([one_seed(results, mode, direct) for results, _ in evals], scores[mode]) for mode in MODES}, scores
+
+
+def questions(ids: Sequence[str], reference: str) -> list[tuple[str, str]]:
+    """(a, b) of every difference b − a: TraceLift from execution only with each executor, other cells from the
+    reference."""
+    pairs = [(i.replace("tracelift", "exec_only"), i) for i in ids if i.startswith("executor.") and i.endswith("tracelift")]
+    pairs += [(reference, i) for i in ids if not i.startswith("executor.")]
+    return [(a, b) for a, b in pairs if a in ids and b in ids]
+
+
+def compared(cells: Mapping[str, Any], scores: Mapping[str, Any], a: str, b: str, mode: str) -> dict[str, Any]:
+    theirs, ours = cells[a][mode], cells[b][mode]
+    spread = problem_variance(scores[a][mode], scores[b][mode])
+    out = {"accuracy": contrast(theirs["accuracy"]["seeds"], ours["accuracy"]["seeds"], spread)}
+    return out | {n: contrast(theirs[n]["seeds"], ours[n]["seeds"]) for n in COMPARED if n in theirs and n in ours}
+
+
+# -- for people ------------------------------------------------------------------------------------------------------
+
+
+def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
+    """Tables of one mode, greedy unless told: executors, cells by axis with their differences, transfer."""
+    parts = ["What each executor can do, greedy, before any training\n\n" + table(
+        ["executor", "no trace", "starting planner", "reference trace", "foreign trace"],
+        [[name, *(share(f.get(arm)) for arm in ("direct", "planner", "reference", "foreign"))]
+         for name, f in record["executors"].items()])]  # fmt: skip
+    cells = {f"{c['axis']}.{c['name']}": c for c in record["cells"]}
+    for axis, title in AXES.items():
+        own = [i for i in cells if i.startswith(f"{axis}.")]
+        asked = [c for c in record["contrasts"] if c["b"] in own]
+        if not own or not asked:
+            continue
+        shown = list(dict.fromkeys([*(c["a"] for c in asked if c["a"] not in own), *own]))
+        rows = [[cells[i]["name"], *(plus_minus(cells[i][mode].get(k), k) for k, _ in FIGURES), f"{cells[i]['executor_tokens']:,.0f}"]
+                for i in shown]  # fmt: skip
+        parts.append(f"**{title}** ({mode})\n\n" + table(["cell", *(t for _, t in FIGURES), "executor tokens"], rows))
+        rows = [[f"{cells[c['b']]['name']} minus {cells[c['a']]['name']}", interval(c[mode]["accuracy"], 100, 1),
+                 f"{c[mode]['accuracy']['p']:.2g}", detectable(c[mode]["accuracy"]),
+                 *(interval(c[mode].get(n), 1, 3) for n in COMPARED)] for c in asked]  # fmt: skip
+        parts.append(table(["difference", "points [95%]", "exact p", "detectable at 80%", *(n.replace("_", " ") for n in COMPARED)], rows))
+    if record["transfer"]:
+        rows = [[c["trained"].removeprefix("executor."), c["executor"], *(plus_minus(c[mode].get(k), k) for k, _ in FIGURES[:3]),
+                 plus_minus(c[mode].get("uplift"), "uplift")] for c in record["transfer"]]  # fmt: skip
+        parts.append(f"**Planners with executors they never saw** ({mode})\n\n"
+                     + table(["trained with", "evaluated with", *(t for _, t in FIGURES[:3]), "uplift"], rows))  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def detectable(c: dict[str, Any]) -> str:
+    return f"{100 * c['least_detectable']:.1f}" if "least_detectable" in c else "-"
