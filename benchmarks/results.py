@@ -1,34 +1,50 @@
-"""docs/results.md from the committed figures: `python -m benchmarks.results`. Nothing in it is written by hand.
+"""docs/results.md and the README's figures from benchmarks/results/: `python -m benchmarks.results`.
 
-Every benchmarks/results/*.json becomes a section: comparisons of rewards as tables, curves and tests, every other
-file as the tables it holds. Each section names the command, seeds, versions and machine its figures come from.
-`--check` writes nothing and fails where the page is not what the figures say. Left out: prose and opinion.
+Every benchmarks/results/*.json becomes a section of the page: comparisons of rewards and studies as their own tables,
+every other file as the tables it holds. Each section names the command, seeds, versions and machine its figures come
+from, or says that they were not recorded. The README's picture and table stand between `<!-- NAME:begin -->` and
+`<!-- NAME:end -->`. Nothing in either is written by hand. `--check` writes nothing and fails where page or README are not
+what the figures say. Left out: opinion.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_report import render_markdown
+from benchmarks.compare_report import TITLES, interval, number, plus_minus, render_markdown
+from benchmarks.study_figures import render_study
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = """# Results
 
-Made by `python -m benchmarks.results` from the figures in benchmarks/results/, each measured by the command named in
-its section. Intervals are 95%. No figure here can be compared with the paper's, whose tables could not be had.
+Made by `make results` from the figures in benchmarks/results/, each measured by the command named in its section.
+Intervals are 95%. No figure here can be compared with the paper's, whose tables could not be had.
 """
+ORDER = ("compare", "study", "step", "sampler", "kernel", "sandbox")
+TITLE = {"step-cpu": "One GRPO step beside TRL's", "kernels_cpu": "Kernels on a CPU", "scale_step": "A 1.5 B step on a CPU",
+         "scaling": "Larger models, by arithmetic", "kernel_resources": "Kernels as compiled"}  # fmt: skip
+MADE_BY = {"step-cpu": "step", "kernels_cpu": "kernels"}  # files not named after their benchmark
 
 
 def section(path: Path) -> str:
     record = json.loads(path.read_text())
     if "comparisons" in record and "arms" in record:
         return compare_section(path, record)
-    title = path.stem.replace("_", " ").replace("-", " ")
-    return f"## {title[0].upper()}{title[1:]}\n\n" + "\n\n".join([*_facts(record), *_tables(record)])
+    if "cells" in record and "contrasts" in record:
+        return study_section(record)
+    title = TITLE.get(path.stem) or path.stem.replace("_", " ").replace("-", " ").capitalize()
+    return f"## {title}\n\n" + "\n\n".join([*_facts(record, path.stem), *_tables(record)])
+
+
+def study_section(record: dict[str, Any]) -> str:
+    made = (f"`{record['command']}`, training seeds {', '.join(map(str, record['seeds']))}, {record['steps']} updates a run, "
+            f"{record['problems']} fresh problems, evaluation seed {record['eval_seed']}. {machine(record['versions'])}")  # fmt: skip
+    return f"## When the mechanism matters\n\n{render_study(record)}\n\n{made}"
 
 
 def compare_section(path: Path, record: dict[str, Any]) -> str:
@@ -56,14 +72,14 @@ def machine(versions: dict[str, str]) -> str:
     return "Made with " + ", ".join(f"{name} {value}" for name, value in versions.items()) + "."
 
 
-def _facts(record: dict[str, Any]) -> list[str]:
-    """The command and the plain values of a record."""
-    parts = []
-    if "command" in record:
-        command = record["command"]
-        parts.append(f"`{command if isinstance(command, str) else ' '.join(command)}`")
+def _facts(record: dict[str, Any], stem: str) -> list[str]:
+    """The command, the machine and the plain values of a record; what it does not name is said to be missing."""
+    command = record.get("command", f"python -m benchmarks.{MADE_BY.get(stem, stem)}")
+    parts = [f"`{command if isinstance(command, str) else ' '.join(command)}`"]
     if isinstance(record.get("versions"), dict):
         parts.append(machine(record["versions"]))
+    elif not {"python", "torch", "triton"} & record.keys():
+        parts.append("Versions and machine were not recorded with these figures.")
     plain = {k: v for k, v in record.items() if isinstance(v, (str, int, float, bool)) and k != "command"}
     plain |= {
         k: ", ".join(map(str, v))
@@ -76,7 +92,7 @@ def _facts(record: dict[str, Any]) -> list[str]:
 
 
 def _tables(record: dict[str, Any]) -> list[str]:
-    """Lists of rows, and dicts of rows, as tables."""
+    """Lists of rows, and dicts of rows, as tables; a row that holds rows of its own becomes a table under its name."""
     out = []
     for key, value in record.items():
         if key == "versions" or not value:
@@ -88,12 +104,20 @@ def _tables(record: dict[str, Any]) -> list[str]:
             named = value
         else:
             continue
-        columns = list(dict.fromkeys(k for row in named for k in row))
-        lines = ["| " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|" + "---|" * len(columns)]
-        out.append(
-            "\n".join([*lines, *("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in named)])
-        )
+        nested = [k for k in named[0] if isinstance(named[0][k], list) and all(isinstance(v, dict) for v in named[0][k])]
+        if nested:
+            for row in named:
+                told = ", ".join(f"{k.replace('_', ' ')} {_cell(v)}" for k, v in row.items() if k not in nested)
+                out += [f"**{told}**", *(_table(row[k]) for k in nested if row.get(k))]
+        else:
+            out.append(_table(named))
     return out
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    columns = list(dict.fromkeys(k for row in rows for k in row))
+    lines = ["| " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|" + "---|" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows)])
 
 
 def _cell(value: Any) -> str:
@@ -106,31 +130,72 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
+# -- the README ------------------------------------------------------------------------------------------------------
+
+
+def readme_parts(folder: Path) -> dict[str, str]:
+    """What stands between the README's markers, by name. Comparisons that were not made are left out."""
+    records = {w: json.loads(p.read_text()) for w in ("math", "code") if (p := folder / f"compare-{w}.json").exists()}
+    parts = [compared(world, record) for world, record in records.items()]
+    if (folder / "step-cpu.json").exists():
+        step = json.loads((folder / "step-cpu.json").read_text())
+        parts.append(f"One whole GRPO step on a CPU ({step['shape']}, 12.6 M parameters), beside TRL's GRPOTrainer: {step['speedup']:.1f} × its "
+                     f"speed (the goal is 5 ×) at {step['memory_ratio']:.2f} of its peak memory.")  # fmt: skip
+    parts.append("Every figure, with its command, seeds, versions and machine: [docs/results.md](docs/results.md).")
+    seeds = len(records["math"]["seeds"]) if "math" in records else 0
+    picture = f"![rewards compared on the embedded math demo, {seeds} seeds](benchmarks/results/compare-math.png)"
+    return {"picture": picture, "results": "## What came of it here\n\n" + "\n\n".join(parts)}
+
+
+def compared(world: str, record: dict[str, Any], mode: str = "greedy") -> str:
+    """The short table of one world, and TraceLift against execution only in one sentence."""
+    columns = (("accuracy", "accuracy"), ("trace_validity", "trace valid"), ("wrong_reason_rate", "right for a wrong reason"))
+    lines = ["| reward | " + " | ".join(t for _, t in columns) + " | updates | executor tokens |", "|" + "---|" * 6,
+             "| start | " + " | ".join(number(record["start"][mode].get(k), k) for k, _ in columns) + " | 0 | |"]  # fmt: skip
+    for arm, f in record["arms"].items():
+        updates, tokens = (sum(f[k]) / len(f[k]) for k in ("updates", "executor_tokens"))
+        cells = " | ".join(plus_minus(f[mode].get(k), k) for k, _ in columns)
+        lines.append(f"| {TITLES[arm]} | {cells} | {updates:.0f} | {tokens:,.0f} |")
+    head = (f"The {world} demo: one planner trained by {len(record['arms'])} rewards, {len(record['seeds'])} seeds each, evaluated {mode} on "
+            f"{record['problems']:,} fresh problems; mean ± sd over seeds.")  # fmt: skip
+    told = [f"**TraceLift minus {TITLES[c['a']]}**: {interval(c, 100, 1)} points of accuracy (exact p {c['p']:.2g}, Holm {c['p_holm']:.2g}); "
+            + ", ".join(f"{n.replace('_', ' ')} {interval(c['figures'].get(n), 1, 3)}" for n in ("trace_validity", "wrong_reason_rate")) + "."
+            for c in record["comparisons"] if c["mode"] == mode and c["a"].startswith("exec_only")]  # fmt: skip
+    return "\n\n".join([head, "\n".join(lines), *told])
+
+
+def filled(text: str, parts: dict[str, str]) -> str:
+    """`text` with each part between its markers. Raises ValueError where a marker is missing."""
+    for name, part in parts.items():
+        pattern = rf"(<!-- {name}:begin -->\n).*?(\n<!-- {name}:end -->)"
+        text, found = re.subn(pattern, lambda m, part=part: m[1] + part + m[2], text, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"README.md: expected one <!-- {name}:begin --> with its end, found {found}")
+    return text
+
+
 def page(folder: Path) -> str:
-    """The whole text: comparisons first, then the other measurements by name."""
-    paths = sorted(folder.glob("*.json"), key=lambda p: (not p.stem.startswith("compare"), p.stem))
-    return HEAD + "\n" + "\n\n".join(section(p) for p in paths) + "\n"
+    """The whole text: comparisons and studies first, then the other measurements."""
+
+    def place(path: Path) -> tuple[int, str, str]:
+        rank = next((i for i, word in enumerate(ORDER) if path.stem.startswith(word)), len(ORDER))
+        return rank, "" if path.stem == "compare-math" else path.stem, path.stem
+
+    return HEAD + "\n" + "\n\n".join(section(p) for p in sorted(folder.glob("*.json"), key=place)) + "\n"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md")
-    parser.add_argument("--check", action="store_true", help="only say whether the page is up to date")
+    parser.add_argument("--check", action="store_true", help="only say whether docs/results.md and README.md are up to date")
     args = parser.parse_args()
-    text = page(ROOT / "benchmarks" / "results")
-    if args.check:
-        current = args.out.exists() and args.out.read_text() == text
-        print(
-            f"{args.out}: "
-            + ("up to date" if current else "not what benchmarks/results/ says; run python -m benchmarks.results")
-        )
-        return 0 if current else 1
-    args.out.write_text(text)
-    print(
-        f"{args.out}: {text.count(chr(10))} lines from "
-        f"{len(list((ROOT / 'benchmarks' / 'results').glob('*.json')))} files"
-    )
-    return 0
+    folder, readme = ROOT / "benchmarks" / "results", ROOT / "README.md"
+    wanted = {ROOT / "docs" / "results.md": page(folder), readme: filled(readme.read_text(), readme_parts(folder))}
+    stale = [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+    for path in wanted:
+        if not args.check:
+            path.write_text(wanted[path])
+        print(f"{path}: " + ("up to date" if path not in stale else "not what benchmarks/results/ says; run make results" if args.check else "written"))
+    return 1 if args.check and stale else 0
 
 
 if __name__ == "__main__":

@@ -33,10 +33,15 @@ class Task:
 
     def trace_valid(self, trace: str) -> bool | None:
         """Whether every step of a trace is true and grounded; None where the truth is not known."""
+        found = self.validity(trace)
+        return None if found is None else found.valid
+
+    def validity(self, trace: str) -> math_world.Validity | code_world.Validity | None:
+        """The demo worlds' verdict on a trace, with its first fault and where that stands; None for other problems."""
         if isinstance(self.truth, math_world.MathProblem):
-            return math_world.check_trace(self.truth, trace).valid
+            return math_world.check_trace(self.truth, trace)
         if isinstance(self.truth, code_world.CodeProblem):
-            return code_world.check_plan(self.truth, trace).valid
+            return code_world.check_plan(self.truth, trace)
         return None
 
 
@@ -62,6 +67,14 @@ class DemoTasks:
 
     def first(self, count: int) -> list[Task]:
         return [self._task(i) for i in range(count)]
+
+    def named(self, problem_id: str) -> Task | None:
+        """The problem of that id, None where it is not of this series."""
+        series, _, index = problem_id.rpartition("-")
+        if not index.isdigit():
+            return None
+        task = self._task(int(index))
+        return task if task.problem_id == problem_id else None
 
     def _task(self, index: int) -> Task:
         if self.world == "code":

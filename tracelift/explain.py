@@ -22,7 +22,7 @@ import models
 from tracelift.config import Config, ConfigError, config_of_run
 from tracelift.groups.format import dimensions_of
 from tracelift.grpo import BatchCounts
-from tracelift.prompts import PLANNER, load_template, render
+from tracelift.prompts import BASELINE, EXECUTOR, PLANNER, load_template, render
 from tracelift.replay import (
     ExplainError,
     Record,
@@ -32,10 +32,21 @@ from tracelift.replay import (
     replay_counts,
     replay_reward,
     weight_of,
+    why_invalid,
 )
 from tracelift.verify import Verdict, verify_math
 
 _TOKENS = 400  # most tokens shown of a trace
+READING = {
+    "math": "How to read this: the planner wrote several traces of one problem. A frozen executor answered with each of them: "
+    "once end to end (e2e), and K times with the seeds that it also answered with when it had no trace. The uplift u is the "
+    "difference of those two success rates, R the Reason RM's judgement of the trace. Rewards become advantages A by "
+    "comparison within the problem, and A times a weight is what each token of a trace pulls with.",
+    "code": "How to read this: the planner wrote several plans of one problem. A frozen executor wrote a program from each: "
+    "once end to end (exec, its hidden tests), and K times with the seeds that it also used when it had no plan. c says "
+    "whether more or fewer programs passed with the plan, R is the Reason RM's judgement of it. Rewards become advantages A "
+    "by comparison within the problem, and A times a weight is what each token of a plan pulls with.",
+}
 
 
 class Page:
@@ -79,16 +90,18 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
         f"{run}, round {step}, {problem}: reward {config.reward.mode} ({config.reward.variant}), "
         f"run seed {config.run.seed}"
     )
+    page.lines.append("")
+    page.text(READING["code" if any("status" in r for r in group) else "math"])
     page.head("What the planner read")
     page.text(
         render(load_template(config.planner.prompt, PLANNER, ("problem",)), problem=group[0]["problem"])
         + config.planner.prefill
     )
     page.text(f"(reference: {group[0]['reference']})")
-    _baseline(page, next((r for r in group if r["base_runs"]), group[0]))
+    _baseline(page, next((r for r in group if r["base_runs"]), group[0]), config)
     shown = [(j, r) for j, r in enumerate(group) if sample is None or j == sample - 1]
     for j, r in shown:
-        _sample(page, j, r, advantage[j], config)
+        _sample(page, j, r, advantage[j], config, whole=sample is not None)
     _group(page, group, advantage, config)
     _weights(page, shown, advantage, counts, config)
     if sample is not None:
@@ -98,19 +111,28 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
     return str(page)
 
 
-def _baseline(page: Page, r: Record) -> None:
+def _baseline(page: Page, r: Record, config: Config) -> None:
     page.head("The executor without any trace")
+    page.text("It read: " + render(load_template(config.executor.baseline_prompt, BASELINE, ("problem",)), problem=r["problem"]))
     if r["success_base"] is None or (not r["base_runs"] and not r["runs"]):
         page.text("not run: this reward does not ask for it, or no trace of this problem reached the executor")
         return
-    for k, (text, verdict) in enumerate(r["base_runs"], start=1):
-        page.text(f"run {k}: {text.strip()!r}  {verdict}")
+    for named, text, verdict in _runs(r["base_runs"], "run"):
+        page.text(f"{named}: {text.strip()!r}  {verdict}")
     if not r["base_runs"]:
         page.text("(its texts were not kept)")
     page.text(f"success_base = {r['success_base']:.3f}")
 
 
-def _sample(page: Page, j: int, r: Record, advantage: float, config: Config) -> None:
+def _runs(runs: Sequence[tuple[str, str]], name: str) -> list[tuple[str, str, str]]:
+    """(which, text, verdict) of an arm's runs; one line where all are alike."""
+    if len(runs) > 1 and len({tuple(run) for run in runs}) == 1:
+        return [(f"{name}s 1 to {len(runs)}, alike", *runs[0])]
+    return [(f"{name} {k}", *run) for k, run in enumerate(runs, start=1)]
+
+
+def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, whole: bool) -> None:
+    """One trace's account; `whole`: with all that the executor read."""
     page.head(f"Trace {j + 1}: reward {_number(r['reward'])}, advantage {advantage:+.3f}")
     if r["trace"] is None:
         page.text(r["text"])
@@ -122,7 +144,7 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config) -> 
         return
     page.text(r["trace"])
     notes = [
-        "" if r["valid"] is None else "every step true and grounded" if r["valid"] else "NOT a valid derivation",
+        "" if r["valid"] is None else "every step true and grounded" if r["valid"] else f"NOT valid: {why_invalid(r, config) or 'not a true and grounded derivation'}",
         "states the answer" if r["leaked"] else "",
         "without the steps that yield it" if r["leaked_unsupported"] else "",
     ]
@@ -130,14 +152,17 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config) -> 
     if r["error"] is not None:
         page.text(f"left its group, no reward: {r['error']}")
         return
+    if whole:
+        template = load_template(config.executor.prompt, EXECUTOR, ("problem", "trace"))
+        page.text("The executor read: " + render(template, problem=r["problem"], trace=r["trace"]))
     page.text(
         f"executor, end to end: {(r['artifact'] or '').strip()!r}  {r['e2e']}"
         + (f"  ({r['detail']})" if r.get("detail") else "")
     )
     _check(page, "end-to-end verdict", r["e2e"], r["artifact"] or "", r)
-    for k, (text, verdict) in enumerate(zip(r["runs"], r["verdicts"], strict=True), start=1):
-        page.text(f"executor, repeat {k}:   {text.strip()!r}  {verdict}")
-        _check(page, f"verdict of repeat {k}", verdict, text, r)
+    for named, text, verdict in _runs(list(zip(r["runs"], r["verdicts"], strict=True)), "repeat"):
+        page.text(f"executor, {named}: {text.strip()!r}  {verdict}")
+        _check(page, f"verdict of {named}", verdict, text, r)
     if r["runs"]:
         page.text(
             f"uplift u = success_with - success_base = {r['success_with']:.3f} - {r['success_base']:.3f} "
@@ -149,7 +174,7 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config) -> 
         page.text(
             f"Reason RM R = {r['rm_total']:.3f} = 0.5 x derived {r['rm_derived']:.3f}"
             + (f" + 0.5 x head {r['rm_head']:.3f}" if r["rm_head"] is not None else "")
-            + f"   (of 4: {labels})"
+            + f"   (rubric labels, 0 to 4: {labels})"
         )
     _formula(page, r, config)
 

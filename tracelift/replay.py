@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from tracelift.config import Config
+from tracelift.data import DemoTasks
 from tracelift.grpo import BatchCounts, advantages, token_weights
 from tracelift.rewards import math_reward
 from tracelift.runs import read_jsonl
@@ -41,6 +42,18 @@ def read_round(run: Path, step: int | None) -> tuple[list[int], list[Record]]:
     if chosen and "group" not in chosen[0]:
         raise ExplainError(f"{path}: was written by an older version that did not log every sample of a round")
     return steps, chosen
+
+
+def why_invalid(r: Record, config: Config) -> str:
+    """The first fault of a demo trace and the sentence it stands in, from the world's own record of the problem; empty
+    where the truth is not known."""
+    if not config.data.source.startswith("demo:") or r["trace"] is None:
+        return ""
+    task = DemoTasks(config.data.seed, config.data.source.removeprefix("demo:")).named(r["problem_id"])
+    found = task.validity(r["trace"]) if task is not None and task.problem == r["problem"] else None
+    if found is None or found.fault is None:
+        return ""
+    return found.fault.replace("_", " ") + ("" if found.step is None else f" in sentence {found.step + 1}")
 
 
 def grouped(records: Sequence[Record]) -> list[list[Record]]:

@@ -9,7 +9,7 @@ from benchmarks import compare_figures as figures
 from benchmarks.compare_figures import aggregate, contrast, problem_variance
 from benchmarks.compare_report import render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
-from benchmarks.results import compare_section
+from benchmarks.results import compare_section, filled, page, readme_parts
 from tracelift.stats import welch
 
 PROBLEMS = 40
@@ -140,3 +140,23 @@ def test_the_section_of_the_page_names_command_seeds_and_machine(runs, tmp_path)
         "python eval.py --run",
     ):
         assert told in text
+
+
+def test_the_readme_says_what_the_figures_say(runs, tmp_path):
+    """Table, differences and picture stand between the markers; a marker that went missing is an error."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "command": "c", "versions": {}, "world": "math", "config": "c.toml",
+              "overrides": [], "seeds": [0, 1, 2], "eval_seed": 5, "problems": PROBLEMS, "samples": 1}  # fmt: skip
+    (folder / "compare-math.json").write_text(json.dumps(record))
+    (folder / "bench.json").write_text(json.dumps({"tasks": [{"name": "a", "rows": [{"who": "ours", "s": 1.5}]}], "cores": 2}))
+    parts = readme_parts(folder)
+    text = filled("x\n<!-- picture:begin -->\nold\n<!-- picture:end -->\n<!-- results:begin -->\nold\n<!-- results:end -->\ny\n", parts)
+    assert "old" not in text and "3 seeds](benchmarks/results/compare-math.png)" in text
+    assert "| TraceLift | 0.675 ± 0.066 |" in text and "**TraceLift minus execution only**: +12.5 [" in text
+    assert filled(text, parts) == text
+    with pytest.raises(ValueError, match="results:begin"):
+        filled("<!-- picture:begin -->\n\n<!-- picture:end -->", parts)
+    told = page(folder)
+    assert told.index("The reward compared") < told.index("## Bench") and "**name a**\n\n| who | s |" in told
+    assert "Versions and machine were not recorded" in told and "`python -m benchmarks.bench`" in told

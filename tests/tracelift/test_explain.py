@@ -81,11 +81,15 @@ def test_without_and_with_are_both_shown(spied_run):
     record = next(r for r in read_round(folder, 1)[1] if r["trace"] is not None)
     page = explain(folder, 1, record["problem_id"])
     assert len(record["base_runs"]) == 3 and len(record["runs"]) == len(record["verdicts"]) == 3
-    assert (
-        page.index("without any trace") < page.index("Trace 1") < page.index("advantages") < page.index("token weights")
-    )
-    for k, (text, verdict) in enumerate(record["base_runs"], start=1):
-        assert f"run {k}: {text.strip()!r}  {verdict}" in page
+    heads = ("without any trace\n", "Trace 1:", "From rewards to advantages", "From advantages to token weights")
+    places = [page.index(head) for head in heads]
+    assert places == sorted(places) and page.index("How to read this") < places[0]
+    runs = [tuple(run) for run in record["base_runs"]]
+    named = ["runs 1 to 3, alike"] if len(set(runs)) == 1 else [f"run {k}" for k in (1, 2, 3)]
+    for name, (text, verdict) in zip(named, runs, strict=False):
+        assert f"{name}: {text.strip()!r}  {verdict}" in page
+    whole = explain(folder, 1, record["problem_id"], record["sample"] + 1, width=1000)
+    assert f"Guidance: {record['trace']}" in whole and "Guidance:" not in page, "what the executor read, on request"
 
 
 def tampered(folder, tmp_path, change):
@@ -121,3 +125,21 @@ def test_what_is_not_there_is_said(spied_run, capsys, tmp_path):
     assert main([str(folder)]) == 0 and "rounds 1 to 4" in capsys.readouterr().out
     assert main([str(folder), "--step", "2"]) == 0 and "spread" in capsys.readouterr().out
     assert main([str(tmp_path), "--step", "2"]) == 1 and "no samples.jsonl" in capsys.readouterr().err
+
+
+def test_the_first_fault_of_a_demo_trace_is_named():
+    """From the problem's id alone the world's own record is found again; another series' problem is not judged by it."""
+    from tracelift.config import Config
+    from tracelift.worlds.math import make_problem
+
+    config = Config()
+    p = make_problem(config.data.seed, 33)
+    record = {"problem_id": p.problem_id, "problem": p.text, "trace": p.trace}
+    assert module.why_invalid(record, config) == ""
+    first, *rest = p.trace.split(". ")
+    twice = ". ".join([first, first, *rest])
+    assert module.why_invalid({**record, "trace": twice}, config) == "duplicate in sentence 2"
+    assert module.why_invalid({**record, "trace": "Well."}, config) == "unreadable"
+    assert module.why_invalid({**record, "problem": "Another story.", "trace": twice}, config) == ""
+    config.data.source = "problems.jsonl"
+    assert module.why_invalid({**record, "trace": twice}, config) == ""
