@@ -19,14 +19,11 @@ tracelift/rm_training.py. Exit codes: 0 done, 1 bad configuration, data or model
 
 from __future__ import annotations
 
-import copy
 import os
 import random
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -35,20 +32,20 @@ from torch import Tensor
 import kernels
 import models
 from models import Transformer
-from models.lora import adapted, disabled, save_adapter
+from models.lora import adapted, save_adapter
 from tracelift.bad_batch import describe
 from tracelift.board import Board
 from tracelift.config import Config, ConfigError, help_text, load_config
 from tracelift.data import load_tasks
 from tracelift.distributed import World, join, leave, lost_contact, pick_device, restarted, set_threads
-from tracelift.grpo import BatchCounts, advantages, policy_loss, token_weights
+from tracelift.grpo import BatchCounts, Reference, advantages, policy_loss, token_weights
 from tracelift.memory import announce
 from tracelift.packing import Row, micro_batches, pack
 from tracelift.parallel import Parallel
 from tracelift.patience import ServerGone
-from tracelift.report import Report
+from tracelift.report import Clock, Report
 from tracelift.rm_training import run_reward_model
-from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, sample_traces
+from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, refuse_too_many_errors, sample_traces
 from tracelift.runs import RunFolder, choose_folder
 from tracelift.sampler import SamplingParams
 from tracelift.sandbox import SandboxError
@@ -69,7 +66,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     stop = StopSignal()
     executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"),
                               from_any_rank(world), lambda: stop.seen, service)  # fmt: skip
-    scorer = service.scorer if service else build_scorer(config, device)
+    scorer = service.scorer if service else build_scorer(config, device, from_any_rank(world), lambda: stop.seen)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     prompt = PlannerPrompt(config, tokenizer)
     sampler = build_sampler(parallel.whole, tokenizer, config)
@@ -286,52 +283,6 @@ def score_tokens(parallel: Parallel, reference: Reference | None, rows: list[Row
     return loss, scores.logprob.detach()
 
 
-class Reference:
-    """The policy the KL penalty pulls towards: the starting planner. With fresh adapters it is the base, adapters off, no
-    copy; an adapter that was trained before (`planner.adapter`) is copied, the frozen base beneath it shared."""
-
-    def __init__(self, planner: Transformer, trained_before: bool = False) -> None:
-        self.planner = planner
-        shared = {id(p): p for p in planner.parameters() if not p.requires_grad}
-        fresh = bool(adapted(planner)) and not trained_before
-        self.copy = None if fresh else copy.deepcopy(planner, shared).requires_grad_(False).eval()
-
-    def active(self):  # type: ignore[no-untyped-def]  # a context manager yielding a Transformer
-        return nullcontext(self.copy) if self.copy is not None else disabled(self.planner)
-
-
-def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:
-    """Stop where ERROR verdicts are no longer the exception: training on what is left would be training on luck."""
-    samples = [s for g in groups for s in g]
-    errors = [s.error for s in samples if s.error is not None]
-    if len(errors) > allowed * len(samples):
-        raise TrainingError(
-            f"round {step + 1}: {len(errors)} of {len(samples)} samples ended in an ERROR verdict, more than "
-            f"executor.max_error_share = {allowed}. The first: {errors[0]}"
-        )
-
-
-class Clock:
-    """Seconds and tokens/s of each phase of a round."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.perf_counter()
-        self.laps: dict[str, tuple[float, int]] = {}
-
-    def lap(self, name: str, tokens: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        self.laps[name] = (now - self.last, tokens)
-        self.last = now
-
-    def record(self) -> dict[str, float]:
-        out = {"seconds": self.last - self.start}
-        for name, (seconds, tokens) in self.laps.items():
-            out |= {f"{name}_s": seconds, f"{name}_tokens_per_s": tokens / max(seconds, 1e-9)}
-        return out
-
-
 def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(help_text())
@@ -375,8 +326,9 @@ def main(argv: list[str]) -> int:
     except RuntimeError as e:
         if (why := lost_contact(e)) is None:
             raise
-        print(f"train.py: rank {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost another rank, which died or was silent for parallel.timeout_s = "
-              f"{config.parallel.timeout_s:g} s; --resume goes on from the last checkpoint ({why})", file=sys.stderr)  # fmt: skip
+        print(f"train.py: rank {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost another rank, which died or was "
+              f"silent for parallel.timeout_s = {config.parallel.timeout_s:g} s; --resume goes on from the last checkpoint ({why})",
+              file=sys.stderr)  # fmt: skip
         return 2
     finally:
         if service is not None:

@@ -88,8 +88,8 @@ class Executor:
     stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
     max_trace_chars: int = opt(2000, "longer traces count as format failures")
     retries: int = opt(2, "times a failed executor call is tried again before its sample leaves the group")
-    patience_s: float = opt(600.0, "seconds a run waits for a remote executor that is gone before it saves a checkpoint and stops; "
-                            "0: such samples become ERROR verdicts at once")  # fmt: skip
+    patience_s: float = opt(600.0, "seconds a run waits for a remote executor or Reason RM that is gone before it saves a checkpoint "
+                            "and stops; 0: such samples become ERROR verdicts at once")  # fmt: skip
     max_error_share: float = opt(0.25, "past this share of ERROR verdicts in a round the run stops and says why")
     cache: str = opt("", "baseline cache file; empty means baseline_cache.RANK.jsonl in the run folder")
     memory_mb: int = opt(2048, "key-value memory the sampler may use, in MiB")
@@ -370,7 +370,7 @@ def _check(c: Config, where: str, training: bool) -> None:
             section, _, key = name.partition(".")
             if not good(value := getattr(getattr(c, section), key)):
                 raise ConfigError(f"{where}: {name} must {words}, got {value}")
-    if c.executor.url and c.executor.patience_s >= c.parallel.timeout_s:
+    if (c.executor.url or c.reward_model.url) and c.executor.patience_s >= c.parallel.timeout_s:
         raise ConfigError(f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
                           f"{c.parallel.timeout_s:g}, or the other ranks give up on one that waits")  # fmt: skip
     if training and c.run.stage != "planner" and c.parallel.mode != "none":

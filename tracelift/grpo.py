@@ -9,17 +9,21 @@ std), GSPO (sequence ratio). Everything works on the flat lists of trained token
 
 The weights w come from counts over the whole global batch, computed before the first backward: summing the losses of
 any split into micro-batches or ranks gives the same gradient. The log-probs are the kernels'; this file is the only one
-that knows the objective. Left out: value functions, off-policy corrections beyond the ratio.
+that knows the objective, and the reference it may be held to. Left out: value functions, off-policy corrections beyond the ratio.
 """
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from models import Transformer
+from models.lora import adapted, disabled
 from tracelift.config import Grpo
 
 _EPSILON = 1e-4  # keeps a group of equal rewards at zero advantage instead of 0/0
@@ -127,3 +131,17 @@ def _sequence_mean(values: Tensor, sequence: Tensor) -> Tensor:
     _, inverse, counts = sequence.unique(return_inverse=True, return_counts=True)
     total = torch.zeros(len(counts), dtype=values.dtype, device=values.device).index_add(0, inverse, values)
     return (total / counts)[inverse]
+
+
+class Reference:
+    """The policy the KL penalty pulls towards: the starting planner. With fresh adapters it is the base, adapters off, no
+    copy; an adapter that was trained before (`planner.adapter`) is copied, the frozen base beneath it shared."""
+
+    def __init__(self, planner: Transformer, trained_before: bool = False) -> None:
+        self.planner = planner
+        shared = {id(p): p for p in planner.parameters() if not p.requires_grad}
+        fresh = bool(adapted(planner)) and not trained_before
+        self.copy = None if fresh else copy.deepcopy(planner, shared).requires_grad_(False).eval()
+
+    def active(self):  # type: ignore[no-untyped-def]  # a context manager yielding a Transformer
+        return nullcontext(self.copy) if self.copy is not None else disabled(self.planner)

@@ -73,6 +73,8 @@ class _Server:
 class RemoteBackend:
     """Completes text on a server. Implements tracelift.backend.Backend."""
 
+    what, probe = "the executor", PROBE  # who is waited for, and what is asked to see whether it is back
+
     def __init__(
         self,
         url: str,
@@ -122,7 +124,7 @@ class RemoteBackend:
             if not lost or self.patience is None or self.patience.seconds <= 0:
                 replies |= {r: a.reply for r, a in lost.items()}
                 break
-            waited = self.patience.wait(f"the executor at {self.server.name}", self._missing)
+            waited = self.patience.wait(f"{self.what} at {self.server.name}", self._missing)
             left = []
             for request, answer in lost.items():
                 outages[request] = outages.get(request, 0) + answer.tried
@@ -172,7 +174,7 @@ class RemoteBackend:
     def _missing(self) -> str | None:
         """Why there seems to be no server; None where a completion of one token is answered, if only by a refusal."""
         try:
-            self._attempt(PROBE)
+            self._attempt(self.probe)
         except _Failure as failure:
             return str(failure) if failure.gone else None
         return None

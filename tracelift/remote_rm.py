@@ -27,6 +27,8 @@ ITEMS = 64  # in one call; the traces of a problem go together, so that a server
 class _Calls(RemoteBackend):
     """Sends `prompt` as it is; a good reply's text is the JSON it sent."""
 
+    what, probe = "the Reason RM", CompletionRequest('{"items": [], "max_length": 1, "batch_size": 1}', 1)
+
     def _parse(self, url: str) -> _Server:
         return parse_url(url, "", "/score")
 
@@ -46,7 +48,7 @@ class RemoteScorer:
     """Implements tracelift.reason_rm.Scorer on a server."""
 
     def __init__(self, url: str, api_key: str | None = None, max_tokens: int = 2048, **calls: Any) -> None:
-        """url: the server's root, with or without `/score`. calls: concurrency, timeout_s, retries, … of RemoteBackend.
+        """url: the server's root, with or without `/score`. calls: concurrency, timeout_s, retries, patience, … of RemoteBackend.
 
         Asks the server for nothing once, to learn its dimensions. Raises ValueError where the URL is none or nobody
         answers as a Reason RM there.

@@ -8,8 +8,11 @@ Left out: comparison across runs (benchmarks/compare.py) and the HTML report (ev
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+import torch
 
 from tracelift.config import Config
 from tracelift.data import Task, load_tasks
@@ -24,6 +27,27 @@ from tracelift.sampler import Sampler
 
 MODES = ("greedy", "sampled")
 _SHOWN = 3  # problems whose traces are printed before and after
+
+
+class Clock:
+    """Seconds and tokens/s of each phase of a round."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.laps: dict[str, tuple[float, int]] = {}
+
+    def lap(self, name: str, tokens: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.laps[name] = (now - self.last, tokens)
+        self.last = now
+
+    def record(self) -> dict[str, float]:
+        out = {"seconds": self.last - self.start}
+        for name, (seconds, tokens) in self.laps.items():
+            out |= {f"{name}_s": seconds, f"{name}_tokens_per_s": tokens / max(seconds, 1e-9)}
+        return out
 
 
 class Report:
@@ -47,7 +71,7 @@ class Report:
                 for mode in MODES:
                     self.say(f"before training, {mode}: {_line(records[mode]['summary'])}")
 
-    def progress(self, step: int, metrics: dict[str, float], clock: Any) -> None:
+    def progress(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
         shown = [("reward", "reward"), ("acc", "accuracy"), ("uplift", "uplift"), ("rm", "rm_score"), ("valid", "trace_validity"),
                  ("wrong-reason", "wrong_reason_rate"), ("flat", "zero_spread"), ("ent", "entropy"), ("|g|", "grad_norm")]  # fmt: skip
         figures = "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown if key in metrics)

@@ -169,6 +169,17 @@ def program_reward(s: Sample, o: Outcome, config: Config) -> float:
     return s.parts.reward - (c.leak_penalty if s.leaked else 0.0)
 
 
+def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:
+    """Stop where ERROR verdicts are no longer the exception: training on what is left would be training on luck."""
+    samples = [s for g in groups for s in g]
+    errors = [s.error for s in samples if s.error is not None]
+    if len(errors) > allowed * len(samples):
+        raise TrainingError(
+            f"round {step + 1}: {len(errors)} of {len(samples)} samples ended in an ERROR verdict, more than "
+            f"executor.max_error_share = {allowed}. The first: {errors[0]}"
+        )
+
+
 def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float]:
     """Means over a round's samples, ERROR samples left out of everything but their own count."""
     samples = [s for group in groups for s in group]

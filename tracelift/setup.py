@@ -119,14 +119,17 @@ def build_backend(config: Config, device: torch.device, tokenizer: Tokenizer | N
     return LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
 
 
-def build_scorer(config: Config, device: torch.device) -> Scorer | None:
+def build_scorer(config: Config, device: torch.device, say: Callable[[str], None] = print,
+                 give_up: Callable[[], bool] = bool) -> Scorer | None:  # fmt: skip
     """The Reason RM of a folder, on `reward_model.device` or else `device`, or of a server where `reward_model.url` is set;
     None where neither is given."""
     r = config.reward_model
     if r.url:
+        from tracelift.patience import Patience
         from tracelift.remote_rm import RemoteScorer
 
-        return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries)
+        patience = Patience(config.executor.patience_s, say, give_up)
+        return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries, patience=patience)
     if not r.path:
         return None
     if r.path.partition(":")[0] == "oracle":

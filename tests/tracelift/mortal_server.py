@@ -25,9 +25,13 @@ class Handler(BaseHTTPRequestHandler):
             served += 1
             if served == int(sys.argv[2]):
                 os._exit(1)
+        if self.path == "/score":
+            return self.send({"scores": [len(item["reasoning"]) / 10 for item in request["items"]]})
         numbers = re.findall(r"\d", request["prompt"])[:2] or ["0"]
         luck = hashlib.sha256(f"{request['prompt']} {request['seed']}".encode()).digest()[0] % 3 == 0
-        body = {"choices": [{"text": f" {sum(map(int, numbers)) + luck}"}], "usage": {"completion_tokens": 2}}
+        self.send({"choices": [{"text": f" {sum(map(int, numbers)) + luck}"}], "usage": {"completion_tokens": 2}})
+
+    def send(self, body):
         data = json.dumps(body).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(data)))

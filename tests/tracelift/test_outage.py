@@ -16,6 +16,8 @@ from test_planner_loop import assert_same_metrics
 from tiny_job import planner_arguments
 
 from tracelift.patience import Patience, ServerGone
+from tracelift.reason_rm import ScoreItem
+from tracelift.remote_rm import RemoteScorer
 
 
 class Mortal:
@@ -105,6 +107,25 @@ def test_a_request_to_stop_ends_the_wait(job, server, out):
     with Mortal(dies_at=150) as first:
         ended = server.run(*arguments(job, out, first.port), hurt=hurt)
     assert ended.code == 143 and "stopped on request in round" in ended.text, ended
+
+
+def test_a_reason_rm_that_dies_is_waited_for_too():
+    """Asked once for its dimensions, dead at the scores; started again as soon as the wait has said what for."""
+    with Mortal(dies_at=2) as first:
+        again, said = [], []
+
+        def say(line):
+            said.append(line)
+            if line.startswith("waiting for the Reason RM at http://127.0.0.1") and not again:
+                again.append(Mortal(first.port))
+
+        scorer = RemoteScorer(f"http://127.0.0.1:{first.port}", backoff_s=0.01, patience=Patience(60, say))
+        try:
+            scores = scorer.score([ScoreItem("math", "p", "r" * n) for n in (3, 5)])
+        finally:
+            for server in again:
+                server.__exit__()
+    assert [(s.total, s.error) for s in scores] == [(0.3, None), (0.5, None)] and "the Reason RM at" in said[-1] and "answers again" in said[-1]
 
 
 def test_patience_is_bounded_and_says_what_it_waits_for():
