@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tracelift.groups.build import Settings, build
+from tracelift.groups.build import DEMO, Settings, build
 from tracelift.groups.format import Group, GroupError, iter_groups, read_groups, scan_groups, split_of, write_groups
 from tracelift.groups.judge import PROMPT, Cache, Endpoint, agreement, agreement_text, judge_groups
 from tracelift.groups.show import show_group
@@ -40,9 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    with open(arguments.seeds, "rb") as file:
-        total = sum(1 for line in itertools.islice(file, arguments.limit) if line.strip())
+    if arguments.seeds == DEMO:
+        arguments.domain, total = "code", arguments.limit or 1000
+        arguments.limit = total
+    else:
+        with open(arguments.seeds, "rb") as file:
+            total = sum(1 for line in itertools.islice(file, arguments.limit) if line.strip())
     values = {name: getattr(arguments, name) for name in _DEFAULTS}
+    values["source"] = arguments.source or (_DEFAULTS["source"] if arguments.domain == "math" else Path(arguments.seeds).stem)
     with tqdm(total=total, unit="seed", disable=arguments.quiet) as bar:
         summary = build(
             arguments.seeds,
@@ -148,10 +153,11 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("build", _build, "make groups from seed problems: DIR/train.jsonl, DIR/dev.jsonl, DIR/summary.json")
-    sub.add_argument("--seeds", required=True, help="JSONL with `question` and `answer` (GSM8K's layout) a line")
-    sub.add_argument("--domain", choices=["math"], default="math", help="what the seeds are (default: math)")
+    sub.add_argument("--seeds", required=True, help="JSONL with `question` and `answer` (GSM8K's layout) a line; code: with `problem`, "
+                     "`trace` and perhaps `solution`, or demo:code for problems of the code world")  # fmt: skip
+    sub.add_argument("--domain", choices=["math", "code"], default="math", help="what the seeds are (default: math)")
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for the three files; made if missing")
-    sub.add_argument("--source", default=_DEFAULTS["source"], help="name of the data set, part of each problem_id")
+    sub.add_argument("--source", help="name of the data set, part of each problem_id (default: gsm8k; code: the file's name)")
     sub.add_argument("--seed", type=int, default=_DEFAULTS["seed"], help="names the build and the split (default: 18)")
     sub.add_argument("--dev", type=float, default=_DEFAULTS["dev"], help="share of problems held out (default: 0.1)")
     sub.add_argument("--negatives", type=int, default=_DEFAULTS["negatives"], help="at most so many a group")

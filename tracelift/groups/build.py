@@ -9,7 +9,7 @@ word for word, may open a trace; the positive pool holds the reference with none
 trace opens with as many as bring it close to a randomly drawn positive, on a randomly drawn side. Quotations are
 harmless, and about as frequent on either side.
 
-Left out on purpose: the flaws (`groups.flaws`), the labels (`groups.rubric`), and groups of code problems.
+Left out on purpose: the flaws (`groups.flaws`, `groups.code`) and the labels (`groups.rubric`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tracelift.groups import flaws
+from tracelift.groups import code, flaws
 from tracelift.groups.dedup import NearDuplicates, words_of
 from tracelift.groups.format import (
-    MATH_DIMENSIONS,
     MAX_LABEL,
+    TASK_TYPES,
     Candidate,
     Group,
     GroupError,
+    dimensions_of,
     parse_json_line,
     split_of,
 )
@@ -43,6 +44,7 @@ from tracelift.groups.trace import Trace, TraceError, clean_reference, parse_tra
 from tracelift.leaks import announces_answer, leaks_answer
 
 MAX_QUOTATIONS = 3
+DEMO = "demo:code"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Settings:
     """How to build. Lengths are in characters (the paper's limits); `dev` is the share of problems held out."""
 
     source: str = "gsm8k"
+    domain: str = "math"
     seed: int = 18
     dev: float = 0.1
     negatives: int = 8
@@ -58,6 +61,8 @@ class Settings:
     max_trace: int = 2000
 
     def __post_init__(self) -> None:
+        if self.domain not in TASK_TYPES:
+            raise GroupError(f"domain {self.domain!r} is none of {', '.join(TASK_TYPES)}")
         if not 0 <= self.dev <= 1:
             raise GroupError(f"dev is {self.dev}, expected a share of the problems from 0 to 1")
         if not 1 <= self.min_negatives <= self.negatives:
@@ -67,9 +72,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Seed:
+    """`answer`: GSM8K's solution and answer, or a program where one is given. `trace`: a code seed's reference plan."""
+
     row: int
     problem: str
     answer: str
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,11 @@ class Built:
     facts: Counter
 
 
-def read_seeds(path: str | os.PathLike[str]) -> Iterator[tuple[int, Seed | str]]:
-    """(line number, seed or what is wrong with the line) of a JSONL file with `question` and `answer` a line."""
+def read_seeds(path: str | os.PathLike[str], domain: str = "math") -> Iterator[tuple[int, Seed | str]]:
+    """(line number, seed or what is wrong with the line) of a JSONL file with `question` and `answer` a line; of code seeds
+    with `problem`, `trace` and perhaps `solution`. "demo:code" is the endless series of the code world's problems."""
+    if str(path) == DEMO:
+        yield from ((row + 1, Seed(row, f"{DEMO} {row}", "")) for row in itertools.count())
     with open(path, "rb") as file:
         for number, raw in enumerate(file, start=1):
             if not raw.strip():
@@ -93,64 +104,130 @@ def read_seeds(path: str | os.PathLike[str]) -> Iterator[tuple[int, Seed | str]]
                 if not isinstance(row, dict):
                     raise GroupError("the line is no object")
                 problem, answer = row.get("question", row.get("problem")), row.get("answer", row.get("solution"))
-                for key, value in (("question", problem), ("answer", answer)):
+                trace = next((row[key] for key in ("trace", "reasoning", "plan") if key in row), None)
+                if domain == "code":
+                    answer = "" if row.get("solution") is None else row["solution"]
+                needed = (("problem", problem), ("trace", trace)) if domain == "code" else (("question", problem), ("answer", answer))
+                for key, value in needed:
                     if not isinstance(value, str) or not value.strip():
                         raise GroupError(f"{key} is missing or no text")
+                if not isinstance(answer, str):
+                    raise GroupError("solution is no text")
             except GroupError as error:
                 yield number, str(error)
                 continue
-            yield number, Seed(number - 1, problem.strip(), answer.strip())
+            yield number, Seed(number - 1, problem.strip(), answer.strip(), trace.strip() if domain == "code" else "")
 
 
 def build_group(seed: Seed, settings: Settings) -> Built:
     """The group of one seed problem. Depends on the seed and the settings alone."""
     facts: Counter = Counter()
-    problem_id = f"math_{settings.source}_{seed.row:06d}"
+    problem_id = f"{settings.domain}_{settings.source}_{seed.row:06d}"
     split = split_of(settings.seed, problem_id, settings.dev)
-
-    def dropped(reason: str) -> Built:
-        return Built(None, split, reason, facts)
-
-    head, marks, answer = seed.answer.rpartition("####")
-    if not marks:
-        return dropped("no #### answer line")
+    if seed.problem.startswith(DEMO):
+        group = code.demo_group(seed.row, settings.seed, settings.negatives)
+        return _counted(group, split_of(settings.seed, group.problem_id, settings.dev), facts, settings)
     if len(seed.problem) > settings.max_problem:
-        return dropped("problem too long")
-    try:
-        trace = parse_trace(clean_reference(seed.answer), seed.problem, answer.strip())
-    except TraceError as error:
-        return dropped(f"trace not understood: {error}")
-    if announces_answer(trace.text, answer):
-        return dropped("reference announces its answer")
-
-    digest = hashlib.sha256(f"{settings.seed}\0{problem_id}\0flaws".encode()).digest()
-    rng = random.Random(digest)
-    quotations = flaws.statements(seed.problem)[:MAX_QUOTATIONS]
-    positives = [_candidate(trace, quotations[:n], None, answer) for n in range(len(quotations) + 1)]
-    positives = [p for p in positives if len(p.reasoning) <= settings.max_trace]
+        return Built(None, split, "problem too long", facts)
+    rng = random.Random(hashlib.sha256(f"{settings.seed}\0{problem_id}\0flaws".encode()).digest())
+    found = (_math_offers if settings.domain == "math" else _code_offers)(seed, rng, facts)
+    if isinstance(found, str):
+        return Built(None, split, found, facts)
+    positives = [p for p in found.positives if len(p.reasoning) <= settings.max_trace]
     if not positives:
-        return dropped("trace too long")
-    targets = [len(p.reasoning) for p in positives]
+        return Built(None, split, "trace too long", facts)
+    negatives = _negatives(found, [len(p.reasoning) for p in positives], rng, settings, facts)
+    if len(negatives) < settings.min_negatives:
+        return Built(None, split, "too few negatives", facts)
+    metadata = {
+        "source_dataset": settings.source,
+        "source_row_index": seed.row,
+        **({"answer": found.answer} if settings.domain == "math" else {}),
+        "negative_count": len(negatives),
+        "builder": "tracelift.groups",
+        "seed": settings.seed,
+    }
+    pools = tuple(positives), tuple(negatives)
+    group = Group(problem_id, settings.source, settings.domain, seed.problem, found.answer, *pools, metadata)
+    return _counted(group, split, facts, settings)
 
+
+@dataclass(frozen=True)
+class _Offers:
+    """What can be made of a seed: sound traces, and flaws in random order, lazily, each as its kind, its text without
+    quotations, and the candidates it makes with none to all quotations."""
+
+    positives: list[Candidate]
+    reference: str
+    answer: str
+    flaws: Iterator[tuple[str, str, list[Candidate]]]
+
+
+def _math_offers(seed: Seed, rng: random.Random, facts: Counter) -> _Offers | str:
+    _, marks, answer = seed.answer.rpartition("####")
+    answer = answer.strip()
+    if not marks:
+        return "no #### answer line"
+    try:
+        trace = parse_trace(clean_reference(seed.answer), seed.problem, answer)
+    except TraceError as error:
+        return f"trace not understood: {error}"
+    if announces_answer(trace.text, answer):
+        return "reference announces its answer"
+    quotations = flaws.statements(seed.problem)[:MAX_QUOTATIONS]
+    leak = leaks_answer(trace.text, answer)
+    facts["reference", "yields its answer in a step" if not leak.unsupported else "states its answer unsupported"] += 1
+
+    def offers() -> Iterator[tuple[str, str, list[Candidate]]]:
+        for name in rng.sample(list(flaws.MAKERS), len(flaws.MAKERS)):
+            flawed = flaws.make(name, trace, seed.problem, rng)
+            if flawed is None:
+                facts["no place", name] += 1
+            else:
+                options = [_candidate(trace, quotations[:n], flawed, answer) for n in range(len(quotations) + 1)]
+                yield name, "\n".join(flawed.lines), options
+
+    positives = [_candidate(trace, quotations[:n], None, answer) for n in range(len(quotations) + 1)]
+    return _Offers(positives, trace.text, answer, offers())
+
+
+def _code_offers(seed: Seed, rng: random.Random, facts: Counter) -> _Offers | str:
+    steps = code.steps_of(seed.trace)
+    if len(steps) < 2:
+        return "a plan of one step"
+    if code.holds_code(seed.trace):
+        return "reference holds code"
+    quotations = code.quotations_of(seed.problem)[:MAX_QUOTATIONS]
+
+    def offers() -> Iterator[tuple[str, str, list[Candidate]]]:
+        for name in rng.sample(code.KINDS, len(code.KINDS)):
+            flawed = code.make(name, steps, seed.answer, rng)
+            if flawed is None:
+                facts["no place", name] += 1
+            else:
+                options = [code.candidate(seed.trace, quotations[:n], (name, flawed)) for n in range(len(quotations) + 1)]
+                yield name, code.joined(flawed[0], seed.trace), options
+
+    positives = [code.candidate(seed.trace, quotations[:n], None) for n in range(len(quotations) + 1)]
+    return _Offers(positives, code.joined(steps, seed.trace), seed.answer, offers())
+
+
+def _negatives(found: _Offers, targets: list[int], rng: random.Random, settings: Settings, facts: Counter) -> list[Candidate]:
+    """The flaws that pass the filters, each opened with as many quotations as its length needs."""
     negatives: list[Candidate] = []
-    reference, kept = words_of(trace.text), []
-    for name in rng.sample(list(flaws.MAKERS), len(flaws.MAKERS)):
-        flawed = flaws.make(name, trace, seed.problem, rng)
-        if flawed is None:
-            facts["no place", name] += 1
-            continue
-        words = words_of("\n".join(flawed.lines))
+    reference, kept = words_of(found.reference), []
+    for name, text, options in found.flaws:
+        words = words_of(text)
         if words == reference or any(_nearly_equal(words, other) for other in kept):
             facts["near duplicate", name] += 1
             continue
-        options = [_candidate(trace, quotations[:n], flawed, answer) for n in range(len(quotations) + 1)]
         # A shortened trace cannot be lengthened past the last quotation, so its coin is loaded the other way.
-        shortened = len("\n".join(flawed.lines)) < len(trace.text)
+        shortened = len(text) < len(found.reference)
         candidate = _matched(options, rng.choice(targets), longer=rng.random() < (0.8 if shortened else 0.4))
         if len(candidate.reasoning) > settings.max_trace:
             facts["too long", name] += 1
             continue
-        if announces_answer(candidate.reasoning, answer):
+        if settings.domain == "math" and announces_answer(candidate.reasoning, found.answer):
             facts["announces the answer", name] += 1
             continue
         kept.append(words)
@@ -158,33 +235,24 @@ def build_group(seed: Seed, settings: Settings) -> Built:
         negatives.append(candidate)
         if len(negatives) == settings.negatives:
             break
-    if len(negatives) < settings.min_negatives:
-        return dropped("too few negatives")
+    return negatives
 
-    for candidate in negatives:
-        flaw = candidate.extra["metadata"]["flaw"]
+
+def _counted(group: Group, split: str, facts: Counter, settings: Settings) -> Built:
+    """The group's line, with what the summary counts."""
+    if len(group.negative_bank) < settings.min_negatives:
+        return Built(None, split, "too few negatives", facts)
+    for candidate in group.negative_bank:
+        flaw = (candidate.extra.get("metadata") or {}).get("flaw") or {}
         facts["kind", candidate.negative_kind] += 1
-        facts["answer changed", candidate.negative_kind] += flaw["answer_changed"]
-        facts["place", flaw["place"]] += 1
+        facts["answer changed", candidate.negative_kind] += bool(flaw.get("answer_changed", candidate.extra.get("changes_result")))
+        facts["place", flaw.get("place", "not recorded")] += 1
         facts["negative length", len(candidate.reasoning)] += 1
         for name, label in candidate.rubric.dimensions.items():
             facts["label", name, label] += 1
-    for candidate in positives:
+    for candidate in group.positive_pool:
         facts["positive length", len(candidate.reasoning)] += 1
-    facts["negatives in a group", len(negatives)] += 1
-    leak = leaks_answer(trace.text, answer)
-    facts["reference", "yields its answer in a step" if not leak.unsupported else "states its answer unsupported"] += 1
-
-    metadata = {
-        "source_dataset": settings.source,
-        "source_row_index": seed.row,
-        "answer": answer.strip(),
-        "negative_count": len(negatives),
-        "builder": "tracelift.groups",
-        "seed": settings.seed,
-    }
-    pools = tuple(positives), tuple(negatives)
-    group = Group(problem_id, settings.source, "math", seed.problem, answer.strip(), *pools, metadata)
+    facts["negatives in a group", len(group.negative_bank)] += 1
     return Built(group.to_line(), split, "", facts)
 
 
@@ -271,7 +339,7 @@ def build(
 def _built(
     path: str | os.PathLike[str], settings: Settings, workers: int, limit: int | None, tally: _Tally
 ) -> Iterator[Built]:
-    fresh = _fresh_seeds(path, limit, tally)
+    fresh = _fresh_seeds(path, limit, tally, settings.domain)
     work = functools.partial(build_group, settings=settings)
     if workers == 1:
         yield from map(work, fresh)
@@ -282,11 +350,13 @@ def _built(
             yield from pool.map(work, chunk, chunksize=16)
 
 
-def _fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: _Tally) -> Iterator[Seed]:
+def _fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: _Tally, domain: str) -> Iterator[Seed]:
     known = NearDuplicates()
-    for number, seed in itertools.islice(read_seeds(path), limit):
+    for number, seed in itertools.islice(read_seeds(path, domain), limit):
         if isinstance(seed, str):
             tally.broken.append((number, seed))
+        elif str(path) == DEMO:
+            yield seed
         elif twin := known.seen(str(number), seed.problem):
             tally.repeated.append((number, int(twin[0]), twin[1]))
         else:
@@ -341,7 +411,7 @@ class _Tally:
             "places": of("place"),
             "labels_of_negatives": {
                 name: {str(label): self.facts["label", name, label] for label in range(MAX_LABEL + 1)}
-                for name in MATH_DIMENSIONS
+                for name in dimensions_of(settings.domain)
             },
             "length_in_characters": {
                 "positives": _spread(of("positive length")),

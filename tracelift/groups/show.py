@@ -43,6 +43,8 @@ def _flaw(candidate: Candidate) -> list[str]:
     if not isinstance(flaw, dict):  # data built elsewhere does not say
         return []
     after = f"leads to {flaw.get('final_answer')}" if flaw.get("answer_changed") else "answer unchanged"
+    if "answer_changed" in flaw and flaw["answer_changed"] is None:
+        after = "what it does to the result is not known"
     return [f"    {flaw.get('place')}: {flaw.get('note')}; {after}"]
 
 
