@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -138,6 +138,41 @@ def _judge(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _generate(arguments: argparse.Namespace) -> int:
+    import models
+    from tracelift.config import Config
+    from tracelift.groups.generate import generate
+    from tracelift.rollout import PlannerPrompt
+    from tracelift.sampler import Sampler, SamplingParams
+
+    groups = read_groups(arguments.file, min_negatives=0)[: arguments.limit]
+    config = Config()
+    config.planner.prompt, config.planner.chat, config.planner.prefill = arguments.prompt, arguments.chat, arguments.prefill
+    try:
+        model, tokenizer = models.load_pretrained(arguments.generate_with), models.load_tokenizer(arguments.generate_with)
+        prompt = PlannerPrompt(config, tokenizer)
+        params = SamplingParams(arguments.samples, arguments.max_new_tokens, arguments.temperature, seed=arguments.seed,
+                                stop=tuple(arguments.stop or ()))  # fmt: skip
+        sampler = Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
+        facts: Counter = Counter()
+        with tqdm(total=len(groups), unit="group", disable=arguments.quiet) as bar:
+
+            def extended() -> Iterator[Group]:
+                options = (arguments.most, arguments.max_trace, lambda done: bar.update(done - bar.n))
+                for group, counts in generate(groups, sampler, prompt, params, *options):
+                    facts.update(counts)
+                    yield group
+
+            write_groups(arguments.out, extended())
+    except (models.CheckpointError, ValueError) as error:
+        raise GroupError(str(error)) from error
+    print(f"{sum(facts.values())} traces written by {arguments.generate_with} for {len(groups)} groups")
+    for reason, count in facts.most_common():
+        print(f"  {count:6d}  {'kept: ' if reason.startswith('generated_') else 'dropped: '}{reason}")
+    print(f"written: {arguments.out}")
+    return 0
+
+
 def _agree(arguments: argparse.Namespace) -> int:
     print(agreement_text(agreement(read_groups(arguments.file))))
     return 0
@@ -199,6 +234,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tries", type=int, default=4, help="calls for one trace at most (default: 4)")
     sub.add_argument("--timeout", type=float, default=120.0, help="seconds a call may take (default: 120)")
     sub.add_argument("--max-failures", type=int, default=20, help="stop past so many unjudged traces (default: 20)")
+    sub.add_argument("--quiet", action="store_true", help="no progress bar")
+
+    sub = command("generate", _generate, "add flawed traces that a model writes, where a calculation or the result is known to be wrong")
+    sub.add_argument("file", metavar="FILE")
+    sub.add_argument("--generate-with", required=True, metavar="MODEL", help="Hugging Face folder of the model that writes")
+    sub.add_argument("--out", required=True, metavar="FILE", help="the groups with the traces added")
+    sub.add_argument("--prompt", default="math", help="planner prompt: demo, math, or a text file with {problem} (default: math)")
+    sub.add_argument("--chat", choices=["auto", "on", "off"], default="auto", help="wrap prompts in the tokenizer's chat template")
+    sub.add_argument("--prefill", default="", help="text that starts every reply, e.g. '<reasoning>'")
+    sub.add_argument("--stop", action="append", metavar="TEXT", help="text that ends a trace, e.g. '</reasoning>'; may be repeated")
+    sub.add_argument("--samples", type=int, default=4, help="traces written for a problem (default: 4)")
+    sub.add_argument("--most", type=int, default=2, help="of them added to a group at most (default: 2)")
+    sub.add_argument("--temperature", type=float, default=1.0)
+    sub.add_argument("--max-new-tokens", type=int, default=256)
+    sub.add_argument("--max-trace", type=int, default=_DEFAULTS["max_trace"], help="longest trace, characters")
+    sub.add_argument("--seed", type=int, default=_DEFAULTS["seed"])
+    sub.add_argument("--limit", type=int, help="only the first N groups")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
 
     sub = command("agree", _agree, "how far rule and judge labels agree, with confusion matrices")

@@ -218,7 +218,7 @@ def _negatives(found: _Offers, targets: list[int], rng: random.Random, settings:
     reference, kept = words_of(found.reference), []
     for name, text, options in found.flaws:
         words = words_of(text)
-        if words == reference or any(_nearly_equal(words, other) for other in kept):
+        if words == reference or any(nearly_equal(words, other) for other in kept):
             facts["near duplicate", name] += 1
             continue
         # A shortened trace cannot be lengthened past the last quotation, so its coin is loaded the other way.
@@ -286,7 +286,7 @@ def _matched(options: list[Candidate], goal: int, longer: bool) -> Candidate:
     return min(side or options, key=lambda c: abs(len(c.reasoning) - goal))
 
 
-def _nearly_equal(words: tuple[str, ...], other: tuple[str, ...]) -> bool:
+def nearly_equal(words: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether two flawed traces differ in nothing or in one number: two slips at one place teach the same thing."""
     if len(words) != len(other):
         return False
