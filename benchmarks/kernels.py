@@ -3,11 +3,17 @@
     python benchmarks/kernels.py            # measure; writes benchmarks/results/kernels_{cpu,gpu}.json and the tables
     python benchmarks/kernels.py --table    # only rewrite the tables of docs/kernels.md from the JSON files
 
-Two tasks, each forward and backward: from logits, log-prob + entropy (loss Σ g·log p + 0.1·Σ H, one random g a sample);
+The first line is the whole command, on a machine with a GPU too. Whether the goals of the project's design are met stands
+below the tables (benchmarks/kernels_report.py).
+
+Two tasks, each forward alone (without gradients) and forward with backward: from logits, log-prob + entropy (loss Σ g·log p + 0.1·Σ H, one random g a sample);
 from hidden states, the clipped policy loss of one update, whose gradient Liger and `linear_loss` form going forward.
 Contenders take turns, round after round, and the best round counts: on a shared machine the noise is one-sided. On a
 CPU the time is the process's CPU time on one thread, so that other load does not count against whoever it hits; wall
 time is in the JSON too. Memory is the peak above the inputs: CUDA's own count, or the kernel's high-water mark.
+
+Compiled variants are counted over three numbers of tokens: Triton's and torch.compile's. From hidden states the row
+kernels are timed alone as well: a third of their bytes is what a policy loss fused into one sweep would save.
 
 Ceilings come from the same run: bytes/s of a copy, FLOP/s of a square product in the task's dtype. Shares of them count
 the *least* work the task needs (logits read twice, the gradient written once; 6VH FLOPs a token), not what was done.
@@ -18,10 +24,9 @@ Left out: the sampler and the training step, which have benchmarks of their own.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import gc
 import json
-import platform
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -35,9 +40,10 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 import kernels
-from kernels import cpu_linear
+from benchmarks.kernels_report import RESULTS, render, write_tables
+from benchmarks.meter import Meter, ceilings, device_name, versions
+from kernels import linear
 
-RESULTS, DOCS = ROOT / "benchmarks/results", ROOT / "docs/kernels.md"
 SEQUENCES = 8  # a task's tokens are this many samples, one advantage each: Liger's chunks are whole samples
 Contender = Callable[[dict[str, torch.Tensor]], torch.Tensor]  # inputs -> loss; gradients go to the inputs' .grad
 
@@ -62,12 +68,11 @@ class Task:
             data["weight"] = (draw(self.V, self.H) * 3 / self.H**0.5).to(self.dtype).requires_grad_()
         return data
 
-    @property
-    def floor(self) -> tuple[float, str]:
-        """The least work, in bytes or FLOPs."""
+    def floor(self, backward: bool) -> float:
+        """The least work: bytes from logits, FLOPs from hidden states."""
         if self.H is None:
-            return 3.0 * self.N * self.V * self.dtype.itemsize, "bytes"
-        return 6.0 * self.N * self.V * self.H, "FLOP"
+            return (3.0 if backward else 1.0) * self.N * self.V * self.dtype.itemsize
+        return (6.0 if backward else 2.0) * self.N * self.V * self.H
 
 
 def policy_loss(s: kernels.TokenScores, g: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
@@ -158,46 +163,6 @@ def add_liger(table, task: Task, device: str) -> None:
     table["Liger"] = from_hidden
 
 
-class Meter:
-    """Time and peak memory of one call on a device."""
-
-    def __init__(self, device: str) -> None:
-        self.cuda = device == "cuda"
-
-    def __call__(self, call: Callable[[], None]) -> tuple[float, float]:  # -> seconds, wall seconds
-        if self.cuda:
-            start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.cuda.synchronize()
-            start.record()
-            call()
-            stop.record()
-            torch.cuda.synchronize()
-            return start.elapsed_time(stop) / 1e3, start.elapsed_time(stop) / 1e3
-        cpu, wall = time.process_time(), time.perf_counter()
-        call()
-        return time.process_time() - cpu, time.perf_counter() - wall
-
-    def peak(self, call: Callable[[], None]) -> int:  # bytes above what was held before
-        gc.collect()
-        if self.cuda:
-            torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
-            call()
-            return torch.cuda.max_memory_allocated() - before
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-        before = status("VmRSS")
-        call()
-        return status("VmHWM") - before
-
-
-def status(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {field}: peak memory on a CPU needs Linux")
-
-
 def exact_gradients(task: Task, data) -> dict[str, torch.Tensor]:
     """Float64 gradients of the task, on the CPU or GPU that holds the data, some rows at a time."""
     if task.H is None:
@@ -228,43 +193,77 @@ def measure(task: Task, device: str, rounds: int) -> list[dict]:
             row["absent"] = contender
             continue
         run = lambda c=contender: c(data).backward()  # noqa: E731
+        before = compiled_variants()
         try:
             clear(data)
             run()  # compiles, warms up
+            with torch.no_grad():
+                contender(data)
         except Exception as error:  # a rival that cannot run here is a result, with its reason
             if name.startswith("ours"):
                 raise
             row["absent"] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
             continue
+        row["variants"] = compiled_variants() - before
         row["error"] = max(((data[k].grad[:8].double() - g).abs().max() / g.abs().max()).item()
                            for k, g in exact.items())
         clear(data)
         row["peak_bytes"] = meter.peak(run)
         live[name] = contender
-    best = {name: (float("inf"), float("inf")) for name in live}
+    never = (float("inf"), float("inf"))
+    best, forward = dict.fromkeys(live, never), dict.fromkeys(live, never)
     for i in range(rounds):
         for name, contender in live.items():
             clear(data)
             best[name] = tuple(map(min, best[name], meter(lambda c=contender: c(data).backward())))
+            clear(data)
+            with torch.no_grad():
+                forward[name] = tuple(map(min, forward[name], meter(lambda c=contender: c(data))))
         print(f"  {task.name}: round {i + 1} of {rounds}", file=sys.stderr)
     for row in rows:
-        if row["contender"] in best:
-            row["seconds"], row["wall_seconds"] = best[row["contender"]]
+        name = row["contender"]
+        if name not in live:
+            continue
+        row["seconds"], row["wall_seconds"] = best[name]
+        row["forward_seconds"], row["forward_wall_seconds"] = forward[name]
+        before = compiled_variants()
+        for tokens in (task.N - SEQUENCES, task.N - 2 * SEQUENCES):  # after the timing: a shape-generic graph may be slower
+            live[name]({k: v if k == "weight" else v[:tokens] for k, v in data.items()}).backward()
+        row["variants"] += compiled_variants() - before
     return rows
 
 
-def ceilings(device: str, dtypes: set[torch.dtype]) -> dict[str, float]:
-    """Bytes/s of a copy (read + write), FLOP/s of a square product."""
-    meter, out = Meter(device), {}
-    big = torch.ones((1 << 30 if device == "cuda" else 1 << 26) // 4, device=device)
-    other = torch.empty_like(big)
-    out["bytes"] = 2 * big.nbytes / min(meter(lambda: other.copy_(big))[0] for _ in range(10))
-    n = 8192 if device == "cuda" else 1024
-    for dtype in dtypes:
-        a = torch.randn(n, n, device=device).to(dtype)
-        products = [lambda: a @ a, lambda: cpu_linear.linear(a, a)]  # on a CPU two libraries: the better one counts
-        out[f"FLOP {dtype}"] = 2 * n**3 / min(meter(p)[0] for p in products for _ in range(10))
-    return out
+def compiled_variants() -> int:
+    """Kernels that Triton has compiled in this process, and graphs that torch.compile has."""
+    from torch._dynamo.utils import counters
+
+    try:
+        from triton.runtime.jit import JITFunction
+    except ImportError:
+        return counters["stats"]["unique_graphs"]
+    kernels_seen = [o for o in gc.get_objects() if issubclass(type(o), JITFunction)]
+    return counters["stats"]["unique_graphs"] + sum(len(c[0]) for k in kernels_seen for c in k.device_caches.values())
+
+
+def row_kernel_seconds(task: Task, device: str, rounds: int) -> float:
+    """Forward and backward of the row kernels over all the task's logits, a chunk at a time as `linear_loss` has them."""
+    meter, data = Meter(device), task.inputs(device)
+    rows = min(linear.chunk_rows(data["hidden"], task.V), task.N)
+    logits = (3 * torch.randn(rows, task.V, device=device)).to(task.dtype).requires_grad_()
+    y = data["y"][:rows]
+
+    def once():
+        kernels.logprob_kl(logits * 1, y, inplace_grad=True).logprob.sum().backward()
+        logits.grad = None
+
+    def copies():
+        (logits * 1).backward(logits.detach())
+        logits.grad = None
+
+    def fastest(call):
+        return min(meter(call)[0] for _ in range(rounds + 1))
+
+    return max(0.0, fastest(once) - fastest(copies)) * task.N / rows
 
 
 def tasks(device: str) -> list[Task]:
@@ -272,52 +271,6 @@ def tasks(device: str) -> list[Task]:
         return [Task("logits", torch.bfloat16, 8192, 151_936), Task("hidden", torch.bfloat16, 8192, 131_072, 4096)]
     return [Task("logits", torch.float32, 64, 151_936), Task("logits", torch.bfloat16, 64, 151_936),
             Task("hidden", torch.float32, 512, 32_000, 256), Task("hidden", torch.float32, 64, 151_936, 256)]
-
-
-def render(record: dict) -> str:
-    """Markdown tables of one record."""
-    lines = [f"Device: {record['device']}; torch {record['versions']['torch']}, Triton {record['versions']['triton']}, "
-             f"TRL {record['versions']['trl']}, Liger {record['versions']['liger_kernel']}; {record['time']}. "
-             f"Ceilings of the same run: copy {record['ceilings']['bytes'] / 1e9:.1f} GB/s, "
-             + ", ".join(f"product {v / 1e9:,.0f} GFLOP/s in {k.split('.')[-1]}" for k, v in record["ceilings"].items()
-                         if k.startswith("FLOP")) + ".", ""]
-    for task in record["tasks"]:
-        eager = next(r for r in task["rows"] if r["contender"] == "eager PyTorch")
-        shape = f"{task['N']:,} × {task['V']:,}" + (f", H {task['H']}" if task["H"] else "")
-        lines += [f"**From {task['name']}, {shape}, {task['dtype']}**, forward + backward", "",
-                  "| | ms | × eager | of ceiling | peak MB | × eager | gradient error |", "|---" * 7 + "|"]
-        for r in task["rows"]:
-            if r["seconds"] is None:
-                lines.append(f"| {r['contender']} | – | | | | | {r['absent']} |")
-                continue
-            share = task["floor"] / r["seconds"] / task["ceiling"]
-            lines.append(f"| {r['contender']} | {r['seconds'] * 1e3:.1f} | {r['seconds'] / eager['seconds']:.2f} | "
-                         f"{share:.0%} | {r['peak_bytes'] / 1e6:.0f} | {r['peak_bytes'] / eager['peak_bytes']:.2f} | "
-                         f"{r['error']:.1e} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def write_tables() -> None:
-    text = DOCS.read_text()
-    for kind in ("cpu", "gpu"):
-        file, begin, end = RESULTS / f"kernels_{kind}.json", f"<!-- {kind} table -->", f"<!-- end of {kind} table -->"
-        if file.exists():
-            head, rest = text.split(begin)
-            text = head + begin + "\n" + render(json.loads(file.read_text())) + end + rest.split(end)[1]
-    DOCS.write_text(text)
-
-
-def versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    out = {"python": platform.python_version()}
-    for package in ("torch", "triton", "trl", "liger_kernel"):
-        try:
-            out[package] = version(package)
-        except PackageNotFoundError:
-            out[package] = "absent"
-    return out
 
 
 def main() -> None:
@@ -332,18 +285,22 @@ def main() -> None:
         todo = tasks(args.device)
         roof, record = ceilings(args.device, {t.dtype for t in todo if t.H}), []
         for task in todo:
-            work, unit = task.floor
             rows = measure(task, args.device, args.rounds)
+            entry = {**asdict(task), "dtype": str(task.dtype).split(".")[-1], "floor": task.floor(True),
+                     "forward_floor": task.floor(False), "unit": "FLOP" if task.H else "bytes",
+                     "ceiling": roof[f"FLOP {task.dtype}"] if task.H else roof["bytes"], "rows": rows}
+            if task.H:
+                entry["row_kernel_seconds"] = row_kernel_seconds(task, args.device, args.rounds)
             if args.device == "cpu" and args.threads > 1:
                 for r in rows:
-                    r["seconds"] = r.get("wall_seconds")
-            record.append({**asdict(task), "dtype": str(task.dtype).split(".")[-1], "floor": work, "unit": unit,
-                           "ceiling": roof["bytes"] if unit == "bytes" else roof[f"FLOP {task.dtype}"], "rows": rows})
-        device = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()} CPU"
+                    r["seconds"], r["forward_seconds"] = r.get("wall_seconds"), r.get("forward_wall_seconds")
+            record.append(entry)
         clock = ("GPU time" if args.device == "cuda" else "CPU time of one thread" if args.threads == 1 else
                  f"wall time of {args.threads} threads")
-        result = {"device": device, "time": clock, "versions": versions(), "ceilings": roof, "rounds": args.rounds,
-                  "tasks": record}
+        result = {"device": device_name(args.device), "time": clock, "date": time.strftime("%Y-%m-%d"),
+                  "command": "python benchmarks/kernels.py" + "".join(f" {a}" for a in sys.argv[1:]),
+                  "load_average": os.getloadavg()[0], "cores": os.cpu_count(), "versions": versions("torch", "triton", "trl", "liger_kernel"), "ceilings": roof,
+                  "rounds": args.rounds, "tasks": record}
         file = RESULTS / f"kernels_{'gpu' if args.device == 'cuda' else 'cpu'}.json"
         file.write_text(json.dumps(result, indent=1) + "\n")
         print(render(result))

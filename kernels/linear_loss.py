@@ -5,10 +5,11 @@ next chunk is touched: logits → scores → the caller's ℓ in ordinary PyTorc
 dh and dW. Three products of 2VH FLOPs a token, 6VH in all, where `linear_logprob` followed by a loss needs 8VH because
 its backward pass forms the logits again. `loss.backward()` then only scales what is already there.
 
-The price: the gradient is computed even if backward is never called, it is handed out once, and a loss that couples
+The price: the gradient is computed even if backward is never called (not under torch.no_grad), it is handed out once, and a loss that couples
 tokens across chunks (sequence-level ratios, a normalisation by the sum of the scores) cannot be written this way: use
 `linear_logprob`.
 
+Under torch.compile it is one graph break and runs as it stands; under autocast the product is cast and nothing after it.
 Left out: gradients through the per-token tensors (advantages, old log-probs), which are data; double backward.
 """
 
@@ -34,13 +35,13 @@ class LinearLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weight, targets, ref, loss_fn, data, scalars):
-        temperature, ignore_index, backend, logits_dtype, rows = scalars
+        temperature, ignore_index, backend, logits_dtype, rows, differentiable = scalars
         rowwise, vocab, kept = ops.implementation(backend), len(weight), kept_rows(targets, ignore_index)
         h, ref_h, y = take(hidden, kept), take(ref[0], kept), take(targets, kept)
         data = [take(d, kept) for d in data]
         head = Head(h, weight, rows, logits_dtype)
         ref_head = None if ref_h is None else Head(ref_h, ref[1], rows, logits_dtype)
-        need_h, need_w = ctx.needs_input_grad[:2]
+        need_h, need_w = (need and differentiable for need in ctx.needs_input_grad[:2])
         wide = ops.compute_dtype(hidden)
         dh = torch.zeros_like(h) if need_h else None
         dw = weight.new_zeros(weight.shape, dtype=wide) if need_w else None
@@ -75,7 +76,9 @@ class LinearLoss(torch.autograd.Function):
                                "linear_logprob where the graph must be kept")
         # Scaled in place and let go of, so that autograd can take them as .grad without a second head-sized copy.
         gradients, ctx.gradients = ctx.gradients, None
-        dh, dw = (None if g is None else g.mul_(g_loss.to(g.dtype)) for g in gradients)
+        if g_loss.device.type != "cpu" or g_loss != 1:  # asking a GPU would wait for it
+            gradients = (None if g is None else g.mul_(g_loss.to(g.dtype)) for g in gradients)
+        dh, dw = gradients
         return dh, dw, None, None, None, None, None
 
 
@@ -95,6 +98,7 @@ def differentiate(
     return value.detach(), (*grads, None)[:4]
 
 
+@torch.compiler.disable  # the caller's loss is Python and runs once a chunk: one graph break, not one a line
 def linear_loss(
     hidden: Tensor,
     weight: Tensor,
@@ -130,7 +134,7 @@ def linear_loss(
         if d.shape != targets.shape:
             raise ValueError(f"data[{i}] has shape {tuple(d.shape)}, targets {tuple(targets.shape)}: one value a token")
     scalars = (check_temperature(temperature), ignore_index, choose_backend(backend, hidden),
-               logits_dtype or hidden.dtype, chunk_rows(hidden, len(head), chunk))
+               logits_dtype or hidden.dtype, chunk_rows(hidden, len(head), chunk), torch.is_grad_enabled())
     total, *scores = LinearLoss.apply(flat, head, chosen, ref, loss, [d.detach().reshape(-1) for d in data], scalars)
     shaped = [s.view(targets.shape) for s in scores]
     return total, TokenScores(*shaped) if len(shaped) == 4 else TokenScores(*shaped, None)

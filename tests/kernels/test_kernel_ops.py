@@ -118,6 +118,39 @@ def test_autocast_casts_the_product_and_nothing_after_it():
     assert w.grad.dtype == torch.float32
 
 
+def token_loss(s, g):
+    return (s.logprob * g - 0.1 * s.entropy).sum()
+
+
+def test_linear_loss_is_one_break_in_a_compiled_graph_and_gives_the_same_gradient():
+    torch._dynamo.reset()
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    h, w, y = torch.randn(40, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True), torch.arange(40)
+    g = torch.linspace(-1, 1, 40)
+    step = lambda h, w: 2 * kernels.linear_loss(h * 2, w, y, token_loss, g, chunk=16)[0]  # noqa: E731
+    want = torch.autograd.grad(step(h, w), (h, w))
+    have = torch.autograd.grad(torch.compile(step, backend=count)(h, w), (h, w))
+    assert len(graphs) == 2  # before and after
+    assert all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(have, want))
+
+
+def test_autocast_of_linear_loss_is_that_of_linear_logprob():
+    h, w, y = torch.randn(40, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True), torch.arange(40)
+    g = torch.linspace(-1, 1, 40)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss, s = kernels.linear_loss(h, w, y, token_loss, g, chunk=16)
+        long = kernels.linear_logprob(h, w, y, chunk=16)
+    assert s.logprob.dtype == loss.dtype == torch.float32 and torch.equal(s.logprob, long.logprob)
+    short_grads, long_grads = (torch.autograd.grad(x, (h, w)) for x in (loss, token_loss(long, g)))
+    for a, b in zip(short_grads, long_grads):
+        assert a.dtype == torch.float32 and torch.allclose(a, b, rtol=2e-2, atol=2e-2)
+
+
 KEYS = """
 import json, sys, types, torch
 from contextlib import nullcontext
@@ -175,10 +208,12 @@ def test_compiled_on_a_gpu():
 def test_captured_in_a_cuda_graph():
     x, y, r = inputs(device="cuda", N=64, V=5000)
     h, w = (torch.randn(n, 32, device="cuda", requires_grad=True) for n in (64, 5000))
+    ones = torch.ones(64, device="cuda")
 
     def step():
         s, t = kernels.logprob_kl(x, y, r), kernels.linear_logprob(h, w, y)
-        loss = s.logprob.sum() + s.kl.sum() + t.entropy.sum()
+        fused, _ = kernels.linear_loss(h, w, y, token_loss, ones)
+        loss = s.logprob.sum() + s.kl.sum() + t.entropy.sum() + fused
         return (loss.detach(), *torch.autograd.grad(loss, (x, h, w)))
 
     stream = torch.cuda.Stream()

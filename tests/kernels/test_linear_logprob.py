@@ -1,5 +1,7 @@
 """linear_logprob and linear_loss against float64 autograd of materialised logits, and what they promise of memory."""
 
+import sys
+
 import pytest
 import torch
 from score_oracle import exact_scores
@@ -197,6 +199,19 @@ def test_linear_loss_forms_each_chunk_of_logits_once_and_linear_logprob_twice(mo
     formed.clear()
     kernels.linear_logprob(h, w, y, chunk=35).logprob.sum().backward()
     assert len(formed) == 6
+
+
+def test_without_gradients_linear_loss_costs_what_scoring_costs(monkeypatch):
+    def forbidden(*_):
+        raise AssertionError("a product of the backward pass")
+
+    h, w, *_, y, weights = problem()
+    h, w = h.requires_grad_(), w.requires_grad_()
+    wanted, _ = kernels.linear_loss(h, w, y, ppo, weights[0], weights[1], chunk=35)
+    monkeypatch.setattr(sys.modules["kernels.linear_loss"], "spread", forbidden)  # the package names the function so
+    with torch.no_grad():
+        loss, _ = kernels.linear_loss(h, w, y, ppo, weights[0], weights[1], chunk=35)
+    assert torch.equal(loss, wanted) and not loss.requires_grad
 
 
 def test_the_gradient_of_linear_loss_is_handed_out_once():
