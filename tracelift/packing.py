@@ -8,7 +8,10 @@ where every sample continues the prompt's positions and attends to the prompt an
 result is exactly that of G separate rows (tests/tracelift/test_packing.py), for P + ΣS instead of G·P + ΣS tokens.
 Supervised rows are the same thing with one sample.
 
-What is scored leaves the rectangular world at once: the trained tokens of a batch are flat lists (N,), each naming the
+Rows of unequal length are not padded: their tokens go through embedding, projections and MLPs end to end, and only
+attention lays them out as rectangles, in which no row sees another.
+
+What is scored leaves the rectangular world altogether: the trained tokens of a batch are flat lists (N,), each naming the
 row position that predicts it and the sequence it belongs to. This is the one place that decides which tokens are
 trained: every token of a sample, its end-of-sequence token included, unless the row
 says otherwise; prompt and padding never.
@@ -59,20 +62,33 @@ class Row:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows as tensors. B rows of L positions; N trained tokens, in the order of rows, samples, tokens."""
+    """Rows as tensors. M tokens of all rows, end to end without padding; N trained ones, in the order of rows, samples,
+    tokens. Only attention sees B rows of L positions."""
 
-    tokens: Tensor  # (B, L) int64
-    positions: Tensor  # (B, L) int64: rotary positions, each sample continuing its prompt's
+    tokens: Tensor  # (1, M) int64
+    positions: Tensor  # (1, M) int64: rotary positions, each sample continuing its prompt's
     owner: Tensor  # (B, L) int64: 0 prompt, 1 + sample index, −1 padding
-    source: Tensor  # (N,) int64 into B·L: the position whose hidden state predicts the token
+    place: Tensor  # (M,) int64 into B·L: where each token stands in its row
+    source: Tensor  # (N,) int64 into M: the token whose hidden state predicts the trained one
     targets: Tensor  # (N,) int64
     sequence: Tensor  # (N,) int64: global sequence id
 
     def attend(self) -> Attend:
-        """The attention function of this layout, for `Transformer.forward`."""
-        return packed_attention(self.owner)
+        """The attention function of this layout, for `Transformer.forward`: each row is blind to the others."""
+        rows, (B, L), place = packed_attention(self.owner), self.owner.shape, self.place
 
-    def predictors(self, hidden: Tensor) -> Tensor:  # (B, L, D) -> (N, D)
+        def spread(x: Tensor) -> Tensor:  # (1,M,*,E) -> (B,L,*,E), zeros in padding, which no token attends to
+            if len(place) == B * L:
+                return x.view(B, L, *x.shape[2:])
+            return x.new_zeros(B * L, *x.shape[2:]).index_copy(0, place, x[0]).view(B, L, *x.shape[2:])
+
+        def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (1,M,H,E), (1,M,G,E) -> (1,M,H,E)
+            out = rows(layer, spread(q), spread(k), spread(v)).flatten(0, 1)
+            return (out if len(place) == B * L else out.index_select(0, place))[None]
+
+        return attend
+
+    def predictors(self, hidden: Tensor) -> Tensor:  # (1, M, D) -> (N, D)
         """The hidden states that predict each trained token."""
         return hidden.flatten(0, 1).index_select(0, self.source)
 
@@ -104,8 +120,11 @@ def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -
             targets.extend(token for _, token in scored)
             sequence.extend([sequence_id] * len(scored))
             at += n
-    flat = (torch.tensor(x, dtype=torch.int64) for x in (source, targets, sequence))
-    return PackedBatch(*(x.to(device) for x in (tokens, positions, owner, *flat)))
+    place = (owner.flatten() != _PADDING).nonzero()[:, 0]
+    number = torch.zeros(B * L, dtype=torch.int64).index_copy(0, place, torch.arange(len(place)))  # of each position's token
+    packed = (tokens.flatten()[place][None], positions.flatten()[place][None], owner, place, number[torch.tensor(source)])
+    flat = (torch.tensor(x, dtype=torch.int64) for x in (targets, sequence))
+    return PackedBatch(*(x.to(device) for x in (*packed, *flat)))
 
 
 class Splittable(Protocol):

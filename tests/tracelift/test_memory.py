@@ -76,7 +76,7 @@ def test_the_planned_bytes_of_an_update_are_those_measured(dtype, rank, checkpoi
     shape = Shape.of(SHAPE, rank, PROJECTIONS)
     trained = shape.lora * 4 if rank else shape.total * dtype.itemsize
     planned = trained + logits_bytes(SHAPE, "cpu", dtype.itemsize, not rank, b.tokens.numel()) + activation_bytes(
-        shape, b.tokens.numel(), b.tokens.shape[1], dtype.itemsize, checkpointing=checkpointing, lora=bool(rank), rank=rank, adapters=7)
+        shape, b.tokens.numel(), b.owner.shape[1], dtype.itemsize, checkpointing=checkpointing, lora=bool(rank), rank=rank, adapters=7)
     assert planned / FACTOR < peak.most < planned * FACTOR, (planned, peak.most)
 
 

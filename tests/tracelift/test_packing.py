@@ -5,7 +5,7 @@ import torch
 
 import kernels
 from models import ModelConfig, Transformer
-from tracelift.packed_attention import Blocks
+from tracelift.packed_attention import Blocks, packed_attention
 from tracelift.packing import Row, micro_batches, pack
 
 
@@ -49,7 +49,7 @@ def packed_logprobs(model: Transformer, rows: list[Row]) -> torch.Tensor:
 
 @pytest.mark.parametrize(("rows", "blocks"), [(ROWS, False), (LIKE, True)])
 def test_packed_rows_equal_separate_rows_with_gradients(model, rows, blocks):
-    assert isinstance(pack(rows, pad_id=0).attend(), Blocks) == blocks
+    assert isinstance(packed_attention(pack(rows, pad_id=0).owner), Blocks) == blocks
     weights = torch.linspace(0.5, 2.0, sum(len(s) for r in rows for s in r.samples), dtype=torch.float64)
     grads = []
     for score in (packed_logprobs, separate_logprobs):
@@ -75,7 +75,7 @@ def test_blocks_and_one_mask_are_the_same_attention(dtype):
     share = scores.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
     expected = torch.einsum("bhij,bjhe->bihe", share, v.double().repeat_interleave(2, 2))
     spoiled = [x.masked_fill(padding, 1e4) for x in (q, k, v)]
-    found = batch.attend()(0, *spoiled)
+    found = packed_attention(batch.owner)(0, *spoiled)
     assert found.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found.double().masked_fill(padding, 0), expected.masked_fill(padding, 0), rtol=tolerance, atol=tolerance)
@@ -95,8 +95,18 @@ def test_padding_is_never_scored_and_the_end_token_always_is():
     batch = pack([Row([1, 2], [[3, 4, end], [5, end]], [7, 8]), Row([1], [[6, end]], [9])], pad_id=pad)
     assert batch.targets.tolist() == [3, 4, 0, 5, 0, 6, 0]
     assert batch.sequence.tolist() == [7, 7, 7, 8, 8, 9, 9]
-    owners = batch.owner.flatten()[batch.source]
-    assert (owners >= 0).all()
+    owners = batch.owner.flatten()[batch.place]
+    assert (owners >= 0).all() and owners[batch.source].tolist() == [0, 1, 1, 0, 2, 0, 1]
+
+
+def test_rows_of_any_length_are_packed_end_to_end_and_blind_to_each_other(model):
+    """No position is padding, and other neighbours change no number beyond the rounding of a product of another size."""
+    neighbours = [Row([7] * 40, [[9] * 30, [8] * 3], [90, 91]), Row([3], [[4, 5]], [92])]
+    for rows in (ROWS, [ROWS[1], *neighbours, ROWS[0], *ROWS[2:]]):
+        batch = pack(rows, pad_id=0)
+        assert batch.tokens.shape == batch.positions.shape == (1, sum(row.length for row in rows))
+        assert batch.owner.numel() > batch.tokens.numel(), "rows of unequal length: as rectangles they would be padded"
+        torch.testing.assert_close(packed_logprobs(model, rows), separate_logprobs(model, rows), rtol=1e-10, atol=1e-12)
 
 
 def test_one_sample_rows_take_the_maskless_path_to_the_same_numbers(model):
