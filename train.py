@@ -50,7 +50,9 @@ from tracelift.runs import RunFolder, choose_folder
 from tracelift.sampler import SamplingParams
 from tracelift.sandbox import SandboxError
 from tracelift.service import Service, serve
-from tracelift.setup import build_backend, build_executor, build_planner, build_sampler, build_scorer, from_any_rank, quiet_unless_main
+from tracelift.setup import (
+    build_backend, build_executor, build_planner, build_sampler, build_scorer, check_references, from_any_rank, quiet_unless_main,
+)  # fmt: skip
 from tracelift.sft import run_sft
 from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
 
@@ -68,6 +70,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
                               from_any_rank(world), lambda: stop.seen, service)  # fmt: skip
     scorer = service.scorer if service else build_scorer(config, device, from_any_rank(world), lambda: stop.seen)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
+    check_references(config, tasks)
     prompt = PlannerPrompt(config, tokenizer)
     sampler = build_sampler(parallel.whole, tokenizer, config)
     learner = Learner(planner, config.optim, config.run.steps, world, parallel, run.path / "nan")

@@ -2,16 +2,20 @@
 
     python benchmarks/sampler.py                 # both workloads, results to benchmarks/results/sampler.json
     python benchmarks/sampler.py --quick         # a tiny model, to see that it runs
+    python benchmarks/sampler.py --tokens        # only the count of prompt tokens, which no load can disturb
 
 Two workloads on random weights of the 135 M Llama shape (30 layers of width 576, vocabulary 49,152), fp32 on a CPU:
   plain     16 prompts of 128 tokens that share nothing, 64 new tokens each: nothing to gain but overhead;
   executor  8 problems × 4 traces × 3 runs, and 3 baseline runs a problem; prompts of 128–256 tokens made of one
             instruction, a problem and a trace; answers of 1–64 tokens.
 Lengths are fixed in advance and equal for both. Every measurement is its own process, ours and the rival's in turn, so
-neither warms up the other; time is the best and the median of the repetitions, by the
-clock and by CPU time (the fairer one on a machine that others use too), memory the process's peak resident set
-above what it held once the model was loaded. transformers pads on the left, samples with temperature 1 and neither
+neither warms up the other; time is the best and the median of the repetitions, by the clock and by CPU time (the fairer
+one on a machine that others use too), memory the process's peak resident set above what it held once the model was
+loaded, and apart from it the anonymous part, without the pages of library code that a first call reads in. transformers pads on the left, samples with temperature 1 and neither
 top-k nor top-p, and stops each row at its length by a StoppingCriteria.
+
+Tokens: what one problem costs the executor in prompts, from the sampler's own counters, with the embedded math
+executor, G = 4 traces and K = 3 runs, beside the 28 prompts that the authors' code prefills (DESIGN: figures to reach).
 """
 
 from __future__ import annotations
@@ -104,11 +108,13 @@ def child(who: str, name: str, shape: str, threads: int) -> None:
     warm = [p[:8] for p in prompts[:2]]
     run(model, warm, [2, 2])
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts anew from what is resident now
-    before = high_water()
+    before, files = resident("VmHWM"), resident("RssFile")
     start, cpu = time.perf_counter(), time.process_time()
     notes = run(model, prompts, lengths)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu
-    measured = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes_above_model": high_water() - before}
+    peak = resident("VmHWM") - before
+    measured = {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_bytes_above_model": peak}
+    measured["peak_anonymous_bytes"] = peak - (resident("RssFile") - files)
     print(json.dumps(measured | notes))
 
 
@@ -130,29 +136,45 @@ def to_transformers(model: Transformer):
     return rival.eval()
 
 
-def high_water() -> int:
-    """Peak resident bytes of this process (Linux)."""
+def resident(what: str) -> int:
+    """Bytes of this process: VmHWM, the peak of all that is resident, or RssFile, pages of files (Linux)."""
     status = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+    return 1024 * next(int(line.split()[1]) for line in status if line.startswith(what + ":"))
 
 
-def tokens_computed(name: str, vocab: int) -> dict[str, int]:
-    """Prompt tokens a sampler has to run through the model, with each row on its own and with the prefix tree."""
-    from tracelift.sampler import trie
+def tokens_computed(problems: int = 8, traces: int = 4, repeats: int = 3) -> dict[str, float]:
+    """Prompt tokens of one problem's executor runs, by the sampler's counters, and by the authors' way of running them."""
+    import models
+    from tracelift.backend import LocalBackend
+    from tracelift.data import DemoTasks
+    from tracelift.executor import Executor, ExecutorSettings
+    from tracelift.prompts import BASELINE, EXECUTOR
 
-    prompts, lengths = workload(name, vocab)
-    distinct = list(dict.fromkeys(map(tuple, prompts)))
-    nodes = trie.build(distinct, [1] * len(distinct))
+    tokenizer = models.load_tokenizer(ROOT / "assets/math/executor")
+    backend = LocalBackend(models.load_pretrained(ROOT / "assets/math/executor"), tokenizer)
+    settings = ExecutorSettings(EXECUTOR["math"], BASELINE["math"], repeats, repeats, max_new_tokens=8)
+    executor = Executor(backend, settings)
+    items, theirs, prompts = [], 0, 0
+    for task in DemoTasks(seed=4242).first(problems):
+        mine = [(task, f"{task.truth.trace} Variant {i}.") for i in range(traces)]
+        lengths = [len(tokenizer.encode(executor.trace_prompt(*item))) for item in mine]
+        # Each trace: one end-to-end run, K with the trace, and the K baselines sampled anew.
+        theirs += (1 + repeats) * sum(lengths) + traces * repeats * len(tokenizer.encode(executor.baseline_prompt(task)))
+        prompts += traces * (1 + 2 * repeats)
+        items += mine
+    executor.evaluate(items)
+    ours = backend.sampler.prefilled_tokens
     return {
-        "prompt tokens": sum(map(len, prompts)),
-        "prompt tokens computed": sum(len(n.tokens) for n in nodes),
-        "new tokens": sum(lengths),
-    }
+        "problems": problems, "traces": traces, "repeats": repeats, "released code: prompts a problem": prompts / problems,
+        "released code: prompt tokens a problem": theirs / problems, "prompt tokens computed a problem": ours / problems,
+        "share": ours / theirs,
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny model, results printed only")
+    parser.add_argument("--tokens", action="store_true", help="count prompt tokens only, and print them")
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each (default 3)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each side (default 1)")
     parser.add_argument("--workloads", nargs="+", default=["plain", "executor"], choices=["plain", "executor"])
@@ -162,17 +184,25 @@ def main() -> None:
     if args.child:
         child(*args.child, threads=args.threads)
         return
+    torch.set_num_threads(args.threads)
+    tokens = tokens_computed()
+    print(json.dumps(tokens))
+    if args.tokens:
+        return
     import transformers
 
     shape = "tiny" if args.quick else "135M"
     report = {
         "benchmark": "sampler",
+        "command": "python benchmarks/sampler.py " + " ".join(sys.argv[1:]),
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "shape": shape,
         "dtype": "float32",
         "threads": args.threads,
         "load average before": os.getloadavg(),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.system()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "tokens": tokens,
         "workloads": {},
     }  # fmt: skip
     for name in args.workloads:
@@ -185,11 +215,13 @@ def main() -> None:
                     raise SystemExit(f"{who} failed on {name}:\n{done.stderr}")
                 seen.append(json.loads(done.stdout.splitlines()[-1]))
                 print(f"{name:9s} {who:13s} {seen[-1]['seconds']:8.2f} s, {seen[-1]['cpu_seconds']:8.2f} s of CPU", flush=True)
-        report["workloads"][name] = entry = {"tokens": tokens_computed(name, SHAPES[shape].vocab_size)}
+        report["workloads"][name] = entry = {}
         for who, seen in runs.items():
             times = [r["seconds"] for r in seen]
             peak = max(r["peak_bytes_above_model"] for r in seen)
+            anonymous = max(r["peak_anonymous_bytes"] for r in seen)
             entry[who] = {"seconds": times, "best": min(times), "median": statistics.median(times), "peak bytes": peak}
+            entry[who]["peak anonymous bytes"] = anonymous
             cpu = [r["cpu_seconds"] for r in seen]
             entry[who] |= {"cpu seconds": cpu, "best cpu": min(cpu), "median cpu": statistics.median(cpu)}
         ours, rival = entry["ours"], entry["transformers"]

@@ -44,8 +44,27 @@ class Reply:
     error: str | None = None
 
 
+@dataclass(frozen=True)
+class ScoreRequest:
+    """How likely is it that one of `texts` comes after the prompt, and then the end?"""
+
+    prompt: str
+    texts: tuple[str, ...]  # spellings of one answer, none of which goes on where another ends
+    temperature: float = 1.0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """`logprob` in nats of writing one of the texts and then ending; `error` says why there is none."""
+
+    logprob: float
+    error: str | None = None
+
+
 class Backend(Protocol):
-    """Anything that completes text."""
+    """Anything that completes text. One that can also tell how likely given texts are has, as `LocalBackend`,
+    `score(requests: Sequence[ScoreRequest]) -> list[Likelihood]`."""
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
         """One reply per request, in order."""
@@ -77,6 +96,7 @@ class LocalBackend:
         self.model, self.tokenizer = model, tokenizer
         self.sampler = sampler or Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
+        self._ends: dict[tuple[str, ...], list[int]] = {}
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
         """One reply per request, in order; equal requests are sampled once."""
@@ -85,7 +105,7 @@ class LocalBackend:
         fitting: list[CompletionRequest] = []
         for request in dict.fromkeys(requests):
             prompt = self.tokenizer.encode(request.prompt)
-            error = self._refusal(prompt, request)
+            error = self._refusal(prompt, request.max_tokens)
             if error is None:
                 prompts.append(prompt)
                 fitting.append(request)
@@ -105,12 +125,52 @@ class LocalBackend:
                 replies[request] = Reply(text if finite else "", len(completion.tokens), error)
         return [replies[r] for r in requests]
 
-    def _refusal(self, prompt: list[int], request: CompletionRequest) -> str | None:
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Likelihood]:
+        """One likelihood per request, in order; all prompts and spellings go through the prefix tree at once.
+
+        An answer ends where the sampler would end it: with an end token, or with a token whose text begins with a stop
+        string. An end spelt with several tokens is not counted.
+        """
+        found: dict[ScoreRequest, Likelihood] = {}
+        asked: list[tuple[ScoreRequest, list[int], list[int]]] = []
+        for request in dict.fromkeys(requests):
+            prompt = self.tokenizer.encode(request.prompt)
+            # Some tokenizers spell a text and the same text after a space alike: a path counts once.
+            paths = dict.fromkeys(tuple(self.tokenizer.encode(t, add_special_tokens=False)) for t in request.texts)
+            length = max(map(len, paths))
+            if error := self._refusal(prompt, length):
+                found[request] = Likelihood(-math.inf, error)
+            else:
+                asked += [(request, prompt, list(path)) for path in paths]
+        logprobs: dict[ScoreRequest, list[float]] = {}
+        for kind in dict.fromkeys((r.stop, r.temperature) for r, _, _ in asked):
+            same = [item for item in asked if (item[0].stop, item[0].temperature) == kind]
+            prompts, paths = [p for _, p, _ in same], [path for _, _, path in same]
+            tokens = self.sampler.score(prompts, paths, self._ends_at(kind[0]), kind[1])
+            for (request, _, _), values in zip(same, tokens):
+                logprobs.setdefault(request, []).append(math.fsum(values))
+        for request, values in logprobs.items():
+            top = max(values)
+            if math.isfinite(top):
+                found[request] = Likelihood(top + math.log(math.fsum(math.exp(v - top) for v in values)))
+            else:
+                found[request] = Likelihood(-math.inf, "the executor's log-probs are not finite: its weights hold NaN or overflow")
+        return [found[r] for r in requests]
+
+    def _ends_at(self, stop: tuple[str, ...]) -> list[int]:
+        """Tokens that end an answer by themselves: end tokens, and those whose text begins with a stop string."""
+        if stop not in self._ends:
+            vocab = range(self.model.config.vocab_size) if stop else ()
+            marks = {i for i in vocab if self.tokenizer.decode([i]).startswith(stop)}
+            self._ends[stop] = sorted(marks | set(self.sampler.eos_ids))
+        return self._ends[stop]
+
+    def _refusal(self, prompt: list[int], new: int) -> str | None:
         limit = self.model.config.max_positions
         if not prompt:
             return "the prompt has no tokens"
-        if len(prompt) + request.max_tokens > limit:
-            return f"prompt of {len(prompt)} tokens + max_tokens {request.max_tokens} exceeds the model's {limit}"
+        if len(prompt) + new > limit:
+            return f"prompt of {len(prompt)} tokens and {new} more exceed the model's {limit} positions"
         return None
 
     @property

@@ -82,6 +82,10 @@ class Executor:
     baseline_prompt: str = opt("demo", "prompt without the trace: demo, demo-code, math, code, or a text file with {problem}")
     chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
     repeats: int = opt(3, "K: runs per arm behind a success rate")
+    uplift: Literal["sampled", "likelihood"] = opt(
+        "sampled", "difference of success rates over K runs, or log p(reference | x, z) - log p(reference | x), exact, without runs "
+        "(a local executor and reward.variant = 'corrected'; evaluation always samples)")
+    likelihood_nats: float = opt(1.0, "likelihood uplift worth an uplift of 1; the reward clips at 1, likelihood_clipped counts how often")
     baseline_repeats: int = opt(0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem")
     max_new_tokens: int = opt(8, "longest artifact, in tokens")
     temperature: float = opt(0.5, "executor sampling temperature")
@@ -358,9 +362,9 @@ def _type_name(kind: Any) -> str:
 def _check(c: Config, where: str, training: bool) -> None:
     """What no single type can say."""
     positive = """run.steps run.keep run.save_every planner.samples planner.temperature planner.max_new_tokens executor.repeats
-        executor.max_new_tokens executor.memory_mb reward_model.timeout_s grpo.problems grpo.epochs grpo.minibatches optim.lr optim.micro_tokens
-        optim.max_grad_norm parallel.timeout_s sft.batch_size sft.eval_every rm.groups rm.negatives rm.eval_every eval.samples eval.chunk
-        eval.resamples"""
+        executor.max_new_tokens executor.memory_mb executor.likelihood_nats reward_model.timeout_s grpo.problems grpo.epochs
+        grpo.minibatches optim.lr optim.micro_tokens optim.max_grad_norm parallel.timeout_s sft.batch_size sft.eval_every
+        rm.groups rm.negatives rm.eval_every eval.samples eval.chunk eval.resamples"""
     shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
     least = """executor.ranks executor.patience_s executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef
         data.eval_problems data.limit optim.warmup optim.nan_batches lora.from_block reward_model.retries"""
@@ -383,6 +387,12 @@ def _check(c: Config, where: str, training: bool) -> None:
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
         if needs_rm and not (c.reward_model.path or c.reward_model.url):
             raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
+        if c.executor.uplift == "likelihood" and c.reward.variant == "paper":
+            raise ConfigError(f"{where}: executor.uplift = 'likelihood' needs reward.variant = 'corrected': the paper's uplift is a "
+                              "difference of success rates")  # fmt: skip
+        if c.executor.uplift == "likelihood" and c.executor.url:
+            raise ConfigError(f"{where}: executor.uplift = 'likelihood' needs the log-probabilities of given texts, which a server at "
+                              "executor.url does not give; use a local executor.path, or executor.uplift = 'sampled'")  # fmt: skip
         if c.planner.samples < 2:
             raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
         if c.grpo.minibatches > c.grpo.problems:

@@ -30,10 +30,11 @@ def evaluate_planner(sampler: Sampler, prompt: PlannerPrompt, executor: Executor
                             stop=tuple(config.planner.stop))  # fmt: skip
     keys = [(_EVALUATION, number) for number, _ in tasks]
     groups = sample_traces(sampler, prompt, [t for _, t in tasks], params, keys, config.executor.max_trace_chars)
-    runner = executor
+    # Success rates whatever the training's uplift, so that runs can be compared.
+    settings = dataclasses.replace(executor.settings, uplift="sampled")
     if greedy:  # repeats of a greedy executor are the same run
-        settings = dataclasses.replace(executor.settings, temperature=0.0, repeats=1, baseline_repeats=1)
-        runner = Executor(executor.backend, settings, executor.cache, executor.wrap, executor.judge)
+        settings = dataclasses.replace(settings, temperature=0.0, repeats=1, baseline_repeats=1)
+    runner = Executor(executor.backend, settings, executor.cache, executor.wrap, executor.judge)
     full = dataclasses.replace(config, reward=dataclasses.replace(config.reward, mode="tracelift" if scorer else "uplift_only"))
     grade(groups, runner, scorer, full)
     return [group[0] for group in groups]

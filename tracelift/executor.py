@@ -3,6 +3,8 @@
     success_with(z) = mean_k V(E(x, z; seed_k))      success_base = mean_k V(E(x; seed_k))      (DESIGN §2)
 
 Both arms share their seeds, so they meet the same random numbers; the separate end-to-end run has a seed of its own.
+With `uplift = "likelihood"` both are the probability of the reference itself, computed and not sampled
+(tracelift/likelihood.py), and the only run is the end-to-end one.
 All runs of all traces go to the backend in one call, equal ones once. The baseline does not depend on the planner, so
 its successes are kept in a file keyed by everything they do depend on (weights, prompt, settings, seeds) and survive
 restarts. A reply that failed is asked for again; if it keeps failing, its sample's outcome is an ERROR and the sample
@@ -16,14 +18,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tracelift.backend import Backend, CompletionRequest, Progress, Reply
+from tracelift.backend import Backend, CompletionRequest, Likelihood, Progress, Reply, ScoreRequest
 from tracelift.data import Task
 from tracelift.judging import Judge, Judgement, TaskJudge
+from tracelift.likelihood import spellings
 from tracelift.prompts import render
 from tracelift.runs import read_jsonl, write_text
 from tracelift.verify import Verdict
@@ -44,16 +48,20 @@ class ExecutorSettings:
     stop: tuple[str, ...] = ("\n",)
     seed: int = 0
     retries: int = 2
+    uplift: str = "sampled"  # or "likelihood"
+    nats: float = 1.0  # of likelihood uplift that count as an uplift of 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the executor made of one trace. `error` is set where any run it needs stayed an ERROR: no reward then."""
+    """What the executor made of one trace. `error` is set where any run it needs stayed an ERROR: no reward then.
+
+    By likelihood, each arm counts as one run whose success is the reference's probability."""
 
     e2e: Verdict
-    with_successes: int
+    with_successes: float
     repeats: int
-    base_successes: int
+    base_successes: float
     base_repeats: int
     artifact: str = ""  # the end-to-end run's text
     runs: tuple[str, ...] = field(default=(), compare=False)  # the K repeats' texts
@@ -61,6 +69,8 @@ class Outcome:
     base_runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # the baseline's (text, verdict)
     error: str | None = None
     judgement: Judgement | None = field(default=None, compare=False)  # of the end-to-end run; None where it gave no text
+    logprobs: tuple[float, float] | None = None  # of the reference with and without the trace, where uplift is by likelihood
+    nats: float = 1.0
 
     @property
     def success_with(self) -> float:
@@ -72,15 +82,19 @@ class Outcome:
 
     @property
     def uplift(self) -> float:
+        """The difference of success rates; by likelihood the difference of log-probabilities in units of `nats`."""
+        if self.logprobs is not None:
+            return (self.logprobs[0] - self.logprobs[1]) / self.nats
         return self.success_with - self.success_base
 
 
 @dataclass(frozen=True)
 class Baseline:
-    successes: int
+    successes: float
     repeats: int
     error: str | None = None
     runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (text, verdict's name), for people to read
+    logprob: float | None = None  # of the reference, where uplift is by likelihood
 
 
 class BaselineCache:
@@ -92,8 +106,8 @@ class BaselineCache:
         if path is not None and path.exists():
             records = read_jsonl(path)
             try:
-                self._known = {r["key"]: Baseline(r["successes"], r["repeats"], runs=tuple(map(tuple, r.get("runs", ()))))
-                               for r in records}  # fmt: skip
+                self._known = {r["key"]: Baseline(r["successes"], r["repeats"], None, tuple(map(tuple, r.get("runs", ()))),
+                                                    r.get("logprob")) for r in records}  # fmt: skip
             except (KeyError, TypeError):
                 raise ValueError(f"{path}: is not a baseline cache; give executor.cache another file") from None
             if not path.read_bytes().endswith(b"\n"):  # drop the torn line, or the next record would be glued to it
@@ -112,6 +126,8 @@ class BaselineCache:
             with open(self.path, "a") as f:
                 for key, value in found.items():
                     record = {"key": key, "successes": value.successes, "repeats": value.repeats, "runs": value.runs}
+                    if value.logprob is not None:
+                        record["logprob"] = value.logprob
                     f.write(json.dumps(record) + "\n")
                 f.flush()
                 os.fsync(f.fileno())
@@ -127,7 +143,13 @@ class Executor:
 
     def __init__(self, backend: Backend, settings: ExecutorSettings, cache: BaselineCache | None = None,
                  wrap: Callable[[str], str] = lambda text: text, judge: Judge | None = None) -> None:  # fmt: skip
-        """wrap: puts a prompt into the executor's chat template, where it has one. judge: the verifier V."""
+        """wrap: puts a prompt into the executor's chat template, where it has one. judge: the verifier V.
+
+        Raises ValueError for uplift by likelihood from a backend that cannot score given texts.
+        """
+        if settings.uplift == "likelihood" and not hasattr(backend, "score"):
+            raise ValueError("executor.uplift = 'likelihood' needs the log-probabilities of given texts, which this executor (a server, "
+                             "or ranks of its own) does not give; use a local executor.path, or executor.uplift = 'sampled'")  # fmt: skip
         self.backend, self.settings, self.wrap = backend, settings, wrap
         self.judge = judge or TaskJudge()
         self.cache = cache if cache is not None else BaselineCache()
@@ -138,13 +160,15 @@ class Executor:
                  need_repeats: bool = True) -> list[Outcome]:  # fmt: skip
         """One outcome per (task, trace). With `need_repeats = False` (exec_only) only the end-to-end run is made."""
         s = self.settings
+        if need_repeats and s.uplift == "likelihood":
+            return self._with_likelihoods(items, self.evaluate(items, progress, need_repeats=False))
         K = s.repeats if need_repeats else 0
         keys = [self.baseline_key(task) if need_repeats else "" for task, _ in items]
         missing = {key: task for key, (task, _) in zip(keys, items, strict=True) if need_repeats and self.cache.get(key) is None}
 
         requests: list[CompletionRequest] = []
         for task, trace in items:
-            prompt = self.wrap(render(s.template, problem=task.problem, trace=trace))
+            prompt = self.trace_prompt(task, trace)
             requests.extend(self._request(prompt, task, k) for k in [END_TO_END, *range(K)])
         for task in missing.values():
             prompt = self.baseline_prompt(task)
@@ -176,6 +200,29 @@ class Executor:
                 judgement=primary))  # fmt: skip
         return outcomes
 
+    def _with_likelihoods(self, items: Sequence[tuple[Task, str]], outcomes: list[Outcome]) -> list[Outcome]:
+        """The outcomes of the end-to-end runs with both arms' likelihoods: one pass over all traces and new baselines."""
+        arms = [self._score_request(self.trace_prompt(task, trace), task) for task, trace in items]
+        keys = [self.baseline_key(task) for task, _ in items]
+        missing = {key: self._score_request(self.baseline_prompt(task), task)
+                   for key, (task, _) in zip(keys, items, strict=True) if self.cache.get(key) is None}  # fmt: skip
+        distinct = list(dict.fromkeys([*arms, *missing.values()]))
+        found = dict(zip(distinct, self.backend.score(distinct) if distinct else [], strict=True))
+        new = {key: as_baseline(found[request]) for key, request in missing.items()}
+        self.cache.put({key: b for key, b in new.items() if b.error is None})
+        out = []
+        for outcome, request, key in zip(outcomes, arms, keys, strict=True):
+            base, arm = new.get(key) or self.cache.get(key), found[request]
+            error = outcome.error or arm.error or base.error
+            out.append(replace(outcome, with_successes=math.exp(arm.logprob), repeats=1, base_successes=base.successes,
+                               base_repeats=1, nats=self.settings.nats, error=error,
+                               logprobs=None if error else (arm.logprob, base.logprob)))  # fmt: skip
+        return out
+
+    def _score_request(self, prompt: str, task: Task) -> ScoreRequest:
+        s = self.settings
+        return ScoreRequest(prompt, spellings(task, s.stop), s.temperature or 1.0, s.stop)  # greedy is scored at 1
+
     def direct(self, tasks: Sequence[Task], progress: Progress | None = None) -> list[tuple[Verdict, str]]:
         """One end-to-end run per task without any trace: (verdict, artifact)."""
         replies = self._complete([self._request(self.baseline_prompt(t), t, END_TO_END) for t in tasks], progress)
@@ -188,13 +235,19 @@ class Executor:
         judged = iter(self.judge(came, [full for (_, reply), full in zip(owned, in_full, strict=True) if reply.error is None]))
         return [next(judged) if reply.error is None else Judgement(Verdict.ERROR, detail=reply.error) for _, reply in owned]
 
+    def trace_prompt(self, task: Task, trace: str) -> str:
+        return self.wrap(render(self.settings.template, problem=task.problem, trace=trace))
+
     def baseline_prompt(self, task: Task) -> str:
         return self.wrap(render(self.settings.baseline_template, problem=task.problem))
 
     def baseline_key(self, task: Task) -> str:
         s = self.settings
-        parts = [self.backend.fingerprint, self.baseline_prompt(task), task.reference, s.baseline_repeats, s.max_new_tokens,
-                 s.temperature, list(s.stop), self._seed(task, 0)]  # fmt: skip
+        parts = [self.backend.fingerprint, self.baseline_prompt(task), task.reference]
+        if s.uplift == "likelihood":
+            parts += ["likelihood", spellings(task, s.stop), s.temperature or 1.0, list(s.stop)]
+        else:
+            parts += [s.baseline_repeats, s.max_new_tokens, s.temperature, list(s.stop), self._seed(task, 0)]
         if task.code is not None:
             parts.append(repr(task.code.hidden))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -219,6 +272,10 @@ class Executor:
         self.runs += len(distinct)
         self.tokens += sum(reply.tokens for reply in replies.values())
         return [replies[request] for request in requests]
+
+
+def as_baseline(found: Likelihood) -> Baseline:
+    return Baseline(math.exp(found.logprob), 1, found.error, logprob=found.logprob)
 
 
 def successes(runs: Sequence[Judgement]) -> int:

@@ -114,6 +114,9 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
 def _baseline(page: Page, r: Record, config: Config) -> None:
     page.head("The executor without any trace")
     page.text("It read: " + render(load_template(config.executor.baseline_prompt, BASELINE, ("problem",)), problem=r["problem"]))
+    if r.get("likelihoods"):
+        page.text(f"log p(reference) = {r['likelihoods'][1]:.3f} nats, p = {r['success_base']:.3g}: computed, not run")
+        return
     if r["success_base"] is None or (not r["base_runs"] and not r["runs"]):
         page.text("not run: this reward does not ask for it, or no trace of this problem reached the executor")
         return
@@ -167,6 +170,12 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
         page.text(
             f"uplift u = success_with - success_base = {r['success_with']:.3f} - {r['success_base']:.3f} "
             f"= {r['uplift']:+.3f}"
+        )
+    if r.get("likelihoods"):
+        with_trace, without = r["likelihoods"]
+        page.text(
+            f"likelihood uplift u = (log p(reference | trace) - log p(reference)) / {config.executor.likelihood_nats:g} nats "
+            f"= ({with_trace:.3f} - {without:.3f}) / {config.executor.likelihood_nats:g} = {r['uplift']:+.3f}, clipped to [-1, 1]"
         )
     if r["rm_total"] is not None:
         names = dimensions_of("code" if "status" in r else "math")

@@ -92,12 +92,15 @@ def replay_reward(r: Record, config: Config) -> float | None:
     parts = r["parts"]
     if r["e2e"] is None or parts is None or "e2e" not in parts:
         return None
-    K = len(r["runs"]) or config.executor.repeats
-    base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
+    if r.get("likelihoods"):
+        counts, base, uplift = (r["success_with"], r["success_base"], 1), 1, r["uplift"]
+    else:
+        K = len(r["runs"]) or config.executor.repeats
+        base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
+        counts, uplift = (round(r["success_with"] * K), round(r["success_base"] * base), K), None
     return math_reward(
-        r["e2e"] == "PASS", round(r["success_with"] * K), round(r["success_base"] * base), K, r["rm_total"],
-        base_repeats=base, variant=config.reward.variant, mode=config.reward.mode, leaked=r["leaked"],
-        leak_penalty=config.reward.leak_penalty,
+        r["e2e"] == "PASS", *counts, r["rm_total"], base_repeats=base, variant=config.reward.variant,
+        mode=config.reward.mode, leaked=r["leaked"], leak_penalty=config.reward.leak_penalty, uplift=uplift,
     ).reward  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class Sample:
             "runs": list(o.runs) if o else [], "verdicts": list(o.verdicts) if o else [],
             "base_runs": [list(run) for run in o.base_runs] if o else [], "e2e": o.e2e.name if o else None,
             "success_with": o.success_with if o else None, "success_base": o.success_base if o else None,
-            "uplift": o.uplift if o else None, "rm_total": r.total if r else None,
+            "uplift": o.uplift if o else None, "likelihoods": list(o.logprobs) if o and o.logprobs else None, "rm_total": r.total if r else None,
             "rm_derived": r.derived if r else None, "rm_head": r.head if r else None,
             "rm_dimensions": list(r.dimensions) if r else None, "leaked": self.leaked,
             "leaked_unsupported": self.leaked_unsupported, "valid": self.valid,
@@ -151,7 +151,7 @@ def reward_of(s: Sample, config: Config) -> float:
     s.parts = math_reward(
         o.e2e is Verdict.PASS, o.with_successes, o.base_successes, o.repeats,
         s.rm.total if s.rm is not None else None, variant=c.variant, mode=c.mode, base_repeats=o.base_repeats,
-        leaked=s.leaked, leak_penalty=c.leak_penalty,
+        leaked=s.leaked, leak_penalty=c.leak_penalty, uplift=None if o.logprobs is None else o.uplift,
     )  # fmt: skip
     return s.parts.reward
 
@@ -165,6 +165,7 @@ def program_reward(s: Sample, o: Outcome, config: Config) -> float:
     s.parts = code_reward(
         shaped, o.with_successes, o.base_successes, o.repeats, s.rm.total if s.rm is not None else None, weight=c.code_weight,
         variant=c.variant, mode=c.mode, base_repeats=o.base_repeats, exec_range=(-1.0, 1.0) if c.exec_style == "coderl" else (0.0, 1.0),
+        uplift=None if o.logprobs is None else o.uplift,
     )  # fmt: skip
     return s.parts.reward - (c.leak_penalty if s.leaked else 0.0)
 
@@ -200,10 +201,14 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         "leak_unsupported_rate": mean([float(s.leaked_unsupported) for s in kept]),
         "distinct_traces": mean([len({s.text for s in g}) / len(g) for g in groups]),
     }
-    if any(s.parts is not None and s.outcome and s.outcome.runs for s in ran):
+    if any(s.parts is not None and s.outcome and (s.outcome.runs or s.outcome.logprobs) for s in ran):
         metrics["success_with"] = mean([s.outcome.success_with for s in ran if s.outcome])
         metrics["success_base"] = mean([s.outcome.success_base for s in ran if s.outcome])
         metrics["uplift"] = metrics["success_with"] - metrics["success_base"]
+    scored = [s.outcome for s in ran if s.outcome and s.outcome.logprobs]
+    if scored:  # nats per answer, before the reward clips them
+        metrics["likelihood_uplift"] = mean([o.logprobs[0] - o.logprobs[1] for o in scored])
+        metrics["likelihood_clipped"] = mean([float(abs(o.uplift) > 1) for o in scored])
     programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
     if programs:
         metrics["pass_rate"] = mean([j.pass_rate for j in programs])

@@ -18,9 +18,11 @@ from models import Tokenizer, Transformer
 from models.lora import LoRAConfig, attach
 from tracelift.backend import LocalBackend
 from tracelift.config import Config, Lora
+from tracelift.data import FileTasks, TaskSource
 from tracelift.distributed import World, find_device
 from tracelift.executor import BaselineCache, Executor, ExecutorSettings
 from tracelift.judging import TaskJudge
+from tracelift.likelihood import spellings
 from tracelift.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.reason_rm import LocalScorer, Scorer
 from tracelift.sampler import Sampler
@@ -82,6 +84,7 @@ def build_executor(config: Config, device: torch.device, cache: Path | None, say
         baseline_template=load_template(e.baseline_prompt, BASELINE, ("problem",)),
         repeats=e.repeats, baseline_repeats=e.baseline_repeats or e.repeats, max_new_tokens=e.max_new_tokens,
         temperature=e.temperature, stop=tuple(e.stop), seed=config.run.seed, retries=e.retries,
+        uplift=e.uplift, nats=e.likelihood_nats,
     )  # fmt: skip
     judge = build_judge(config)
     if e.url:
@@ -117,6 +120,16 @@ def build_backend(config: Config, device: torch.device, tokenizer: Tokenizer | N
     model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
     tokenizer = tokenizer or models.load_tokenizer(e.path)
     return LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
+
+
+def check_references(config: Config, tasks: TaskSource) -> None:
+    """Refuse at the start, not rounds later, a file of problems of which some have no reference to score.
+
+    Raises ValueError naming the problem. The demos' problems all have one.
+    """
+    if config.executor.uplift == "likelihood" and isinstance(tasks, FileTasks):
+        for task in tasks.tasks:
+            spellings(task, tuple(config.executor.stop))
 
 
 def build_scorer(config: Config, device: torch.device, say: Callable[[str], None] = print,

@@ -5,9 +5,11 @@ import json
 
 import pytest
 
-from tracelift.backend import Reply
-from tracelift.data import Task
+import models
+from tracelift.backend import LocalBackend, Reply
+from tracelift.data import DemoTasks, Task
 from tracelift.executor import Baseline, BaselineCache, Executor, ExecutorSettings
+from tracelift.prompts import BASELINE, EXECUTOR
 from tracelift.runs import read_jsonl
 from tracelift.verify import Verdict
 
@@ -101,6 +103,27 @@ def test_the_chat_wrapper_is_around_every_prompt():
     backend = Scripted(says("1"))
     Executor(backend, SETTINGS, wrap=lambda text: f"<{text}>").evaluate([(ONE, "t")])
     assert {r.prompt for r in backend.requests} == {"<one?|t|>", "<one?|>"}
+
+
+def test_four_traces_of_a_problem_cost_a_quarter_of_the_prompts_of_the_released_code():
+    """G = 4, K = 3: 28 prompts a problem there, 4·(1 + K) with a trace and 4·K baselines, each computed on its own."""
+    model, tokenizer = models.load_pretrained("assets/math/executor"), models.load_tokenizer("assets/math/executor")
+    backend = LocalBackend(model, tokenizer)
+    templates = dict(template=EXECUTOR["math"], baseline_template=BASELINE["math"], max_new_tokens=2)
+    executor = Executor(backend, dataclasses.replace(SETTINGS, **templates))
+    theirs = 0
+    items = []
+    for task in DemoTasks(seed=4242).first(3):
+        items += [(task, f"{task.truth.trace} Variant {i}.") for i in range(4)]
+        theirs += sum(len(tokenizer.encode(executor.trace_prompt(*item))) * 4 for item in items[-4:])
+        theirs += len(tokenizer.encode(executor.baseline_prompt(task))) * 4 * 3
+    executor.evaluate(items)
+    sampler = backend.sampler
+    assert sampler.asked_tokens < theirs, "equal baselines are asked once"
+    assert 0 < sampler.prefilled_tokens <= theirs / 4
+    once = sampler.prefilled_tokens
+    executor.evaluate(items)
+    assert sampler.prefilled_tokens < 2 * once, "the second time baselines come from the cache"
 
 
 # -- the baseline cache ----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tracelift.sampler import SamplingParams
-from tracelift.sampler.draw import RowPlan, invert, philox, prompt_key, select, stream_id, truncate, uniforms
+from tracelift.sampler.draw import RowPlan, invert, philox, prompt_key, seed_words, select, stream_id, truncate, uniforms
 
 DRAWS = 20_000
 
@@ -21,14 +21,12 @@ def test_philox_gives_random123s_known_answers():
         (digits, [0xA4093822, 0x299F31D0], [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]),
     ]
     for counter, key, words in known:
-        got = philox(np.array(counter, dtype=np.uint64), np.array(key, dtype=np.uint64))
-        assert got.tolist() == words
+        assert philox(torch.tensor(counter), torch.tensor(key)).tolist() == words
 
 
 def numbers(streams, count, seed=0, first=0):
     n = len(streams)
-    words = np.array(streams, dtype=np.uint64)
-    return uniforms(words, np.full(n, seed, dtype=np.uint64), np.full(n, first, dtype=np.int64), count)
+    return uniforms(torch.tensor(streams), torch.tensor([seed_words(seed)] * n), torch.full((n,), first), count).numpy()
 
 
 def test_a_uniform_number_depends_on_its_name_alone():

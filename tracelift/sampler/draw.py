@@ -7,7 +7,7 @@ neither the order of the calls nor the company of other requests in the batch ca
 The draw is token = min{i : F_i > u·F_V}, F the running sum of the truncated fp32 probabilities: in float64, over blocks
 first and then within one, which spares a float64 number per vocabulary entry. Matrix products of another shape change
 logits in their last bits, so F moves by about 1e-7: a token changes only if u falls that near to one of the steps of F.
-Bits of u are made on the host and are the same for every device.
+The bits of u are integer arithmetic, and so the same on every device.
 
 Left out on purpose: Gumbel noise per vocabulary entry, equivalent in law, but V counters per token instead of one.
 """
@@ -28,20 +28,20 @@ from kernels import logprob_kl
 from tracelift.sampler.params import SamplingParams
 
 BLOCK = 256  # tokens whose mass is summed in fp32 before float64 takes over
-_MASK = np.uint64(0xFFFFFFFF)
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)  # multipliers and Weyl key increments of the paper
-_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
+_MASK = 0xFFFFFFFF
+_M0, _M1 = 0xD2511F53, 0xCD9E8D57  # multipliers and Weyl key increments of the paper
+_W0, _W1 = 0x9E3779B9, 0xBB67AE85
 
 
-def philox(counter: np.ndarray, key: np.ndarray) -> np.ndarray:
-    """Philox4x32-10. counter (..., 4), key (..., 2), 32-bit values in uint64 → (..., 4) 32-bit values in uint64."""
-    c0, c1, c2, c3 = (counter[..., i].astype(np.uint64) for i in range(4))
-    k0, k1 = key[..., 0].astype(np.uint64), key[..., 1].astype(np.uint64)
+def philox(counter: Tensor, key: Tensor) -> Tensor:
+    """Philox4x32-10. counter (..., 4), key (..., 2) → (..., 4): 32-bit values in int64, whose products wrap at 2⁶⁴."""
+    c0, c1, c2, c3 = counter.unbind(-1)
+    k0, k1 = key.unbind(-1)
     for _ in range(10):
         p0, p1 = _M0 * c0, _M1 * c2
-        c0, c1, c2, c3 = (p1 >> np.uint64(32)) ^ c1 ^ k0, p1 & _MASK, (p0 >> np.uint64(32)) ^ c3 ^ k1, p0 & _MASK
-        k0, k1 = (k0 + _W0) & _MASK, (k1 + _W1) & _MASK
-    return np.stack((c0, c1, c2, c3), axis=-1)
+        c0, c1, c2, c3 = (p1 >> 32 & _MASK) ^ c1 ^ k0, p1 & _MASK, (p0 >> 32 & _MASK) ^ c3 ^ k1, p0 & _MASK
+        k0, k1 = k0 + _W0 & _MASK, k1 + _W1 & _MASK
+    return torch.stack((c0, c1, c2, c3), dim=-1)
 
 
 def stream_id(key: Sequence[int], sample: int) -> tuple[int, int, int]:
@@ -56,19 +56,20 @@ def prompt_key(tokens: Sequence[int], occurrence: int) -> tuple[int, ...]:
     return (*struct.unpack("<QQ", digest), occurrence)
 
 
-def uniforms(streams: np.ndarray, seeds: np.ndarray, first: np.ndarray, count: int) -> np.ndarray:
-    """Uniform numbers of positions first[i] .. first[i]+count−1 of each stream.
+def seed_words(seed: int) -> tuple[int, int]:
+    """A 64-bit seed as the generator's two-word key."""
+    return seed & _MASK, seed >> 32
 
-    streams (N,3) 32-bit words, seeds (N,) uint64, first (N,) positions → (N, count) float64 in [0, 1 − 2⁻⁵²].
+
+def uniforms(streams: Tensor, seeds: Tensor, first: Tensor, count: int) -> Tensor:
+    """Uniform numbers of positions first[i] .. first[i]+count−1 of each stream, on the device of the arguments.
+
+    streams (N,3) and seeds (N,2) 32-bit words, first (N,) positions, int64 → (N, count) float64 in [0, 1 − 2⁻⁵²].
     """
-    N = len(streams)
-    counter = np.empty((N, count, 4), dtype=np.uint64)
-    counter[..., 0] = (first[:, None] + np.arange(count)).astype(np.uint64)
-    counter[..., 1:] = streams[:, None, :]
-    seeds = seeds.astype(np.uint64)
-    key = np.stack((seeds & _MASK, seeds >> np.uint64(32)), axis=-1)[:, None, :]
-    words = philox(counter, np.broadcast_to(key, (N, count, 2)))
-    return ((words[..., 0] << np.uint64(20)) | (words[..., 1] >> np.uint64(12))).astype(np.float64) * 2.0**-52
+    position = first[:, None] + torch.arange(count, device=first.device)
+    counter = torch.cat((position[..., None], streams[:, None].expand(-1, count, -1)), dim=-1)
+    words = philox(counter, seeds[:, None])
+    return (words[..., 0] << 20 | words[..., 1] >> 12).double() * 2.0**-52
 
 
 def truncate(scores: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor:
@@ -116,7 +117,8 @@ class RowPlan:
     temperature: Tensor | None  # (B,1) fp32; None where every row has temperature 1
     truncation: tuple[Tensor, Tensor, Tensor] | None  # top_k (B,) int64, top_p (B,) and min_p (B,) float64
     greedy: Tensor | None  # (B,) bool
-    groups: list[tuple[float, Tensor | None]]  # rows of each distinct temperature; None means every row
+    # Rows of each distinct temperature, where None means every row; None in place of the list: static shapes (static.py).
+    groups: list[tuple[float, Tensor | None]] | None
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], device: torch.device) -> RowPlan:
@@ -135,8 +137,13 @@ class RowPlan:
         return cls(None if distinct == [1.0] else column[:, None], truncation, greedy, groups)
 
 
-def logprob_of(logits: Tensor, tokens: Tensor, plan: RowPlan) -> Tensor:
-    """log softmax(logits / temperature)[tokens], (B,) fp32: the function the trainer scores with."""
+def logprob_of(logits: Tensor, scores: Tensor, tokens: Tensor, plan: RowPlan) -> Tensor:
+    """log softmax(logits / temperature)[tokens], (B,) fp32: the function the trainer scores with.
+
+    scores: the fp32 logits after temperature, which static shapes hand to the same function.
+    """
+    if plan.groups is None:
+        return logprob_kl(scores, tokens).logprob.float()
     out = torch.empty(tokens.shape, dtype=torch.float32, device=tokens.device)
     for temperature, rows in plan.groups:
         at = slice(None) if rows is None else rows
@@ -160,7 +167,7 @@ def select(logits: Tensor, plan: RowPlan, u: Tensor) -> tuple[Tensor, Tensor, Te
         prob = torch.where(plan.greedy[:, None], best.float(), prob)
         u = u.masked_fill(plan.greedy, 0.0)  # the first step of F: the lowest of equally likely ids
     tokens = invert(prob, u)
-    logprob = logprob_of(logits, tokens, plan)
+    logprob = logprob_of(logits, scores, tokens, plan)
     if plan.truncation is None:
         sampled = logprob
     else:

@@ -2,6 +2,7 @@
 
     prompts → trie.py (what is shared) → memory.py (what fits) → schedule.py (who runs when)
             → attention.py over pages.py (one step) → draw.py (one token)
+    texts   → trie.py → score.py: no draw, only the log-probabilities of what is given
 
 Nothing outlives a call: weights changed by training take effect with the next one, and no stale key or value can.
 Left out on purpose: streaming of single tokens.
@@ -20,6 +21,8 @@ from models.transformer import Transformer
 from tracelift.sampler import schedule, trie
 from tracelift.sampler.draw import prompt_key, stream_id
 from tracelift.sampler.params import Completion, SamplingParams
+from tracelift.sampler.score import score
+from tracelift.sampler.static import StaticDecoder, StaticSchedule
 
 Progress = Callable[[int, int], None]  # (completions finished, completions in all)
 
@@ -35,15 +38,19 @@ class Sampler:
         decode: Callable[[list[int]], str] | None = None,
         memory_bytes: int = 2 * 2**30,
         max_batch: int = 256,
+        static: bool | None = None,
     ) -> None:
         """eos_ids end a completion, and are part of it. pad_id is for callers that lay completions out in a rectangle:
         the sampler itself never pads. decode turns ids into text and is needed for stop strings only. memory_bytes
         bounds keys, values and workspace, the model's weights apart; max_batch the completions decoded at once.
+        static: decode with static shapes, on CUDA as recorded graphs (static.py); None chooses them on CUDA devices.
 
         Raises ValueError for eos_ids outside the vocabulary.
         """
         self.model, self.eos_ids, self.pad_id = model, frozenset(eos_ids), pad_id
         self.decode, self.memory_bytes, self.max_batch = decode, memory_bytes, max_batch
+        self.static, self._decoder = static, StaticDecoder(model)
+        self.asked_tokens = self.prefilled_tokens = 0  # prompt tokens of all completions, and those that were computed
         self._pieces: dict[int, str] = {}  # text of single tokens, as far as stop strings needed it
         vocab = model.config.vocab_size
         if outside := [i for i in self.eos_ids if not 0 <= i < vocab]:
@@ -96,15 +103,52 @@ class Sampler:
 
         answers: list[list[Completion]] = [[Completion()] * p.n for p in each]
         with self._lora_in_weights(), torch.inference_mode():
-            run = schedule.Schedule(
-                self.model, nodes, waiting, self.eos_ids, self._find_stop, self.memory_bytes, self.max_batch, keep_logits
-            )
+            call = (self.model, nodes, waiting, self.eos_ids, self._find_stop, self.memory_bytes, self.max_batch)
+            static = self.model.device.type == "cuda" if self.static is None else self.static
+            if static and not keep_logits:
+                run = StaticSchedule(self._decoder, *call)
+            else:
+                run = schedule.Schedule(*call, keep_logits)
             for finished, s in enumerate(run.run(), start=1):
                 i, j = home[s]
                 answers[i][j] = s.completion
                 if progress is not None:
                     progress(finished, len(waiting))
+        self.asked_tokens += sum(len(prompt) * p.n for prompt, p in zip(prompts, each))
+        self.prefilled_tokens += run.prefilled
         return answers
+
+    def score(
+        self,
+        prompts: Sequence[Sequence[int]],
+        continuations: Sequence[Sequence[int]],
+        ends: Iterable[int] = (),
+        temperature: float = 1.0,
+    ) -> list[list[float]]:
+        """Log-probability in nats of each token of `continuations[i]` after `prompts[i]`, under softmax(logits /
+        temperature); with `ends` one value more, that one of these tokens comes next, whichever. Nothing is drawn,
+        and common beginnings are computed once.
+
+        Raises ValueError for lists of unequal length, empty prompts or continuations, ids outside the vocabulary,
+        texts longer than the model's positions, a temperature that is not positive, and a budget too small.
+        """
+        ends, vocab, limit = sorted(set(ends)), self.model.config.vocab_size, self.model.config.max_positions
+        if len(prompts) != len(continuations):
+            raise ValueError(f"{len(continuations)} continuations for {len(prompts)} prompts: give one per prompt")
+        if not temperature > 0:
+            raise ValueError(f"temperature={temperature} must be positive: at 0 a likelihood is 0 or 1")
+        texts = [(tuple(p), tuple(c)) for p, c in zip(prompts, continuations)]
+        for i, (prompt, answer) in enumerate(texts):
+            if not prompt or not answer:
+                raise ValueError(f"text {i}: prompt and continuation need at least one token each")
+            if not all(0 <= t < vocab for part in (prompt, answer, ends) for t in part):
+                raise ValueError(f"text {i} or the ends hold an id outside the model's vocabulary of {vocab}")
+            if len(prompt) + len(answer) > limit:
+                raise ValueError(f"text {i} has {len(prompt) + len(answer)} tokens, the model {limit} positions")
+        if not texts:
+            return []
+        with self._lora_in_weights(), torch.inference_mode():
+            return score(self.model, texts, ends, temperature, self.memory_bytes)
 
     def _lora_in_weights(self) -> AbstractContextManager:
         """LoRA costs nothing per token while its product is added to the weights; adapters switched off stay off."""

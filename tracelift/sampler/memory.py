@@ -9,15 +9,28 @@ Left out on purpose: the model's own weights, which are there before the sampler
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
 from models.transformer import Transformer
-from tracelift.sampler.attention import MIN_ROWS, ROWS, round_up
+from tracelift.sampler.attention import MIN_ROWS, ROWS, padded, round_up
 from tracelift.sampler.pages import PAGE, PagedCache, pages_for
 from tracelift.sampler.trie import MAX_TOKENS, Node
 
-
 LARGEST_WAVE = 2048  # tokens of one prefill: matrix products gain nothing from more
+
+
+class Static(Protocol):
+    """What planning asks of tracelift.sampler.static.StaticDecoder."""
+
+    def width(self, leaves: list[tuple[Node, int]]) -> int:
+        """Pages in the page table of a row."""
+        ...
+
+    def cache_of(self, groups: list[tuple[int, int]], most: int) -> PagedCache:
+        """A cache of at most `most` pages whose memory outlives the call."""
+        ...
 
 
 def cost(node: Node) -> int:
@@ -36,17 +49,31 @@ def page_bytes(model: Transformer) -> int:
     return 2 * c.num_layers * PAGE * c.num_kv_heads * c.head_dim * model.dtype.itemsize
 
 
-def workspace(model: Transformer, batch: int, wave: int, longest: int, truncates: bool) -> tuple[int, int]:
+def workspace(
+    model: Transformer, batch: int, wave: int, longest: int, truncates: bool, gathered: int = 0
+) -> tuple[int, int]:
     """Bytes beside keys and values, from above: of a prefill of `wave` tokens, and of `batch` rows of logits.
 
-    longest: tokens of the longest prompt, which bounds the prefill's mask.
+    longest: tokens of the longest prompt, which bounds the prefill's mask. gathered: positions whose keys and values
+    are laid out anew for each row in every step (static.py).
     """
-    c, size, rows = model.config, model.dtype.itemsize, round_up(batch, ROWS)
-    tokens = wave + 2 * rows  # decoding has a row's activations, and partial results of its pages
+    c, size, rows = model.config, model.dtype.itemsize, padded(batch)
+    tokens = padded(wave) + 2 * rows  # decoding has a row's activations, and partial results of its pages
     prefill = tokens * (8 * c.hidden_size + 4 * c.intermediate_size + 8 * c.num_heads * c.head_dim + 2 * longest) * size
     # Logits, fp32 scores, probabilities, one temporary and the running sum in float64; sorting about doubles that.
     logits = rows * c.vocab_size * (size + 20) * (2 if truncates else 1)
-    return prefill, logits
+    return prefill, logits + rows * gathered * (2 * c.num_kv_heads * c.head_dim + c.num_heads) * size
+
+
+def wave_of(model: Transformer, tokens: int, longest: int, memory_bytes: int, beside: int) -> tuple[int, int]:
+    """Tokens of one prefill when nothing is decoded, and the workspace in bytes, `beside` included.
+
+    The wave is halved while the workspace would take more than half of the budget.
+    """
+    wave = max(MAX_TOKENS, min(LARGEST_WAVE, tokens))
+    while (work := workspace(model, 0, wave, longest, False)[0] + beside) > memory_bytes // 2 and wave > MAX_TOKENS:
+        wave = max(MAX_TOKENS, wave // 2)
+    return wave, work
 
 
 def plan(
@@ -56,15 +83,18 @@ def plan(
     truncates: bool,
     memory_bytes: int,
     max_batch: int,
+    static: Static | None = None,
 ) -> tuple[PagedCache, int, int]:
     """Allocate the cache; returns it, the number of completions that may run at once, and of tokens in one prefill.
 
     leaves: for each completion the node its prompt ends in, and the pages its generated tokens may need; truncates:
-    whether any is drawn with top-k, top-p or min-p. Sets the nodes' `group`. Raises ValueError if the longest request does not fit into `memory_bytes`.
+    whether any is drawn with top-k, top-p or min-p; static: decode by page tables, which need one group for all prompts.
+    Sets the nodes' `group`. Raises ValueError if the longest request does not fit into `memory_bytes`.
     """
     longest = max(n.end for n in nodes)
     wave, batch = max(MAX_TOKENS, min(LARGEST_WAVE, sum(cost(n) for n in nodes))), min(max_batch, len(leaves))
-    while sum(work := workspace(model, batch, wave, longest, truncates)) > memory_bytes // 2:
+    gathered = PAGE * static.width(leaves) if static else 0
+    while sum(work := workspace(model, batch, wave, longest, truncates, gathered)) > memory_bytes // 2:
         if wave > MAX_TOKENS and (work[0] >= work[1] or batch <= ROWS):
             wave = max(MAX_TOKENS, wave // 2)
         elif batch > ROWS:
@@ -73,6 +103,8 @@ def plan(
             break
     # Readers per page of each group: as few as give a product MIN_ROWS rows, four times that, ..., the whole batch.
     seats = [-(-MIN_ROWS * model.config.num_kv_heads // model.config.num_heads)]
+    if static:
+        seats = [round_up(batch, ROWS)]
     while seats[-1] < batch:
         seats.append(min(4 * seats[-1], round_up(batch, ROWS)))
     least, wanted = [0] * (1 + len(seats)), [0] * (1 + len(seats))
@@ -94,8 +126,10 @@ def plan(
             f"keys and values, and a batch of {batch} another {sum(work):,} of workspace; "
             f"raise memory_bytes, or shorten the prompt or max_new_tokens"
         )
-    cache = PagedCache(model.config, [(1, capacity[0]), *zip(seats, capacity[1:])], model.dtype, model.device)
-    return cache, batch, wave
+    groups = [(1, capacity[0]), *zip(seats, capacity[1:])]
+    if static is None:
+        return PagedCache(model.config, groups, model.dtype, model.device), batch, wave
+    return static.cache_of(groups, (memory_bytes - sum(work)) // page), batch, wave
 
 
 def divide(total: int, least: list[int], wanted: list[int]) -> list[int] | None:

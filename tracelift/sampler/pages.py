@@ -48,13 +48,29 @@ class Group:
 class PagedCache:
     """Keys and values of all layers, `keys[layer]` (P, G, PAGE, E), and the additive mask of unwritten positions."""
 
-    def __init__(self, config: ModelConfig, groups: list[tuple[int, int]], dtype: torch.dtype, device: torch.device):
-        """groups: (readers, capacity in pages) of each group; group 0 holds generated tokens, one reader each."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        groups: list[tuple[int, int]],
+        dtype: torch.dtype,
+        device: torch.device,
+        store: PagedCache | None = None,
+        spare: int = 0,
+    ) -> None:
+        """groups: (readers, capacity in pages) of each group; group 0 holds generated tokens, one reader each.
+
+        store: an earlier cache whose memory to take over, emptied, where it is large enough. spare: pages beyond the
+        groups, for later caches that take over this one's memory.
+        """
         self.groups: list[Group] = []
         total = 0
         for readers, capacity in groups:
             self.groups.append(Group(readers, total, capacity))
             total += capacity
+        if store is not None and store.keys.shape[1] >= total and store.keys.dtype == dtype and store.keys.device == device:
+            self.keys, self.values, self.mask = store.keys.zero_(), store.values.zero_(), store.mask.fill_(MASKED)
+            return
+        total += spare
         shape = (config.num_layers, total, config.num_kv_heads, PAGE, config.head_dim)
         # zeros, not empty: masked positions have weight 0, but 0 · NaN of stray memory would still be NaN.
         self.keys, self.values = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(2))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,12 +22,16 @@ from torch import Tensor
 
 from kernels.cpu_linear import packed
 from models.transformer import Transformer
-from tracelift.sampler.attention import ROWS, DecodeAttention, PrefillAttention, round_up
-from tracelift.sampler.draw import RowPlan, select, uniforms
-from tracelift.sampler.memory import cost, fresh_pages, plan
+from tracelift.sampler.attention import DecodeAttention, padded
+from tracelift.sampler.draw import RowPlan, seed_words, select, uniforms
+from tracelift.sampler.memory import fresh_pages, plan
 from tracelift.sampler.pages import PAGE, pages_for
 from tracelift.sampler.params import Completion, SamplingParams
+from tracelift.sampler.prefill import prefill
 from tracelift.sampler.trie import Node
+
+if TYPE_CHECKING:
+    from tracelift.sampler.static import StaticDecoder
 
 DRAWS = 64  # uniform numbers made at a time for one completion
 SCRATCH = 0  # the page that rows without a sequence write to, and nobody reads
@@ -63,6 +68,8 @@ def project(model: Transformer, steps: int, memory_bytes: int) -> tuple[Callable
 class Schedule:
     """Runs sequences to their ends. One object serves one call of `Sampler.generate`."""
 
+    decoder: StaticDecoder | None = None  # set in static.StaticSchedule
+
     def __init__(
         self,
         model: Transformer,
@@ -78,12 +85,15 @@ class Schedule:
         self.model, self.device = model, model.device
         self.eos_ids, self.find_stop, self.keep_logits = np.array(sorted(eos_ids), np.int64), find_stop, keep_logits
         self.queue = deque(sequences)
-        leaves, truncates = [(s.node, s.reserved) for s in sequences], any(s.params.truncates for s in sequences)
+        leaves, self.truncates = [(s.node, s.reserved) for s in sequences], any(s.params.truncates for s in sequences)
         longest = max(s.params.max_new_tokens for s in sequences)
         self.project, copied = project(model, longest, memory_bytes)
-        self.cache, self.batch, self.wave = plan(model, nodes, leaves, truncates, memory_bytes - copied, max_batch)
+        self.cache, self.batch, self.wave = plan(
+            model, nodes, leaves, self.truncates, memory_bytes - copied, max_batch, self.decoder
+        )
         self.cache.allocate(0, 1)  # SCRATCH
         self.reserved = 0  # pages of generated tokens promised to admitted sequences
+        self.prefilled = 0  # prompt tokens run through the model
         self.free_slots = list(range(self.batch))[::-1]
         self.tokens = np.zeros((self.batch, longest), dtype=np.int64)
         self.logprobs = np.zeros((2, self.batch, longest), dtype=np.float32)  # of the whole law, of the truncated one
@@ -137,36 +147,19 @@ class Schedule:
                 break
             self.queue.popleft()
             for node in missing:
-                node.own = self.cache.allocate(node.group, fresh_pages(node))
-                node.pages = (node.parent.pages[: node.start // PAGE] if node.parent else []) + node.own
+                node.settle(self.cache.allocate(node.group, fresh_pages(node)))
             fresh += missing
             self.reserved += s.reserved
             s.slot = self.free_slots.pop()
             admitted.append(s)
         if not admitted and not self.live.any():
             raise RuntimeError("the sampler's queue is stuck: pages were sized below what one request needs")
-        for wave in _waves(fresh, self.wave):
-            self._prefill(wave)
+        for nodes, hidden in prefill(self.model, self.cache, fresh, self.wave):
+            self.prefilled += len(hidden)
+            for node, rows in zip(nodes, hidden.split([len(n.tokens) for n in nodes])):
+                if node.prompt is not None:
+                    node.hidden = rows[-1].clone()
         return admitted
-
-    def _prefill(self, nodes: list[Node]) -> None:
-        cache, total = self.cache, sum(len(n.tokens) for n in nodes)
-        split = [n for n in nodes if n.start % PAGE]
-        if split:  # these begin inside a page: copy its head from the parent
-            old, new = [n.parent.pages[n.start // PAGE] for n in split], [n.own[0] for n in split]
-            for store in (cache.keys, cache.values):
-                store[:, new] = store[:, old]
-            cache.mask[new] = cache.mask[old]
-        width = round_up(total, ROWS)
-        tokens, positions = np.zeros((2, 1, width), dtype=np.int64)
-        tokens[0, :total] = np.concatenate([n.tokens for n in nodes])
-        positions[0, :total] = np.concatenate([np.arange(n.start, n.end) for n in nodes])
-        attend = PrefillAttention(cache, nodes)
-        hidden = self.model(self._tensor(tokens), self._tensor(positions), attend)[0]
-        last = np.cumsum([len(n.tokens) for n in nodes]) - 1
-        for node, at in zip(nodes, last):
-            if node.prompt is not None:
-                node.hidden = hidden[at].clone()
 
     def _compose(self, kept: list[int], admitted: list[Sequence]) -> None:
         """Make the batch anew of these rows of the old one and these newcomers."""
@@ -174,7 +167,7 @@ class Schedule:
             s.length = int(count)
         hidden = [self.hidden[kept]] + [s.node.hidden[None] for s in admitted]
         self.rows = [self.rows[i] for i in kept] + admitted
-        width = round_up(len(self.rows), ROWS)
+        width = padded(len(self.rows))
         self.hidden = torch.cat([*hidden, self.hidden.new_zeros(width - len(self.rows), self.hidden.shape[1])])
         self.count = np.array([s.length for s in self.rows], dtype=np.int64)  # tokens drawn
         self.limit = np.array([s.params.max_new_tokens for s in self.rows], dtype=np.int64)
@@ -189,23 +182,12 @@ class Schedule:
 
     def _draw(self) -> Iterator[Sequence]:
         """Draw the next token of every live row; yield those that end with it."""
-        live, B = np.flatnonzero(self.live), len(self.rows)
+        live = np.flatnonzero(self.live)
         slot, step = self.slot[live], self.count[live]
-        renew = live[step % DRAWS == 0]
-        if len(renew):
-            streams = np.array([self.rows[i].stream for i in renew], dtype=np.uint64)
-            seeds = np.array([self.rows[i].params.seed for i in renew], dtype=np.uint64)
-            self.draws[self.slot[renew]] = uniforms(streams, seeds, self.count[renew], DRAWS)
-        u = self._tensor(self.draws[self.slot, self.count % DRAWS])
-        logits = self.project(self.hidden)[:B]
-        self.drawn, logprob, sampled = select(logits, self.plan, u)
-        tokens = self.drawn.cpu().numpy()
+        tokens, logprob, sampled = self._next(live)
         self.tokens[slot, step] = tokens[live]
-        self.logprobs[0, slot, step] = logprob.cpu().numpy()[live]
-        self.logprobs[1, slot, step] = sampled.cpu().numpy()[live]
-        if self.keep_logits:
-            for i in live:
-                self.rows[i].logits.append(logits[i].float().cpu())
+        self.logprobs[0, slot, step] = logprob[live]
+        self.logprobs[1, slot, step] = sampled[live]
         self.count[live] += 1
         at_end = np.isin(tokens, self.eos_ids)
         found = {i: stop for i in self.stopping if self.live[i] and (stop := self._stop_string(i))}
@@ -222,6 +204,21 @@ class Schedule:
             )
             self.live[i] = False
             yield s
+
+    def _next(self, live: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """A token for each row, and its two log-probabilities (params.Completion), each (B,)."""
+        renew = live[self.count[live] % DRAWS == 0]
+        if len(renew):
+            params = [self.rows[i].params for i in renew]
+            words = (torch.tensor(x) for x in ([self.rows[i].stream for i in renew], [seed_words(p.seed) for p in params]))
+            self.draws[self.slot[renew]] = uniforms(*words, torch.from_numpy(self.count[renew]), DRAWS).numpy()
+        u = self._tensor(self.draws[self.slot, self.count % DRAWS])
+        logits = self.project(self.hidden)[: len(self.rows)]
+        self.drawn, *scores = select(logits, self.plan, u)
+        if self.keep_logits:
+            for i in live:
+                self.rows[i].logits.append(logits[i].float().cpu())
+        return self.drawn.cpu().numpy(), *(x.cpu().numpy() for x in scores)
 
     def _stop_string(self, row: int) -> str | None:
         tokens = self.tokens[self.slot[row], : self.count[row]].tolist()
@@ -251,19 +248,3 @@ class Schedule:
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
-
-
-def _waves(nodes: list[Node], limit: int) -> Iterator[list[Node]]:
-    """Parents before children, each wave within the workspace."""
-    level: dict[Node, int] = {}
-    for node in nodes:  # parents come first; one that is resident already counts as level −1
-        level[node] = level.get(node.parent, -1) + 1
-    for depth in range(max(level.values(), default=-1) + 1):
-        wave: list[Node] = []
-        for node in (n for n in nodes if level[n] == depth):
-            if wave and sum(map(cost, wave)) + cost(node) > limit:
-                yield wave
-                wave = []
-            wave.append(node)
-        if wave:
-            yield wave

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from tracelift.sampler.pages import PAGE
+
 MIN_SAVED = 16  # tokens of prefill a split has to save
 MAX_TOKENS = 256  # a longer run of tokens is a chain of nodes, which bounds the prefill's activations
 
@@ -36,6 +38,10 @@ class Node:
     @property
     def end(self) -> int:
         return self.start + len(self.tokens)
+
+    def settle(self, own: list[int]) -> None:
+        """Make the node resident: `own` new pages, after the full ones that its parent's prompt lies in."""
+        self.own, self.pages = own, (self.parent.pages[: self.start // PAGE] if self.parent else []) + own
 
     def path(self) -> list[Node]:
         """From the root to this node."""
