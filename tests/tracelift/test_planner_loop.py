@@ -4,6 +4,7 @@ import json
 import math
 import random
 import shutil
+import time
 
 import pytest
 from job_server import Hurt
@@ -92,23 +93,27 @@ def test_killed_at_random_again_and_again(job, server, undisturbed, out):
 def test_chaos_fifty_kills_at_random_instants_leave_no_trace(job, server, undisturbed, out, ranks, mode, instants):
     """SIGKILL to all ranks after a random time, again and again; each time the run goes on, and starts over once it ended.
 
-    Every finished run must equal the undisturbed one; the delays reach from before the first import to after the end.
+    Only kills that hit count. Every finished run must equal the undisturbed one; the delays reach from before anything is
+    loaded to the time a whole run takes.
     """
     rng = random.Random()
-    delays, finished, args = [], 0, planner_arguments(job, out, "--resume", "--parallel.mode", mode)
-    longest = 8.0 if ranks == 1 else 15.0
-    while len(delays) < instants:
+    delays, kills, finished, args = [], 0, 0, planner_arguments(job, out, "--resume", "--parallel.mode", mode)
+    started = time.monotonic()
+    server.done(*args, ranks=ranks)
+    longest = time.monotonic() - started
+    shutil.rmtree(out)
+    while kills < instants:
         delays.append(rng.uniform(0.1, longest))
         ended = server.start(*args, kill_after=delays[-1], ranks=ranks)
-        assert all(e.code in (-9, 0) for e in ended), (delays, ended)
+        assert all(e.code in ((-9, 0) if ranks == 1 else (-9, 0, 2)) for e in ended), (delays, ended)  # 2: saw the other die first
+        kills += any(e.code == -9 for e in ended)
         if all(e.code == 0 for e in ended):
             compare_with_undisturbed(out, undisturbed, ranks, delays)
             finished += 1
             shutil.rmtree(out)
-    for e in server.start(*args, ranks=ranks):
-        assert e.code == 0, (delays, e)
+    server.done(*args, ranks=ranks)
     compare_with_undisturbed(out, undisturbed, ranks, delays)
-    print(f"{len(delays)} kills, {finished + 1} finished runs")
+    print(f"{kills} kills that hit, {finished + 1} finished runs")
 
 
 def compare_with_undisturbed(folder, undisturbed, ranks, delays):
