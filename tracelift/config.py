@@ -407,9 +407,19 @@ def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     return dataclasses.asdict(config)
 
 
-USAGE = """usage: train.py [CONFIG.toml] [--section.key value ...]
+USAGE = """usage: train.py [CONFIG.toml] [--section.key value ...] [--resume]
+       torchrun --standalone --nproc_per_node=N train.py [CONFIG.toml] ...
 
-Without a config file the defaults below train the embedded math demo.
+Trains a planner for a frozen executor (run.stage = planner), or a model that this needs (sft, reward_model).
+
+  train.py                                           the embedded math demo: the defaults below, a few minutes on two cores
+  train.py configs/code-demo.toml                    the embedded code demo; configs/ holds more
+  train.py --reward.mode exec_only --run.out runs/b  the demo by the baseline to beat
+  train.py --resume                                  go on with a run that was stopped
+
+The command line goes over the file, the file over these defaults. A list is written a,b,c, a switch by its name alone. The run
+folder gets config.json, metrics.jsonl, samples.jsonl, checkpoints/, final/ (the model), summary.txt and curves.png.
+Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on, 143 stopped by SIGTERM after saving.
 """
 
 

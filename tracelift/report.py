@@ -27,6 +27,9 @@ from tracelift.sampler import Sampler
 
 MODES = ("greedy", "sampled")
 _SHOWN = 3  # problems whose traces are printed before and after
+LEGEND = """accuracy: planner and executor together. baseline accuracy: the executor without a trace. uplift: how much more often it is
+right with the trace than without. trace validity: every step true and grounded in the problem. wrong-reason rate: the share of
+right answers whose trace is not valid. Brackets are 95% intervals over problems; other training seeds differ too."""
 
 
 class Clock:
@@ -95,12 +98,14 @@ class Report:
         write_text(self.run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_text(self.run.path / "eval_after.json", json.dumps(after) + "\n")
         text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
-        text += "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
+        text += "\n\n" + LEGEND + "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
         write_text(self.run.path / "summary.txt", text + "\n")
         self.say("\n" + text)
         draw_curves(self.run.path)
         self.say(f"\npicture: {self.run.path / 'curves.png'}   table: {self.run.path / 'summary.txt'}   "
                  f"traces: {self.run.path / 'samples.jsonl'}   model: {self.run.path / 'final'}")  # fmt: skip
+        self.say(f"why a trace earned its reward: python -m tracelift.explain {self.run.path}\n"
+                 f"more problems, controls and a page: python eval.py --run {self.run.path}")  # fmt: skip
 
     def _evaluate(self) -> dict[str, Any]:
         sampler, prompt, executor, scorer = self.parts
