@@ -38,6 +38,7 @@ from tracelift.twostage.page import render_page
 from tracelift.twostage.problems import CODE_FORMATS, Benchmark, load_benchmark
 from tracelift.twostage.records import Records
 from tracelift.twostage.rm import evaluate_rm, render_rm
+from tracelift.twostage.rm_picture import draw_rm
 from tracelift.twostage.verdicts import RULES, Judge
 
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
@@ -284,7 +285,7 @@ def judge_reward_model(
     say(
         f"Reason RM {config.reward_model.url or config.reward_model.path} on {source}: "
         + render_rm(figures)
-        + f"\n\nfigures: {out / 'reward_model.json'}"
+        + f"\n\nfigures: {out / 'reward_model.json'}, picture: {draw_rm(figures, out / 'reward_model.png')}"
     )
     return 0
 

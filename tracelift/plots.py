@@ -21,6 +21,9 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("policy", ("entropy", "kl", "kl_old", "fresh_ratio_deviation")),
     ("optimizer", ("grad_norm", "clip_low", "clip_high")),
     ("traces", ("trace_tokens",)),
+    ("parts of the Reason RM's loss", ("ce", "huber", "rank")),
+    ("held-out ranking", ("dev/pair_accuracy", "dev/group_accuracy")),
+    ("held-out error of the total", ("dev/mae", "dev/rmse")),
 )
 COLOURS = ("#1f6f8b", "#d1495b", "#8d99ae", "#2e933c", "#edae49")
 

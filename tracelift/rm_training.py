@@ -2,7 +2,8 @@
 
 Each round takes a batch of groups: their positives (one drawn per group) and `rm.negatives` drawn negatives. Losses and
 weights are those of tracelift/reason_rm.py. The best model by dev group accuracy is what the stage leaves in final/.
-With `lora.r` above 0 the backbone is adapted and the heads trained in full. Left out: judges, calibration.
+With `lora.r` above 0 the backbone is adapted and the heads trained in full. Metrics per kind of flaw and per dimension stand
+in metrics.jsonl; calibration and intervals come from `eval.py reward-model`. Left out: judges, recalibration.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from torch import Tensor
 
 import models
 from models import RewardConfig, RewardModel, Tokenizer
-from models.reward import RewardScores
 from models.lora import adapted, load_adapter, save_adapter
+from models.reward import RewardScores
 from tracelift.config import Config, ConfigError
 from tracelift.distributed import World
 from tracelift.groups.format import Candidate, Group, dimensions_of, read_groups
-from tracelift.reason_rm import RMTargets, pool, ranking_metrics, rm_loss, rm_tokens
 from tracelift.packing import micro_batches
+from tracelift.plots import draw_curves
 from tracelift.prefix_tree import Tree
+from tracelift.reason_rm import RMTargets, pool, ranking_metrics, rm_loss, rm_tokens
 from tracelift.runs import RunFolder
 from tracelift.setup import attach_lora
 from tracelift.training import Learner, fit
@@ -190,6 +192,7 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
         evaluate=evaluate if dev else None, eval_every=c.eval_every, say=say, on_eval=keep_best)  # fmt: skip
     final = run.path / "final"
     if world.is_main:
+        draw_curves(run.path)
         kept = models.load_reward_model(best_folder, dtype=rm.dtype) if dev else rm
         models.save_reward_model(kept.to(getattr(torch, c.save_dtype)), final, tokenizer)
     world.barrier()

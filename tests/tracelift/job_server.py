@@ -127,7 +127,8 @@ def child(request: dict, rank: int) -> int:
     for fd in (1, 2):
         os.dup2(out, fd)
     if not request["picture"]:
-        importlib.import_module("tracelift.report").draw_curves = lambda folder: None
+        for module in ("tracelift.report", "tracelift.rm_training"):
+            importlib.import_module(module).draw_curves = lambda folder: None
     if request["hurt"] and request["hurt"]["rank"] in (None, rank):
         apply(Hurt(**request["hurt"]))
     sys.argv = ["train.py", *request["argv"]]

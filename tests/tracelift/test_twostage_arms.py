@@ -299,7 +299,13 @@ def test_reason_rm_figures(traced_job, tmp_path, capsys):
     each = [v["pair accuracy"] for v in found["per kind"].values()]
     assert found["pair accuracy"]["value"] == pytest.approx(sum(each) / 4)
     assert sum(b["n"] for b in found["calibration"]["bins"]) == found["traces"] == 50
-    assert "expected calibration error" in capsys.readouterr().out
+    for d in found["dimensions"].values():  # given 1 for a wrong sum, 4 for a right one
+        rows = {r["given"]: r for r in d["expected by given label"]}
+        assert {g: r["n"] for g, r in rows.items()} == {1: 40, 4: 10} and all(0 <= r["expected"] <= 4 for r in rows.values())
+        assert d["MAE"] >= (40 * abs(rows[1]["expected"] - 1) + 10 * abs(rows[4]["expected"] - 4)) / 50 - 1e-9
+    assert (tmp_path / "reward_model.png").stat().st_size > 10_000
+    said = capsys.readouterr().out
+    assert "expected calibration error" in said and "mean expected label where" in said
 
 
 def test_calibration_against_a_hand_computed_case():

@@ -23,23 +23,22 @@ import os
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tracelift.groups import code, flaws
 from tracelift.groups.dedup import NearDuplicates, words_of
 from tracelift.groups.format import (
-    MAX_LABEL,
     TASK_TYPES,
     Candidate,
     Group,
     GroupError,
-    dimensions_of,
     parse_json_line,
     split_of,
 )
 from tracelift.groups.rubric import place_of, rubric_of, sound_rubric
+from tracelift.groups.summary import Tally
 from tracelift.groups.trace import Trace, TraceError, clean_reference, parse_trace, write_number
 from tracelift.leaks import announces_answer, leaks_answer
 
@@ -311,7 +310,7 @@ def build(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     workers = workers or os.cpu_count() or 1
-    tally = _Tally()
+    tally = Tally()
     files = {name: out / f"{name}.jsonl.{os.getpid()}.part" for name in ("train", "dev")}
     try:
         with open(files["train"], "w", encoding="utf-8") as train, open(files["dev"], "w", encoding="utf-8") as dev:
@@ -337,7 +336,7 @@ def build(
 
 
 def _built(
-    path: str | os.PathLike[str], settings: Settings, workers: int, limit: int | None, tally: _Tally
+    path: str | os.PathLike[str], settings: Settings, workers: int, limit: int | None, tally: Tally
 ) -> Iterator[Built]:
     fresh = _fresh_seeds(path, limit, tally, settings.domain)
     work = functools.partial(build_group, settings=settings)
@@ -350,7 +349,7 @@ def _built(
             yield from pool.map(work, chunk, chunksize=16)
 
 
-def _fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: _Tally, domain: str) -> Iterator[Seed]:
+def _fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: Tally, domain: str) -> Iterator[Seed]:
     known = NearDuplicates()
     for number, seed in itertools.islice(read_seeds(path, domain), limit):
         if isinstance(seed, str):
@@ -361,78 +360,3 @@ def _fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: _Tally,
             tally.repeated.append((number, int(twin[0]), twin[1]))
         else:
             yield seed
-
-
-class _Tally:
-    """Counts what became of the seeds; its size does not grow with them, but for lists of broken and repeated lines."""
-
-    def __init__(self) -> None:
-        self.broken: list[tuple[int, str]] = []
-        self.repeated: list[tuple[int, int, float]] = []
-        self.reasons: Counter = Counter()
-        self.splits: Counter = Counter(train=0, dev=0)
-        self.facts: Counter = Counter()
-
-    def add(self, built: Built) -> None:
-        if built.line is None:
-            self.reasons[built.reason] += 1
-        else:
-            self.splits[built.split] += 1
-            self.facts.update(built.facts)
-
-    def summary(self, settings: Settings, seeds: str) -> dict[str, Any]:
-        of = self._of
-        kinds = of("kind")
-        return {
-            "seeds": seeds,
-            "settings": asdict(settings),
-            "read": sum(self.reasons.values()) + sum(self.splits.values()) + len(self.broken) + len(self.repeated),
-            "groups": dict(self.splits),
-            "dropped": dict(sorted(self.reasons.items(), key=lambda item: (-item[1], item[0]))),
-            "broken_lines": [{"line": line, "reason": reason} for line, reason in self.broken[:50]],
-            "broken_lines_count": len(self.broken),
-            "repeated_problems": [
-                {"line": line, "repeats": twin, "similarity": round(s, 3)} for line, twin, s in self.repeated[:50]
-            ],
-            "repeated_problems_count": len(self.repeated),
-            "negatives": sum(kinds.values()),
-            "negatives_in_a_group": {str(n): count for n, count in of("negatives in a group").items()},
-            "kinds": {
-                kind: {
-                    "count": count,
-                    "answer_changed": of("answer changed").get(kind, 0),
-                    "no_place": of("no place").get(kind, 0),
-                    "near_duplicate": of("near duplicate").get(kind, 0),
-                    "too_long": of("too long").get(kind, 0),
-                    "announced_the_answer": of("announces the answer").get(kind, 0),
-                }
-                for kind, count in kinds.items()
-            },
-            "places": of("place"),
-            "labels_of_negatives": {
-                name: {str(label): self.facts["label", name, label] for label in range(MAX_LABEL + 1)}
-                for name in dimensions_of(settings.domain)
-            },
-            "length_in_characters": {
-                "positives": _spread(of("positive length")),
-                "negatives": _spread(of("negative length")),
-            },
-            "references": of("reference"),
-        }
-
-    def _of(self, name: str) -> dict[Any, int]:
-        return {key[1]: n for key, n in sorted(self.facts.items(), key=str) if key[0] == name and len(key) == 2}
-
-
-def _spread(lengths: dict[int, int]) -> dict[str, float]:
-    """Mean and percentiles of a histogram {length: count}."""
-    count = sum(lengths.values())
-    out = {"mean": round(sum(n * c for n, c in lengths.items()) / count, 1)}
-    for percent in (5, 25, 50, 75, 95):
-        below = 0
-        for length in sorted(lengths):
-            below += lengths[length]
-            if 100 * below >= percent * count:
-                out[f"p{percent}"] = length
-                break
-    return out

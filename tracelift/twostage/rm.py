@@ -3,7 +3,8 @@
     pair, group     a positive above a negative (ties half), above every negative of its group; with Wilson intervals
     per kind        pair accuracy against the negatives of one flaw
     calibration     mean gold total in each tenth of the predicted total, and the expected calibration error
-    dimensions      mean absolute error of the expected label (0 to 4), and how often the nearest label is right
+    dimensions      mean absolute error of the expected label (0 to 4), how often the nearest label is right, and the mean
+                    expected label of the traces that were given each label
 
 Pairs of one group are not independent, so the interval of pair accuracy is over groups, not pairs.
 Left out: recalibration.
@@ -95,15 +96,23 @@ def calibration(predicted: Sequence[float], gold: Sequence[float]) -> dict[str, 
     return {"bins": rows, "expected_calibration_error": error}
 
 
-def _dimensions(rows: Sequence[tuple[Group, dict[str, int], RMScore]]) -> dict[str, dict[str, float]]:
-    gaps: dict[str, list[float]] = defaultdict(list)
+def _dimensions(rows: Sequence[tuple[Group, dict[str, int], RMScore]]) -> dict[str, dict[str, Any]]:
+    pairs: dict[str, list[tuple[int, float]]] = defaultdict(list)  # (given label, expected label)
     for group, labels, score in rows:
         for name, value in zip(dimensions_of(group.task_type), score.dimensions, strict=True):
-            gaps[name].append(abs(value - labels[name]))
-    return {
-        name: {"MAE": sum(g) / len(g), "nearest label right": sum(x < 0.5 for x in g) / len(g)}
-        for name, g in gaps.items()
-    }
+            pairs[name].append((labels[name], value))
+    out = {}
+    for name, found in pairs.items():
+        gaps = [abs(given - expected) for given, expected in found]
+        by_label: dict[int, list[float]] = defaultdict(list)
+        for given, expected in found:
+            by_label[given].append(expected)
+        out[name] = {
+            "MAE": sum(gaps) / len(gaps),
+            "nearest label right": sum(x < 0.5 for x in gaps) / len(gaps),
+            "expected by given label": [{"given": g, "n": len(x), "expected": sum(x) / len(x)} for g, x in sorted(by_label.items())],
+        }
+    return out
 
 
 def render_rm(f: dict[str, Any]) -> str:
@@ -130,8 +139,9 @@ def render_rm(f: dict[str, Any]) -> str:
     blocks.append(
         columns(
             [
-                ["dimension (0 to 4)", "MAE", "nearest label right"],
-                *([k, f"{v['MAE']:.3f}", f"{v['nearest label right']:.3f}"] for k, v in f["dimensions"].items()),
+                ["dimension (0 to 4)", "MAE", "nearest label right", "mean expected label where 0, 1, … is given"],
+                *([k, f"{v['MAE']:.3f}", f"{v['nearest label right']:.3f}",
+                   "  ".join(f"{r['given']}: {r['expected']:.2f}" for r in v["expected by given label"])] for k, v in f["dimensions"].items()),
             ]
         )
     )
