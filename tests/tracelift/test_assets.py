@@ -75,5 +75,5 @@ def test_the_reason_rm_ranks_unseen_traces(world):
             kinds.append(c.negative_kind)
     total = [s.total for s in scorer.score(items)]
     metrics = ranking_metrics(total, gold, owner, positive, kinds)
-    assert metrics["pair_accuracy"] >= {"math": 0.95, "code": 0.75}[name], metrics
-    assert min(v for k, v in metrics.items() if k.startswith("pair/")) >= {"math": 0.7, "code": 0.4}[name], metrics
+    assert metrics["pair_accuracy"] >= 0.95, metrics
+    assert min(v for k, v in metrics.items() if k.startswith("pair/")) >= {"math": 0.7, "code": 0.85}[name], metrics
