@@ -39,6 +39,16 @@ def count(request):
     ran.append(request.node.name)
 
 
+@pytest.fixture
+def victim(tmp_path):
+    """A file outside the sandbox that its permissions let anybody overwrite, in a folder that they let anybody fill."""
+    os.chmod(tmp_path, 0o777)
+    victim = tmp_path / "victim"
+    victim.write_text("whole")
+    victim.chmod(0o666)
+    return victim
+
+
 def attack(box, code: str, limits: Limits = QUICK, **values: object):
     """Run `code` with `values` as its global names."""
     head = "".join(f"{name} = {value!r}\n" for name, value in values.items())

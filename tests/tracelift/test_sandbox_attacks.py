@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from attacks import QUICK, attack, box, count, needs, own_processes, skip, wait_until  # noqa: F401
+from attacks import QUICK, attack, box, count, needs, own_processes, skip, victim, wait_until  # noqa: F401
 from tracelift.sandbox import Limits, Sandbox, SandboxError, Status
 from tracelift.sandbox.inside.confine import NAMESPACES
 
@@ -113,12 +113,8 @@ def test_parent_environment_is_not_there(box, monkeypatch):
     assert set(json.loads(result.stdout.replace("'", '"'))) <= set(allowed.split()) | {"PYTHONUTF8", "TMPDIR", "TZ"}
 
 
-def test_no_writing_outside(box, tmp_path):
+def test_no_writing_outside(box, tmp_path, victim):
     needs(box, "no files outside the interpreter and the working folder")
-    os.chmod(tmp_path, 0o777)
-    victim = tmp_path / "victim"
-    victim.write_text("whole")
-    victim.chmod(0o666)
     name = f"tracelift-escape-{os.getpid()}"
     result = attack(
         box,

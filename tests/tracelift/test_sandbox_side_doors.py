@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from attacks import QUICK, attack, box, count, needs, own_processes, ran, skip, skipped, wait_until  # noqa: F401
+from attacks import QUICK, attack, box, count, needs, own_processes, ran, skip, skipped, victim, wait_until  # noqa: F401
 from tracelift.sandbox import Limits, Status, probe
 from tracelift.sandbox.inside.confine import LAYERS
 
@@ -183,12 +183,8 @@ def test_no_memory_outside_the_address_space(box):
 # -- the working folder ----------------------------------------------------------------------------------------------
 
 
-def test_links_lead_nowhere(box, tmp_path):
+def test_links_lead_nowhere(box, tmp_path, victim):
     needs(box, "no files outside the interpreter and the working folder")
-    os.chmod(tmp_path, 0o777)
-    victim = tmp_path / "victim"
-    victim.write_text("whole")
-    victim.chmod(0o666)
     (tmp_path / "folder").mkdir()
     os.chmod(tmp_path / "folder", 0o777)
     result = attack(
