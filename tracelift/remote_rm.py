@@ -54,8 +54,10 @@ class RemoteScorer:
         answers as a Reason RM there.
         """
         self.max_tokens = max_tokens
+        patience = calls.pop("patience", None)
         self._calls = _Calls(url, "", api_key, **calls)
-        (reply,) = self._calls.complete([self._request([])])
+        (reply,) = self._calls.complete([self._request([])])  # a wrong address is said at once, not waited for
+        self._calls.patience = patience
         if reply.error is not None:
             raise ValueError(f"no Reason RM at {url}: {reply.error}")
         names = json.loads(reply.text).get("dimension_names") or ()

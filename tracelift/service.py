@@ -108,6 +108,7 @@ class RankScorer:
 
     def __init__(self, service: Service) -> None:
         self.service, self.dimension_names = service, service.about["dimension_names"]
+        self.fingerprint = service.about["scorer"]
 
     def score(self, items: Sequence[ScoreItem]) -> list[RMScore]:
         scores = self.service.deal(SCORE, items, lambda item: item.problem)
@@ -116,7 +117,8 @@ class RankScorer:
 
 def serve(world: World, backend: Backend, scorer: Scorer | None) -> None:
     """Answer the planner ranks until every one of them has said that it is done."""
-    about = {"fingerprint": backend.fingerprint, "dimension_names": scorer.dimension_names if scorer else None}
+    about = {"fingerprint": backend.fingerprint, "dimension_names": scorer.dimension_names if scorer else None,
+             "scorer": scorer.fingerprint if scorer else None}  # fmt: skip
     work: dict[int, Callable[[Any], Any]] = {COMPLETE: backend.complete, ABOUT: lambda _: about}
     if scorer is not None:
         work[SCORE] = scorer.score

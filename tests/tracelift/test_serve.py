@@ -4,6 +4,7 @@ import json
 import signal
 import socket
 import threading
+import time
 
 import pytest
 import torch
@@ -90,8 +91,17 @@ def test_what_is_refused_is_the_librarys_own_error(openai_client, served):
         openai.OpenAI(base_url=f"{served.url}/v1", api_key="guess", max_retries=0).models.list()
 
 
+def settled(log):
+    """How many lines the log has once no more come: the thread that reads it may lag behind the replies."""
+    lines = -1
+    while lines != len(log):
+        lines = len(log)
+        time.sleep(1.0)
+    return lines
+
+
 def test_requests_that_come_together_share_a_batch(served):
-    before, replies = len(served.log), []
+    before, replies = settled(served.log), []
 
     def ask(i):
         replies.append(served.ask("/v1/completions", {"prompt": [PROMPTS[i % 6]] * 20, "max_tokens": 40, "temperature": 2.0, "n": 2}))
@@ -102,6 +112,7 @@ def test_requests_that_come_together_share_a_batch(served):
     for t in threads:
         t.join()
     assert [status for status, _ in replies] == [200] * 6 and all(len(r["choices"]) == 40 for _, r in replies)
+    settled(served.log)
     counts = [line.split(" completions of ") for line in served.log[before:] if " completions of " in line]
     assert sum(int(c[0].split()[-1]) for c in counts) == 240
     assert max(int(c[1].split()[0]) for c in counts) > 1

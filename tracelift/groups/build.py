@@ -343,7 +343,8 @@ def _built(
     if workers == 1:
         yield from map(work, fresh)
         return
-    with multiprocessing.Pool(workers) as pool:
+    # Spawned, not forked: the caller may hold threads and signal handlers that a worker must not inherit.
+    with multiprocessing.get_context("spawn").Pool(workers) as pool:
         # Chunks go out as results come back: imap would read the whole file ahead of slow workers.
         while chunk := list(itertools.islice(fresh, 64 * workers)):
             yield from pool.map(work, chunk, chunksize=16)
