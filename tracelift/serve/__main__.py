@@ -112,7 +112,8 @@ def _loopback(host: str) -> bool:
 
 
 def _say(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")  # in one piece: threads write at once
+    sys.stderr.flush()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -62,7 +62,7 @@ class Batcher(Generic[Payload, Result]):
     def wait(self, job: Job[Payload, Result], seconds: float, gone: Callable[[], bool]) -> Result:
         """The job's result. Raises Refused with its error, or 503 after `seconds` or where its sender has `gone`."""
         deadline = time.monotonic() + seconds
-        while not job.done.wait(min(0.2, max(0.001, deadline - time.monotonic()))):
+        while not job.done.wait(min(0.05, max(0.001, deadline - time.monotonic()))):
             if gone():
                 job.dropped = True
                 raise Refused(503, "the client closed the connection")
