@@ -7,8 +7,8 @@ planner, and the starting one, is evaluated by eval.py on the same fresh problem
 executor without a trace, with reference and foreign traces once, with the starting planner); figures go to
 benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never repeated: stop it and
 give the same command again. Words after `--` go to train.py and eval.py. `--match-tokens` adds exec_only with as many
-more updates as make its executor tokens equal TraceLift's. docs/results.md is then made by `python -m
-benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
+more updates as would make its executor tokens TraceLift's if it kept spending what it spent; traces grow alike while it
+learns and equal runs are done once, so it ends below. docs/results.md is then made by `python -m benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
 eval.py command), and a baseline cache that arms of one seed share: it would save a tenth of their executor tokens, and
 the tokens each arm is shown could no longer be counted.
 """
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4, help="samples a problem of the sampled evaluation")
     parser.add_argument("--out", type=Path, default=None, help="folder of the runs; default: runs/compare/WORLD")
     parser.add_argument("--results", type=Path, default=None, help="default: benchmarks/results/compare-WORLD.json")
-    parser.add_argument("--match-tokens", action="store_true", help="also exec_only at TraceLift's executor tokens")
+    parser.add_argument("--match-tokens", action="store_true", help="also exec_only for as many updates as TraceLift's executor tokens would pay for")
     args = parser.parse_args(words[:cut])
     args.overrides = words[cut + 1 :]
     args.config = args.config or WORLDS[args.world]

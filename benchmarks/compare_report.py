@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.compare_figures import CURVES, MATCHED, MODES
 
 TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
-          "product_only": "R x uplift only", MATCHED: "execution only, TraceLift's executor tokens"}  # fmt: skip
+          "product_only": "R x uplift only", MATCHED: "execution only, trained longer"}  # fmt: skip
 COLOURS = {
     "exec_only": "#8d99ae",
     "tracelift": "#1f6f8b",

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compare_figures import MATCHED
 from benchmarks.compare_report import TITLES, interval, number, plus_minus, render_markdown
 from benchmarks.study_figures import render_study
 
@@ -156,7 +157,7 @@ def compared(world: str, record: dict[str, Any], mode: str = "greedy") -> str:
         updates, tokens = (sum(f[k]) / len(f[k]) for k in ("updates", "executor_tokens"))
         cells = " | ".join(plus_minus(f[mode].get(k), k) for k, _ in columns)
         lines.append(f"| {TITLES[arm]} | {cells} | {updates:.0f} | {tokens:,.0f} |")
-    head = (f"The {world} demo: one planner trained by {len(record['arms'])} rewards, {len(record['seeds'])} seeds each, evaluated {mode} on "
+    head = (f"The {world} demo: one planner trained by {len(set(record['arms']) - {MATCHED})} rewards, {len(record['seeds'])} seeds each, evaluated {mode} on "
             f"{record['problems']:,} fresh problems; mean ± sd over seeds.")  # fmt: skip
     told = [f"**TraceLift minus {TITLES[c['a']]}**: {interval(c, 100, 1)} points of accuracy (exact p {c['p']:.2g}, Holm {c['p_holm']:.2g}); "
             + ", ".join(f"{n.replace('_', ' ')} {interval(c['figures'].get(n), 1, 3)}" for n in ("trace_validity", "wrong_reason_rate")) + "."
