@@ -24,7 +24,7 @@ from torch import Tensor
 
 from models import Transformer
 from models.lora import adapted, disabled
-from tracelift.config import Grpo
+from tracelift.keys import Grpo
 
 _EPSILON = 1e-4  # keeps a group of equal rewards at zero advantage instead of 0/0
 

@@ -17,11 +17,11 @@ import models
 from models import Tokenizer, Transformer
 from models.lora import LoRAConfig, attach
 from tracelift.backend import LocalBackend
-from tracelift.config import Config, Lora
 from tracelift.data import FileTasks, TaskSource
 from tracelift.distributed import World, find_device
 from tracelift.executor import BaselineCache, Executor, ExecutorSettings
 from tracelift.judging import TaskJudge
+from tracelift.keys import Config, Lora
 from tracelift.likelihood import spellings
 from tracelift.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.reason_rm import LocalScorer, Scorer

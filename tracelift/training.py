@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from tracelift.bad_batch import keep_batch
-from tracelift.config import Config, Optim
 from tracelift.distributed import World
+from tracelift.keys import Config, Optim
 from tracelift.optimizer import adamw
 from tracelift.parallel import SHARD_FILES, Parallel, number, place, read_shards, write_shards
 from tracelift.recompute import recompute_blocks

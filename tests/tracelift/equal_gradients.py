@@ -12,8 +12,8 @@ import torch
 import kernels
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, merged
-from tracelift.config import Optim
 from tracelift.distributed import World, join, leave
+from tracelift.keys import Optim
 from tracelift.packing import Row, micro_batches, pack
 from tracelift.parallel import Parallel
 from tracelift.training import Learner

@@ -11,8 +11,8 @@ from torch import nn
 
 import models
 from tracelift.bad_batch import keep_batch, main, show
-from tracelift.config import Optim
 from tracelift.distributed import World
+from tracelift.keys import Optim
 from tracelift.training import Learner, TrainingError
 
 RUN = ("--run.steps", "2", "--run.save_every", "1", "--data.eval_problems", "0")

@@ -12,8 +12,8 @@ from tiny_job import group_rows, rm_arguments, write_jsonl
 import models
 from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.lora import adapted, load_adapter, save_adapter
-from tracelift.config import Lora
 from tracelift.groups.format import CODE_DIMENSIONS, MATH_DIMENSIONS, read_groups
+from tracelift.keys import Lora
 from tracelift.rm_training import draw
 from tracelift.setup import attach_lora
 

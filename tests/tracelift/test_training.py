@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from tracelift.config import Optim
 from tracelift.distributed import World
+from tracelift.keys import Optim
 from tracelift.runs import RunFolder, optimizer_tensors, restore_optimizer
 from tracelift.training import Learner, StopSignal, TrainingError, learning_rate
 
