@@ -141,6 +141,19 @@ def test_a_full_disk_while_saving_is_one_sentence_and_costs_nothing_saved(job, s
     assert contents(out) == contents(undisturbed)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_full_disk_under_one_shard_stops_every_rank_and_costs_nothing_saved(job, server, undisturbed, out, rank):
+    writer = "torch.distributed.checkpoint.hf_storage:HuggingFaceStorageWriter.write_data"
+    args = planner_arguments(job, out, "--parallel.mode", "fsdp")
+    ended = server.start(*args, hurt=Hurt("full", writer, 2, rank=rank), ranks=2)
+    assert [e.code for e in ended] == [2, 2], ended
+    told = [line for e in ended for line in e.text.splitlines() if "step-000004: could not save the checkpoint" in line]
+    assert told and all(f"rank {rank}: " in line and "No space left" in line for line in told), ended
+    assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-000002"]
+    server.done(*args, "--resume", ranks=2)
+    assert_same_metrics(rounds(out), rounds(undisturbed))
+
+
 # -- ranks and micro-batches change nothing --------------------------------------------------------------------------
 
 
