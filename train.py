@@ -24,6 +24,7 @@ import random
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ from tracelift.parallel import Parallel
 from tracelift.patience import ServerGone
 from tracelift.report import Clock, Report
 from tracelift.rm_training import run_reward_model
-from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, refuse_too_many_errors, sample_traces
+from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, needs_uplift, refuse_too_many_errors, sample_traces
 from tracelift.runs import RunFolder, choose_folder
 from tracelift.sampler import SamplingParams
 from tracelift.sandbox import SandboxError
@@ -74,6 +75,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     prompt = PlannerPrompt(config, tokenizer)
     sampler = build_sampler(parallel.whole, tokenizer, config)
     learner = Learner(planner, config.optim, config.run.steps, world, parallel, run.path / "nan")
+    ahead = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
     G, P = config.planner.samples, config.grpo.problems
     say(f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
         f"{P} problems x {G} traces a round, {config.run.steps} rounds, reward {config.reward.mode} ({config.reward.variant})")  # fmt: skip
@@ -110,7 +112,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         params = SamplingParams(n=G, max_new_tokens=config.planner.max_new_tokens,
                                 temperature=config.planner.temperature, seed=config.run.seed, stop=tuple(config.planner.stop))  # fmt: skip
         groups = sample_traces(sampler, prompt, [t for _, t in mine], params, [(step, i) for i, _ in mine],
-                               config.executor.max_trace_chars)  # fmt: skip
+                               config.executor.max_trace_chars, ahead)  # fmt: skip
         clock.lap("sample", sum(len(s.completion.tokens) for g in groups for s in g))
 
         # -- execute, verify, score, reward ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from tracelift.ahead import AheadBackend
 from tracelift.backend import Backend, CompletionRequest, Likelihood, Progress, Reply, ScoreRequest
 from tracelift.data import Task
 from tracelift.judging import Judge, Judgement, TaskJudge
@@ -166,13 +167,8 @@ class Executor:
         keys = [self.baseline_key(task) if need_repeats else "" for task, _ in items]
         missing = {key: task for key, (task, _) in zip(keys, items, strict=True) if need_repeats and self.cache.get(key) is None}
 
-        requests: list[CompletionRequest] = []
-        for task, trace in items:
-            prompt = self.trace_prompt(task, trace)
-            requests.extend(self._request(prompt, task, k) for k in [END_TO_END, *range(K)])
-        for task in missing.values():
-            prompt = self.baseline_prompt(task)
-            requests.extend(self._request(prompt, task, k) for k in range(s.baseline_repeats))
+        requests = [request for task, trace in items for request in self._with_trace(task, trace, K)]
+        requests += [request for task in missing.values() for request in self._without(task)]
         replies = iter(self._complete(requests, progress))
 
         with_trace = [[next(replies) for _ in range(1 + K)] for _ in items]
@@ -199,6 +195,26 @@ class Executor:
                 error=first_error([primary, *repeats]) or base.error,
                 judgement=primary))  # fmt: skip
         return outcomes
+
+    def begin(self, task: Task, trace: str, need_repeats: bool = True) -> None:
+        """Start what `evaluate` will ask about this trace, where the backend can work ahead (tracelift/ahead.py)."""
+        if not isinstance(self.backend, AheadBackend):
+            return
+        s = self.settings
+        sampled = need_repeats and s.uplift == "sampled"
+        requests = self._with_trace(task, trace, s.repeats if sampled else 0)
+        if sampled and self.cache.get(self.baseline_key(task)) is None:
+            requests += self._without(task)
+        self.backend.begin(requests)
+
+    def _with_trace(self, task: Task, trace: str, repeats: int) -> list[CompletionRequest]:
+        """The end-to-end run and the repeats."""
+        prompt = self.trace_prompt(task, trace)
+        return [self._request(prompt, task, k) for k in [END_TO_END, *range(repeats)]]
+
+    def _without(self, task: Task) -> list[CompletionRequest]:
+        prompt = self.baseline_prompt(task)
+        return [self._request(prompt, task, k) for k in range(self.settings.baseline_repeats)]
 
     def _with_likelihoods(self, items: Sequence[tuple[Task, str]], outcomes: list[Outcome]) -> list[Outcome]:
         """The outcomes of the end-to-end runs with both arms' likelihoods: one pass over all traces and new baselines."""

@@ -8,7 +8,7 @@ read the same record. Left out: what the reward means (tracelift/rewards.py) and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,8 +86,9 @@ class PlannerPrompt:
 
 
 def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task], params: SamplingParams,
-                  keys: Sequence[tuple[int, ...]], max_trace_chars: int) -> list[list[Sample]]:  # fmt: skip
-    """`params.n` samples per task, grouped by task.
+                  keys: Sequence[tuple[int, ...]], max_trace_chars: int,
+                  early: Callable[[Task, str], None] | None = None) -> list[list[Sample]]:  # fmt: skip
+    """`params.n` samples per task, grouped by task. `early` is told each trace as soon as it is written.
 
     Raises ValueError on a prompt that leaves no room for a trace, TrainingError on log-probs that are not finite.
     """
@@ -99,7 +100,13 @@ def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task]
                 f"{task.problem_id}: a prompt of {len(ids)} tokens and {params.max_new_tokens} new ones exceed the planner's "
                 f"context of {limit}; lower planner.max_new_tokens or planner.max_problem_chars"
             )
-    groups = sampler.generate(prompts, params, keys=list(keys))
+
+    def written(i: int, j: int, completion: Completion) -> None:
+        trace = extract_trace(prompt.prefill + prompt.tokenizer.decode(completion.tokens), max_trace_chars)
+        if trace is not None:
+            early(tasks[i], trace)
+
+    groups = sampler.generate(prompts, params, keys=list(keys), finished=written if early else None)
     if not all(math.isfinite(x) for completions in groups for c in completions for x in c.logprobs):
         raise TrainingError("the planner's log-probs are not finite: its weights hold NaN or have grown without bound; "
                             "start from good weights, or resume from an earlier checkpoint with a lower optim.lr")  # fmt: skip
@@ -111,12 +118,17 @@ def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task]
     return out
 
 
+def needs_uplift(config: Config) -> bool:
+    """Whether the reward asks for the executor's repeats and baseline, and not for the end-to-end run alone."""
+    return config.reward.mode in ("tracelift", "uplift_only", "product_only")
+
+
 def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer | None, config: Config) -> None:
     """Fill in outcome, RM score, reward, validity and leakage of every sample, in place."""
     samples = [s for group in groups for s in group]
     formed = [s for s in samples if s.trace is not None]
-    needs_uplift = config.reward.mode in ("tracelift", "uplift_only", "product_only")
-    for s, outcome in zip(formed, executor.evaluate([(s.task, s.trace or "") for s in formed], need_repeats=needs_uplift), strict=True):
+    outcomes = executor.evaluate([(s.task, s.trace or "") for s in formed], need_repeats=needs_uplift(config))
+    for s, outcome in zip(formed, outcomes, strict=True):
         s.outcome, s.error = outcome, outcome.error
     if scorer is not None:
         judged = [s for s in formed if s.error is None]

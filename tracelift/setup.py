@@ -88,13 +88,15 @@ def build_executor(config: Config, device: torch.device, cache: Path | None, say
     )  # fmt: skip
     judge = build_judge(config)
     if e.url:
+        from tracelift.ahead import AheadBackend
         from tracelift.patience import Patience
         from tracelift.remote import RemoteBackend
 
         if e.chat == "on":
             raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
         patience = Patience(e.patience_s, say, give_up)
-        return Executor(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience), settings, BaselineCache(cache), judge=judge)
+        remote = AheadBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
+        return Executor(remote, settings, BaselineCache(cache), judge=judge)
     tokenizer = models.load_tokenizer(e.path)
     backend = service.backend if service else build_backend(config, device, tokenizer)
     if not use_chat(e.chat, tokenizer):

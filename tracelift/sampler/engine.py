@@ -25,6 +25,7 @@ from tracelift.sampler.score import score
 from tracelift.sampler.static import StaticDecoder, StaticSchedule
 
 Progress = Callable[[int, int], None]  # (completions finished, completions in all)
+Finished = Callable[[int, int, Completion], None]  # (prompt, sample, completion)
 
 
 class Sampler:
@@ -65,13 +66,15 @@ class Sampler:
         keys: Sequence[tuple[int, ...]] | None = None,
         progress: Progress | None = None,
         keep_logits: bool = False,
+        finished: Finished | None = None,
     ) -> list[list[Completion]]:
         """Continue each prompt `params.n` times; answers come in the order of the prompts.
 
         params is one for all or one per prompt. keys name the random numbers of each prompt together with its seed,
         e.g. (step, problem); prompts of equal seed and key share them. Without keys a prompt is named by its tokens
         and by how often it occurred earlier in the list, so that repetitions are drawn independently. Either way the
-        same request gets the same tokens in any company. keep_logits adds each step's logits to the completions.
+        same request gets the same tokens in any company. keep_logits adds each step's logits to the completions; finished
+        is told each completion as it ends, with the numbers of its prompt and sample.
 
         Raises ValueError for empty or overlong prompts, ids outside the vocabulary, lists of unequal length, stop
         strings without `decode`, and a budget too small for the longest request.
@@ -109,11 +112,13 @@ class Sampler:
                 run = StaticSchedule(self._decoder, *call)
             else:
                 run = schedule.Schedule(*call, keep_logits)
-            for finished, s in enumerate(run.run(), start=1):
+            for count, s in enumerate(run.run(), start=1):
                 i, j = home[s]
                 answers[i][j] = s.completion
+                if finished is not None:
+                    finished(i, j, s.completion)
                 if progress is not None:
-                    progress(finished, len(waiting))
+                    progress(count, len(waiting))
         self.asked_tokens += sum(len(prompt) * p.n for prompt, p in zip(prompts, each))
         self.prefilled_tokens += run.prefilled
         return answers
