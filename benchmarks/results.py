@@ -62,7 +62,7 @@ def compare_section(path: Path, record: dict[str, Any]) -> str:
         f"--run.out runs/row{''.join(' ' + w for w in record['overrides'])}`, "
         f"then `python eval.py --run runs/row --run.seed "
         f"{record['eval_seed']} --eval.benchmarks demo:{record['world']} --eval.limit {record['problems']} "
-        f"--eval.samples {record['samples']}`."
+        f"--eval.samples {record['samples']} --eval.k 1,{record['samples']}`."
     )
     return (
         f"## The reward compared, {record['world']} demo\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
