@@ -78,9 +78,7 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
     groups = grouped(records)
     at = next((i for i, g in enumerate(groups) if g[0]["problem_id"] == problem), None)
     if at is None:
-        raise ExplainError(
-            f"round {step} had no problem '{problem}'; it had {', '.join(g[0]['problem_id'] for g in groups)}"
-        )
+        raise ExplainError(f"round {step} had no problem '{problem}'; it had {', '.join(g[0]['problem_id'] for g in groups)}")
     group, advantage = groups[at], replay_advantages(groups, config)[at]
     counts = replay_counts(groups, group[0]["group"], step, config)
     if sample is not None and not 1 <= sample <= len(group):
@@ -139,11 +137,8 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
     page.head(f"Trace {j + 1}: reward {_number(r['reward'])}, advantage {advantage:+.3f}")
     if r["trace"] is None:
         page.text(r["text"])
-        page.text(
-            f"no complete <reasoning> block ({r['finish_reason']}): the executor was not called; "
-            "reward.format_reward = "
-            f"{config.reward.format_reward}"
-        )
+        page.text(f"no complete <reasoning> block ({r['finish_reason']}): the executor was not called; "
+                  f"reward.format_reward = {config.reward.format_reward}")  # fmt: skip
         return
     page.text(r["trace"])
     notes = [
@@ -190,9 +185,7 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
 
 def _check(page: Page, what: str, logged: str, text: str, r: Record) -> None:
     if "status" not in r and logged != Verdict.ERROR.name and verify_math(text, r["reference"]).name != logged:
-        page.text(
-            f"! the {what} was logged as {logged}; today's verifier says {verify_math(text, r['reference']).name}"
-        )
+        page.text(f"! the {what} was logged as {logged}; today's verifier says {verify_math(text, r['reference']).name}")
 
 
 def _formula(page: Page, r: Record, config: Config) -> None:
@@ -217,11 +210,7 @@ def _formula(page: Page, r: Record, config: Config) -> None:
     }[config.reward.mode]
     page.text(f"reward = {told}{f' - leak penalty {penalty:g}' if penalty else ''} = {_number(r['reward'])}")
     again = replay_reward(r, config)
-    if (
-        again is not None
-        and r["reward"] is not None
-        and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9)
-    ):
+    if again is not None and r["reward"] is not None and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9):
         page.text(f"! replayed from the counts it is {again:.6f}")
 
 
@@ -282,9 +271,8 @@ def _tokens(page: Page, r: Record, advantage: float, counts: BatchCounts, config
     show = _decoder(config, run)
     w = weight_of(r, counts, config)
     page.text(
-        "p: probability when sampled. pull = w x A x (1 - p) / temperature: what the first update's ascent "
-        "direction is at "
-        "this token's own logit; a token that was certain anyway is hardly moved."
+        "p: probability when sampled. pull = w x A x (1 - p) / temperature: what the first update's ascent direction is "
+        "at this token's own logit; a token that was certain anyway is hardly moved."
     )
     pulls = [w * advantage * (1 - math.exp(x)) / config.planner.temperature for x in r["logprobs"]]
     top = max((abs(x) for x in pulls), default=0.0) or 1.0
@@ -338,15 +326,8 @@ def main(argv: Sequence[str]) -> int:
         if args.step is None or args.problem is None:
             print(overview(args.run, args.step))
         else:
-            print(
-                explain(
-                    args.run,
-                    args.step,
-                    args.problem,
-                    args.sample,
-                    min(120, shutil.get_terminal_size((100, 24)).columns),
-                )
-            )
+            width = min(120, shutil.get_terminal_size((100, 24)).columns)
+            print(explain(args.run, args.step, args.problem, args.sample, width))
     except (ExplainError, ConfigError, models.CheckpointError) as e:
         print(f"tracelift.explain: {e}", file=sys.stderr)
         return 1

@@ -12,12 +12,13 @@ import pytest
 from group_seeds import SEEDS
 
 from tracelift.groups.__main__ import main
-from tracelift.groups.build import Settings, build, read_seeds
+from tracelift.groups.build import Settings, build
 from tracelift.groups.dedup import NearDuplicates, words_of
-from tracelift.groups.flaws import statements
 from tracelift.groups.format import MATH_DIMENSIONS, Candidate, Group, GroupError, Rubric, read_groups, scan_groups
-from tracelift.groups.show import show_group
+from tracelift.groups.seeds import read_seeds
 from tracelift.groups.shortcuts import markdown, shortcut_report
+from tracelift.groups.show import show_group
+from tracelift.groups.wording import statements
 
 FILES = ("train.jsonl", "dev.jsonl", "summary.json")
 

@@ -75,7 +75,7 @@ def seeds(path, count=30):
 
 
 def test_the_command_builds_from_seeds_alike_in_parallel_or_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tracelift.groups.build.NearDuplicates", type("None_", (), {"seen": lambda *_: None}))  # these seeds are alike
+    monkeypatch.setattr("tracelift.groups.seeds.NearDuplicates", type("None_", (), {"seen": lambda *_: None}))  # these seeds are alike
     path = seeds(tmp_path / "seeds.jsonl")
     for workers in ("1", "2"):
         assert main(["build", "--seeds", str(path), "--domain", "code", "--out", str(tmp_path / workers), "--workers", workers, "--quiet", "--dev", "0.3"]) == 0

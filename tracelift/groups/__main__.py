@@ -19,9 +19,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tracelift.groups.build import DEMO, Settings, build
+from tracelift.groups.build import Settings, build
 from tracelift.groups.format import Group, GroupError, iter_groups, read_groups, scan_groups, split_of, write_groups
 from tracelift.groups.judge import PROMPT, Cache, Endpoint, agreement, agreement_text, judge_groups
+from tracelift.groups.seeds import DEMO
 from tracelift.groups.show import show_group
 
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}

@@ -9,7 +9,7 @@ word for word, may open a trace; the positive pool holds the reference with none
 trace opens with as many as bring it close to a randomly drawn positive, on a randomly drawn side. Quotations are
 harmless, and about as frequent on either side.
 
-Left out on purpose: the flaws (`groups.flaws`, `groups.code`) and the labels (`groups.rubric`).
+Left out on purpose: reading seeds (`groups.seeds`), the flaws (`groups.flaws`, `groups.code`), the labels (`groups.rubric`).
 """
 
 from __future__ import annotations
@@ -28,22 +28,16 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.groups import code, flaws
-from tracelift.groups.dedup import NearDuplicates, words_of
-from tracelift.groups.format import (
-    TASK_TYPES,
-    Candidate,
-    Group,
-    GroupError,
-    parse_json_line,
-    split_of,
-)
+from tracelift.groups.dedup import words_of
+from tracelift.groups.format import TASK_TYPES, Candidate, Group, GroupError, split_of
 from tracelift.groups.rubric import place_of, rubric_of, sound_rubric
+from tracelift.groups.seeds import DEMO, Seed, fresh_seeds
 from tracelift.groups.summary import Tally
 from tracelift.groups.trace import Trace, TraceError, clean_reference, parse_trace, write_number
+from tracelift.groups.wording import statements
 from tracelift.leaks import announces_answer, leaks_answer
 
 MAX_QUOTATIONS = 3
-DEMO = "demo:code"
 
 
 @dataclass(frozen=True)
@@ -70,16 +64,6 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Seed:
-    """`answer`: GSM8K's solution and answer, or a program where one is given. `trace`: a code seed's reference plan."""
-
-    row: int
-    problem: str
-    answer: str
-    trace: str = ""
-
-
-@dataclass(frozen=True)
 class Built:
     """What became of one seed: a group's line and its split, or the reason why there is none; and facts to count."""
 
@@ -87,35 +71,6 @@ class Built:
     split: str
     reason: str
     facts: Counter
-
-
-def read_seeds(path: str | os.PathLike[str], domain: str = "math") -> Iterator[tuple[int, Seed | str]]:
-    """(line number, seed or what is wrong with the line) of a JSONL file with `question` and `answer` a line; of code seeds
-    with `problem`, `trace` and perhaps `solution`. "demo:code" is the endless series of the code world's problems."""
-    if str(path) == DEMO:
-        yield from ((row + 1, Seed(row, f"{DEMO} {row}", "")) for row in itertools.count())
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                row = parse_json_line(raw)
-                if not isinstance(row, dict):
-                    raise GroupError("the line is no object")
-                problem, answer = row.get("question", row.get("problem")), row.get("answer", row.get("solution"))
-                trace = next((row[key] for key in ("trace", "reasoning", "plan") if key in row), None)
-                if domain == "code":
-                    answer = "" if row.get("solution") is None else row["solution"]
-                needed = (("problem", problem), ("trace", trace)) if domain == "code" else (("question", problem), ("answer", answer))
-                for key, value in needed:
-                    if not isinstance(value, str) or not value.strip():
-                        raise GroupError(f"{key} is missing or no text")
-                if not isinstance(answer, str):
-                    raise GroupError("solution is no text")
-            except GroupError as error:
-                yield number, str(error)
-                continue
-            yield number, Seed(number - 1, problem.strip(), answer.strip(), trace.strip() if domain == "code" else "")
 
 
 def build_group(seed: Seed, settings: Settings) -> Built:
@@ -173,7 +128,7 @@ def _math_offers(seed: Seed, rng: random.Random, facts: Counter) -> _Offers | st
         return f"trace not understood: {error}"
     if announces_answer(trace.text, answer):
         return "reference announces its answer"
-    quotations = flaws.statements(seed.problem)[:MAX_QUOTATIONS]
+    quotations = statements(seed.problem)[:MAX_QUOTATIONS]
     leak = leaks_answer(trace.text, answer)
     facts["reference", "yields its answer in a step" if not leak.unsupported else "states its answer unsupported"] += 1
 
@@ -338,7 +293,7 @@ def build(
 def _built(
     path: str | os.PathLike[str], settings: Settings, workers: int, limit: int | None, tally: Tally
 ) -> Iterator[Built]:
-    fresh = _fresh_seeds(path, limit, tally, settings.domain)
+    fresh = fresh_seeds(path, limit, tally, settings.domain)
     work = functools.partial(build_group, settings=settings)
     if workers == 1:
         yield from map(work, fresh)
@@ -348,16 +303,3 @@ def _built(
         # Chunks go out as results come back: imap would read the whole file ahead of slow workers.
         while chunk := list(itertools.islice(fresh, 64 * workers)):
             yield from pool.map(work, chunk, chunksize=16)
-
-
-def _fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: Tally, domain: str) -> Iterator[Seed]:
-    known = NearDuplicates()
-    for number, seed in itertools.islice(read_seeds(path, domain), limit):
-        if isinstance(seed, str):
-            tally.broken.append((number, seed))
-        elif str(path) == DEMO:
-            yield seed
-        elif twin := known.seen(str(number), seed.problem):
-            tally.repeated.append((number, int(twin[0]), twin[1]))
-        else:
-            yield seed

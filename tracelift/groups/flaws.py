@@ -4,7 +4,8 @@ A flaw takes the reference and spoils one step: the trace stays on topic and as 
 to the numbers after it, and to the final answer, comes from re-running the trace (`groups.trace`), so it is known.
 Some flaws carry on to the final answer, others leave it right: those are the ones an outcome reward cannot see.
 
-Left out on purpose: labels (`groups.rubric`), choice and matching of lengths (`groups.build`), flaws of code plans.
+Left out on purpose: how words and numbers change (`groups.wording`), labels (`groups.rubric`), choice and matching of
+lengths (`groups.build`), flaws of code plans (`groups.code`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fractions import Fraction
 
 from tracelift.arithmetic import find_equations
 from tracelift.groups.trace import Edit, Run, Trace, givens, write_number
-from tracelift.numbers import plain
+from tracelift.groups.wording import mid_sentence, miscopies, names_in, nouns_in, shuffled, slips, statements, without_calculation
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,8 @@ def _carried(trace: Trace, run: Run, name: str, line: int, note: str, lines: tup
     return Flawed(name, lines, line, note, run.final, later)
 
 
-def _shuffled(items: list, rng: random.Random) -> list:
-    return rng.sample(items, len(items))
-
-
 def _sums(trace: Trace, rng: random.Random) -> list[tuple[int, int]]:
-    return _shuffled([(i, k) for i, line in enumerate(trace.lines) for k in range(len(line.sums))], rng)
+    return shuffled([(i, k) for i, line in enumerate(trace.lines) for k in range(len(line.sums))], rng)
 
 
 # ---------------------------------------------------------------------------------- numbers read or worked out wrong
@@ -69,11 +66,11 @@ def _sums(trace: Trace, rng: random.Random) -> list[tuple[int, int]]:
 @kind
 def miscopied_number(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """A given is copied wrongly into one step, and everything after it follows from the wrong number."""
-    for i, line in _shuffled(list(enumerate(trace.lines)), rng):
-        for slot in _shuffled([s for s in line.slots if s.in_sum and trace.nodes[s.node].kind == "given"], rng):
+    for i, line in shuffled(list(enumerate(trace.lines)), rng):
+        for slot in shuffled([s for s in line.slots if s.in_sum and trace.nodes[s.node].kind == "given"], rng):
             if trace.ambiguous(i, slot):
                 continue
-            for wrong in _miscopies(slot.text, rng):
+            for wrong in miscopies(slot.text, rng):
                 edit = Edit(operand={(i, s): wrong for s, other in enumerate(line.slots) if other.node == slot.node})
                 if (run := trace.run(edit)) and run.final != trace.nodes[trace.final].value:
                     note = f"the problem's {slot.text} read as {write_number(wrong, slot.text)}"
@@ -83,9 +80,9 @@ def miscopied_number(trace: Trace, problem: str, rng: random.Random) -> Iterator
 @kind
 def misquoted_given(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """A sentence of the problem is quoted with a wrong number, which no step then uses: a false claim of no effect."""
-    for sentence in _shuffled(statements(problem), rng):
-        for match in _shuffled(list(re.finditer(r"(?<![\w.,/])[0-9]+(?![\w,/:]|\.[0-9])", sentence)), rng):
-            for wrong in _miscopies(match[0], rng):
+    for sentence in shuffled(statements(problem), rng):
+        for match in shuffled(list(re.finditer(r"(?<![\w.,/])[0-9]+(?![\w,/:]|\.[0-9])", sentence)), rng):
+            for wrong in miscopies(match[0], rng):
                 if wrong not in givens(problem):
                     text = f"{sentence[: match.start()]}{wrong}{sentence[match.end() :]}"
                     lines = (text, *(line.text for line in trace.lines))
@@ -98,7 +95,7 @@ def slip_carried(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fla
     for i, k in _sums(trace, rng):
         s = trace.lines[i].sums[k].result
         slot = trace.lines[i].slots[s]
-        for wrong in _slips(slot.text, rng):
+        for wrong in slips(slot.text, rng):
             if (run := trace.run(Edit(forced={(i, s): wrong}))) and run.final != trace.nodes[trace.final].value:
                 note = f"the result is {slot.text}, not {write_number(wrong, slot.text)}"
                 yield _carried(trace, run, "slip_carried", i, note)
@@ -112,7 +109,7 @@ def slip_repaired(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fl
         slot = trace.lines[i].slots[s]
         if not trace.uses(slot.node, after=i):
             continue
-        for wrong in _slips(slot.text, rng):
+        for wrong in slips(slot.text, rng):
             if run := trace.run(Edit(shown={(i, s): wrong})):
                 note = f"the result is {slot.text}, not {write_number(wrong, slot.text)}; later steps use {slot.text}"
                 yield _same_answer(trace, "slip_repaired", run.lines, i, note)
@@ -131,8 +128,8 @@ def wrong_operator(trace: Trace, problem: str, rng: random.Random) -> Iterator[F
             and tokens[t].end - tokens[t].start == 1
             and (tokens[t - 1].kind == "number" or tokens[t - 1].text in ")%")
         ]
-        for t in _shuffled(binary, rng):
-            for other in _shuffled(list(others[tokens[t].text]), rng):
+        for t in shuffled(binary, rng):
+            for other in shuffled(list(others[tokens[t].text]), rng):
                 run = trace.run(Edit(operator={(i, k, t): other}))
                 if run and run.final != trace.nodes[trace.final].value:
                     note = f"{trace.lines[i].text[tokens[t].start]} became {other}"
@@ -146,8 +143,8 @@ def wrong_quantity(trace: Trace, problem: str, rng: random.Random) -> Iterator[F
         line, calculation = trace.lines[i], trace.lines[i].sums[k]
         present = {line.slots[s].value for s in calculation.slots}
         known = {n.value for n in trace.nodes if n.kind != "constant" and n.line < i and n.value > 1} - present
-        for s in _shuffled(list(calculation.slots), rng):
-            for other in _shuffled(sorted(known), rng):
+        for s in shuffled(list(calculation.slots), rng):
+            for other in shuffled(sorted(known), rng):
                 run = trace.run(Edit(operand={(i, s): other}))
                 if run and run.final != trace.nodes[trace.final].value:
                     note = f"{write_number(other, line.slots[s].text)} used where {line.slots[s].text} is needed"
@@ -174,7 +171,7 @@ def _changed_terms(trace: Trace, rng: random.Random, name: str) -> Iterator[Flaw
             continue
         result = line.slots[calculation.result]
         ends = [t.start for t in tokens[1::2]] + [line.text.find("=", tokens[-1].end)]  # of each term with its unit
-        for n, s in _shuffled(list(enumerate(calculation.slots))[1:], rng):
+        for n, s in shuffled(list(enumerate(calculation.slots))[1:], rng):
             term = line.slots[s]
             value = result.value + (term.value if name == "double_count" else -term.value)
             run = trace.run(Edit(forced={(i, calculation.result): value}))
@@ -199,7 +196,7 @@ def _same_answer(trace: Trace, name: str, lines: tuple[str, ...], line: int, not
 @kind
 def dropped_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """A step is missing whose result a later step uses: that number now comes from nowhere."""
-    for i in _shuffled(list(range(len(trace.lines) - 1)), rng):
+    for i in shuffled(list(range(len(trace.lines) - 1)), rng):
         if any(trace.uses(node, after=i) for node in trace.results(i)) and trace.final not in trace.results(i):
             lines = trace.text.split("\n")
             missing = lines.pop(i)
@@ -210,7 +207,7 @@ def dropped_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fla
 @kind
 def swapped_steps(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """Two steps stand in the wrong order: one uses a number that only the next derives."""
-    for i in _shuffled(list(range(len(trace.lines) - 1)), rng):
+    for i in shuffled(list(range(len(trace.lines) - 1)), rng):
         used_in = [line for node in trace.results(i) for line, _ in trace.uses(node, after=i)]
         if i + 1 in used_in:
             lines = trace.text.split("\n")
@@ -221,7 +218,7 @@ def swapped_steps(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fl
 @kind
 def premature_stop(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """The trace ends before the question is answered."""
-    for i in _shuffled(list(range((len(trace.lines) + 1) // 2, len(trace.lines))), rng):
+    for i in shuffled(list(range((len(trace.lines) + 1) // 2, len(trace.lines))), rng):
         results = [node for j in range(i) for node in trace.results(j)]
         if results and trace.final not in results:
             final = trace.nodes[results[-1]].value
@@ -235,7 +232,7 @@ def premature_stop(trace: Trace, problem: str, rng: random.Random) -> Iterator[F
 def vague_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """A step gives its result without the calculation that yields it."""
     for i, k in _sums(trace, rng):
-        if text := _without_calculation(trace.lines[i].text, k):
+        if text := without_calculation(trace.lines[i].text, k):
             lines = (*trace.text.split("\n")[:i], text, *trace.text.split("\n")[i + 1 :])
             yield _same_answer(trace, "vague_step", lines, i, f"no calculation; it was: {trace.lines[i].text}")
 
@@ -247,11 +244,11 @@ def unsupported_assumption(trace: Trace, problem: str, rng: random.Random) -> It
     for i, k in _sums(trace, rng):
         s = trace.lines[i].sums[k].result
         slot = trace.lines[i].slots[s]
-        for wrong in _slips(slot.text, rng):
+        for wrong in slips(slot.text, rng):
             run = trace.run(Edit(forced={(i, s): wrong}))
             if run is None or run.final == trace.nodes[trace.final].value:
                 continue
-            if text := _without_calculation(run.lines[i], k, rng.choice(hedges) + " "):
+            if text := without_calculation(run.lines[i], k, rng.choice(hedges) + " "):
                 note = f"{write_number(wrong, slot.text)} is assumed; the calculation gives {slot.text}"
                 lines = (*run.lines[:i], text, *run.lines[i + 1 :])
                 yield _carried(trace, run, "unsupported_assumption", i, note, lines)
@@ -261,26 +258,26 @@ def unsupported_assumption(trace: Trace, problem: str, rng: random.Random) -> It
 def other_question(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """The conclusion is an intermediate quantity: it answers another question than the one asked."""
     last = max(i for i in range(len(trace.lines)) if trace.final in trace.results(i))
-    for i in _shuffled(list(range(last)), rng):
-        text = _without_calculation(trace.lines[i].text, len(trace.lines[i].sums) - 1)
+    for i in shuffled(list(range(last)), rng):
+        text = without_calculation(trace.lines[i].text, len(trace.lines[i].sums) - 1)
         if not text:
             continue
         final = trace.nodes[trace.results(i)[-1]].value
         if final != trace.nodes[trace.final].value:
             lead = rng.choice(("So ", "Therefore, ", "Thus, ", "So, ", "Hence, "))
-            lines = (*trace.text.split("\n")[:last], lead + _mid_sentence(text))
+            lines = (*trace.text.split("\n")[:last], lead + mid_sentence(text))
             yield Flawed("other_question", lines, last, "concludes with an intermediate quantity", final, False)
 
 
 @kind
 def irrelevant_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """A true calculation that nothing needs stands between the steps."""
-    nouns = _nouns(problem)
+    nouns = nouns_in(problem)
     numbers = [v for v in sorted(givens(problem)) if v.denominator == 1 and v > 1 and v in nouns]
     pairs = [(a, b) for a in numbers for b in numbers if a > b]
     combined = {frozenset(line.slots[s].value for s in c.slots) for line in trace.lines for c in line.sums}
     taken = {node.value for node in trace.nodes}
-    for a, b in sorted(_shuffled(pairs, rng), key=lambda p: nouns[p[0]] != nouns[p[1]]):  # like with like first
+    for a, b in sorted(shuffled(pairs, rng), key=lambda p: nouns[p[0]] != nouns[p[1]]):  # like with like first
         sign, value = rng.choice((("+", a + b), ("-", a - b)))
         if frozenset((a, b)) in combined or value in taken:
             continue
@@ -295,9 +292,9 @@ def irrelevant_step(trace: Trace, problem: str, rng: random.Random) -> Iterator[
 @kind
 def wrong_entity(trace: Trace, problem: str, rng: random.Random) -> Iterator[Flawed]:
     """A right number is given to the wrong person or in the wrong unit."""
-    nouns = sorted(set(_nouns(problem).values()) | set(_nouns(trace.text).values()))
-    names = _names(problem)
-    for i in _shuffled(list(range(len(trace.lines))), rng):
+    nouns = sorted(set(nouns_in(problem).values()) | set(nouns_in(trace.text).values()))
+    names = names_in(problem)
+    for i in shuffled(list(range(len(trace.lines))), rng):
         text = trace.lines[i].text
         here = [name for name in names if re.search(rf"\b{name}\b", text)]
         options = [(a, b, rf"\b{a}\b") for a in here for b in names if a != b and b not in here]
@@ -306,94 +303,8 @@ def wrong_entity(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fla
             if after and after[1] in nouns:
                 place = trace.lines[i].slots[c.result].text
                 options += [(after[1], b, rf"(?<={re.escape(place)} ){after[1]}\b") for b in nouns if b != after[1]]
-        for wrong in _shuffled(options, rng):
+        for wrong in shuffled(options, rng):
             changed = re.sub(wrong[2], wrong[1], text)
             if changed != text:
                 lines = (*trace.text.split("\n")[:i], changed, *trace.text.split("\n")[i + 1 :])
                 yield _same_answer(trace, "wrong_entity", lines, i, f"{wrong[1]} instead of {wrong[0]}")
-
-
-# ------------------------------------------------------------------------------------------------------------ wording
-
-_NOT_NOUNS = frozenset(
-    "and the are was were has had for from per with each more less times than that who how but they then can will "
-    "would could out does did into only left percent other minus plus equals because while when which his her their "
-    "its not also this these those there since after before during every about all any too years".split()
-)
-_NOT_NAMES = frozenset(
-    "The She He They It In If How What When Then There This That These Those His Her Their Its And But For So At On "
-    "Each After Before By To From As An You We One Two Three Four Five Six Seven Eight Nine Ten Every All Both Some "
-    "Half Once During While With Of Because Although Given Not Find Calculate Together Out Now Assume Since Another "
-    "Next A I Later First Second Third Last Today Tomorrow Yesterday However Finally Initially Additionally Also My "
-    "Our Your Mr Mrs Ms Dr Over Per Are Is Was Were Do Does Did Will Can Through Between Within Until Suppose Let "
-    "Unfortunately Luckily Originally Usually Currently Only Most Many Several Few Any No Yes Who Where Which".split()
-)
-_CALENDAR = frozenset(
-    "Monday Tuesday Wednesday Thursday Friday Saturday Sunday January February March April May June July August "
-    "September October November December".split()
-)
-
-
-def statements(problem: str) -> list[str]:
-    """The problem's sentences that state something, with a number in digits in them."""
-    sentences = re.split(r"(?<=[.!?])\s+", plain(problem).replace("\n", " ").strip())
-    return [s for s in sentences if s.endswith(".") and 20 <= len(s) <= 200 and re.search("[0-9]", s)]
-
-
-def _nouns(text: str) -> dict[Fraction, str]:
-    """number → the noun that follows it somewhere in the text."""
-    found = re.findall(r"(?<![\w.,/$])([0-9]{1,9}) ([a-z]{3,})\b", plain(text))
-    return {Fraction(n): word for n, word in found if word not in _NOT_NOUNS and word.endswith("s")}
-
-
-def _names(problem: str) -> list[str]:
-    """Names in the problem: of people and the like, or else of days and months, never both in one list."""
-    words = set(re.findall(r"\b[A-Z][a-z]{2,}\b", problem)) - _NOT_NAMES
-    people = sorted(words - _CALENDAR)
-    return people if len(people) > 1 else sorted(words & _CALENDAR)
-
-
-def _without_calculation(text: str, k: int, hedge: str = "") -> str | None:
-    """`text` with its k-th calculation reduced to the result, or None where the line would not read on."""
-    equations = [e for e in find_equations(text) if len(e.left.tokens) > 1]
-    if not 0 <= k < len(equations):
-        return None
-    start, end = equations[k].left.start, equations[k].right.start
-    start -= start > 0 and text[start - 1] in "$€£"
-    end -= text[end - 1] in "$€£"
-    if not re.search(r"[^\W\d_]{2,}", text[:start] + text[end:]):  # nothing but the calculation stands in the line
-        return None
-    result = re.escape(text[equations[k].right.start : equations[k].right.end])
-    left = f"{text[:start]}{hedge}{text[end:]}"
-    # `48 pieces because 32 + 16 = 48` has said its result already.
-    return re.sub(rf"(?<={result})([^0-9]*)\s+(?:because|since|as)\s+{hedge}\$?{result}(?=\.?$)", r"\1", left)
-
-
-def _mid_sentence(text: str) -> str:
-    """A sentence as it reads after "So ": without its own connective, its first word small unless it is a name."""
-    text = re.sub(r"^(?:(?:So|Then|Thus|Therefore|Hence|That means|This means|Now|Next|First)\b,?\s*)+", "", text)
-    first = re.match(r"[A-Z][a-z]*", text)
-    return text[0].lower() + text[1:] if first and first[0] in _NOT_NAMES and first[0] != "I" else text
-
-
-def _miscopies(text: str, rng: random.Random) -> list[Fraction]:
-    """Numbers that `text` may be misread as, of the same length: two digits swapped, or one digit another."""
-    digits = [i for i, c in enumerate(text) if c.isdigit()]
-    wrong = set()
-    for i, j in zip(digits, digits[1:]):
-        wrong.add(text[:i] + text[j] + text[i + 1 : j] + text[i] + text[j + 1 :])
-    for i in digits[:2]:
-        wrong |= {text[:i] + d + text[i + 1 :] for d in "23456789" if text[i] != "0"}
-    values = {Fraction(w.replace(",", "")) for w in wrong if w != text and w[0] != "0"}
-    return _shuffled(sorted(v for v in values if v > 1), rng)
-
-
-def _slips(text: str, rng: random.Random) -> list[Fraction]:
-    """Results that a slip may give in place of `text`: off by a little, by a carry, or with a digit wrong."""
-    places = len(text.partition(".")[2])
-    units = int(Fraction(text.replace(",", "")) * 10**places)
-    steps = [1, 2, 10] if units > 20 else [1, 2]
-    wrong = {units + sign * step * 10 ** (places // 2) for step in steps for sign in (-1, 1)}
-    if units >= 1000:
-        wrong |= {units + 100, units - 100}
-    return _shuffled([Fraction(w, 10**places) for w in sorted(wrong) if w > 0 and len(str(w)) == len(str(units))], rng)

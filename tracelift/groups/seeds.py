@@ -1,0 +1,70 @@
+"""Seed problems for groups, read from JSONL: broken lines are named, near-duplicates left out.
+
+Left out on purpose: what becomes of a seed (`groups.build`), how likeness is measured (`groups.dedup`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tracelift.groups.dedup import NearDuplicates
+from tracelift.groups.format import GroupError, parse_json_line
+from tracelift.groups.summary import Tally
+
+DEMO = "demo:code"
+
+
+@dataclass(frozen=True)
+class Seed:
+    """`answer`: GSM8K's solution and answer, or a program where one is given. `trace`: a code seed's reference plan."""
+
+    row: int
+    problem: str
+    answer: str
+    trace: str = ""
+
+
+def read_seeds(path: str | os.PathLike[str], domain: str = "math") -> Iterator[tuple[int, Seed | str]]:
+    """(line number, seed or what is wrong with the line) of a JSONL file with `question` and `answer` a line; of code seeds
+    with `problem`, `trace` and perhaps `solution`. "demo:code" is the endless series of the code world's problems."""
+    if str(path) == DEMO:
+        yield from ((row + 1, Seed(row, f"{DEMO} {row}", "")) for row in itertools.count())
+    with open(path, "rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                row = parse_json_line(raw)
+                if not isinstance(row, dict):
+                    raise GroupError("the line is no object")
+                problem, answer = row.get("question", row.get("problem")), row.get("answer", row.get("solution"))
+                trace = next((row[key] for key in ("trace", "reasoning", "plan") if key in row), None)
+                if domain == "code":
+                    answer = "" if row.get("solution") is None else row["solution"]
+                needed = (("problem", problem), ("trace", trace)) if domain == "code" else (("question", problem), ("answer", answer))
+                for key, value in needed:
+                    if not isinstance(value, str) or not value.strip():
+                        raise GroupError(f"{key} is missing or no text")
+                if not isinstance(answer, str):
+                    raise GroupError("solution is no text")
+            except GroupError as error:
+                yield number, str(error)
+                continue
+            yield number, Seed(number - 1, problem.strip(), answer.strip(), trace.strip() if domain == "code" else "")
+
+
+def fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: Tally, domain: str) -> Iterator[Seed]:
+    """Seeds to work on. Broken lines and near-duplicates of an earlier problem are left out and noted in `tally`."""
+    known = NearDuplicates()
+    for number, seed in itertools.islice(read_seeds(path, domain), limit):
+        if isinstance(seed, str):
+            tally.broken.append((number, seed))
+        elif str(path) == DEMO:
+            yield seed
+        elif twin := known.seen(str(number), seed.problem):
+            tally.repeated.append((number, int(twin[0]), twin[1]))
+        else:
+            yield seed
