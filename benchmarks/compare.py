@@ -68,7 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", choices=sorted(WORLDS), default="math")
     parser.add_argument("--config", default="", help="training config of every arm; default: the world's demo")
-    parser.add_argument("--planner", default="", help="starting planner; default: the world's asset")
+    parser.add_argument("--planner", default="", help="starting planner; default: the config's")
     parser.add_argument("--arms", default=",".join(ARMS), help="reward modes, by comma")
     parser.add_argument("--seeds", default="5", help="how many training seeds, or a list such as 3,4,7")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core")
@@ -80,7 +80,7 @@ def main() -> None:
     args = parser.parse_args(words[:cut])
     args.overrides = words[cut + 1 :]
     args.config = args.config or WORLDS[args.world]
-    args.planner = args.planner or f"assets/{args.world}/planner"
+    args.planner = args.planner or load_config(args.config, args.overrides).planner.path
     args.out = (args.out or Path("runs/compare") / args.world).resolve()
     args.results = args.results or ROOT / "benchmarks" / "results" / f"compare-{args.world}.json"
     args.seeds = [int(s) for s in args.seeds.split(",")] if "," in args.seeds else list(range(int(args.seeds)))

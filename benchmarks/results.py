@@ -64,8 +64,9 @@ def compare_section(path: Path, record: dict[str, Any]) -> str:
         f"{record['eval_seed']} --eval.benchmarks demo:{record['world']} --eval.limit {record['problems']} "
         f"--eval.samples {record['samples']} --eval.k 1,{record['samples']}`."
     )
+    title = record.get("about", f"{record['world']} demo")
     return (
-        f"## The reward compared, {record['world']} demo\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
+        f"## The reward compared, {title}\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
     )
 
 
