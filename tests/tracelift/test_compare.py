@@ -6,10 +6,12 @@ import sys
 import pytest
 
 from benchmarks import compare_figures as figures
+from benchmarks import pretrained
 from benchmarks.compare_figures import aggregate, contrast, problem_variance
 from benchmarks.compare_report import render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, filled, page, readme_parts
+from tracelift.sft import read_rows
 from tracelift.stats import welch
 
 PROBLEMS = 40
@@ -160,3 +162,22 @@ def test_the_readme_says_what_the_figures_say(runs, tmp_path):
     told = page(folder)
     assert told.index("The reward compared") < told.index("## Bench") and "**name a**\n\n| who | s |" in told
     assert "Versions and machine were not recorded" in told and "`python -m benchmarks.bench`" in told
+
+
+def test_the_pretrained_models_go_on_from_where_their_sft_was(tmp_path, monkeypatch):
+    fresh = pretrained.stage("planner", tmp_path / "base", tmp_path)
+    assert "configs/smollm2-planner.toml" in fresh.command and "--run.resume" not in fresh.command
+    jsonl(tmp_path / "planner" / "metrics.jsonl", [{"step": 1}])
+    again = pretrained.stage("planner", tmp_path / "base", tmp_path)
+    assert again.command == [*fresh.command, "--run.resume"] and "--sft.dev" in pretrained.stage("executor", tmp_path, tmp_path).command
+    monkeypatch.setattr(sys, "argv", ["pretrained", "--base", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match="no model folder"):
+        pretrained.main()
+
+
+def test_a_pretrained_section_names_its_models_and_every_sft_row_is_learnable(runs, tmp_path):
+    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "world": "math", "config": "c", "overrides": [], "seeds": [0, 1, 2],
+              "eval_seed": 1, "problems": 40, "samples": 2, "command": "x", "versions": {}, "about": pretrained.ABOUT}  # fmt: skip
+    assert compare_section(tmp_path / "compare-smollm2.json", record).startswith(f"## The reward compared, {pretrained.ABOUT}\n")
+    pretrained.write_data(tmp_path)
+    assert [len(read_rows(tmp_path / f"{name}.jsonl")) for name in ("planner", "executor", "dev")] == [4000, 6000, 100]
