@@ -39,8 +39,8 @@ test-core: env ## the same without the oracles of requirements-dev.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow"
 
 compare: env ## the five rewards compared on both demos, five seeds each (hours on two cores; resumable)
-	$(BIN)/python -m benchmarks.compare --world math --seeds 5 --match-tokens
-	$(BIN)/python -m benchmarks.compare --world code --seeds 5 --match-tokens
+	$(BIN)/python -m benchmarks.compare --world math --seeds 5 --samples 2 --match-tokens
+	$(BIN)/python -m benchmarks.compare --world code --seeds 5 --samples 2 --match-tokens
 	$(BIN)/python -m benchmarks.results
 
 study: env ## when the mechanism matters, on the math demo (hours; resumable)
