@@ -26,6 +26,7 @@ from tracelift.prompts import BASELINE, EXECUTOR, PLANNER, load_template, render
 from tracelift.replay import (
     ExplainError,
     Record,
+    contradictions,
     grouped,
     read_round,
     replay_advantages,
@@ -120,6 +121,7 @@ def _baseline(page: Page, r: Record, config: Config) -> None:
         return
     for named, text, verdict in _runs(r["base_runs"], "run"):
         page.text(f"{named}: {text.strip()!r}  {verdict}")
+        _check(page, f"verdict of {named} without a trace", verdict, text, r)
     if not r["base_runs"]:
         page.text("(its texts were not kept)")
     page.text(f"success_base = {r['success_base']:.3f}")
@@ -176,11 +178,13 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
         names = dimensions_of("code" if "status" in r else "math")
         labels = ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r["rm_dimensions"], strict=False))
         page.text(
-            f"Reason RM R = {r['rm_total']:.3f} = 0.5 x derived {r['rm_derived']:.3f}"
-            + (f" + 0.5 x head {r['rm_head']:.3f}" if r["rm_head"] is not None else "")
+            f"Reason RM R = {r['rm_total']:.3f}"
+            + (f" = 0.5 x derived {r['rm_derived']:.3f} + 0.5 x head {r['rm_head']:.3f}" if r["rm_head"] is not None else "")
             + f"   (rubric labels, 0 to 4: {labels})"
         )
     _formula(page, r, config)
+    for line in contradictions(r, config):
+        page.text(f"! {line}")
 
 
 def _check(page: Page, what: str, logged: str, text: str, r: Record) -> None:

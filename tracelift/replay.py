@@ -17,6 +17,7 @@ import torch
 from tracelift.config import Config
 from tracelift.data import DemoTasks
 from tracelift.grpo import BatchCounts, advantages, token_weights
+from tracelift.leaks import leaks_answer
 from tracelift.rewards import math_reward
 from tracelift.runs import read_jsonl
 
@@ -47,13 +48,18 @@ def read_round(run: Path, step: int | None) -> tuple[list[int], list[Record]]:
 def why_invalid(r: Record, config: Config) -> str:
     """The first fault of a demo trace and the sentence it stands in, from the world's own record of the problem; empty
     where the truth is not known."""
-    if not config.data.source.startswith("demo:") or r["trace"] is None:
-        return ""
-    task = DemoTasks(config.data.seed, config.data.source.removeprefix("demo:")).named(r["problem_id"])
-    found = task.validity(r["trace"]) if task is not None and task.problem == r["problem"] else None
+    found = _truth(r, config)
     if found is None or found.fault is None:
         return ""
     return found.fault.replace("_", " ") + ("" if found.step is None else f" in sentence {found.step + 1}")
+
+
+def _truth(r: Record, config: Config) -> Any:
+    """The demo world's own judgement of a trace; None where the truth is not known."""
+    if not config.data.source.startswith("demo:") or r["trace"] is None:
+        return None
+    task = DemoTasks(config.data.seed, config.data.source.removeprefix("demo:")).named(r["problem_id"])
+    return task.validity(r["trace"]) if task is not None and task.problem == r["problem"] else None
 
 
 def grouped(records: Sequence[Record]) -> list[list[Record]]:
@@ -102,6 +108,33 @@ def replay_reward(r: Record, config: Config) -> float | None:
         r["e2e"] == "PASS", *counts, r["rm_total"], base_repeats=base, variant=config.reward.variant,
         mode=config.reward.mode, leaked=r["leaked"], leak_penalty=config.reward.leak_penalty, uplift=uplift,
     ).reward  # fmt: skip
+
+
+def contradictions(r: Record, config: Config) -> list[str]:
+    """What in a sample's record no longer follows from the rest of it, each in words; empty where all does."""
+    if r["trace"] is None or r["error"] is not None:
+        return []
+    found: list[tuple[str, float | bool | None, float | bool | None]] = []  # what, logged, from the rest of the record
+    for name, verdicts in (("success_with", r["verdicts"]), ("success_base", [v for _, v in r["base_runs"]])):
+        if verdicts and "ERROR" not in verdicts:
+            found.append((name, r[name], sum(v == "PASS" for v in verdicts) / len(verdicts)))
+    if r["success_with"] is not None and r["success_base"] is not None and not r.get("likelihoods"):
+        found.append(("uplift", r["uplift"], r["success_with"] - r["success_base"]))
+    if r["rm_total"] is not None and r["rm_head"] is not None:
+        found.append(("rm_total", r["rm_total"], 0.5 * (r["rm_derived"] + r["rm_head"])))
+    if r["parts"] is not None and r["rm_total"] is not None:
+        found.append(("the reward's R", r["parts"]["reason_score"], min(1.0, max(0.0, r["rm_total"]))))
+    if "status" not in r:
+        leak = leaks_answer(r["trace"], r["reference"], r["problem"])
+        found += [("leaked", r["leaked"], leak.stated), ("leaked_unsupported", r["leaked_unsupported"], leak.unsupported)]
+    if (truth := _truth(r, config)) is not None:
+        found.append(("valid", r["valid"], truth.fault is None))
+    return [f"{what} was logged as {_told(logged)}; the rest of the record gives {_told(again)}"
+            for what, logged, again in found if logged is not None and abs(logged - again) > 1e-5]  # fmt: skip
+
+
+def _told(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.4f}"
 
 
 def weight_of(r: Record, counts: BatchCounts, config: Config) -> float:
