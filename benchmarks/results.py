@@ -62,12 +62,24 @@ def compare_section(path: Path, record: dict[str, Any]) -> str:
         f"--run.out runs/row{''.join(' ' + w for w in record['overrides'])}`, "
         f"then `python eval.py --run runs/row --run.seed "
         f"{record['eval_seed']} --eval.benchmarks demo:{record['world']} --eval.limit {record['problems']} "
-        f"--eval.samples {record['samples']} --eval.k 1,{record['samples']}`."
+        f"--eval.samples {record['samples']} --eval.k 1,{record['samples']}`. {expected(record)}"
     )
     title = record.get("about", f"{record['world']} demo")
     return (
         f"## The reward compared, {title}\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
     )
+
+
+def expected(record: dict[str, Any]) -> str:
+    """What that row should show: seed 0's own figures, of which the table holds the mean with those of the other seeds."""
+    arm = next((a for a in ("tracelift", *record["arms"]) if a in record["arms"]), None)
+    if arm is None or 0 not in record["seeds"]:
+        return ""
+    at, greedy = record["seeds"].index(0), record["arms"][arm]["greedy"]
+    told = [f"{name} {number(greedy[key]['seeds'][at], key)}" for key, name in
+            (("accuracy", "accuracy"), ("trace_validity", "trace validity"), ("wrong_reason_rate", "wrong-reason rate"))
+            if key in greedy and greedy[key]["seeds"][at] is not None]  # fmt: skip
+    return f"Seed 0 of {TITLES[arm]} gave, greedy: {', '.join(told)}; every seed's figures are in the JSON."
 
 
 def machine(versions: dict[str, str]) -> str:
