@@ -143,7 +143,7 @@ def _check(c: Config, where: str, training: bool) -> None:
         rm.groups rm.negatives rm.eval_every eval.samples eval.chunk eval.resamples"""
     shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
     least = """executor.ranks executor.patience_s executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef
-        data.eval_problems data.limit optim.warmup optim.nan_batches lora.from_block reward_model.retries"""
+        data.eval_problems data.limit eval.limit eval.traces_shown optim.warmup optim.nan_batches lora.from_block reward_model.retries"""
     for names, good, words in ((positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
                                (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"), (least, lambda x: x >= 0, "not be below 0")):  # fmt: skip
         for name in names.split():

@@ -65,7 +65,8 @@ class Executor:
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
     model: str = opt("", "model name to ask that server for")
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
-    prompt: str = opt("demo", "prompt with the trace: demo, demo-code, math, code, or a text file with {problem} and {trace}")
+    prompt: str = opt("demo", "prompt with the trace: demo, demo-code, math (asks for a number; on eval.py's math:FILE for an "
+                      "expression), code, or a text file with {problem} and {trace}")  # fmt: skip
     baseline_prompt: str = opt("demo", "prompt without the trace: demo, demo-code, math, code, or a text file with {problem}")
     chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
     repeats: int = opt(3, "K: runs per arm behind a success rate")

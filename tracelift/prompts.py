@@ -3,7 +3,8 @@
 The planner is asked for concise reasoning that helps *another* solver, inside `<reasoning> … </reasoning>`, without the
 final answer (math) or final code (code). The executor is asked for nothing but the artifact, with the trace offered as
 guidance; its baseline prompt is the same without the trace (DESIGN §2). Instruct models get their chat template, base
-models plain text. Left out: few-shot examples; a user's template file may hold them.
+models plain text. The "math" prompts ask for a number, as GSM8K's answers are; evaluation words them for MATH's
+expressions (`asks_for_expression`). Left out: few-shot examples; a user's template file may hold them.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ EXECUTOR = {
         "helps.\n\nTask:\n{problem}\n\nGuidance:\n{trace}\n\nReply with the program and nothing else.\n"
     ),
 }
+_NUMBER, _EXPRESSION = "Reply with the final number and nothing else.", "Reply with the final answer in LaTeX and nothing else."
 BASELINE = {
     "demo": "{problem}\nAnswer:",
     "demo-code": "{problem}\nProgram:\n",
@@ -67,6 +69,11 @@ def load_template(name: str, builtin: dict[str, str], fields: tuple[str, ...]) -
     if used != set(fields):
         raise ValueError(f"{path}: needs exactly the fields {', '.join('{' + f + '}' for f in fields)}, has {sorted(used)}")
     return text
+
+
+def asks_for_expression(template: str) -> str:
+    """A built-in "math" template as problems whose answer may be any expression need it; every other template as it is."""
+    return template.replace(_NUMBER, _EXPRESSION) if template in (EXECUTOR["math"], BASELINE["math"]) else template
 
 
 def render(template: str, **fields: str) -> str:

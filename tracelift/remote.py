@@ -249,6 +249,8 @@ def _read(data: bytes, request: CompletionRequest) -> Reply:
         raise _Failure(f"not a completion ({type(error).__name__}): {start!r}") from None
     if not isinstance(text, str) or not isinstance(tokens, int):
         raise _Failure(f"not a completion: text is {type(text).__name__}, completion_tokens {type(tokens).__name__}")
+    # JSON can spell half of a surrogate pair, which is no character and could not be written to any file.
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Reply(cut_at_stop(text, request.stop), tokens)
 
 

@@ -81,6 +81,8 @@ class Handler(BaseHTTPRequestHandler):
             return None
         if "rubbish" in prompt:
             return self.send(200, b"<html>It works!</html>")
+        if "half" in prompt:
+            return self.send(200, b'{"choices": [{"text": "a \\ud800 b \\ud83d\\ude00"}]}')
         if "shape" in prompt:
             return self.send(200, {"choices": [{"text": None}]})
         if "slow" in prompt:

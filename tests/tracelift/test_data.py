@@ -65,6 +65,8 @@ def test_both_spellings_of_a_row_limits_and_lengths(tmp_path):
         (b'{"problem": "x", "answer": 1', "2: broken JSON"),
         (b'{"problem": "\xff\xfe", "answer": 1}', "2: not UTF-8"),
         (b"[1]", "2: expected an object"),
+        (b"[" * 100_000, "2: JSON that cannot be read"),
+        (rb'{"problem": "\ud800", "answer": 1}', "2: text holds half of a surrogate pair"),
         ({"answer": 1}, "2: no 'problem'"),
         ({"problem": " ", "answer": 1}, "2: no 'problem'"),
         ({"problem": "x"}, "2: no 'answer'"),

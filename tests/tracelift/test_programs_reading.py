@@ -239,6 +239,16 @@ def test_files_are_read_in_every_packing(tmp_path):
         load_problems(tmp_path / "none.jsonl")
 
 
+def test_half_a_character_is_refused_where_a_model_would_read_it(tmp_path):
+    row = {"id": "h", "question": "Echo \ud800.", "tests": [{"input": "a", "output": "a"}]}
+    (tmp_path / "half.jsonl").write_text(json.dumps(row))
+    with pytest.raises(ProblemError, match="half.jsonl, row 0: text holds half of a surrogate pair"):
+        load_problems(tmp_path / "half.jsonl")
+    row = {"id": "h", "question": "Echo.", "tests": [{"input": "\ud800", "output": "\ud800"}]}  # only programs see it
+    (tmp_path / "half.jsonl").write_text(json.dumps(row))
+    assert len(load_problems(tmp_path / "half.jsonl")) == 1
+
+
 @pytest.mark.parametrize(
     "source, as_data",
     [

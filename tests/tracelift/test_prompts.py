@@ -2,7 +2,17 @@
 
 import pytest
 
-from tracelift.prompts import BASELINE, EXECUTOR, PLANNER, encode_prompt, extract_trace, load_template, render, use_chat
+from tracelift.prompts import (
+    BASELINE,
+    EXECUTOR,
+    PLANNER,
+    asks_for_expression,
+    encode_prompt,
+    extract_trace,
+    load_template,
+    render,
+    use_chat,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,6 +58,15 @@ def test_the_baseline_prompt_is_the_executor_s_without_the_trace():
         assert "TRACE" in with_trace and "TRACE" not in baseline and "PROBLEM" in baseline
         assert lines[-1] == last  # both end in the same request
         assert with_trace.endswith("\n") == baseline.endswith("\n")
+
+
+def test_the_math_prompts_can_ask_for_an_expression_and_no_other_prompt_changes():
+    with_trace, baseline = (asks_for_expression(kind["math"]) for kind in (EXECUTOR, BASELINE))
+    for asked, number in ((with_trace, EXECUTOR["math"]), (baseline, BASELINE["math"])):
+        assert "final number" in number and "final number" not in asked and "the final answer in LaTeX" in asked
+    assert with_trace.splitlines()[-2:] == baseline.splitlines()[-2:], "both arms end in the same request"
+    for other in (EXECUTOR["demo"], BASELINE["code"], "{problem} Reply with the final number and nothing else."):
+        assert asks_for_expression(other) == other
 
 
 def test_planner_prompts_ask_for_tags_and_forbid_the_result():

@@ -56,6 +56,12 @@ def test_the_request_says_what_was_asked(url):
     # The protocol takes four stop strings; the fifth cuts the text here.
     assert client(url).complete([ask("never", stop=("1", "2", "3", "4", "ve"))]) == [Reply("echo ne", 7)]
 
+
+def test_half_a_character_in_a_reply_is_replaced(url):
+    """It could be written to no file: one such reply would end an evaluation."""
+    assert client(url).complete([ask("half")])[0].text == "a \N{REPLACEMENT CHARACTER} b \N{GRINNING FACE}"
+
+
 def test_the_key_is_sent(url):
     assert client(url, api_key="secret").complete([ask("authorised")])[0].error is None
     refused = client(url).complete([ask("authorised 2")])[0]

@@ -267,6 +267,7 @@ def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_p
     ("extra", "says"),
     [
         (["--eval.arms", "plan"], "'plan' is none of direct, planner, reference, foreign"),
+        (["--eval.limit", "-3"], "eval.limit must not be below 0, got -3"),
         (["--eval.k", "9"], "pass@9 needs 1 to eval.samples = 3"),
         (["--eval.sample", "9"], "did you mean 'samples'?"),
         (["--planner", "nowhere"], "nowhere: no such folder"),
@@ -283,6 +284,34 @@ def test_help_lists_every_key(capsys):
     assert evaluation.main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "--against" in out and "--eval.benchmarks" in out and "--planner.path" in out
+
+
+def test_on_math_files_the_executor_is_asked_for_an_expression(traced_job, tmp_path, monkeypatch):
+    pytest.importorskip("math_verify")
+    asked = []
+    (tmp_path / "m.jsonl").write_text(json.dumps({"problem": "What is 1 + 1?", "answer": "2\\sqrt{3}"}) + "\n")
+
+    class Spy:
+        fingerprint = "spy"
+
+        def complete(self, requests, progress=None):
+            asked.extend(r.prompt for r in requests)
+            return [arms.Reply("2\\sqrt{3}", 1) for _ in requests]
+
+    real = evaluation.build_executor
+
+    def build(config, device, cache):
+        executor = real(config, device, cache)
+        executor.backend = Spy()
+        return executor
+
+    monkeypatch.setattr(evaluation, "build_executor", build)
+    command = arguments(traced_job, tmp_path / "out", "--eval.modes", "greedy", "--eval.arms", "direct", "--executor.prompt", "math",
+                        "--executor.baseline_prompt", "math")  # fmt: skip
+    assert evaluation.main([*command, "--eval.benchmarks", f"math:{tmp_path / 'm.jsonl'}"]) == 0
+    assert len(asked) == 1 and "the final answer in LaTeX" in asked[0] and "final number" not in asked[0]
+    (bench,) = read(tmp_path / "out")["benchmarks"].values()
+    assert bench["arms"]["direct"]["greedy"]["accuracy"]["value"] == 1.0, "a bare answer is read as LaTeX"
 
 
 # -- the Reason RM ---------------------------------------------------------------------------------------------------

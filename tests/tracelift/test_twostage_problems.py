@@ -112,12 +112,51 @@ def test_code_files_judge_in_the_sandbox(tmp_path):
             "the id 'a' occurs twice",
         ),
         ("tasks", [], "holds no problem"),
+        ("gsm8k", [GSM, GSM | {"question": "\ud800?"}], ":2: text holds half of a surrogate pair"),
+        ("tasks", [{"problem": "x", "answer": 10**400}, {"problem": "y"}], ":2: no 'answer'"),
     ],
 )
 def test_broken_benchmarks_say_where(tmp_path, spec, rows, says):
     with pytest.raises(BenchmarkError) as e:
         load(f"{spec}:{write(tmp_path / 'b.jsonl', *rows)}")
     assert says in str(e.value)
+
+
+HUMANEVAL = {"task_id": "T/0", "prompt": 'def add(a, b):\n    """Add."""\n', "entry_point": "add",
+             "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "row"), [("gsm8k", GSM), ("humaneval", HUMANEVAL)])
+def test_files_that_are_none_end_in_a_sentence_that_names_them(tmp_path, form, row):
+    good = json.dumps(row).encode()
+    zipped = gzip.compress(good)
+    for name, data, says in [
+        ("a.jsonl.gz", zipped[:12] + b"\xff" * 8 + zipped[20:], "a.jsonl.gz: cannot be read as text"),
+        ("b.jsonl.gz", zipped[:-9], "b.jsonl.gz: cannot be read as text"),
+        ("c.jsonl.gz", good, "c.jsonl.gz: cannot be read as text"),
+        ("d.jsonl", good + b"\n\xff", "d.jsonl: cannot be read as text"),
+        ("e.jsonl", b"[" * 100_000, "e.jsonl: not JSON: nested too deeply"),
+        ("f.jsonl", good + b'\n{"a": ' + b"[" * 100_000, "f.jsonl:2: not a JSON line: nested too deeply"),
+    ]:
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError) as e:
+            load(f"{form}:{tmp_path / name}")
+        assert says in str(e.value)
+
+
+@pytest.mark.parametrize(("form", "row"), [("gsm8k", GSM), ("humaneval", HUMANEVAL)])
+def test_a_byte_order_mark_is_no_part_of_the_data(tmp_path, form, row):
+    for name, text in (("l.jsonl", json.dumps(row)), ("l.json", json.dumps([row]))):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert len(load(f"{form}:{tmp_path / name}").problems) == 1
+
+
+def test_names_lose_the_formats_suffixes_and_no_other_dot(tmp_path):
+    names = {"ok.jsonl": "ok", "ok.v2.jsonl": "ok.v2", "ok.json": "ok", "ok.jsonl.gz": "ok", "v1.5": "v1.5"}
+    for file, name in names.items():
+        data = (json.dumps(GSM) + "\n").encode()
+        (tmp_path / file).write_bytes(gzip.compress(data) if file.endswith(".gz") else data)
+        assert load(f"gsm8k:{tmp_path / file}").name == f"gsm8k:{name}"
 
 
 def test_a_missing_file_is_named():
@@ -128,6 +167,16 @@ def test_a_missing_file_is_named():
 def test_boxed_matches_braces():
     assert boxed("a \\boxed{1} b \\boxed{\\frac{1}{2}} c") == "\\frac{1}{2}"
     assert boxed("\\boxed{1") is None and boxed("1") is None
+
+
+def test_boxes_without_braces_and_framed_ones(tmp_path):
+    """As MATH has them: `$\\boxed 2$`, `\\fbox{2}`."""
+    for solution, answer in [("One. So $\\boxed 2$ it is.", "2"), ("One. So $x = \\boxed 9.$", "9"), ("One. \\fbox{2}", "2"),
+                             ("One. $\\boxed{1}$ or $\\boxed {\\frac{1}{2}}$", "\\frac{1}{2}"),
+                             ("One. $\\boxed \\frac12$.", "\\frac12"), ("One. \\boxed2", "2")]:  # fmt: skip
+        (p,) = load(f"math:{write(tmp_path / 'm.jsonl', {'problem': 'x', 'solution': solution})}").problems
+        assert (p.task.reference, p.reference_trace) == (answer, "One.")
+    assert boxed("\\fbox{1") is None and boxed("\\boxed $") is None and boxed("\\boxed") is None
 
 
 def test_all_of_gsm8k_train_loads():
@@ -167,6 +216,64 @@ def latex_judge():
     ],
 )
 def test_latex_equivalence(latex_judge, gold, text, verdict):
+    assert latex_judge(gold, text)[0] is verdict
+
+
+ANSWERS = [
+    "2", "3", "18", "1,000", "-9", "x=7", "3x+2", "5x+2", "x^2+1", "p - q", "xy + yz", "f(x)=2x", "x \\le 6", "|x-3|", "8!", "2^{11}",
+    "3+4i", "1,2,4", "[-2,7]", "[-2,7)", "2\\sqrt{3}", "\\sqrt[3]{2}", "\\frac12", "\\dfrac{7}{9}", "11\\frac{3}{4}", "\\frac{x+1}{y}",
+    "\\left( 3, \\frac{\\pi}{2} \\right)", "(-\\infty,3]\\cup[5,\\infty)", "-\\infty", "\\$18.90", "51\\%", "90^\\circ", "144\\pi",
+    "10\\text{ cm}", "6 \\text{ and } 7", "\\text{Evelyn}", "\\text{(C)}", "\\text{no solution}", "\\{11,12\\}", "\\emptyset", "\\tan 3x",
+    "\\begin{pmatrix} 1 & 2 \\\\ 3 & 4 \\end{pmatrix}", "\\begin{pmatrix} 1 & 2 \\\\\n 3 & 5 \\end{pmatrix}", "10,\\!001",
+]  # fmt: skip
+
+
+@needs_math_verify
+def test_a_reply_that_is_the_reference_to_the_letter_passes_and_no_other(latex_judge):
+    for gold in ANSWERS:
+        assert latex_judge(gold, gold)[0] is P, gold
+        assert latex_judge(gold, f" {gold}\n")[0] is P, gold
+    for i, gold in enumerate(ANSWERS):
+        for shift in (1, 2, 3, 5, 8, 13):
+            other = ANSWERS[(i + shift) % len(ANSWERS)]
+            assert latex_judge(gold, other)[0] is F, (gold, other)
+
+
+@needs_math_verify
+@pytest.mark.parametrize(
+    ("gold", "text", "verdict"),
+    [
+        # a bare answer after words, and none of its numbers alone
+        ("2\\sqrt{3}", "The answer is 2\\sqrt{3}.", P),
+        ("2", "The answer is 2\\sqrt{3}.", F),
+        ("2", "So 2\\sqrt{3}", F),
+        ("3", "3x+2", F),
+        ("2", "2*sqrt(3)", F),
+        ("2\\sqrt{3}", "2√3", P),
+        ("2\\sqrt{3}", "#### 2\\sqrt{3}", P),
+        ("3x+2", "First 2.\n\n**Answer:** 3x+2", P),
+        ("x+xy", "xy + x", P),
+        ("(-\\infty,3]", "x is in (-∞, 3]", P),
+        ("3,4", "x is 3 or 4", P),
+        ("4", "3 or 4", F),
+        ("-18", "The answer is - 18", P),
+        ("\\frac{\\pi}{2}", "pi/2", P),
+        ("10\\text{ cm}", "10 cm", P),
+        ("2", "\\fbox{2}", P),
+        # words
+        ("\\text{Evelyn}", "The answer is Evelyn.", P),
+        ("\\text{Evelyn}", "Navin", F),
+        ("\\text{no solution}", "No solution", P),
+        ("\\text{(C)}", "C", P),
+        ("\\text{no}", "on", F),
+        # prose keeps math-verify's reading
+        ("3", "There are 3 apples.", P),
+        ("5", "The answer is 5.\nHope this helps!", P),
+        ("5", "It is 5 (see above)", P),
+        ("2\\sqrt{3}", "We get $2\\sqrt{3}$ and no other", P),
+    ],
+)
+def test_bare_answers_are_boxed_and_prose_is_not(latex_judge, gold, text, verdict):
     assert latex_judge(gold, text)[0] is verdict
 
 

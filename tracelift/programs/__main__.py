@@ -25,7 +25,7 @@ def read_texts(path: Path, problems: list[CodeProblem]) -> list[tuple[CodeProble
     """Pairs of a problem and a text for it. Raises ProblemError naming the line."""
     known = {p.problem_id: p for p in problems}
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
         if not line.strip():
             continue
         try:

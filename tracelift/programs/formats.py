@@ -13,7 +13,6 @@ statement shows to planner and executor.
 from __future__ import annotations
 
 import ast
-import gzip
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from pathlib import Path
 from tracelift.programs.cases import Call, FunctionTests, ProblemError, Statement, StdinTest, parse_tests
 from tracelift.programs.examples import examples_in
 from tracelift.programs.extract import defines, extract_program, longest_program, parse
+from tracelift.rows import RowsError, is_text, read_rows
 
 Tests = tuple[StdinTest, ...] | FunctionTests
 
@@ -58,17 +58,10 @@ def load_problems(path: str | Path) -> list[CodeProblem]:
     path = Path(path)
     if not path.exists():
         raise ProblemError(f"{path}: no such file")
-    opener = gzip.open if path.suffix == ".gz" else open
-    with opener(path, "rt", encoding="utf-8") as f:
-        text = f.read()
     try:
-        rows = (
-            json.loads(text)
-            if text.lstrip().startswith("[")
-            else [json.loads(r) for r in text.split("\n") if r.strip()]
-        )
-    except ValueError as error:
-        raise ProblemError(f"{path}: not JSON: {error}") from None
+        rows = [row for _, row in read_rows(path)]
+    except RowsError as error:
+        raise ProblemError(str(error)) from None
     return [read_problem(row, f"{path}, row {i}") for i, row in enumerate(rows)]
 
 
@@ -76,6 +69,8 @@ def read_problem(row: dict, where: str = "problem") -> CodeProblem:
     """One record of any known format. Raises ProblemError if it is of none, or has no test that can be used."""
     if not isinstance(row, dict):
         raise ProblemError(f"{where}: expected an object, found {type(row).__name__}")
+    if not is_text([value for value in row.values() if isinstance(value, str)]):  # lists of tests may hold anything
+        raise ProblemError(f"{where}: text holds half of a surrogate pair, which is no character")
     if {"prompt", "test", "entry_point"} <= row.keys():
         return humaneval_problem(row, where)
     if "test_list" in row:

@@ -7,7 +7,8 @@
 
 Greedy mode is one trace and one run at temperature 0. Sampled mode is n traces and n runs, run j of every arm on the
 same executor seed, so that arms and planners meet the same random numbers and compare pairwise. Draws are keyed by the
-problem's id: neither the number of ranks nor which problems come with it changes an answer.
+problem's id, so the number of ranks changes no answer, nor do the problems that come with it, but for the foreign arm,
+which borrows its trace from the next of them.
 Left out: several runs a trace (uplift of single traces is training's business: tracelift/executor.py).
 """
 
@@ -26,14 +27,14 @@ from tracelift.distributed import World
 from tracelift.executor import Executor
 from tracelift.leaks import leaks_answer
 from tracelift.programs import leaks_program
-from tracelift.prompts import render
+from tracelift.prompts import asks_for_expression, render
 from tracelift.reason_rm import ScoreItem, Scorer
 from tracelift.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.training import TrainingError
 from tracelift.twostage.problems import Problem
 from tracelift.twostage.records import Record, Records, key_of
-from tracelift.twostage.verdicts import VERSION, Judge, failed
+from tracelift.twostage.verdicts import VERSIONS, Judge, failed
 
 ARMS = ("direct", "planner", "reference", "foreign")
 MODES = ("greedy", "sampled")
@@ -214,7 +215,7 @@ def run_arm(bench: Bench, arm: str, label: str, problems: Sequence[Problem], tra
             p.problem_id,
             shown,
             p.kind,
-            VERSION,
+            VERSIONS[p.kind],
             prompts,
             temperature,
             settings.max_new_tokens,
@@ -238,9 +239,9 @@ def run_arm(bench: Bench, arm: str, label: str, problems: Sequence[Problem], tra
 
 
 def _prompt(executor: Executor, p: Problem, trace: str) -> str:
-    if not trace:
-        return executor.wrap(render(executor.settings.baseline_template, problem=p.task.problem))
-    return executor.wrap(render(executor.settings.template, problem=p.task.problem, trace=trace))
+    fields = {"problem": p.task.problem} | ({"trace": trace} if trace else {})
+    template = executor.settings.template if trace else executor.settings.baseline_template
+    return executor.wrap(render(asks_for_expression(template) if p.kind == "latex" else template, **fields))
 
 
 def _answer(bench: Bench, chunk: Sequence[tuple[str, Problem, list[str | None]]], temperature: float) -> list[Record]:

@@ -3,7 +3,7 @@
 math-verify bounds its own time by SIGALRM, which works on a main thread only and not inside one long C call; a verifier
 that hangs or swallows its failure scores a whole benchmark as wrong without a word. So it runs in a child of its own: a
 text too hard for it costs that child, not the evaluation. Its `verify(gold, prediction)` is asymmetric; the order is
-kept.
+kept. A reply that is a bare answer is boxed first (bare.py), as gold is: math-verify reads LaTeX between delimiters only.
 
     PASS, FAIL   as math-verify says
     FAIL         also where judging *this prediction* exceeds the bound while the gold answer alone is judged in time
@@ -22,6 +22,7 @@ import subprocess
 import sys
 from typing import Any
 
+from tracelift.twostage.bare import delimited
 from tracelift.verify import Verdict
 
 MEMORY_BYTES = 2 << 30
@@ -48,6 +49,7 @@ class LatexJudge:
 
     def __call__(self, gold: str, text: str) -> tuple[Verdict, str]:
         """(verdict, why) of one prediction."""
+        text = delimited(text, gold)
         answer = self._ask(gold, text, self.seconds) or self._ask(gold, text, 3 * self.seconds)
         if answer is not None:
             return Verdict[answer["verdict"]], answer["detail"]

@@ -3,7 +3,7 @@
     demo:math, demo:code     the embedded worlds, whose truth is known
     gsm8k:FILE               question, answer with <<calculator marks>> and a last line `#### x`
     svamp:FILE               Body, Question, Answer (also lower case, or with ID)
-    math:FILE                problem, answer, or a solution with \\boxed{answer} (MATH, MATH-500)
+    math:FILE                problem, answer, or a solution with \\boxed{answer}, \\fbox{…} or \\boxed 2 (MATH, MATH-500)
     humaneval:FILE, mbpp:FILE, code:FILE     programs with tests (tracelift/programs/formats.py)
     tasks:FILE               problem, answer and, optionally, trace
 
@@ -13,8 +13,6 @@ one; a published program is no trace, so code files have none. Left out: downloa
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,9 +22,11 @@ from typing import Any
 from tracelift.config import Config
 from tracelift.data import Task, load_tasks
 from tracelift.programs import CodeProblem, load_problems
+from tracelift.rows import RowsError, is_text, read_rows
 from tracelift.verify import Verdict, gsm8k_strict, verify_math
 
 DEMO_PROBLEMS = 1000  # what `eval.limit = 0` means for an endless series
+SUFFIXES = r"(\.(jsonl|json|gz))+$"  # no part of a benchmark's name; other dots are
 CODE_FORMATS = ("humaneval", "mbpp", "code")
 
 
@@ -91,40 +91,30 @@ def load_benchmark(spec: str, config: Config, say: Callable[[str], None] = print
         if p.problem_id in seen:
             raise BenchmarkError(f"{path}: the id {p.problem_id!r} occurs twice; results are kept by id")
         seen.add(p.problem_id)
-    return Benchmark(f"{form}:{path.name.split('.')[0]}", kept)
+    return Benchmark(f"{form}:{re.sub(SUFFIXES, '', path.name)}", kept)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a JSON-lines file, or (index, object) of a JSON list."""
-    data = path.read_bytes()
+    """(line number, object) of a JSON-lines file, or (place, object) of a JSON list."""
     try:
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    except (OSError, EOFError, UnicodeDecodeError) as e:
-        raise BenchmarkError(f"{path}: cannot be read as text: {e}") from None
-    lines = enumerate(text.split("\n"), start=1)
-    if text.lstrip().startswith("["):
-        try:
-            lines = enumerate((json.dumps(row) for row in json.loads(text)), start=1)
-        except ValueError as e:
-            raise BenchmarkError(f"{path}: not JSON: {e}") from None
-    for number, line in lines:
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as e:
-            raise BenchmarkError(f"{path}:{number}: not a JSON line: {e}") from None
-        if not isinstance(row, dict):
-            raise BenchmarkError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-        yield number, row
+        for number, row in read_rows(path):
+            if not isinstance(row, dict):
+                raise RowsError(f"{path}:{number}: expected an object, got {type(row).__name__}")
+            if not is_text(row):
+                raise RowsError(f"{path}:{number}: text holds half of a surrogate pair, which is no character")
+            yield number, row
+    except RowsError as e:
+        raise BenchmarkError(str(e)) from None
 
 
 def _field(row: dict[str, Any], where: str, *names: str) -> str:
     """The first of `names` that the row has with content, as text."""
     for name in names:
         value = row.get(name)
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(int(value) if float(value).is_integer() else value)
+            return str(value)
         if isinstance(value, str) and value.strip():
             return value
     raise BenchmarkError(f"{where}: no {' or '.join(repr(n) for n in names)}; keys are {sorted(row)}")
@@ -171,22 +161,30 @@ def _math(row: dict[str, Any], where: str, default_id: str) -> Problem:
     )
 
 
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?<=\s)(?=\S)|(?=\d))")
+
+
 def boxed(text: str) -> str | None:
-    """The content of the last \\boxed{…}, braces matched; None where there is none that closes."""
-    start = text.rfind("\\boxed{")
-    if start < 0:
+    """The content of the last \\boxed{…} or \\fbox{…}, braces matched, or of \\boxed 2, up to the formula's end; None where
+    there is none, or none that closes."""
+    boxes = list(_BOX.finditer(text))
+    if not boxes:
         return None
-    depth = 0
-    for i in range(start + 6, len(text)):
+    start = boxes[-1].end()
+    if text[start - 1] != "{":
+        return re.split(r"\$|\\\)|\\\]|\n", text[start:])[0].strip(" .") or None
+    depth = 1
+    for i in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
         if depth == 0:
-            return text[start + 7 : i]
+            return text[start:i]
     return None
 
 
 def _before_box(solution: str) -> str | None:
     """The sentences before the one that boxes the answer; None where the box is in the first."""
-    head = solution[: solution.rfind("\\boxed{")] if "\\boxed{" in solution else solution
+    boxes = list(_BOX.finditer(solution))
+    head = solution[: boxes[-1].start()] if boxes else solution
     ends = [m.end() for m in re.finditer(r"[.!?](?=\s)|\n\n", head)]
     return (head[: ends[-1]].strip() or None) if ends else None
 

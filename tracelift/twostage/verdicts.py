@@ -25,7 +25,7 @@ RULES = {
     "latex": ("equivalence",),
     "program": ("tests",),
 }
-VERSION = 1  # of the rules: part of a record's key, so that a changed rule judges anew
+VERSIONS = {"gsm8k": 1, "number": 1, "latex": 2, "program": 1}  # part of a record's key: a changed rule judges anew
 
 
 @dataclass(frozen=True)
