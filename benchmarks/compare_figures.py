@@ -7,7 +7,9 @@ over training seeds, `se_problems` the standard error that the evaluation's prob
                   5 runs against 5 cannot show less than 2/252. Runs of one seed meet the same training problems, which
                   makes the test a little cautious, never bold. Holm over the rewards compared with TraceLift
     interval      95%, Welch's t over runs, widened by the variance of the difference over problems: it is meant to hold
-                  for other seeds and other problems. No run is split into problems to make more of it
+                  for other seeds and other problems. No run is split into problems to make more of it. Figures that
+                  the evaluations do not keep by problem (answer stated, trace tokens) have `se_problems` 0: their
+                  intervals are for other seeds on the same problems
 
 Left out: words and pictures (benchmarks/compare_report.py), curves at equal executor tokens between updates.
 """
@@ -29,6 +31,7 @@ ARMS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
 MATCHED = "exec_only_matched"
 MODES = ("greedy", "sampled")
 CURVES = ("accuracy", "uplift", "trace_validity", "wrong_reason_rate", "rm_score", "trace_tokens", "leak_rate")
+Scores = dict[str, list[list[float | None]]]  # figure → seed → problem
 SECONDARY = ("trace_validity", "wrong_reason_rate", "answer_stated", "trace_tokens")
 
 
@@ -48,6 +51,30 @@ def read_eval(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 def means(strings: Sequence[str]) -> list[float | None]:
     """Each problem's share of right samples; None where one was not judged."""
     return [None if "-" in s else s.count("1") / len(s) for s in strings]
+
+
+def per_problem(outcomes: dict[str, Any], mode: str) -> dict[str, list[float | None]]:
+    """{figure: its value on each problem, None where it has none} of one planner's evaluation, so far as it is kept.
+
+    The wrong-reason rate is a ratio of counts that both vary over problems, so its values are the linearised ones
+    (Cochran, 1977, 6.3): their mean is the rate, their spread that of the rate.
+    """
+    right = outcomes["arms"]["planner"][mode]
+    out = {"accuracy": means(right)}
+    (valid,) = (v[mode] for v in outcomes["valid"].values()) if "valid" in outcomes else (["-"] * len(right),)
+    if any(set(s) - {"-"} for s in valid):
+        out["trace_validity"] = [means([s.replace("-", "")])[0] if set(s) - {"-"} else None for s in valid]
+    pairs = [[v for r, v in zip(rs, vs, strict=False) if r == "1" and v != "-"] for rs, vs in zip(right, valid, strict=True)]
+    if hits := sum(map(len, pairs)):
+        rate = sum(p.count("0") for p in pairs) / hits
+        out["wrong_reason_rate"] = [rate + (p.count("0") - rate * len(p)) * len(pairs) / hits for p in pairs]
+    return out
+
+
+def by_figure(letters: Sequence[dict[str, Any]], mode: str) -> Scores:
+    """The same of several seeds: figure → seed → problem, of the figures that every seed has."""
+    seeds = [per_problem(o, mode) for o in letters]
+    return {name: [s[name] for s in seeds] for name in seeds[0] if all(name in s for s in seeds)}
 
 
 def one_seed(results: dict[str, Any], mode: str, direct: float) -> dict[str, float]:
@@ -81,19 +108,19 @@ def aggregate(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
         },
         "arms": {},
     }
-    scores: dict[str, dict[str, list[list[float | None]]]] = {}  # arm → mode → seed → problem
+    scores: dict[str, dict[str, Scores]] = {}  # arm → mode → …
     for arm in arms:
         runs = [folder / f"{arm}-{seed}" for seed in seeds]
         evals = [read_eval(run / "eval") for run in runs]
         for _, outcomes in evals:
             if outcomes["problems"] != start_outcomes["problems"]:
                 raise ValueError(f"{folder}: evaluations of different problems; remove its eval folders and run again")
-        scores[arm] = {mode: [means(o["arms"]["planner"][mode]) for _, o in evals] for mode in MODES}
+        scores[arm] = {mode: by_figure([o for _, o in evals], mode) for mode in MODES}
         record["arms"][arm] = {
             "updates": [len(read_jsonl(run / "metrics.jsonl")) for run in runs],
             "executor_tokens": [tokens_of(run) for run in runs],
             "train_seconds": [round(sum(r["seconds"] for r in read_jsonl(run / "timings.jsonl")), 1) for run in runs],
-            **{mode: summary([one_seed(r, mode, direct[mode]) for r, _ in evals], scores[arm][mode]) for mode in MODES},
+            **{mode: summary([one_seed(r, mode, direct[mode]) for r, _ in evals], scores[arm][mode]["accuracy"]) for mode in MODES},
             "curves": curves(runs),
         }
     record["comparisons"] = comparisons(scores, record["arms"])
@@ -129,7 +156,7 @@ def curves(runs: Sequence[Path]) -> dict[str, Any]:
     return out
 
 
-def comparisons(scores: dict[str, dict[str, list[list[float | None]]]], arms: dict[str, Any]) -> list[dict[str, Any]]:
+def comparisons(scores: dict[str, dict[str, Scores]], arms: dict[str, Any]) -> list[dict[str, Any]]:
     """TraceLift against every other arm: accuracy with its test, other figures beside it. Holm over the arms."""
     if "tracelift" not in scores:
         return []
@@ -137,15 +164,19 @@ def comparisons(scores: dict[str, dict[str, list[list[float | None]]]], arms: di
     for mode in MODES:
         ours = arms["tracelift"][mode]
         for other in (a for a in scores if a != "tracelift"):
-            theirs, spread = arms[other][mode], problem_variance(scores[other][mode], scores["tracelift"][mode])
-            figure = contrast(theirs["accuracy"]["seeds"], ours["accuracy"]["seeds"], spread)
-            figures = {name: contrast(theirs[name]["seeds"], ours[name]["seeds"])
-                       for name in SECONDARY if name in ours and name in theirs}  # fmt: skip
-            found.append({"mode": mode, "a": other, "b": "tracelift", **figure, "figures": figures})
+            figures = contrasts(arms[other][mode], ours, scores[other][mode], scores["tracelift"][mode], SECONDARY)
+            found.append({"mode": mode, "a": other, "b": "tracelift", **figures.pop("accuracy"), "figures": figures})
         family = [c for c in found if c["mode"] == mode]
         for c, p in zip(family, holm([c["p"] for c in family]), strict=True):
             c["p_holm"] = p
     return found
+
+
+def contrasts(theirs: dict[str, Any], ours: dict[str, Any], a: Scores, b: Scores, also: Sequence[str]) -> dict[str, Any]:
+    """`contrast` of accuracy and of the figures `also` that both sides have, with the problems' variance where known."""
+    return {name: contrast(theirs[name]["seeds"], ours[name]["seeds"],
+                           problem_variance(a[name], b[name]) if name in a and name in b else 0.0)
+            for name in ("accuracy", *also) if name in theirs and name in ours}  # fmt: skip
 
 
 def contrast(a: Sequence[float], b: Sequence[float], problems: float = 0.0) -> dict[str, Any]:

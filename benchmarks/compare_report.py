@@ -44,9 +44,9 @@ def render_markdown(record: dict[str, Any]) -> str:
         if asked:
             parts.append(comparison_table(asked))
             parts.append(
-                "Intervals hold for other seeds and other problems; p is exact over all ways to deal the runs out, and "
-                f"so many runs cannot show less than {asked[0]['least_p']:.2g}. Points are of accuracy; Holm over the "
-                "rewards of this table; figures right of it are not adjusted."
+                f"{holds([{'accuracy': c, **c['figures']} for c in asked], list(asked[0]['figures']))} p is exact over "
+                f"all ways to deal the runs out, and so many runs cannot show less than {asked[0]['least_p']:.2g}. "
+                "Points are of accuracy; Holm over the rewards of this table; figures right of it are not adjusted."
             )
     return "\n\n".join(parts)
 
@@ -75,18 +75,40 @@ def comparison_table(asked: Sequence[dict[str, Any]]) -> str:
         "|" + "---|" * (5 + len(names)),
     ]  # fmt: skip
     for c in asked:
-        seen = f"{100 * c['least_detectable']:.1f}" if "least_detectable" in c else "-"
         cells = [interval(c["figures"].get(n), 1, 1 if n == "trace_tokens" else 3) for n in names]
-        lines.append(f"| {TITLES[c['a']]} | {interval(c, 100, 1)} | {c['p']:.2g} | {c['p_holm']:.2g} | {seen} | "
+        lines.append(f"| {TITLES[c['a']]} | {interval(c, 100, 1)} | {c['p']:.2g} | {c['p_holm']:.2g} | {detectable(c)} | "
                      + " | ".join(cells) + " |")  # fmt: skip
     return "\n".join(lines)
 
 
 def interval(c: dict[str, Any] | None, scale: float, digits: int) -> str:
+    """A difference with its interval; [-] where the runs had no spread to make one of, which is not certainty."""
     if c is None:
         return "-"
     value = f"{scale * c['difference']:+.{digits}f}"
-    return value + (f" [{scale * c['low']:+.{digits}f}, {scale * c['high']:+.{digits}f}]" if "low" in c else "")
+    if "low" not in c:
+        return value
+    return f"{value} [-]" if still(c) else f"{value} [{scale * c['low']:+.{digits}f}, {scale * c['high']:+.{digits}f}]"
+
+
+def detectable(c: dict[str, Any]) -> str:
+    return f"{100 * c['least_detectable']:.1f}" if "least_detectable" in c and not still(c) else "-"
+
+
+def still(c: dict[str, Any]) -> bool:
+    return c["high"] - c["low"] < 1e-12
+
+
+def holds(compared: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
+    """What the intervals of these comparisons (figure → contrast) may be read for: where the problems' part of a figure's
+    error is not known, other problems are not among it."""
+    seen = {name: [c[name] for c in compared if name in c] for name in ("accuracy", *names)}
+    only = [name.replace("_", " ") for name in names if seen[name] and not any(c["se_problems"] for c in seen[name])]
+    told = "Intervals of accuracy hold for other seeds and other problems"
+    told += f", those of {' and '.join([', '.join(only[:-1]), only[-1]] if only[1:] else only)} for other seeds on the same problems." if only else ", and so do the others."
+    if any("low" in c and still(c) for found in seen.values() for c in found):
+        told += " [-] stands where no run differed from its fellows: there is no spread to make an interval of."
+    return told
 
 
 def plus_minus(f: dict[str, Any] | None, key: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare_figures import MATCHED
-from benchmarks.compare_report import TITLES, interval, number, plus_minus, render_markdown
+from benchmarks.compare_report import TITLES, holds, interval, number, plus_minus, render_markdown
 from benchmarks.study_figures import render_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,9 +172,12 @@ def compared(world: str, record: dict[str, Any], mode: str = "greedy") -> str:
         lines.append(f"| {TITLES[arm]} | {cells} | {updates:.0f} | {tokens:,.0f} |")
     head = (f"The {world} demo: one planner trained by {len(set(record['arms']) - {MATCHED})} rewards, {len(record['seeds'])} seeds each, evaluated {mode} on "
             f"{record['problems']:,} fresh problems; mean ± sd over seeds.")  # fmt: skip
+    beside = ("trace_validity", "wrong_reason_rate")
+    asked = [c for c in record["comparisons"] if c["mode"] == mode and c["a"].startswith("exec_only")]
     told = [f"**TraceLift minus {TITLES[c['a']]}**: {interval(c, 100, 1)} points of accuracy (exact p {c['p']:.2g}, Holm {c['p_holm']:.2g}); "
-            + ", ".join(f"{n.replace('_', ' ')} {interval(c['figures'].get(n), 1, 3)}" for n in ("trace_validity", "wrong_reason_rate")) + "."
-            for c in record["comparisons"] if c["mode"] == mode and c["a"].startswith("exec_only")]  # fmt: skip
+            + ", ".join(f"{n.replace('_', ' ')} {interval(c['figures'].get(n), 1, 3)}" for n in beside) + "."
+            for c in asked]  # fmt: skip
+    told += [holds([{"accuracy": c, **c["figures"]} for c in asked], beside)] if asked else []
     return "\n\n".join([head, "\n".join(lines), *told])
 
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_figures import MODES, contrast, means, one_seed, problem_variance, read_eval, summary, tokens_of
-from benchmarks.compare_report import interval, plus_minus
+from benchmarks.compare_figures import MODES, Scores, by_figure, contrasts, one_seed, read_eval, summary, tokens_of
+from benchmarks.compare_report import detectable, holds, interval, plus_minus
 from tracelift.runs import read_jsonl
 
 FIGURES = (("accuracy", "accuracy"), ("trace_validity", "trace validity"), ("wrong_reason_rate", "wrong-reason rate"),
@@ -53,11 +53,12 @@ def collect(out: Path, cells: Sequence[tuple[str, str, str, str, Mapping[str, st
     return record
 
 
-def measured(runs: Sequence[Path], name: str, direct: float) -> tuple[dict[str, Any], dict[str, list[list[float | None]]]]:
-    """({mode: summary}, {mode: seed → problem → score}) of the evaluations `name` of one cell's runs."""
+def measured(runs: Sequence[Path], name: str, direct: float) -> tuple[dict[str, Any], dict[str, Scores]]:
+    """({mode: summary}, {mode: figure → seed → problem}) of the evaluations `name` of one cell's runs."""
     evals = [read_eval(run / name) for run in runs]
-    scores = {mode: [means(letters["arms"]["planner"][mode]) for _, letters in evals] for mode in MODES}
-    return {mode: summary([one_seed(results, mode, direct) for results, _ in evals], scores[mode]) for mode in MODES}, scores
+    scores = {mode: by_figure([letters for _, letters in evals], mode) for mode in MODES}
+    return {mode: summary([one_seed(results, mode, direct) for results, _ in evals], scores[mode]["accuracy"])
+            for mode in MODES}, scores  # fmt: skip
 
 
 def questions(ids: Sequence[str], reference: str) -> list[tuple[str, str]]:
@@ -69,10 +70,7 @@ def questions(ids: Sequence[str], reference: str) -> list[tuple[str, str]]:
 
 
 def compared(cells: Mapping[str, Any], scores: Mapping[str, Any], a: str, b: str, mode: str) -> dict[str, Any]:
-    theirs, ours = cells[a][mode], cells[b][mode]
-    spread = problem_variance(scores[a][mode], scores[b][mode])
-    out = {"accuracy": contrast(theirs["accuracy"]["seeds"], ours["accuracy"]["seeds"], spread)}
-    return out | {n: contrast(theirs[n]["seeds"], ours[n]["seeds"]) for n in COMPARED if n in theirs and n in ours}
+    return contrasts(cells[a][mode], cells[b][mode], scores[a][mode], scores[b][mode], COMPARED)
 
 
 # -- for people ------------------------------------------------------------------------------------------------------
@@ -98,6 +96,8 @@ def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
                  f"{c[mode]['accuracy']['p']:.2g}", detectable(c[mode]["accuracy"]),
                  *(interval(c[mode].get(n), 1, 3) for n in COMPARED)] for c in asked]  # fmt: skip
         parts.append(table(["difference", "points [95%]", "exact p", "detectable at 80%", *(n.replace("_", " ") for n in COMPARED)], rows))
+    if record["contrasts"]:
+        parts.append(holds([c[mode] for c in record["contrasts"]], COMPARED))
     if record["transfer"]:
         rows = [[c["trained"].removeprefix("executor."), c["executor"], *(plus_minus(c[mode].get(k), k) for k, _ in FIGURES[:3]),
                  plus_minus(c[mode].get("uplift"), "uplift")] for c in record["transfer"]]  # fmt: skip
@@ -112,7 +112,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
-
-
-def detectable(c: dict[str, Any]) -> str:
-    return f"{100 * c['least_detectable']:.1f}" if "least_detectable" in c else "-"

@@ -211,7 +211,7 @@ class Eval:
     limit: int = opt(400, "problems per benchmark; 0 takes all (the demo: 1000)")
     out: str = opt("", "folder of records, results.json and report.html; empty: RUN/eval, or runs/eval-PLANNER")
     chunk: int = opt(64, "problems between two saves of the records")
-    resamples: int = opt(2000, "bootstrap resamples of problems")
+    resamples: int = opt(2000, "bootstrap resamples of problems, and sign flips")
     max_error_share: float = opt(0.1, "past this share of unjudged executor runs the evaluation stops and says why")
     traces_shown: int = opt(4, "samples per problem and arm kept in the HTML report; 0 keeps all")
     groups: str = opt("", "eval.py reward-model: TraceLift-Groups JSONL to judge the Reason RM on")

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import compare_figures as figures
 from benchmarks import pretrained
-from benchmarks.compare_figures import aggregate, contrast, problem_variance
-from benchmarks.compare_report import render_markdown
+from benchmarks.compare_figures import aggregate, by_figure, contrast, contrasts, per_problem, problem_variance
+from benchmarks.compare_report import detectable, holds, interval, render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, filled, page, readme_parts
 from tracelift.sft import read_rows
@@ -102,6 +102,40 @@ def test_more_problems_never_stand_in_for_more_runs():
     assert problem_variance([[0.0, None, 1.0]], [[1.0, 1.0, 1.0]]) == pytest.approx(0.25), "what a run left unjudged does not count"
 
 
+def test_validity_and_wrong_reasons_are_told_by_problem():
+    """Their means are the figures; a rate over right samples varies as a jackknife over problems says."""
+    letters = {"arms": {"planner": {"greedy": ["11", "10", "01", "00", "1-"]}}, "valid": {"p": {"greedy": ["10", "01", "11", "0-", "1-"]}}}
+    found = per_problem(letters, "greedy")
+    assert found["accuracy"] == [1, 0.5, 0.5, 0, None] and found["trace_validity"] == [0.5, 0.5, 1, 0, 1]
+    wrong, right = [1, 1, 0, 0, 0], [2, 1, 1, 0, 1]  # right samples on an invalid trace, and right samples
+    rate = sum(wrong) / sum(right)
+    assert sum(found["wrong_reason_rate"]) / 5 == pytest.approx(rate)
+    assert found["wrong_reason_rate"] == pytest.approx([rate + (w - rate * r) / (sum(right) / 5) for w, r in zip(wrong, right)])
+    wrong, right = ([i % k == 0 for i in range(300)] for k in (6, 2))
+    big = {"arms": {"planner": {"greedy": ["01"[r] for r in right]}}, "valid": {"p": {"greedy": ["10"[w] for w in wrong]}}}
+    values = per_problem(big, "greedy")["wrong_reason_rate"]
+    left = [(sum(wrong) - w) / (sum(right) - r) for w, r in zip(wrong, right)]
+    jackknife = 299 / 300 * sum((x - sum(left) / 300) ** 2 for x in left)
+    assert problem_variance([[0.0] * 300], [values]) == pytest.approx(jackknife, rel=0.02)
+    del big["valid"]
+    assert list(per_problem(big, "greedy")) == ["accuracy"], "an evaluation that did not keep them"
+    seeds = by_figure([letters, letters], "greedy")
+    sides = {n: {"seeds": [0.5, 0.5]} for n in ("accuracy", "trace_validity", "trace_tokens")}
+    made = contrasts(sides, sides, seeds, {**seeds, "trace_validity": [[0.0] * 5] * 2}, ("trace_validity", "trace_tokens"))
+    assert made["trace_validity"]["se_problems"] > 0 == made["trace_tokens"]["se_problems"]
+
+
+def test_no_interval_where_the_runs_do_not_differ():
+    """Two seeds that agree are not certainty, and the page says which intervals are for other problems too."""
+    same, apart = contrast([0.0, 0.0], [0.0, 0.0]), contrast([0.1, 0.2], [0.2, 0.4])
+    assert interval(same, 1, 3) == "+0.000 [-]" and detectable(same) == "-" and interval(apart, 1, 3).startswith("+0.150 [-")
+    known = contrast([0.1, 0.2], [0.2, 0.4], 0.01)
+    told = holds([{"accuracy": known, "trace_validity": apart, "wrong_reason_rate": same}], ("trace_validity", "wrong_reason_rate"))
+    assert "those of trace validity and wrong reason rate for other seeds on the same problems. [-] stands" in told
+    told = holds([{"accuracy": known, "trace_validity": known, "answer_stated": apart}], ("trace_validity", "answer_stated"))
+    assert told.endswith("other problems, those of answer stated for other seeds on the same problems.")
+
+
 def test_runs_of_other_models_are_not_mixed_in(tmp_path):
     model = tmp_path / "model"
     model.mkdir()
@@ -154,7 +188,7 @@ def test_the_readme_says_what_the_figures_say(runs, tmp_path):
     (folder / "bench.json").write_text(json.dumps({"tasks": [{"name": "a", "rows": [{"who": "ours", "s": 1.5}]}], "cores": 2}))
     parts = readme_parts(folder)
     text = filled("x\n<!-- picture:begin -->\nold\n<!-- picture:end -->\n<!-- results:begin -->\nold\n<!-- results:end -->\ny\n", parts)
-    assert "old" not in text and "3 seeds](benchmarks/results/compare-math.png)" in text
+    assert "\nold\n" not in text and "3 seeds](benchmarks/results/compare-math.png)" in text
     assert "| TraceLift | 0.675 ± 0.066 |" in text and "**TraceLift minus execution only**: +12.5 [" in text
     assert filled(text, parts) == text
     with pytest.raises(ValueError, match="results:begin"):

@@ -7,15 +7,17 @@ from fractions import Fraction
 
 import pytest
 
+from tracelift.power import least_detectable_difference, least_detectable_mean, mcnemar_power
 from tracelift.stats import (
     Welch,
     clopper_pearson,
     holm,
-    least_detectable_difference,
     mcnemar_exact,
     paired_bootstrap,
+    paired_interval,
     pass_at_k,
     permutation_exact,
+    sign_flip,
     t_cdf,
     t_quantile,
     welch,
@@ -98,18 +100,76 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_pass():
             pass_at_k(*bad)
 
 
-def test_bootstrap_interval_covers_and_its_p_is_uniform_enough():
-    covered, small = 0, 0
-    for seed in range(200):
-        rng = random.Random(seed)
-        a = [rng.gauss(0.0, 1.0) for _ in range(60)]
-        b = [x + rng.gauss(0.0, 0.5) for x in a]  # strongly paired, no true difference
-        r = paired_bootstrap(a, b, resamples=300, seed=seed)
-        covered += r.low <= 0 <= r.high
-        small += r.p <= 0.05
-    # Binomial(200, .95) stays above 177 and Binomial(200, .05) below 23 but for one run in several thousand, were the
-    # bootstrap exact; it is a little liberal at 60 problems.
-    assert covered >= 174 and small <= 26
+def sampled(rng, n, lift=0.0, samples=4):
+    """Two systems' shares of right samples on n problems of differing difficulty, b better by `lift` on each."""
+    level = [rng.random() * (1 - lift) for _ in range(n)]
+    return [[sum(rng.random() < p + extra for _ in range(samples)) / samples for p in level] for extra in (0.0, lift)]
+
+
+def test_sign_flips_are_all_counted():
+    for d in ([0.5, -0.25, 1.0, 0.0, 0.75], [1.0] * 4, [0.1, 0.2, -0.3], [0.0, 0.0]):
+        sums = [abs(sum(s * x for s, x in zip(signs, d))) for signs in itertools.product((1, -1), repeat=len(d))]
+        assert sign_flip(d) == pytest.approx(sum(s >= abs(sum(d)) - 1e-9 for s in sums) / len(sums))
+    assert sign_flip([0.75] * 4) == 0.125 and sign_flip([]) == 1.0, "four problems cannot show less"
+    ones = [1.0] * 15 + [-1.0] * 5  # drawn: McNemar's, which counts the same signs
+    assert sign_flip(ones, 20_000) == pytest.approx(mcnemar_exact(5, 15), abs=0.004)
+    assert sign_flip([1.0] * 40, 99) == 0.01 == sign_flip([1.0] * 40, 99, seed=5), "never 0"
+
+
+@pytest.mark.parametrize("n", [4, 8, 12, 30])
+def test_sign_flips_keep_the_null(n):
+    rng, runs = random.Random(n), 300
+    found = sum(sign_flip([y - x for x, y in zip(*sampled(rng, n))], 300) <= 0.05 for _ in range(runs))
+    assert found <= 26, "Binomial(300, .05) stays below 27 but for one run in several hundred"
+
+
+@pytest.mark.parametrize("n,runs", [(5, 300), (10, 300), (30, 200), (200, 60)])
+def test_the_sampled_interval_covers_and_agrees_with_its_p(n, runs):
+    rng, covered = random.Random(n), 0
+    for _ in range(runs):
+        r = paired_bootstrap(*sampled(rng, n, 0.2), resamples=200)
+        covered += r.low <= 0.2 <= r.high
+        assert r.low < r.high and (r.p <= 0.05 or r.low <= 0 <= r.high)
+    assert covered / runs >= 0.92
+
+
+def test_few_problems_that_agree_are_not_certainty():
+    for n in (1, 2, 4, 5):
+        r = paired_bootstrap([0.0] * n, [0.75] * n)
+        assert r.p == 2 * 0.5**n and r.low <= 0 < 0.75 < r.high, n
+    same = paired_bootstrap([0.5] * 50, [0.5] * 50)
+    assert same.p == 1 and same.low < 0 < same.high
+
+
+def outcomes_of(n, gained, lost):
+    """(gained, lost, probability) of every outcome on n problems that are gained and lost with these chances."""
+    for g, l in itertools.product(range(n + 1), repeat=2):
+        if g + l <= n:
+            yield g, l, math.comb(n, g) * math.comb(n - g, l) * gained**g * lost**l * (1 - gained - lost) ** (n - g - l)
+
+
+@pytest.mark.parametrize("n,cases", [(5, 9), (10, 9), (30, 9), (200, 1)])
+def test_the_paired_interval_covers_by_counting_every_outcome(n, cases):
+    chances = [(0.1, 0.05), (0.01, 0.0), (0.05, 0.0), (0.3, 0.0), (0.3, 0.03), (0.5, 0.45), (0.9, 0.01), (0.02, 0.02), (0.7, 0.1)]
+    for gained, lost in chances[:cases]:
+        covered = 0.0
+        for g, l, chance in outcomes_of(n, gained, lost):
+            low, high = paired_interval(g, l, n)
+            covered += chance * (low <= gained - lost <= high)
+        assert covered >= 0.938, (gained, lost)
+
+
+def test_the_paired_interval_and_its_p_never_contradict():
+    for n in (1, 3, 5, 6, 8, 13, 40):
+        for g, l in itertools.product(range(n + 1), repeat=2):
+            if g + l <= n:
+                low, high = paired_interval(g, l, n)
+                assert low < high and low <= (g - l) / n <= high
+                assert (low <= 0 <= high) == (mcnemar_exact(l, g) > 0.05), (g, l, n)
+    m, v = 3 / 10, (5 / 10 - 0.09) / 10  # 3 gained, none lost of 8: by hand
+    assert paired_interval(3, 0, 8) == pytest.approx((m - 1.959964 * v**0.5, m + 1.959964 * v**0.5), abs=1e-6)
+    with pytest.raises(ValueError, match="expected 0 to 4"):
+        paired_interval(3, 2, 4)
 
 
 def test_bootstrap_resamples_problems_not_samples():
@@ -125,11 +185,12 @@ def test_bootstrap_resamples_problems_not_samples():
 
 
 def test_bootstrap_against_full_enumeration():
-    d = [0.0, 1.0, 3.0]
-    means = sorted(sum(c) / 3 for c in itertools.product(d, repeat=3))
-    r = paired_bootstrap([0.0] * 3, d, resamples=20_000, confidence=0.8, seed=1)
-    assert means[2] <= r.low <= means[3] and means[23] <= r.high <= means[25]
-    assert r.p == pytest.approx(2 / 27, abs=0.01)  # only (0, 0, 0) lies at or below zero
+    d = [0.25, 0.5, 1.0]
+    means = sorted(sum(c) / 5 for c in itertools.product([*d, 1.0, -1.0], repeat=5))  # the two imaginary problems too
+    r = paired_bootstrap([0.0] * 3, d, resamples=20_000, confidence=0.5, seed=1)
+    q = len(means) // 4
+    assert means[q - 40] <= r.low <= means[q + 40] and means[-q - 40] <= r.high <= means[-q + 40]
+    assert r.p == 0.25 and r.difference == pytest.approx(1.75 / 3)
     with pytest.raises(ValueError, match="same number"):
         paired_bootstrap([1.0], [1.0, 2.0])
 
@@ -142,11 +203,56 @@ def test_holm():
 
 
 def test_least_detectable_difference_at_the_usual_sizes():
-    # At 15% discordance and 80% power: GSM8K, MATH-500, HumanEval, from the simpler formula (z_α/2 + z_β)·√(ψ/n).
+    # At 15% discordance and 80% power: GSM8K, MATH-500, HumanEval, from the simpler formula (z_α/2 + z_β)·√(ψ/n); the exact
+    # test, which is a little cautious, needs a little more.
     for n, d in ((1319, 0.030), (500, 0.048), (164, 0.085)):
-        assert least_detectable_difference(n) == pytest.approx(d, abs=0.001)
-    assert least_detectable_difference(2) == 0.15
+        assert d - 0.001 < least_detectable_difference(n) < d + 0.003
     assert least_detectable_difference(10**8) < 2e-4
+
+
+def test_power_is_the_sum_over_every_outcome():
+    for n, psi, d in ((8, 0.4, 0.4), (20, 0.5, 0.3), (12, 1.0, 0.8)):
+        cases = outcomes_of(n, (psi + d) / 2, (psi - d) / 2)
+        wanted = math.fsum(chance for g, l, chance in cases if mcnemar_exact(l, g) <= 0.05)
+        assert mcnemar_power(n, psi, d) == pytest.approx(wanted, abs=1e-9)
+    six = sum(math.comb(8, k) * 0.375**k * 0.625 ** (8 - k) for k in (6, 7, 8))  # all one way: six are needed
+    assert mcnemar_power(8, 0.375, 0.375) == pytest.approx(six)
+    below, above = mcnemar_power(500, 0.1999, 0.056), mcnemar_power(500, 0.2001, 0.056)  # exact, and approximated
+    assert below == pytest.approx(above, abs=0.01)
+
+
+def test_what_is_called_detectable_is():
+    """At few discordant problems the least difference exceeds the discordance; too few problems can show nothing."""
+    for n, psi in ((6, 0.1), (8, 0.375), (100, 0.05), (1000, 0.003), (200, 0.0), (200, 0.05), (400, 0.02), (1000, 0.15)):
+        d = least_detectable_difference(n, psi)
+        wide = max(psi, d)
+        assert 0.79 < mcnemar_power(n, wide, d) < 0.81, (n, psi)
+        rng, found = random.Random(n), 0
+        for _ in range(300):
+            m = sum(rng.random() < wide for _ in range(n))
+            gained = sum(rng.random() < (1 + d / wide) / 2 for _ in range(m))
+            found += mcnemar_exact(m - gained, gained) <= 0.05
+        assert 0.72 < found / 300 < 0.88, (n, psi)
+    assert least_detectable_difference(1000, 0.003) > 0.0075 and least_detectable_difference(8, 0.375) > 0.75
+    for n, psi in ((1, 1.0), (2, 0.15), (4, 0.125), (5, 1.0)):
+        assert least_detectable_difference(n, psi) is None, "p is 2/2^n at best"
+    with pytest.raises(ValueError, match="discordance is 1.5"):
+        least_detectable_difference(10, 1.5)
+
+
+def test_least_detectable_mean():
+    for nothing in ([0.0] * 50, [0.5] * 8, [0.5], [0.0, 0.5, 0.25, 1.0]):
+        assert least_detectable_mean(nothing) is None, nothing
+    rng = random.Random(1)
+    base = [y - x for x, y in zip(*sampled(rng, 30))]
+    middle, d = sum(base) / 30, least_detectable_mean(base)
+    found = sum(sign_flip([rng.choice(base) - middle + d for _ in range(30)], 200) <= 0.05 for _ in range(200))
+    assert 0.68 < found / 200 < 0.9
+    rare = [0.5] * 3 + [0.0] * 197  # three that moved could not have been told from chance: more have to move
+    share = least_detectable_mean(rare) / 0.5
+    assert share == pytest.approx(least_detectable_difference(200, 0.0))
+    found = sum(sign_flip([0.5 * (rng.random() < share) for _ in range(200)], 200) <= 0.05 for _ in range(200))
+    assert 0.7 < found / 200 < 0.9
 
 
 def test_least_detectable_difference_by_simulation():

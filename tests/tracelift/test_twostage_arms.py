@@ -314,6 +314,37 @@ def test_on_math_files_the_executor_is_asked_for_an_expression(traced_job, tmp_p
     assert bench["arms"]["direct"]["greedy"]["accuracy"]["value"] == 1.0, "a bare answer is read as LaTeX"
 
 
+# -- comparisons -----------------------------------------------------------------------------------------------------
+
+
+def answered(*samples):
+    """One arm's records: a string of outcomes per problem."""
+    return [{"samples": [{"verdicts": {"exact": "PASS" if x == "1" else "FAIL"}, "error": None} for x in s]} for s in samples]
+
+
+def test_few_problems_are_not_called_sure_or_detectable():
+    """What the table says of a handful of problems: p, interval and planning agree, and what is unknown is a dash."""
+    from tracelift.twostage.analysis import compare
+    from tracelift.twostage.table import _comparisons
+
+    def row(a, b, mode):
+        c = compare(answered(*a), answered(*b), "exact", mode, 200)
+        return c, _comparisons([{"a": "direct", "b": "planner", "p_holm": c["p"], **c}])
+
+    greedy, text = row("00000111", "11100111", "greedy")
+    assert (greedy["difference"], greedy["p"]) == (0.375, 0.25) and greedy["low"] < 0 < 0.375 < greedy["high"]
+    assert greedy["least_detectable"] > 0.75 and "[-9.7, +69.7]" in text, "not the 37.5 points that were seen"
+    one, text = row("0", "1", "greedy")
+    assert one["low"] < 0 and one["p"] == 1 and one["least_detectable"] is None and "detectable -" in text
+    few, text = row(["0000"] * 4, ["1110", "1101", "0111", "1011"], "sampled")
+    assert (few["difference"], few["p"], few["least_detectable"]) == (0.75, 0.125, None) and few["low"] <= 0
+    same, text = row(["01"] * 30, ["01"] * 30, "sampled")
+    assert same["least_detectable"] is None and same["low"] < 0 < same["high"] and "detectable -" in text
+    many, text = row(["01", "00", "10"] * 10, ["11", "01", "10"] * 10, "sampled")
+    assert many["p"] < 0.01 and 0 < many["low"] and many["least_detectable"] > 0 and "detectable -" not in text
+    json.dumps([greedy, one, few, same, many], allow_nan=False)
+
+
 # -- the Reason RM ---------------------------------------------------------------------------------------------------
 
 
@@ -343,6 +374,40 @@ def test_calibration_against_a_hand_computed_case():
     out = calibration([0.05, 0.07, 0.95, 1.0], [0.0, 0.2, 1.0, 0.8])
     assert [b["n"] for b in out["bins"]] == [2, 2]
     assert out["expected_calibration_error"] == pytest.approx((2 * abs(0.06 - 0.1) + 2 * abs(0.975 - 0.9)) / 4)
+
+
+def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
+    """Groups of unequal size: value and interval are of the same figure, pairs won over pairs."""
+    from types import SimpleNamespace as Of
+
+    from tracelift.twostage import rm
+
+    monkeypatch.setattr(rm, "_dimensions", lambda rows: {})
+    scores = {"good": 0.5, "low": 0.2, "high": 0.8}
+
+    def group(*kinds):
+        made = [Of(reasoning=k, negative_kind=None if k == "good" else k, rubric=Of(total=0.5, dimensions={})) for k in kinds]
+        return Of(task_type="math", problem="?", type_text="", candidates=made)
+
+    scorer = Of(score=lambda items: [Of(total=scores[i.reasoning], error=None) for i in items])
+    groups = [group("good", "low"), group("good", "low", "low", "low", "high"), group("good", "good", "low", "high")]
+    found = rm.evaluate_rm(scorer, groups)["pair accuracy"]
+    won, pairs = (1, 3, 2), (1, 4, 4)
+    value = sum(won) / sum(pairs)
+    gaps = sum((w - value * n) ** 2 for w, n in zip(won, pairs))
+    half = 1.959964 * (3 / 2 * gaps) ** 0.5 / sum(pairs)
+    assert (found["value"], found["n"]) == (pytest.approx(value), 3)
+    assert (found["low"], found["high"]) == pytest.approx((value - half, min(1.0, value + half)), abs=1e-6)
+    sure = rm.evaluate_rm(scorer, [group("good", "low")] * 4)["pair accuracy"]
+    assert sure["value"] == 1.0 and 0.3 < sure["low"] < 0.6, "Wilson's, over groups"
+
+
+def test_ratios_by_group_centre_where_they_lie_and_equal_groups_give_the_mean():
+    from tracelift.twostage.analysis import average, ratio
+
+    assert ratio([1, 3, 2], [4, 4, 4]) == pytest.approx(average([0.25, 0.75, 0.5], (0.0, 1.0)))
+    odd = ratio([20.0, 4.0, 9.0], [40, 10, 14])
+    assert odd["value"] == 33 / 64 == pytest.approx((odd["low"] + odd["high"]) / 2)
 
 
 # -- the page in a browser -------------------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """What an evaluation shows, with the uncertainty each figure has.
 
-    greedy     one run a problem: Wilson intervals; two arms by McNemar's exact test
+    greedy     one run a problem: Wilson intervals; two arms by McNemar's exact test and Bonett and Price's interval
     sampled    n runs a problem: the mean over problems of their shares, ± 1.96 standard errors *over problems*;
-               unbiased pass@k; two arms by a paired bootstrap that resamples problems, never samples
+               unbiased pass@k; two arms by sign flips of the problems' differences and a paired bootstrap, both over
+               problems, never samples
     several    p-values of the same question on several benchmarks are Holm-adjusted
-    planning   the least true difference these problems would have shown with 80% power
+    planning   the least true difference these problems would have shown with 80% power; None where none would
 
 Problems with a run that could not be judged leave the figure (and both sides of a comparison), and are counted.
 Left out: the variance between training seeds, which one planner cannot show (benchmarks/compare.py has it).
@@ -17,7 +18,8 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
-from tracelift.stats import holm, least_detectable_difference, mcnemar_exact, paired_bootstrap, pass_at_k, wilson
+from tracelift.power import least_detectable_difference, least_detectable_mean
+from tracelift.stats import holm, mcnemar_exact, paired_bootstrap, paired_interval, pass_at_k, wilson
 from tracelift.twostage.arms import errors_in
 from tracelift.twostage.records import Record
 
@@ -44,6 +46,19 @@ def average(values: Sequence[float], bounds: tuple[float, float] | None = None) 
     if bounds:
         low, high = max(bounds[0], low), min(bounds[1], high)
     return {"value": m, "low": low, "high": high, "n": len(values)}
+
+
+def ratio(hits: Sequence[float], sizes: Sequence[int]) -> Figure:
+    """Hits of all groups over their sizes together, ± 1.96 standard errors over the groups, which are what is independent:
+    the ratio estimator, linearised (Cochran, 1977, 6.3). Groups of one size give `average`'s figure; Wilson's interval
+    over groups where all or none hit."""
+    if not sizes:
+        return {"value": None, "low": None, "high": None, "n": 0}
+    value, size = math.fsum(hits) / sum(sizes), sum(sizes) / len(sizes)
+    if value in (0.0, 1.0):
+        return share([value == 1.0] * len(sizes))
+    half = _Z * deviation([(h - value * s) / size for h, s in zip(hits, sizes, strict=True)]) / math.sqrt(len(sizes))
+    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": len(sizes)}
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -99,14 +114,15 @@ def trace_figures(
 
     by_problem("trace validity", lambda s: s["valid"])
     if runs is not None:
-        right = [
-            s["valid"]
+        wrong = [
+            [not s["valid"] for s, passed in zip(t["samples"], o or [], strict=False) if passed and s["valid"] is not None]
             for t, o in zip(traces, outcomes(runs, rule), strict=True)
-            for s, passed in zip(t["samples"], o or [], strict=False)
-            if passed and s["valid"] is not None
         ]
-        if right:
-            out["wrong-reason rate"] = share([not valid for valid in right])
+        wrong = [w for w in wrong if w]
+        if wrong and all(len(w) == 1 for w in wrong):
+            out["wrong-reason rate"] = share([w[0] for w in wrong])
+        elif wrong:
+            out["wrong-reason rate"] = ratio([sum(w) for w in wrong], [len(w) for w in wrong])
     by_problem("RM score", lambda s: s["rm"]["total"] if s["rm"] else None, binary=False)
     for d, name in enumerate(dimensions):
         by_problem(f"RM {name}", lambda s, d=d: s["rm"]["dimensions"][d] if s["rm"] else None, binary=False)
@@ -122,26 +138,25 @@ def trace_figures(
 def compare(
     a: Sequence[Record | None], b: Sequence[Record | None], rule: str, mode: str, resamples: int
 ) -> Figure | None:
-    """b − a on the problems both have judged: difference with interval, p, and what could have been seen. None
-    without any."""
+    """b − a on the problems both have judged: difference with interval, p, and what could have been seen (None: nothing).
+    None without any. The interval holds zero where p > 0.05."""
     pairs = [
         (x, y) for x, y in zip(outcomes(a, rule), outcomes(b, rule), strict=True) if x is not None and y is not None
     ]
     if not pairs:
         return None
     means = [(sum(x) / len(x), sum(y) / len(y)) for x, y in pairs]
-    boot = paired_bootstrap([x for x, _ in means], [y for _, y in means], resamples=resamples)
-    out: Figure = {"n": len(pairs), "difference": boot.difference, "low": boot.low, "high": boot.high}
+    n = len(pairs)
     if mode == "greedy":
         lost, gained = sum(x > y for x, y in means), sum(y > x for x, y in means)
-        discordance = (lost + gained) / len(pairs)
-        floor = 1 / (2 * len(pairs))  # none seen: half a problem
-        visible = least_detectable_difference(len(pairs), min(1 - 1e-9, max(discordance, floor)), POWER)
-        return out | {"test": "McNemar exact", "p": mcnemar_exact(lost, gained), "gained": gained, "lost": lost,
-                      "least_detectable": visible}  # fmt: skip
-    spread = deviation([y - x for x, y in means])
-    visible = (_Z + NormalDist().inv_cdf(POWER)) * spread / math.sqrt(len(pairs))
-    return out | {"test": "paired bootstrap over problems", "p": boot.p, "least_detectable": visible}
+        low, high = paired_interval(gained, lost, n)
+        return {"n": n, "difference": (gained - lost) / n, "low": low, "high": high, "test": "McNemar exact",
+                "p": mcnemar_exact(lost, gained), "gained": gained, "lost": lost,
+                "least_detectable": least_detectable_difference(n, (lost + gained) / n, POWER)}  # fmt: skip
+    boot = paired_bootstrap([x for x, _ in means], [y for _, y in means], resamples=resamples)
+    return {"n": n, "difference": boot.difference, "low": boot.low, "high": boot.high,
+            "test": "sign flips over problems", "p": boot.p,
+            "least_detectable": least_detectable_mean([y - x for x, y in means], POWER)}  # fmt: skip
 
 
 def questions(labels: Sequence[str]) -> list[tuple[str, str]]:

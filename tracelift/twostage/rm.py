@@ -6,7 +6,8 @@
     dimensions      mean absolute error of the expected label (0 to 4), how often the nearest label is right, and the mean
                     expected label of the traces that were given each label
 
-Pairs of one group are not independent, so the interval of pair accuracy is over groups, not pairs.
+Pairs of one group are not independent, so the interval of pair accuracy is over groups, not pairs: the pairs won of each
+group over its pairs, as one ratio.
 Left out: recalibration.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 from tracelift.groups.format import Group, dimensions_of
 from tracelift.reason_rm import RMScore, ScoreItem, Scorer, ranking_metrics
-from tracelift.twostage.analysis import average, share
+from tracelift.twostage.analysis import ratio, share
 from tracelift.twostage.table import cell, columns
 
 BINS = 10
@@ -41,14 +42,15 @@ def evaluate_rm(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
     owner, positive = [i for i, *_ in kept], [c.negative_kind is None for _, _, c, _ in kept]
     kinds = [c.negative_kind for _, _, c, _ in kept]
     figures = ranking_metrics(total, gold, owner, positive, kinds)
+    members = _members(owner, positive)
     by_group = [ranking_metrics([total[j] for j in m], [gold[j] for j in m], [0] * len(m), [positive[j] for j in m])
-                for m in _members(owner, positive)]  # fmt: skip
+                for m in members]  # fmt: skip
+    pairs = [sum(positive[j] for j in m) * sum(not positive[j] for j in m) for m in members]
     return {
         "groups": len(groups),
         "traces": len(flat),
         "unscored": len(flat) - len(kept),
-        "pair accuracy": average([f["pair_accuracy"] for f in by_group], (0.0, 1.0))
-        | {"value": figures["pair_accuracy"]},
+        "pair accuracy": ratio([f["pair_accuracy"] * n for f, n in zip(by_group, pairs, strict=True)], pairs),
         "group accuracy": share([f["group_accuracy"] == 1.0 for f in by_group]),
         "MAE": figures["mae"],
         "RMSE": figures["rmse"],

@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
 from tracelift.plots import COLOURS  # noqa: E402
+from tracelift.twostage.table import cell  # noqa: E402
 
 
 def draw_rm(figures: dict[str, Any], path: Path) -> Path:
@@ -21,7 +22,7 @@ def draw_rm(figures: dict[str, Any], path: Path) -> Path:
     figure, (pairs, totals, labels) = plt.subplots(1, 3, figsize=(14, 4.2), width_ratios=(1.2, 1, 1))
     pairs.barh([k.replace("_", " ") for k, _ in kinds], [v["pair accuracy"] for _, v in kinds], color=COLOURS[0])
     pairs.axvline(0.5, color=COLOURS[2], linewidth=1)
-    pairs.set(xlim=(0, 1), title=f"pairs ranked right, by flaw (all: {figures['pair accuracy']['value']:.3f})")
+    pairs.set(xlim=(0, 1), title=f"pairs ranked right, by flaw (all: {cell({**figures['pair accuracy'], 'low': None})})")
     bins = figures["calibration"]["bins"]
     totals.plot([0, 1], [0, 1], color=COLOURS[2], linewidth=1)
     totals.plot([b["predicted"] for b in bins], [b["gold"] for b in bins], "o-", color=COLOURS[0])

@@ -68,6 +68,7 @@ def _traces(bench: Figure, mode: str) -> str:
 
 
 def _comparisons(asked: Sequence[Figure]) -> str:
+    unseen = any(c["least_detectable"] is None for c in asked)
     rows = [["difference in points", "95% interval", "p", "p, Holm", "detectable at 80%", "test"]]
     for c in asked:
         counts = f" ({c['gained']} gained, {c['lost']} lost)" if "gained" in c else ""
@@ -77,8 +78,8 @@ def _comparisons(asked: Sequence[Figure]) -> str:
                 f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]",
                 p_text(c["p"]),
                 p_text(c["p_holm"]),
-                f"{100 * c['least_detectable']:.1f}",
+                "-" if c["least_detectable"] is None else f"{100 * c['least_detectable']:.1f}",
                 c["test"] + counts,
             ]
         )
-    return columns(rows)
+    return columns(rows) + ("\n  detectable -: no difference that can be named would have been found four times in five" if unseen else "")
