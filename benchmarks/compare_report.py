@@ -14,14 +14,15 @@ from benchmarks.compare_figures import CURVES, MATCHED, MODES
 TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
           "product_only": "R x uplift only", MATCHED: "execution only, trained longer"}  # fmt: skip
 COLOURS = {
-    "exec_only": "#8d99ae",
+    "exec_only": "#e07a1f",
     "tracelift": "#1f6f8b",
-    "rm_only": "#edae49",
+    "rm_only": "#b08bbb",
     "uplift_only": "#2e933c",
     "product_only": "#d1495b",
-    MATCHED: "#555b6e",
+    MATCHED: "#f2c18d",
 }
 
+DRAWN = (MATCHED, "exec_only", "tracelift")  # above the others, the last on top
 COLUMNS = (
     ("accuracy", "accuracy"),
     ("uplift", "uplift"),
@@ -120,53 +121,46 @@ def number(value: float | None, key: str) -> str:
 
 
 def draw(record: dict[str, Any], path: Path) -> Path:
-    """Learning curves, mean and a band of one sd over seeds, and accuracy against executor tokens."""
+    """Learning curves, mean and a band of one sd over seeds, and accuracy against executor tokens.
+
+    TraceLift and execution only lie on top, thick; the ablations are thin and without bands. The run trained longer is drawn
+    by executor tokens alone: by rounds it would squeeze all others into a corner.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     names = [n for n in CURVES if any(n in f["curves"] for f in record["arms"].values())]
-    figure, axes = plt.subplots(
-        -(-(len(names) + 1) // 3), 3, figsize=(14, 3.4 * -(-(len(names) + 1) // 3)), squeeze=False
-    )
+    rows = -(-(len(names) + 1) // 4)
+    figure, axes = plt.subplots(rows, 4, figsize=(16, 3.2 * rows), squeeze=False)
     for axis in axes.flat[len(names) + 1 :]:
         axis.axis("off")
+    arms = sorted(record["arms"], key=lambda arm: DRAWN.index(arm) if arm in DRAWN else -1)
     for axis, name in zip(axes.flat, [*names, "tokens"], strict=False):
-        for arm, f in record["arms"].items():
-            key = "accuracy" if name == "tokens" else name
-            if key not in f["curves"]:
+        key = "accuracy" if name == "tokens" else name
+        for arm in arms:
+            curves, main = record["arms"][arm]["curves"], arm in DRAWN[1:]
+            if key not in curves or (arm == MATCHED and name != "tokens"):
                 continue
-            mean, sd = f["curves"][key]["mean"], f["curves"][key]["sd"]
-            x = (
-                [t / 1000 for t in f["curves"]["executor_tokens"]]
-                if name == "tokens"
-                else list(range(1, len(mean) + 1))
-            )
-            axis.plot(x, mean, color=COLOURS[arm], label=TITLES[arm], linewidth=1.5)
-            axis.fill_between(
-                x,
-                [m - s for m, s in zip(mean, sd)],
-                [m + s for m, s in zip(mean, sd)],
-                color=COLOURS[arm],
-                alpha=0.15,
-                linewidth=0,
-            )
-        axis.set_title(
-            "accuracy by executor tokens" if name == "tokens" else name.replace("_", " "), fontsize=10, loc="left"
-        )
+            mean, sd = curves[key]["mean"], curves[key]["sd"]
+            x = [t / 1000 for t in curves["executor_tokens"]] if name == "tokens" else range(1, len(mean) + 1)
+            axis.plot(x, mean, color=COLOURS[arm], label=TITLES[arm], linewidth=2.2 if main else 1.0)
+            if main:
+                low, high = [m - s for m, s in zip(mean, sd)], [m + s for m, s in zip(mean, sd)]
+                axis.fill_between(x, low, high, color=COLOURS[arm], alpha=0.18, linewidth=0)
+        if name == "tokens":
+            axis.set_xscale("log")
+        axis.set_title("accuracy by executor tokens" if name == "tokens" else name.replace("_", " "), fontsize=11, loc="left")
         axis.set_xlabel("executor tokens, thousands" if name == "tokens" else "round", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    axes.flat[0].legend(fontsize=7, frameon=False)
-    figure.suptitle(
-        f"{record['world']} demo, on the training rollouts (temperature 1), {len(record['seeds'])} seeds",
-        fontsize=10,
-        x=0.01,
-        ha="left",
-    )
-    figure.tight_layout()
+    handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="upper right", ncols=len(handles), fontsize=9, frameon=False)
+    about = record.get("about", f"{record['world']} demo")
+    figure.suptitle(f"{about}: training rollouts (temperature 1), {len(record['seeds'])} seeds, bands of one sd", fontsize=11, x=0.01, ha="left")
+    figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
