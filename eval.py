@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ from tracelift.twostage.rm import evaluate_rm, render_rm
 from tracelift.twostage.rm_picture import draw_rm
 from tracelift.twostage.verdicts import RULES, Judge
 
+SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
   --run RUN        a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
   --planner PATH   a model folder or LoRA folder as planner, instead of planner.path
@@ -144,10 +146,8 @@ def main(argv: list[str]) -> int:
 def judge_planners(
     config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
 ) -> int:
-    out = Path(
-        config.eval.out
-        or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/eval-{Path(config.planner.path).name}")
-    )
+    planner = config.planner.adapter or config.planner.path
+    out = Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/eval-{label_of(planner)}"))
     benchmarks = [load_benchmark(spec, config, say) for spec in config.eval.benchmarks]
     if doubled := [b.name for i, b in enumerate(benchmarks) if b.name in [x.name for x in benchmarks[:i]]]:
         raise ConfigError(f"eval.benchmarks: '{doubled[0]}' is named twice")
@@ -174,6 +174,11 @@ def judge_planners(
 
     executor = build_executor(config, device, None)
     scorer = build_scorer(config, device)
+    for key, url, part in (("executor", config.executor.url, executor.backend),
+                           ("reward_model", config.reward_model.url, scorer)):  # fmt: skip
+        if url and not getattr(part, "served", ""):
+            say(f"note: {key}.url does not say what it serves, so its address stands for the model: "
+                "give eval.out another folder when you put another model there")  # fmt: skip
     dimensions = tuple(scorer.dimension_names) if scorer is not None else ()
     world.barrier()  # no rank appends before every rank has read what was there
     records = Records(out, world.rank)
@@ -295,9 +300,13 @@ def is_run(path: str) -> bool:
 
 
 def label_of(path: str) -> str:
-    """A short name for a run or model folder: its own, with its parent's where its own says nothing."""
+    """A short name for a run or model folder: its own, after its parents' as far as those below say nothing."""
     p = Path(path).resolve()
-    return f"{p.parent.name}-{p.name}" if p.name in ("final", "model", "planner") else p.name
+    name = p.name
+    while p.parent != p.parent.parent and SAYS_NOTHING.fullmatch(p.name):
+        p = p.parent
+        name = name if p.name == "checkpoints" else f"{p.name}-{name}"
+    return name
 
 
 if __name__ == "__main__":

@@ -37,6 +37,11 @@ class AheadBackend:
     def fingerprint(self) -> str:
         return self.backend.fingerprint
 
+    @property
+    def served(self) -> str:
+        """What the server says it serves (tracelift/remote.py)."""
+        return getattr(self.backend, "served", "")
+
     def begin(self, requests: Sequence[CompletionRequest]) -> None:
         """Start requests that are not under way yet; returns at once. What goes wrong is raised by `complete`."""
         new = [r for r in dict.fromkeys(requests) if r not in self._begun]

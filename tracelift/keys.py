@@ -209,11 +209,12 @@ class Eval:
     samples: int = opt(4, "traces per problem, each with one executor run, in sampled mode")
     k: list[int] = opt([1, 4], "the k of pass@k, each at most eval.samples")
     limit: int = opt(400, "problems per benchmark; 0 takes all (the demo: 1000)")
-    out: str = opt("", "folder of records, results.json and report.html; empty: RUN/eval, or runs/eval-PLANNER")
+    out: str = opt("", "folder of records, results.json and report.html; empty: RUN/eval, or runs/eval-PLANNER "
+                   "(its folder's name, after its run's where that is final, a checkpoint's model and the like)")
     chunk: int = opt(64, "problems between two saves of the records")
     resamples: int = opt(2000, "bootstrap resamples of problems, and sign flips")
     max_error_share: float = opt(0.1, "past this share of unjudged executor runs the evaluation stops and says why")
-    traces_shown: int = opt(4, "samples per problem and arm kept in the HTML report; 0 keeps all")
+    traces_shown: int = opt(4, "samples per problem and arm to read in the HTML report, whose shares are over all; 0 shows all")
     groups: str = opt("", "eval.py reward-model: TraceLift-Groups JSONL to judge the Reason RM on")
 
 

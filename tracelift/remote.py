@@ -17,6 +17,7 @@ and any promise that a server draws the same text twice: `seed` is sent, but bat
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import json
@@ -34,8 +35,10 @@ from tracelift.patience import Patience
 
 MAX_BYTES = 16 * 2**20  # a longer reply is rubbish: no completion comes near
 MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
-PASSING = {408, 409, 425, 429}  # worth another try, like every 5xx
+PASSING = {408, 409, 425, 429}  # worth another try, like every 5xx but one
+NEVER = 501  # not implemented
 GONE = {502, 503, 504}  # said by what stands before a server that is not there, or by one that is not ready
+TELLING = ("id", "root", "parent", "meta", "fingerprint")  # what an entry of /v1/models says of its model; the rest may change by the call
 OUTAGES = 3  # a request lost in so many is no longer thought innocent
 PROBE = CompletionRequest("Are you there?", max_tokens=1, temperature=0.0)
 
@@ -107,8 +110,25 @@ class RemoteBackend:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of what is known of the server: its address and the model's name. Weights behind them are not seen."""
-        return hashlib.sha256(repr((self.server, self.model)).encode()).hexdigest()
+        """sha256 of the server's address, the model's name, and what the server says it serves; where it says nothing the
+        address stands for the model. Raises what `served` does."""
+        known = (self.server, self.model, self.served) if self.served else (self.server, self.model)
+        return hashlib.sha256(repr(known).encode()).hexdigest()
+
+    @functools.cached_property
+    def served(self) -> str:
+        """What /v1/models says of the model, asked once: a fingerprint of its weights (tracelift.serve), the folder it was
+        loaded from (vLLM), its file and size (llama.cpp), at least its name. Empty where that is not answered.
+
+        Raises ServerGone where the server is gone for longer than `patience` allows.
+        """
+        path = self.server.path.rpartition("/completions")[0] + "/models"
+        while True:
+            answer = self._persist(lambda: Reply(_told(self._exchange("GET", path), self.model), 0))
+            if answer.gone and self.patience is not None and self.patience.seconds > 0:
+                if self.patience.wait(f"{self.what} at {self.server.name}", self._missing):
+                    continue
+            return answer.reply.text
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
         """One reply per request, in order; equal requests are sent once. Failures are replies with `error` set.
@@ -153,13 +173,16 @@ class RemoteBackend:
         return {r: lost[r] for r in requests if r in lost}
 
     def _one(self, request: CompletionRequest) -> _Answer:
+        return self._persist(lambda: self._attempt(request))
+
+    def _persist(self, attempt_once: Callable[[], Reply]) -> _Answer:
         jitter = random.Random()  # timing only: no draw of text depends on it
         last, attempt = None, 0
         for attempt in range(self.retries + 1):
             if self._away.is_set():  # another request had all its attempts: no need to find out again
                 return _Answer(Reply("", 0, str(last or "the server is gone")), gone=True, tried=False)
             try:
-                return _Answer(self._attempt(request))
+                return _Answer(attempt_once())
             except _Failure as failure:
                 last = failure
             if not last.passing or attempt == self.retries:
@@ -198,16 +221,20 @@ class RemoteBackend:
         return _read(data, request)
 
     def _attempt(self, request: CompletionRequest) -> Reply:
-        status, headers, data = self._post(self._body(request))
+        return self._read(self._exchange("POST", self.server.path, self._body(request)), request)
+
+    def _exchange(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of a 200. Raises _Failure for everything else."""
+        status, headers, data = self._send(method, path, body)
         if status != 200:
             detail = " ".join(data[:300].decode("utf-8", "replace").split())
             raise _Failure(
-                f"the server answered {status}: {detail}", status in PASSING or status >= 500, _retry_after(headers),
-                status in GONE,
+                f"the server answered {status}: {detail}", status in PASSING or (status >= 500 and status != NEVER),
+                _retry_after(headers), status in GONE,
             )
-        return self._read(data, request)
+        return data
 
-    def _post(self, body: bytes) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def _send(self, method: str, path: str, body: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
         s, deadline = self.server, time.monotonic() + self.timeout_s
         kind = http.client.HTTPSConnection if s.secure else http.client.HTTPConnection
         options = {"context": ssl.create_default_context()} if s.secure else {}
@@ -216,7 +243,7 @@ class RemoteBackend:
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
         try:
-            connection.request("POST", s.path, body, headers)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             data = b""
             while piece := response.read1(65_536):
@@ -252,6 +279,17 @@ def _read(data: bytes, request: CompletionRequest) -> Reply:
     # JSON can spell half of a surrogate pair, which is no character and could not be written to any file.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Reply(cut_at_stop(text, request.stop), tokens)
+
+
+def _told(data: bytes, model: str) -> str:
+    """The entries of a list of models that are called `model`, or all where none is, in a form that stays the same."""
+    try:
+        rows = [{k: row[k] for k in TELLING if row.get(k) is not None} for row in json.loads(data)["data"]]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        rows = []
+    if not rows:
+        raise _Failure("not a list of models", passing=False)
+    return json.dumps([row for row in rows if row.get("id") == model] or rows, sort_keys=True)
 
 
 def _retry_after(headers: http.client.HTTPMessage) -> float | None:

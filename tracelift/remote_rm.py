@@ -12,6 +12,7 @@ Left out: any promise that a server's floating-point sums are in the order of th
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -60,13 +61,14 @@ class RemoteScorer:
         self._calls.patience = patience
         if reply.error is not None:
             raise ValueError(f"no Reason RM at {url}: {reply.error}")
-        names = json.loads(reply.text).get("dimension_names") or ()
-        self.dimension_names = tuple(map(str, names))
+        told = json.loads(reply.text)
+        self.dimension_names = tuple(map(str, told.get("dimension_names") or ()))
+        self.served = str(told.get("fingerprint") or "")  # of the weights; empty where the server does not say
 
     @property
     def fingerprint(self) -> str:
-        """Of the server's address. Weights behind it are not seen."""
-        return self._calls.fingerprint
+        """sha256 of the server's address, the bound on tokens sent with each call, and what the server says of its weights."""
+        return hashlib.sha256(repr((self._calls.server, self.max_tokens, self.served)).encode()).hexdigest()
 
     def score(self, items: Sequence[ScoreItem]) -> list[RMScore]:
         """One score per item, in order; equal items are sent once."""

@@ -1,7 +1,7 @@
 """A completions server for tests, run as its own process: behaves, or misbehaves as the prompt asks.
 
 Speaks enough of /v1/completions for one client; prints its port on the first line. Behaviour is chosen by a word in
-the prompt: `500 twice <id>` fails two times and then answers.
+the prompt: `500 twice <id>` fails two times and then answers; `serve [...]` is what it lists from then on.
 """
 
 import json
@@ -15,11 +15,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 lock = threading.Lock()
 tries: dict[str, int] = {}
 running, most = 0, 0
+listed: list[dict] = []  # at /v1/models; none: 404
 
 
 class Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
+
+    def do_GET(self):
+        if self.path != "/v1/models" or not listed:
+            return self.send(404, {"error": f"no {self.path}"})
+        with lock:
+            tries["models"] = tries.get("models", 0) + 1
+        return self.send(200, {"object": "list", "data": [row | {"created": time.monotonic_ns()} for row in listed]})
 
     def do_POST(self):
         global running, most
@@ -50,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(404, {"error": f"no {self.path}"})
         if "authorised" in prompt and self.headers["Authorization"] != "Bearer secret":
             return self.send(401, {"error": "bad key"})
+        if prompt.startswith("serve "):
+            listed[:] = json.loads(prompt[6:])
         if prompt == "show":
             return self.send(200, {"choices": [{"text": json.dumps(request)}], "usage": {"completion_tokens": 1}})
         if prompt == "statistics":

@@ -2,6 +2,7 @@
 verdicts, pass@k. The models have learned three problems by heart, some of them wrong, so every outcome is known."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -65,12 +66,15 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def out(folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("evaluation")
-    arguments = ["configs/eval-code.toml", "--planner", str(folder / "planner"), "--executor.path", str(folder / "executor"),
-                 "--planner.max_new_tokens", "40", "--executor.max_new_tokens", "60", "--eval.benchmarks",
-                 f"humaneval:{folder / 'HumanEval.jsonl'}", "--eval.arms", "direct,planner,foreign", "--eval.samples", "4",
-                 "--eval.k", "1,4", "--eval.resamples", "100", "--run.threads", "1", "--eval.out", str(out)]  # fmt: skip
-    assert evaluation.main(arguments) == 0
+    assert evaluation.main(arguments(folder, out)) == 0
     return out
+
+
+def arguments(folder, out, *extra):
+    return ["configs/eval-code.toml", "--planner", str(folder / "planner"), "--executor.path", str(folder / "executor"),
+            "--planner.max_new_tokens", "40", "--executor.max_new_tokens", "60", "--eval.benchmarks",
+            f"humaneval:{folder / 'HumanEval.jsonl'}", "--eval.arms", "direct,planner,foreign", "--eval.samples", "4",
+            "--eval.k", "1,4", "--eval.resamples", "100", "--run.threads", "1", "--eval.out", str(out), *extra]  # fmt: skip
 
 
 def records(out, kind):
@@ -92,6 +96,18 @@ def test_verdicts_are_those_of_the_programs(out):
     details = {s["detail"] for r in records(out, "run") for s in r["samples"] if "SystemExit" in (s["artifact"] or "")}
     assert details and all("runtime_error" in d for d in details), details
     assert not any("ERROR" in s["verdicts"].values() for r in records(out, "run") for s in r["samples"])
+
+
+def test_other_limits_judge_anew(out, folder, tmp_path):
+    """A verdict under one limit of memory or time is not taken over under another; the traces are."""
+    copy = tmp_path / "out"
+    shutil.copytree(out, copy)
+    for limits in (["--sandbox.memory_mb", "512"], ["--sandbox.wall_seconds", "11"], ["--sandbox.cpu_seconds", "3"], []):
+        before = len(records(copy, "run"))
+        more = ["--eval.arms", "direct", "--eval.modes", "greedy", *limits]
+        assert evaluation.main(arguments(folder, copy, *more)) == 0
+        assert len(records(copy, "run")) - before == (3 if limits else 0), limits
+    assert len(records(copy, "trace")) == len(records(out, "trace"))
 
 
 def test_pass_at_k_counts_problems_not_samples(out):

@@ -109,6 +109,31 @@ def test_requests_run_side_by_side_up_to_the_limit(url):
     assert 2 <= most <= 16  # 16 is the other tests' default
 
 
+def test_another_model_behind_the_same_address_is_another_fingerprint(url):
+    """The server's own word for what it serves is part of it; what changes by the call, and other models, are not."""
+
+    def fingerprint(*rows):
+        client(url).complete([ask("serve " + json.dumps(rows), seed=time.monotonic_ns())])
+        backend = client(url)
+        return backend.fingerprint, backend.served
+
+    unnamed, served = fingerprint()
+    assert served == ""
+    a, served = fingerprint({"id": "m", "root": "/models/a"}, {"id": "other", "root": "1"})
+    assert json.loads(served) == [{"id": "m", "root": "/models/a"}]
+    assert a == fingerprint({"id": "m", "root": "/models/a", "permission": [7]}, {"id": "other", "root": "2"})[0]
+    b, _ = fingerprint({"id": "m", "root": "/models/b"})
+    c, _ = fingerprint({"id": "m", "root": "/models/b", "fingerprint": "c"})
+    alias, _ = fingerprint({"id": "/file.gguf", "meta": {"n_params": 7}})
+    assert len({unnamed, a, b, c, alias}) == 5 and unnamed == fingerprint()[0]
+
+
+def test_what_is_served_is_asked_once(url):
+    client(url).complete([ask('serve [{"id": "m"}]')])
+    backend, before = client(url), tries(url).get("models", 0)
+    assert len({backend.fingerprint for _ in range(5)}) == 1 and tries(url)["models"] == before + 1
+
+
 def test_no_server_at_all():
     with socket.socket() as taken:  # bound but not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
@@ -123,9 +148,9 @@ def test_pauses_are_bounded(url):
 
 
 def test_fingerprint_and_bad_settings():
-    a = RemoteBackend("http://h:1", "m").fingerprint
-    assert a == RemoteBackend("http://h:1/v1/completions", "m").fingerprint
-    assert len({a, RemoteBackend("http://h:2", "m").fingerprint, RemoteBackend("http://h:1", "n").fingerprint}) == 3
+    prints = [RemoteBackend(f"http://127.0.0.1:{at}", model, retries=0).fingerprint
+              for at, model in (("1", "m"), ("1/v1/completions", "m"), ("2", "m"), ("1", "n"))]  # fmt: skip
+    assert prints[0] == prints[1] and len(set(prints)) == 3, "nobody there: the address and the model's name"
     for bad in ("h:8000", "ftp://h", "http://"):
         with pytest.raises(ValueError, match="must look like"):
             RemoteBackend(bad, "m")

@@ -54,6 +54,20 @@ def test_the_openai_library_lists_and_completes(openai_client, local):
     assert reply.model == "executor" and reply.object == "text_completion"
 
 
+def test_its_models_are_known_by_their_weights(served, local, job):
+    """Executor and Reason RM: what the clients put into the keys of what they keep."""
+    rm = LocalScorer(models.load_reward_model(job / "reward_model"), models.load_tokenizer(job / "reward_model"))
+    listed = {row["id"]: row["fingerprint"] for row in served.ask("/v1/models")[1]["data"]}
+    assert listed == {"executor": local.fingerprint, "reward_model": rm.fingerprint}
+    assert local.fingerprint in RemoteBackend(served.url, "executor", KEY).served
+    scorer = RemoteScorer(served.url, KEY)
+    assert scorer.served == rm.fingerprint
+    known = scorer.fingerprint
+    assert RemoteScorer(served.url, KEY, max_tokens=7).fingerprint != known, "sent with each call, so it changes scores"
+    scorer.served = "other weights"
+    assert scorer.fingerprint != known
+
+
 def test_a_seed_names_the_draws_whoever_else_asks(openai_client, local):
     ask = lambda **options: openai_client.completions.create(  # noqa: E731
         model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=1.5, **options)  # fmt: skip

@@ -280,6 +280,20 @@ def test_what_cannot_be_meant_is_refused(traced_job, tmp_path, capsys, extra, sa
     assert says in capsys.readouterr().err
 
 
+def test_a_folder_that_any_run_has_is_named_after_its_run(traced_job, tmp_path, monkeypatch):
+    """Two runs' final models must not share the folder that is the default for results."""
+    for path, name in (("runs/a/final", "a-final"), ("runs/a/checkpoints/step-000010/model", "a-step-000010-model"),
+                       ("x/planner", "x-planner"), ("x/llama", "llama"), ("/final", "final")):  # fmt: skip
+        assert evaluation.label_of(path) == name
+    command = arguments(traced_job, tmp_path, "--eval.out", "", "--eval.modes", "greedy", "--eval.arms", "planner",
+                        "--reward_model.path", "")[2:]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for run in ("a", "b"):
+        shutil.copytree(traced_job / "planner", tmp_path / run / "final")
+        assert evaluation.main(["--planner", f"{run}/final", *command]) == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["eval-a-final", "eval-b-final"]
+
+
 def test_help_lists_every_key(capsys):
     assert evaluation.main(["--help"]) == 0
     out = capsys.readouterr().out
@@ -390,13 +404,13 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
         return Of(task_type="math", problem="?", type_text="", candidates=made)
 
     scorer = Of(score=lambda items: [Of(total=scores[i.reasoning], error=None) for i in items])
-    groups = [group("good", "low"), group("good", "low", "low", "low", "high"), group("good", "good", "low", "high")]
+    groups = [group("good", "low"), group("good", "low", "low", "low", "high"), group("good", "good", "low", "high")] * 4
     found = rm.evaluate_rm(scorer, groups)["pair accuracy"]
-    won, pairs = (1, 3, 2), (1, 4, 4)
+    won, pairs = (1, 3, 2) * 4, (1, 4, 4) * 4
     value = sum(won) / sum(pairs)
     gaps = sum((w - value * n) ** 2 for w, n in zip(won, pairs))
-    half = 1.959964 * (3 / 2 * gaps) ** 0.5 / sum(pairs)
-    assert (found["value"], found["n"]) == (pytest.approx(value), 3)
+    half = 1.959964 * (12 / 11 * gaps) ** 0.5 / sum(pairs)
+    assert (found["value"], found["n"]) == (pytest.approx(value), 12)
     assert (found["low"], found["high"]) == pytest.approx((value - half, min(1.0, value + half)), abs=1e-6)
     sure = rm.evaluate_rm(scorer, [group("good", "low")] * 4)["pair accuracy"]
     assert sure["value"] == 1.0 and 0.3 < sure["low"] < 0.6, "Wilson's, over groups"
@@ -406,7 +420,7 @@ def test_ratios_by_group_centre_where_they_lie_and_equal_groups_give_the_mean():
     from tracelift.twostage.analysis import average, ratio
 
     assert ratio([1, 3, 2], [4, 4, 4]) == pytest.approx(average([0.25, 0.75, 0.5], (0.0, 1.0)))
-    odd = ratio([20.0, 4.0, 9.0], [40, 10, 14])
+    odd = ratio([20.0, 4.0, 9.0] * 4, [40, 10, 14] * 4)
     assert odd["value"] == 33 / 64 == pytest.approx((odd["low"] + odd["high"]) / 2)
 
 

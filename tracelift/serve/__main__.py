@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 import models
+from tracelift.backend import LocalBackend
 from tracelift.distributed import pick_device
 from tracelift.reason_rm import LocalScorer
 from tracelift.sampler import Sampler
@@ -52,7 +53,7 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[Service, list[Batcher
     """The server, bound but not yet serving, and its workers. Raises OSError, ValueError or models.CheckpointError."""
     device, dtype = pick_device(a.device), getattr(torch, a.dtype)
     posts: dict[str, Endpoint] = {}
-    names: list[str] = []
+    served: list[tuple[str, str]] = []  # name, fingerprint of the weights
     if a.executor:
         model = models.load_pretrained(a.executor, dtype=dtype, device=device).requires_grad_(False)
         tokenizer = models.load_tokenizer(a.executor)
@@ -60,16 +61,17 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[Service, list[Batcher
         completions = Completions(sampler, tokenizer, a.name or os.path.basename(os.path.normpath(a.executor)), a.max_completions)
         worker = Batcher("completions", completions.run, a.batch, a.queue, _say)
         posts["/v1/completions"] = Endpoint(lambda body: (w := completions.read(body), w.units), worker, completions.reply)
-        names.append(completions.name)
+        served.append((completions.name, LocalBackend(model, tokenizer, sampler).fingerprint))
     if a.reward_model:
         rm = models.load_reward_model(a.reward_model, dtype=dtype, device=device).requires_grad_(False)
         scorer = LocalScorer(rm, models.load_tokenizer(a.reward_model), a.max_tokens)
         scores = Scores(scorer, os.path.basename(os.path.normpath(a.reward_model)), a.max_items)
         worker = Batcher("traces", scores.run, a.batch, a.queue, _say)
         posts["/score"] = Endpoint(lambda body: (b := scores.read(body), len(b.items)), worker, lambda _, found: scores.reply(found))
-        names.append(scores.name)
+        served.append((scores.name, scores.fingerprint))
     started = int(time.time())
-    listed = [{"id": name, "object": "model", "created": started, "owned_by": "tracelift"} for name in names]
+    about = {"object": "model", "created": started, "owned_by": "tracelift"}
+    listed = [{"id": name, **about, "fingerprint": fingerprint} for name, fingerprint in served]
     gets: dict[str, Callable[[], dict[str, Any]]] = {
         "/health": lambda: {"status": "ok", "queued": {path: e.batcher.depth for path, e in posts.items()}},
         "/v1/models": lambda: {"object": "list", "data": listed},

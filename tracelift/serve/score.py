@@ -3,7 +3,8 @@
     {"items": [{"problem", "reasoning", "task_name", "task_type"}], "max_length", "batch_size"} -> {"scores": [total, ...]}
 
 `task_name` is what the input text calls <task> (math or code), `task_type` its <type>. Beside the schema an item may hold
-`tests`, and the reply holds `details` (derived, head, dimensions, or the error) and `dimension_names`. An item that cannot
+`tests`, and the reply holds `details` (derived, head, dimensions, or the error), `dimension_names` and the weights'
+`fingerprint`. An item that cannot
 be scored, a trace that does not fit `max_length`, has null for a score: never a number in the middle.
 
 Left out: heads of other models than the one served.
@@ -34,6 +35,7 @@ class Scores:
     def __init__(self, scorer: LocalScorer, name: str, most: int = 1024) -> None:
         """most: items of one request."""
         self.scorer, self.name, self.most = scorer, name, most
+        self.fingerprint = scorer.fingerprint
 
     def read(self, body: Mapping[str, Any]) -> Batch:
         """Raises Refused with 400."""
@@ -64,7 +66,7 @@ class Scores:
         details = [{"error": s.error} if s.error is not None else
                    {"total": s.total, "derived": s.derived, "head": s.head, "dimensions": s.dimensions} for s in scores]  # fmt: skip
         return {"scores": [None if s.error is not None else s.total for s in scores], "details": details,
-                "dimension_names": self.scorer.dimension_names}  # fmt: skip
+                "dimension_names": self.scorer.dimension_names, "fingerprint": self.fingerprint}  # fmt: skip
 
 
 def _item(number: int, item: Any) -> ScoreItem:

@@ -3,7 +3,8 @@
     greedy     one run a problem: Wilson intervals; two arms by McNemar's exact test and Bonett and Price's interval
     sampled    n runs a problem: the mean over problems of their shares, ± 1.96 standard errors *over problems*;
                unbiased pass@k; two arms by sign flips of the problems' differences and a paired bootstrap, both over
-               problems, never samples
+               problems, never samples. A share of some samples only (wrong reasons among the right answers) is a ratio
+               of sums, its error over problems too
     several    p-values of the same question on several benchmarks are Holm-adjusted
     planning   the least true difference these problems would have shown with 80% power; None where none would
 
@@ -25,6 +26,7 @@ from tracelift.twostage.records import Record
 
 Figure = dict[str, Any]
 POWER = 0.8
+FEW = 10  # problems: too few for a spread over them to be trusted alone
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -35,30 +37,35 @@ def share(hits: Sequence[bool]) -> Figure:
 
 
 def average(values: Sequence[float], bounds: tuple[float, float] | None = None) -> Figure:
-    """A mean ± 1.96 standard errors over the values, cut to `bounds`; Wilson's interval where all lie on one bound."""
+    """A mean ± 1.96 standard errors over the values, one a problem; shares where `bounds` = (0, 1). No interval for a
+    single value without bounds."""
     if not values:
         return {"value": None, "low": None, "high": None, "n": 0}
+    if bounds == (0.0, 1.0):
+        return ratio(values, [1] * len(values))
     m = math.fsum(values) / len(values)
-    if bounds == (0.0, 1.0) and m in bounds:  # no spread to estimate from, which is not the same as certainty
-        return share([m == 1.0] * len(values))
     half = _Z * deviation(values) / math.sqrt(len(values))
-    low, high = m - half, m + half
-    if bounds:
-        low, high = max(bounds[0], low), min(bounds[1], high)
+    low, high = (m - half, m + half) if len(values) > 1 else (None, None)
     return {"value": m, "low": low, "high": high, "n": len(values)}
 
 
-def ratio(hits: Sequence[float], sizes: Sequence[int]) -> Figure:
+def ratio(hits: Sequence[float], sizes: Sequence[float]) -> Figure:
     """Hits of all groups over their sizes together, ± 1.96 standard errors over the groups, which are what is independent:
-    the ratio estimator, linearised (Cochran, 1977, 6.3). Groups of one size give `average`'s figure; Wilson's interval
-    over groups where all or none hit."""
-    if not sizes:
+    the ratio estimator, linearised (Cochran, 1977, 6.3). Groups of one size give `average`'s figure.
+
+    Groups that are few, or all alike, show less spread than there is: then it is at least Wilson's interval over groups.
+    """
+    n = len(sizes)
+    if not n:
         return {"value": None, "low": None, "high": None, "n": 0}
-    value, size = math.fsum(hits) / sum(sizes), sum(sizes) / len(sizes)
-    if value in (0.0, 1.0):
-        return share([value == 1.0] * len(sizes))
-    half = _Z * deviation([(h - value * s) / size for h, s in zip(hits, sizes, strict=True)]) / math.sqrt(len(sizes))
-    return {"value": value, "low": max(0.0, value - half), "high": min(1.0, value + half), "n": len(sizes)}
+    value, size = math.fsum(hits) / math.fsum(sizes), math.fsum(sizes) / n
+    half = _Z * deviation([(h - value * s) / size for h, s in zip(hits, sizes, strict=True)]) / math.sqrt(n)
+    low, high = max(0.0, value - half), min(1.0, value + half)
+    if n < FEW or half < 1e-9:
+        whole = value * n  # of whole groups that hit: the next smaller number below, the next larger one above
+        low = min(low, wilson(math.floor(whole + 1e-9), n)[0])
+        high = max(high, wilson(math.ceil(whole - 1e-9), n)[1])
+    return {"value": value, "low": low, "high": high, "n": n}
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -131,6 +138,7 @@ def trace_figures(
     by_problem("format failures", lambda s: s["trace"] is None)
     by_problem("cut at the token limit", lambda s: s["finish_reason"] == "length")
     by_problem("trace tokens", lambda s: s["tokens"], binary=False)
+    out["unscored"] = sum(s["rm_error"] is not None for t in traces for s in t["samples"])
     out["planner_tokens"] = sum(s["tokens"] for t in traces for s in t["samples"])
     return out
 

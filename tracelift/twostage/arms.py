@@ -34,7 +34,7 @@ from tracelift.sampler import Sampler, SamplingParams
 from tracelift.training import TrainingError
 from tracelift.twostage.problems import Problem
 from tracelift.twostage.records import Record, Records, key_of
-from tracelift.twostage.verdicts import VERSIONS, Judge, failed
+from tracelift.twostage.verdicts import Judge, failed
 
 ARMS = ("direct", "planner", "reference", "foreign")
 MODES = ("greedy", "sampled")
@@ -83,7 +83,10 @@ class Bench:
 
 
 def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: str) -> list[Record]:
-    """One record per problem, in order, on every rank: {samples: [{text, trace, tokens, valid, leaked, …, rm}]}."""
+    """One record per problem, in order, on every rank: {samples: [{text, trace, tokens, valid, leaked, …, rm}]}.
+
+    Raises TrainingError where more than `eval.max_error_share` of the traces could not be scored.
+    """
     c, n = planner.config, bench.samples(mode)
     temperature = 0.0 if mode == "greedy" else c.planner.temperature
     params = SamplingParams(n=n, max_new_tokens=c.planner.max_new_tokens, temperature=temperature,
@@ -101,17 +104,23 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
             groups = sample_traces(planner.sampler, planner.prompt, [p.task for _, p in chunk], params, draws, limit)
             found = []
             for (key, p), group in zip(chunk, groups, strict=True):
-                samples = [
-                    _facts(p, s.text, s.trace, len(s.completion.tokens), s.completion.finish_reason) for s in group
-                ]
+                samples = [{"text": s.text, "trace": s.trace, "tokens": len(s.completion.tokens),
+                            "finish_reason": s.completion.finish_reason} for s in group]  # fmt: skip
                 found.append({"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples})
             bench.records.add(found)
             bar.update(len(chunk))
     traces = [bench.records.get(key) or {} for key in keys]
-    return bench.world.merge(_with_scores(bench, mine, traces))
+    told = [{**t, "samples": [{**s, **_facts(p, s["trace"])} for s in t["samples"]]}
+            for p, t in zip(mine, traces, strict=True)]  # fmt: skip
+    merged = bench.world.merge(_with_scores(bench, mine, told))
+    errors = [s["rm_error"] for t in merged for s in t["samples"] if s["rm_error"]]
+    total = sum(s["trace"] is not None for t in merged for s in t["samples"])
+    _refuse(errors, total, f"{planner.label}, {mode}", "traces could not be scored", bench.config.eval.max_error_share)
+    return merged
 
 
-def _facts(p: Problem, text: str, trace: str | None, tokens: int, finish: str) -> Record:
+def _facts(p: Problem, trace: str | None) -> Record:
+    """What the problem says of a trace. Quick, so it is not kept: a corrected reference is read anew."""
     valid = p.task.trace_valid(trace) if trace is not None else (False if p.task.truth is not None else None)
     stated = unsupported = None
     if trace is not None and p.kind == "program":
@@ -119,14 +128,14 @@ def _facts(p: Problem, text: str, trace: str | None, tokens: int, finish: str) -
     elif trace is not None:
         leak = leaks_answer(trace, p.task.reference, p.task.problem)
         stated, unsupported = leak.stated, leak.unsupported
-    return {"text": text, "trace": trace, "tokens": tokens, "finish_reason": finish, "valid": valid, "leaked": stated,
-            "leaked_unsupported": unsupported}  # fmt: skip
+    return {"valid": valid, "leaked": stated, "leaked_unsupported": unsupported}
 
 
 def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]) -> list[Record]:
-    """The same records, each sample with its Reason RM score under "rm" (None without RM or trace)."""
+    """The same records, each sample with its Reason RM score under "rm" (None without RM, trace or score) and under
+    "rm_error" why it has none although it was asked for (else None). Only scores are kept on disk."""
     if bench.scorer is None:
-        return [{**t, "samples": [{**s, "rm": None} for s in t["samples"]]} for t in traces]
+        return [{**t, "samples": [{**s, "rm": None, "rm_error": None} for s in t["samples"]]} for t in traces]
     wanted: dict[str, ScoreItem] = {}
     judge = bench.scorer.fingerprint
     names: list[list[str | None]] = []
@@ -140,23 +149,20 @@ def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]
             row.append(key_of("score", judge, asdict(replace(item, truth=None))))
             wanted[str(row[-1])] = item
         names.append(row)
-    todo = [(key, item) for key, item in wanted.items() if bench.records.get(key) is None]
+    todo = [(key, item) for key, item in wanted.items() if (r := bench.records.get(key)) is None or r["error"]]
     for chunk in bench.chunks(todo):
         scores = bench.scorer.score([item for _, item in chunk])
-        bench.records.add(
-            [{"key": key, "kind": "score", **asdict(s)} for (key, _), s in zip(chunk, scores, strict=True)]
-        )
-    return [{**t, "samples": [{**s, "rm": _score(bench, key)} for s, key in zip(t["samples"], row, strict=True)]}
+        found = [{"key": key, "kind": "score", **asdict(s)} for (key, _), s in zip(chunk, scores, strict=True)]
+        bench.records.add([r for r in found if not r["error"]])
+        bench.records.hold([r for r in found if r["error"]])
+    return [{**t, "samples": [{**s, **_score(bench, key)} for s, key in zip(t["samples"], row, strict=True)]}
             for t, row in zip(traces, names, strict=True)]  # fmt: skip
 
 
-def _score(bench: Bench, key: str | None) -> Record | None:
-    record = bench.records.get(key) if key else None
-    return (
-        None
-        if record is None or record.get("error")
-        else {"total": record["total"], "dimensions": record["dimensions"]}
-    )
+def _score(bench: Bench, key: str | None) -> Record:
+    record = (bench.records.get(key) if key else None) or {"error": None, "total": None}
+    error, unknown = record["error"], record["total"] is None
+    return {"rm": None if error or unknown else {k: record[k] for k in ("total", "dimensions")}, "rm_error": error}
 
 
 # -- stage 2: answers ------------------------------------------------------------------------------------------------
@@ -208,14 +214,11 @@ def run_arm(bench: Bench, arm: str, label: str, problems: Sequence[Problem], tra
             keys.append("")
             continue
         prompts = [None if t is None else _prompt(bench.executor, p, t) for t in texts]
-        shown = p.task.reference if p.code is None else repr(p.code.hidden)
         key = key_of(
             "run",
             bench.executor.backend.fingerprint,
             p.problem_id,
-            shown,
-            p.kind,
-            VERSIONS[p.kind],
+            *bench.judge.rests_on(p),
             prompts,
             temperature,
             settings.max_new_tokens,
@@ -291,19 +294,16 @@ def errors_in(record: Record | None) -> int:
 
 
 def refuse_too_many_errors(records: Sequence[Record | None], what: str, allowed: float) -> None:
-    total = sum(len(r["samples"]) for r in records if r)
-    errors = sum(errors_in(r) for r in records)
-    if errors > allowed * total:
-        first = next(
-            s["detail"]
-            for r in records
-            if r
-            for s in r["samples"]
-            if not s["verdicts"] or "ERROR" in s["verdicts"].values()
-        )
+    samples = [s for r in records if r for s in r["samples"]]
+    errors = [s["detail"] for s in samples if not s["verdicts"] or "ERROR" in s["verdicts"].values()]
+    _refuse(errors, len(samples), what, "runs could not be judged", allowed)
+
+
+def _refuse(errors: Sequence[str], total: int, what: str, failed_to: str, allowed: float) -> None:
+    if len(errors) > allowed * total:
         raise TrainingError(
-            f"{what}: {errors} of {total} runs could not be judged, more than eval.max_error_share = {allowed}. "
-            f"The first: {first}"
+            f"{what}: {len(errors)} of {total} {failed_to}, more than eval.max_error_share = {allowed}. "
+            f"The first: {errors[0]}"
         )
 
 

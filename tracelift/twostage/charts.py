@@ -10,19 +10,25 @@ from collections.abc import Sequence
 from html import escape
 
 COLOURS = {"direct": "#8d99ae", "planner": "#1f6f8b", "reference": "#2e933c", "foreign": "#d1495b"}
-_ROW, _LEFT, _WIDTH = 26, 210, 720
+_ROW, _WIDTH, _PLOT = 26, 720, 490
+_LABELS = (190, 500)  # pixels of room for labels: at least, at most
+_SLIM, _BROAD = frozenset("iljtfrI.,:;'!|()[]- "), frozenset("mwMW@%")
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], low: float, high: float, zero: bool = False,
               unit: str = "") -> str:  # fmt: skip
-    """Dots with error bars. rows: (label, value, low, high); the axis runs from `low` to `high`."""
-    height, right = _ROW * len(rows) + 34, _WIDTH - 20
+    """Dots with error bars. rows: (label, value, low, high); the axis runs from `low` to `high`.
+
+    The picture grows with its longest label; one that is too long even so loses its middle and has it in its title.
+    """
+    left = 20 + min(max([_LABELS[0], *(width_of(label) for label, *_ in rows)]), _LABELS[1])
+    height, right = _ROW * len(rows) + 34, left + _PLOT
     span = (high - low) or 1.0
 
     def x(value: float) -> float:
-        return _LEFT + (min(max(value, low), high) - low) / span * (right - _LEFT)
+        return left + (min(max(value, low), high) - low) / span * (right - left)
 
-    parts = [_open(height)]
+    parts = [_open(height, right + 20)]
     for i in range(6):
         tick = low + span * i / 5
         parts.append(f'<line x1="{x(tick):.1f}" y1="4" x2="{x(tick):.1f}" y2="{height - 26}" class="grid"/>')
@@ -33,7 +39,9 @@ def intervals(rows: Sequence[tuple[str, float, float, float]], low: float, high:
         parts.append(f'<line x1="{x(0):.1f}" y1="4" x2="{x(0):.1f}" y2="{height - 26}" class="zero"/>')
     for i, (label, value, a, b) in enumerate(rows):
         y, colour = 18 + _ROW * i, COLOURS.get(label.split(" ")[0], "#444")
-        parts.append(f'<text x="{_LEFT - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(label)}</text>')
+        short = fitted(label)
+        whole = f"<title>{escape(label)}</title>" if short != label else ""
+        parts.append(f'<text x="{left - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(short)}{whole}</text>')
         parts.append(f'<line x1="{x(a):.1f}" y1="{y}" x2="{x(b):.1f}" y2="{y}" stroke="{colour}" stroke-width="2.5"/>')
         title = f"{label}: {value:.3g}{unit} [{a:.3g}, {b:.3g}]"
         parts.append(
@@ -75,5 +83,20 @@ def histogram(groups: Sequence[tuple[str, str, Sequence[float]]], bins: int = 20
     return "".join([*parts, "</svg>"])
 
 
-def _open(height: int) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" role="img" xmlns="http://www.w3.org/2000/svg">'
+def width_of(text: str) -> int:
+    """Pixels that `text` takes at 12 px at most: counted for a wide face, because the reader's is not known."""
+    return round(sum(5 if c in _SLIM else 12 if c in _BROAD else 9.3 if c.isupper() else 7.6 for c in text))
+
+
+def fitted(label: str) -> str:
+    """The label, or its two ends with … between where it is wider than there is room."""
+    kept = len(label)
+    short = label
+    while width_of(short) > _LABELS[1]:
+        kept -= 1
+        short = f"{label[: (kept + 1) // 2]}…{label[len(label) - kept // 2 :]}"
+    return short
+
+
+def _open(height: int, width: int = _WIDTH) -> str:
+    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" xmlns="http://www.w3.org/2000/svg">'

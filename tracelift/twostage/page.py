@@ -24,7 +24,11 @@ _TEMPLATE = Path(__file__).with_name("page.html")
 
 def render_page(title: str, results: dict[str, Any], benchmarks: Sequence[Benchmark], found: dict[str, Record],
                 dimensions: Sequence[str], most_samples: int = 0) -> str:  # fmt: skip
-    """The page. results: analyse()'s, with command and versions; found: benchmark name → arms.evaluate()'s record."""
+    """The page. results: analyse()'s, with command and versions; found: benchmark name → arms.evaluate()'s record.
+
+    most_samples: of each problem and arm that can be read in full, 0 for all; of the others the outcome is kept, so that
+    shares and filters are over all of them.
+    """
     modes = list(dict.fromkeys(m for f in found.values() for arm in f["arms"].values() for m in arm))
     data = {
         "modes": modes,
@@ -58,7 +62,8 @@ def _problems(benchmark: Benchmark, found: Record, most: int) -> list[dict[str, 
                         _sample(s, given, own[j] if own else None)
                         for j, (s, given) in enumerate(zip(runs[i]["samples"], runs[i]["given"], strict=True))
                     ]
-                    arms.setdefault(label, {})[mode] = samples[:most] if most else samples
+                    shown = most or len(samples)
+                    arms.setdefault(label, {})[mode] = samples[:shown] + [_outcome(s) for s in samples[shown:]]
         out.append({"id": p.problem_id, "problem": p.task.problem, "reference": p.task.reference, "arms": arms})
     return out
 
@@ -85,7 +90,15 @@ def _sample(run: Record, given: str | None, facts: Record | None) -> dict[str, A
         out |= {"valid": facts["valid"], "leaked": facts["leaked"], "rm": facts["rm"]}
         if given is None:
             out["text"] = facts["text"]
+        if facts["rm_error"]:
+            out["unscored"] = facts["rm_error"]
     return out
+
+
+def _outcome(sample: dict[str, Any]) -> dict[str, Any]:
+    """What the page's shares and filters need of a sample that is not shown."""
+    out = {k: sample[k] for k in ("verdict", "valid") if k in sample} | {"left_out": True}
+    return out | ({"given": None} if sample["given"] is None else {})
 
 
 def _charts(results: dict[str, Any], found: dict[str, Record]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 Figure = dict[str, Any]
+COUNTS = ("planner_tokens", "unscored")  # of a planner's traces, not figures with intervals
 
 
 def cell(figure: Figure | None, digits: int = 3) -> str:
@@ -60,10 +61,12 @@ def _arms(name: str, bench: Figure, mode: str) -> str:
 
 def _traces(bench: Figure, mode: str) -> str:
     sides = {label: modes[mode] for label, modes in bench["traces"].items() if mode in modes}
-    names = list(dict.fromkeys(k for f in sides.values() for k in f if k != "planner_tokens"))
+    names = list(dict.fromkeys(k for f in sides.values() for k in f if k not in COUNTS))
     rows = [["the planner's traces", *sides]]
     for name in names:
         rows.append([name, *(cell(f.get(name), 1 if name == "trace tokens" else 3) for f in sides.values())])
+    if any(f["unscored"] for f in sides.values()):
+        rows.append(["traces the RM could not score", *(str(f["unscored"]) for f in sides.values())])
     return columns(rows)
 
 

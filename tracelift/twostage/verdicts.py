@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tracelift import judging
 from tracelift.twostage.latex import LatexJudge
@@ -41,6 +42,14 @@ class Judge:
         """programs: judges those, with the limits of the run's [sandbox] section."""
         self._programs = programs or judging.TaskJudge()
         self._latex: LatexJudge | None = None
+
+    def rests_on(self, problem: Problem) -> list[Any]:
+        """What a verdict on this problem depends on beside the artifact: JSON values for a record's key."""
+        c = problem.code
+        if c is None:
+            return [problem.task.reference, problem.kind, VERSIONS[problem.kind]]
+        limits = getattr(self._programs, "limits", None)  # a program that runs out of time or memory has failed
+        return [repr((c.hidden, c.entry_point, c.preamble, c.stub, limits)), problem.kind, VERSIONS[problem.kind]]
 
     def __call__(self, items: Sequence[tuple[Problem, str]]) -> list[Judgement]:
         """One judgement per (problem, artifact). Raises MathVerifyMissing, or SandboxError for programs it cannot
