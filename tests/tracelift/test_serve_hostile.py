@@ -1,6 +1,7 @@
 """The server against clients that send rubbish, too much, too slowly, or leave: a clear status, and service goes on."""
 
 import json
+import select
 import socket
 import time
 from urllib.parse import urlsplit
@@ -167,17 +168,22 @@ def test_who_leaves_mid_way_costs_nothing(served):
 
 
 def test_a_full_queue_says_so(served):
+    """One call runs, one waits, a third is refused. When each arrives is up to the machine, so up to five times are tried."""
     body = json.dumps({"prompt": [PROMPT] * 300, "max_tokens": 40, "temperature": 2.0}).encode()
-    with connect(served) as busy, connect(served) as waiting:
-        busy.sendall(head(len(body)) + body)
-        while served.ask("/health")[1]["queued"]["/v1/completions"]:
-            pass
-        waiting.sendall(head(len(body)) + body)
-        while not served.ask("/health")[1]["queued"]["/v1/completions"]:
-            pass
-        status, reply = served.ask("/v1/completions", {"prompt": PROMPT, "n": 20})
-        assert status == 429 and "queue is full" in reply["error"]["message"]
-        assert busy.recv(20).startswith(b"HTTP/1.1 200") and waiting.recv(20).startswith(b"HTTP/1.1 200")
+    refused = []
+    for _ in range(5):
+        with connect(served) as busy, connect(served) as waiting:
+            for s in (busy, waiting):
+                s.sendall(head(len(body)) + body)
+            while not refused and not select.select([busy, waiting], [], [], 0)[0]:
+                status, reply = served.ask("/v1/completions", {"prompt": PROMPT, "n": 20, "max_tokens": 1})
+                if status != 200:
+                    refused.append((status, reply["error"]["message"]))
+            # Either may itself be refused, where both come before a call has begun; never both.
+            assert sorted({s.recv(12) for s in (busy, waiting)})[0] == b"HTTP/1.1 200"
+        if refused:
+            break
+    assert refused and refused[0][0] == 429 and "queue is full" in refused[0][1]
 
 
 def test_too_many_connections(served):
