@@ -31,6 +31,9 @@ from tracelift.serve.fields import Refused
 
 LINGER_S = 1.0
 TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+_BODY = json.dumps({"error": {"message": "too many connections; try again later", "type": TYPES[503], "param": None, "code": None}})
+FULL = ("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(_BODY)}\r\n\r\n{_BODY}").encode()  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Service(ThreadingHTTPServer):
         if not self._slots.acquire(blocking=False):
             try:
                 request.settimeout(1)
-                request.sendall(b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n")
+                request.sendall(FULL)
             except OSError:
                 pass
             self.shutdown_request(request)
