@@ -71,14 +71,18 @@ def flags(options: Mapping[str, object]) -> list[str]:
     return [word for key, value in options.items() for word in (f"--{key}", str(value))]
 
 
-def train_job(folder: Path, config: str, options: Mapping[str, object], *more: str) -> Job:
-    """train.py into `folder`, going on from its newest checkpoint where there is one. Planners only: nothing is
-    evaluated on the way, and the logs leave out token ids."""
-    ours = {"run.out": folder, "run.threads": 1, "sandbox.workers": 2, "data.eval_problems": 0, "run.log_tokens": "false"}
-    command = [sys.executable, "train.py", config, *flags({**ours, **options}), *more]
+def run_job(name: str, folder: Path, config: str, options: Mapping[str, object], *more: str) -> Job:
+    """train.py into `folder`, any stage, going on from its newest checkpoint where there is one."""
+    command = [sys.executable, "train.py", config, *flags({"run.out": folder, "run.threads": 1, **options}), *more]
     if (folder / "metrics.jsonl").exists():
         command.append("--run.resume")
-    return Job(f"train {folder.name}", command, folder / "train.log", folder / "final" / "config.json")
+    return Job(name, command, folder / "train.log", folder / "final" / "config.json")
+
+
+def train_job(folder: Path, config: str, options: Mapping[str, object], *more: str) -> Job:
+    """A planner's run. Nothing is evaluated on the way, and the logs leave out token ids."""
+    ours = {"sandbox.workers": 2, "data.eval_problems": 0, "run.log_tokens": "false"}
+    return run_job(f"train {folder.name}", folder, config, {**ours, **options}, *more)
 
 
 def eval_job(folder: Path, config: str, planner: str | Path, options: Mapping[str, object], *more: str) -> Job:

@@ -21,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.jobs import ROOT, Job, claim, flags, print_of, run_all
+from benchmarks.jobs import ROOT, Job, claim, print_of, run_all, run_job
 from tracelift.runs import read_jsonl, write_text
 from tracelift.worlds.build import write_rows
 from tracelift.worlds.math import data
@@ -38,13 +38,10 @@ def write_data(work: Path) -> None:
 
 
 def stage(role: str, base: Path, work: Path) -> Job:
-    """The sft run that makes planner or executor; it goes on from its newest checkpoint where there is one."""
-    folder = work / role
-    options = {"run.out": folder, "run.threads": 1, "sft.init": base, "sft.train": work / f"{role}.jsonl",
+    """The sft run that makes planner or executor."""
+    options = {"sft.init": base, "sft.train": work / f"{role}.jsonl",
                **({"sft.dev": work / "dev.jsonl"} if role == "executor" else {})}  # fmt: skip
-    command = [sys.executable, "train.py", f"configs/{NAME}-{role}.toml", *flags(options)]
-    command += ["--run.resume"] if (folder / "metrics.jsonl").exists() else []
-    return Job(f"sft {role}", command, folder / "train.log", folder / "final" / "config.json")
+    return run_job(f"sft {role}", work / role, f"configs/{NAME}-{role}.toml", options)
 
 
 def main() -> None:

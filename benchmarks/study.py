@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.jobs import ROOT, Job, claim, eval_job, flags, print_of, run_all, train_job
+from benchmarks.jobs import ROOT, Job, claim, eval_job, flags, print_of, run_all, run_job, train_job
 from benchmarks.study_figures import collect
 from tracelift.runs import versions, write_text
 
@@ -105,10 +105,8 @@ def make_executors(names: set[str], args: argparse.Namespace) -> None:
             made = data.repair_rows(ROWS) if rows == "repair" else data.executor_rows(ROWS)
             write_text(file, "".join(json.dumps(row) + "\n" for row in made))
         init = make_base(args.out) if start == "base" else ROOT / start
-        options = {"run.out": folder, "run.steps": steps, "run.threads": 1, "sft.train": file, "sft.init": init}
-        command = [sys.executable, "train.py", "configs/assets/math-executor.toml", *flags(options)]
-        command += ["--run.resume"] if (folder / "metrics.jsonl").exists() else []
-        jobs.append(Job(f"executor {name}", command, folder / "train.log", folder / "final" / "config.json"))
+        options = {"run.steps": steps, "sft.train": file, "sft.init": init}
+        jobs.append(run_job(f"executor {name}", folder, "configs/assets/math-executor.toml", options))
     run_all(jobs, args.jobs)
 
 

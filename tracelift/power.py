@@ -77,8 +77,8 @@ def least_detectable_mean(differences: Sequence[float], power: float = 0.8, conf
     """The smallest true mean of per-problem differences (of scores from 0 to 1) that such problems show with this power.
 
     By the t test, to which the sign-flip test is close: (t_{α/2} + t_β) standard errors; and never less than what lets
-    enough problems move at all, each by as much as those that moved here. Below ten problems a little bold. None where the differences have no spread to
-    plan with, or nothing up to 1 is found.
+    enough problems move at all, each by as much as those that moved here. Below ten problems a little bold. None where the
+    differences have no spread to plan with, or nothing up to 1 is found.
     """
     moved, n = [abs(d) for d in differences if d], len(differences)
     rare = least_detectable_difference(n, 0.0, power, confidence)

@@ -87,6 +87,18 @@ def test_the_executor_follows_the_trace_it_is_given(done):
     assert accuracy["reference"] > max(accuracy["direct"], accuracy["foreign"])
 
 
+def answer_by(monkeypatch, backend):
+    """eval.py's executor answers through `backend`."""
+    real = evaluation.build_executor
+
+    def build(config, device, cache):
+        executor = real(config, device, cache)
+        executor.backend = backend
+        return executor
+
+    monkeypatch.setattr(evaluation, "build_executor", build)
+
+
 def test_runs_share_executor_seeds_between_arms(traced_job, tmp_path, monkeypatch):
     seen = {}
 
@@ -98,14 +110,7 @@ def test_runs_share_executor_seeds_between_arms(traced_job, tmp_path, monkeypatc
                 seen.setdefault("Guidance" in r.prompt, set()).add((r.prompt.split("\n")[0], r.seed))
             return [arms.Reply("1", 1) for _ in requests]
 
-    real = evaluation.build_executor
-
-    def build(config, device, cache):
-        executor = real(config, device, cache)
-        executor.backend = Spy()
-        return executor
-
-    monkeypatch.setattr(evaluation, "build_executor", build)
+    answer_by(monkeypatch, Spy())
     assert evaluation.main(arguments(traced_job, tmp_path, "--eval.modes", "sampled")) == 0
     assert seen[True] == seen[False] and len(seen[True]) == 3 * 20
 
@@ -312,14 +317,7 @@ def test_on_math_files_the_executor_is_asked_for_an_expression(traced_job, tmp_p
             asked.extend(r.prompt for r in requests)
             return [arms.Reply("2\\sqrt{3}", 1) for _ in requests]
 
-    real = evaluation.build_executor
-
-    def build(config, device, cache):
-        executor = real(config, device, cache)
-        executor.backend = Spy()
-        return executor
-
-    monkeypatch.setattr(evaluation, "build_executor", build)
+    answer_by(monkeypatch, Spy())
     command = arguments(traced_job, tmp_path / "out", "--eval.modes", "greedy", "--eval.arms", "direct", "--executor.prompt", "math",
                         "--executor.baseline_prompt", "math")  # fmt: skip
     assert evaluation.main([*command, "--eval.benchmarks", f"math:{tmp_path / 'm.jsonl'}"]) == 0

@@ -4,8 +4,8 @@
 
 `task_name` is what the input text calls <task> (math or code), `task_type` its <type>. Beside the schema an item may hold
 `tests`, and the reply holds `details` (derived, head, dimensions, or the error), `dimension_names` and the weights'
-`fingerprint`. An item that cannot
-be scored, a trace that does not fit `max_length`, has null for a score: never a number in the middle.
+`fingerprint`. An item that cannot be scored, a trace that does not fit `max_length`, has null for a score: never a number
+in the middle.
 
 Left out: heads of other models than the one served.
 """

@@ -20,7 +20,7 @@ from statistics import NormalDist
 from typing import Any
 
 from tracelift.power import least_detectable_difference, least_detectable_mean
-from tracelift.stats import holm, mcnemar_exact, paired_bootstrap, paired_interval, pass_at_k, wilson
+from tracelift.stats import holm, mcnemar_exact, paired_bootstrap, paired_interval, pass_at_k, variance, wilson
 from tracelift.twostage.arms import errors_in
 from tracelift.twostage.records import Record
 
@@ -70,10 +70,7 @@ def ratio(hits: Sequence[float], sizes: Sequence[float]) -> Figure:
 
 def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation; 0 for fewer than two values."""
-    if len(values) < 2:
-        return 0.0
-    m = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((v - m) ** 2 for v in values) / (len(values) - 1))
+    return math.sqrt(variance(values)) if len(values) > 1 else 0.0
 
 
 def outcomes(records: Sequence[Record | None], rule: str) -> list[list[bool] | None]:
