@@ -50,26 +50,23 @@ from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, needs
 from tracelift.runs import RunFolder, choose_folder
 from tracelift.sampler import SamplingParams
 from tracelift.sandbox import SandboxError
-from tracelift.service import Service, serve
 from tracelift.setup import (
-    build_backend, build_executor, build_planner, build_sampler, build_scorer, check_references, from_any_rank, quiet_unless_main,
+    build_executor, build_planner, build_sampler, build_scorer, check_references, from_any_rank, quiet_unless_main,
 )  # fmt: skip
 from tracelift.sft import run_sft
 from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
 
 
-def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None],
-                  service: Service | None = None) -> int:  # fmt: skip
+def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> int:
     # -- load ---------------------------------------------------------------------------------------------------------
     announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
     planner, tokenizer = build_planner(config, device)
     reference = Reference(planner, bool(config.planner.adapter)) if config.grpo.kl_coef > 0 else None
-    parallel = Parallel(planner, config.parallel.mode, world, [reference.copy] if reference and reference.copy else [],
-                        config.parallel.shard_head)  # fmt: skip
-    stop = StopSignal()
+    parallel = Parallel(planner, config.parallel.mode, world, [reference.copy] if reference and reference.copy else [])
+    stop = StopSignal(config.run.stop_s)
     executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"),
-                              from_any_rank(world), lambda: stop.seen, service)  # fmt: skip
-    scorer = service.scorer if service else build_scorer(config, device, from_any_rank(world), lambda: stop.seen)
+                              from_any_rank(world), lambda: stop.seen)  # fmt: skip
+    scorer = build_scorer(config, device, from_any_rank(world), lambda: stop.seen)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     check_references(config, tasks)
     prompt = PlannerPrompt(config, tokenizer)
@@ -266,8 +263,7 @@ def score_tokens(parallel: Parallel, reference: Reference | None, rows: list[Row
     """`objective` of every trained token's scores, *data and the reference's log-probs, summed; and the log-probs, detached.
 
     The scores are those of the sampled distribution. Where tokens do not depend on one another, the objective is asked
-    chunk by chunk and its gradient formed while the chunk's logits are at hand; a sequence's ratio needs them all first,
-    and so does a head that is spread over ranks.
+    chunk by chunk and its gradient formed while the chunk's logits are at hand; a sequence's ratio needs them all first.
     """
     planner, T = parallel.policy, config.planner.temperature
     batch = pack(rows, pad_id, planner.device)
@@ -280,10 +276,10 @@ def score_tokens(parallel: Parallel, reference: Reference | None, rows: list[Row
             data += (kernels.linear_logprob(ref_hidden, ref_weight, batch.targets, temperature=T).logprob,)
         if config.grpo.kl_estimator == "exact":
             exact = {"ref_hidden": ref_hidden, "ref_weight": ref_weight}
-    if config.grpo.importance == "token" and parallel.head is None:
+    if config.grpo.importance == "token":
         loss, scores = kernels.linear_loss(hidden, planner.head_weight, batch.targets, objective, *data, temperature=T, **exact)
     else:
-        scores = parallel.score(hidden, batch.targets, temperature=T, **exact)
+        scores = kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T, **exact)
         loss = objective(scores, *data)
     return loss, scores.logprob.detach()
 
@@ -294,19 +290,13 @@ def main(argv: list[str]) -> int:
         return 0
     argv = ["--run.resume" if word == "--resume" else word for word in argv]
     path = argv.pop(0) if argv and not argv[0].startswith("--") else None
-    world, service = World(), None
+    world = World()
     try:
         config = load_config(path, argv)
         if restarted():
             config.run.resume = True
         device = pick_device(config.run.device)
-        world = join(device.type, config.parallel.timeout_s, config.executor.ranks)
-        if world.serves:  # this rank holds executor and Reason RM for the others, who train
-            set_threads(world, config.run.threads)
-            stop = StopSignal()  # noted and left to the others: they still need answers to finish their round
-            serve(world, build_backend(config, device), build_scorer(config, device))
-            return EXIT_STOPPED if stop.seen else 0
-        service = Service(world) if world.servers else None
+        world = join(device.type, config.parallel.timeout_s)
         say = quiet_unless_main(world.is_main)
         set_threads(world, config.run.threads)
         torch.manual_seed(config.run.seed)
@@ -321,7 +311,7 @@ def main(argv: list[str]) -> int:
         if config.run.stage == "reward_model":
             run_reward_model(config, run, world, device, say)
             return 0
-        return train_planner(config, run, world, device, say, service)
+        return train_planner(config, run, world, device, say)
     except (ConfigError, FileNotFoundError, ValueError) as e:
         print(f"train.py: {e}", file=sys.stderr)
         return 1
@@ -336,8 +326,6 @@ def main(argv: list[str]) -> int:
               file=sys.stderr)  # fmt: skip
         return 2
     finally:
-        if service is not None:
-            service.close()
         leave()
 
 

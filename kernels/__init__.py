@@ -4,6 +4,5 @@ from kernels.linear import linear_logprob
 from kernels.linear_loss import linear_loss
 from kernels.logits import TokenScores, logprob_kl
 from kernels.sharded import sharded_logprob_kl
-from kernels.sharded_linear import sharded_linear_logprob
 
-__all__ = ["TokenScores", "linear_logprob", "linear_loss", "logprob_kl", "sharded_linear_logprob", "sharded_logprob_kl"]
+__all__ = ["TokenScores", "linear_logprob", "linear_loss", "logprob_kl", "sharded_logprob_kl"]

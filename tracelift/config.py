@@ -19,6 +19,13 @@ from typing import Any, Literal
 from tracelift.keys import Config
 
 
+REMOVED = {  # keys of earlier versions: what to use instead
+    "executor.ranks": "an executor elsewhere is executor.device (another GPU of this process) or executor.url (a server: python -m "
+    "tracelift.serve, vLLM, SGLang, llama.cpp)",
+    "parallel.shard_head": "parallel.mode = 'fsdp' spreads the output head's gradient and optimizer states with all others",
+}
+
+
 class ConfigError(ValueError):
     """A configuration that cannot be meant: says file and key, and what to write instead."""
 
@@ -88,6 +95,10 @@ def _assign(config: Config, section: str, key: str, value: Any, where: str) -> N
     if section not in _names(config):
         raise ConfigError(f"{where}: unknown section '{section}'{_nearest(section, _names(config))}")
     target = getattr(config, section)
+    if instead := REMOVED.get(f"{section}.{key}"):
+        if value in (0, False):  # switched off, as every earlier run's config.json has it: nothing is missing
+            return
+        raise ConfigError(f"{where}: {section}.{key} is no longer there; {instead}")
     if key not in _names(target):
         elsewhere = [s for s in _names(config) if key in _names(getattr(config, s))]
         hint = f"; did you mean '{elsewhere[0]}.{key}'?" if elsewhere else _nearest(key, _names(target))
@@ -137,12 +148,12 @@ def _type_name(kind: Any) -> str:
 
 def _check(c: Config, where: str, training: bool) -> None:
     """What no single type can say."""
-    positive = """run.steps run.keep run.save_every planner.samples planner.temperature planner.max_new_tokens executor.repeats
+    positive = """run.steps run.stop_s run.keep run.save_every planner.samples planner.temperature planner.max_new_tokens executor.repeats
         executor.max_new_tokens executor.memory_mb executor.likelihood_nats reward_model.timeout_s grpo.problems grpo.epochs
         grpo.minibatches optim.lr optim.micro_tokens optim.max_grad_norm parallel.timeout_s sft.batch_size sft.eval_every
         rm.groups rm.negatives rm.eval_every eval.samples eval.chunk eval.resamples"""
     shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
-    least = """executor.ranks executor.patience_s executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef
+    least = """executor.patience_s executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef
         data.eval_problems data.limit eval.limit eval.traces_shown optim.warmup optim.nan_batches lora.from_block reward_model.retries"""
     for names, good, words in ((positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
                                (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"), (least, lambda x: x >= 0, "not be below 0")):  # fmt: skip
@@ -156,9 +167,6 @@ def _check(c: Config, where: str, training: bool) -> None:
     if training and c.run.stage != "planner" and c.parallel.mode != "none":
         raise ConfigError(f"{where}: parallel.mode = '{c.parallel.mode}' is for run.stage = 'planner'; '{c.run.stage}' trains "
                           "replicas on every rank (parallel.mode = 'none')")  # fmt: skip
-    if training and c.executor.ranks and (c.executor.url or c.run.stage != "planner"):
-        why = "executor.url names a server already" if c.executor.url else f"run.stage = '{c.run.stage}' asks no executor"
-        raise ConfigError(f"{where}: executor.ranks = {c.executor.ranks}, but {why}; leave it 0")
     if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
         if needs_rm and not (c.reward_model.path or c.reward_model.url):

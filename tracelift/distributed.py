@@ -28,10 +28,6 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    group: Any = None  # the process group these ranks are; None: all of the job
-    servers: tuple[int, ...] = ()  # ranks of the job beside these that only serve (tracelift/service.py)
-    post: Any = None  # the group that carries messages to and from them
-    serves: bool = False  # whether this process is one of them; rank and size are those of the job's others then
 
     @property
     def is_main(self) -> bool:
@@ -56,7 +52,7 @@ class World:
         if self.size == 1:
             return [value]
         out: list[Any] = [None] * self.size
-        dist.all_gather_object(out, value, group=self.group)
+        dist.all_gather_object(out, value)
         return out
 
     def any(self, flag: bool) -> bool:
@@ -68,7 +64,7 @@ class World:
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier(group=self.group)
+            dist.barrier()
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Add up each parameter's gradient over ranks in one flat fp32 message; missing gradients count as zero."""
@@ -79,26 +75,22 @@ class World:
             if p.grad is None:
                 p.grad = torch.zeros_like(p)
         flat = torch.cat([p.grad.flatten().float() for p in trained])  # type: ignore[union-attr]
-        dist.all_reduce(flat, group=self.group)
+        dist.all_reduce(flat)
         at = 0
         for p in trained:
             p.grad = flat[at : at + p.numel()].view_as(p).to(p.dtype)
             at += p.numel()
 
 
-def join(device: str, timeout_s: float = 600.0, serving: int = 0) -> World:
+def join(device: str, timeout_s: float = 600.0) -> World:
     """Join the process group torchrun describes in the environment, or be a world of one.
 
-    serving: the last so many ranks are set apart to serve the others, who then are the World. Raises ValueError where
-    that leaves nobody.
+    timeout_s bounds every wait for another rank from here on.
     """
     if "RANK" not in os.environ:
         rank, size, local_rank, local_size = 0, 1, 0, 1
     else:
         rank, size, local_rank, local_size = (int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    if serving >= size:
-        raise ValueError(f"executor.ranks = {serving} leaves none of this job's {size} to train: torchrun --nproc_per_node must be "
-                         "larger; executor.device puts the executor on a device of its own instead")  # fmt: skip
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if device.startswith("cuda") else "gloo"
         limit = timedelta(seconds=timeout_s)
@@ -106,14 +98,7 @@ def join(device: str, timeout_s: float = 600.0, serving: int = 0) -> World:
         # torchrun may hand a restarted job the store of the one before: who starts first must not find the dead by their keys
         store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-    if not serving:
-        return World(rank, size, local_rank, local_size)
-    train, servers = tuple(range(size - serving)), tuple(range(size - serving, size))
-    group = dist.new_group(train, timeout=timedelta(seconds=timeout_s))
-    post = dist.new_group(backend="gloo", timeout=timedelta(days=7))  # a serving rank hears nothing while others update
-    if rank in servers:
-        return World(-1, len(train), local_rank, local_size, None, servers, post, serves=True)
-    return World(rank, len(train), local_rank, local_size, group, servers, post)
+    return World(rank, size, local_rank, local_size)
 
 
 def lost_contact(error: RuntimeError) -> str | None:

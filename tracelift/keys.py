@@ -28,6 +28,8 @@ class Run:
     log_tokens: bool = opt(True, "samples.jsonl also holds each trace's token ids and log-probs, for tracelift.explain")
     device: str = opt("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU of this rank where there is one")
     dtype: Literal["float32", "bfloat16"] = opt("float32", "weights and activations of the trained model; log-probs are fp32 always")
+    stop_s: float = opt(300.0, "seconds a run that was asked to stop (SIGTERM) may take to finish its round and save; then it ends as it is, "
+                        "also while it waits for another rank")  # fmt: skip
     threads: int = opt(0, "CPU threads of this process; 0 shares the cores among the local ranks")
 
 
@@ -60,8 +62,6 @@ class Planner:
 class Executor:
     path: str = opt("assets/math/executor", "Hugging Face folder of the frozen executor")
     device: str = opt("", "where a local executor lives: cpu, cuda (this rank's GPU) or cuda:N; empty: run.device")
-    ranks: int = opt(0, "planner stage: the job's last so many ranks only hold executor and Reason RM and serve the others, which hold "
-                     "neither")  # fmt: skip
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
     model: str = opt("", "model name to ask that server for")
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
@@ -156,8 +156,6 @@ class Optim:
 class Parallel:
     mode: Literal["none", "ddp", "fsdp"] = opt("none", "planner stage on several ranks: replicas that add up gradients in one message "
                                                "after the backward pass, or during it (ddp), or weights in shards (fsdp)")  # fmt: skip
-    shard_head: bool = opt(False, "each rank trains V/ranks rows of the output head and scores all ranks' tokens on them: less memory, and "
-                           "less traffic where a round trains fewer tokens than the vocabulary holds; for untied heads without LoRA")  # fmt: skip
     timeout_s: float = opt(1800.0, "seconds a rank waits for the others before the job ends; more than executor.patience_s")
 
 

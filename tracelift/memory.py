@@ -138,10 +138,6 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
     held = shape.total * itemsize + shape.lora * 4
     plan.always["planner weights" + (f", 1/{ranks} of them" if sharded and ranks > 1 else "")] = held // shards
     states = optimizer_bytes(shape, trained, vectors, train_size, config)
-    head = c.vocab_size * c.hidden_size if config.parallel.shard_head and ranks > 1 and not lora else 0  # spread over ranks
-    if head and not sharded:
-        plan.always["its own rows of the head"] = head * itemsize // ranks
-        states -= (ranks - 1) * optimizer_bytes(shape, head, 0, train_size, config) // ranks
     plan.always["optimizer states"] = states // shards
     if sharded:
         plan.always["the sampler's whole copy"] = held
@@ -161,19 +157,15 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
     prompt = -(-config.planner.max_problem_chars // 3)  # tokens: about 3.5 characters each, and the prompt's own words
     row = min(prompt + G * (new - 1), max(config.optim.micro_tokens, prompt + new - 1))
     tokens = min(max(config.optim.micro_tokens, row), row * -(-config.grpo.problems // ranks))
-    plan.updating["gradients"] = (trained - (0 if sharded else head - head // ranks)) * train_size // shards
+    plan.updating["gradients"] = trained * train_size // shards
     if ranks > 1 and not sharded:
-        plan.updating["gradient messages"] = (trained - head) * 4
-    if head:
-        plan.updating["all ranks' hidden states and their gradients"] = ranks * tokens * c.hidden_size * (2 * itemsize + 4)
+        plan.updating["gradient messages"] = trained * 4
     if sharded:
         plan.updating["gathered blocks"] = (2 * shape.block + shape.total - c.num_layers * shape.block) * itemsize
     plan.updating[f"activations of a micro-batch ({tokens:,} tokens{', checkpointed' if config.optim.checkpoint_activations else ''})"] = (
         activation_bytes(shape, tokens, row, itemsize, checkpointing=config.optim.checkpoint_activations, lora=lora,
                          rank=rank, adapters=len(targets)))  # fmt: skip
     plan.updating["a chunk of logits" + ("" if lora else ", the head's gradient")] = logits_bytes(c, device, itemsize, not lora, tokens)
-    if head:  # its gradient is summed in fp32 for these rows only
-        plan.updating["a chunk of logits, the head's gradient"] -= 4 * (head - head // ranks)
     return plan
 
 
@@ -194,9 +186,6 @@ def _adapted(shape: Shape, targets: tuple[str, ...]) -> int:
 def _frozen(plan: Plan, config: Config, itemsize: int) -> None:
     """Executor and Reason RM, where they are on this device. An RM counts as its backbone: its heads are a few vectors."""
     e, r = config.executor, config.reward_model
-    if e.ranks:
-        plan.notes.append(f"executor and Reason RM are on the last {e.ranks} ranks: nothing of them is held on the others")
-        return
     if e.url:
         plan.notes.append(f"the executor is remote ({e.url}): nothing of it is held here")
     elif e.device:

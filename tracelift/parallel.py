@@ -12,13 +12,9 @@ something of weight zero. And code that reads weights outside a forward pass nee
 and the final folder use `whole`, a copy that `gather` brings up to date once a round, trained parameters only: with LoRA
 the adapters alone. Sampling in shards instead would gather every block once per token.
 
-`shard_head` is tensor parallelism for the one matrix where it pays on its own, in any of the three modes: each rank
-trains V/N rows of an untied output head, and scores all ranks' tokens on them (kernels/sharded_linear.py). Hidden states
-cross ranks instead of the head's gradient, and the head's gradient, master and moments exist once, not once a rank.
-
 A sharded checkpoint is torch.distributed.checkpoint's Hugging Face storage: each rank writes its rows as a safetensors
 file whose header says where they belong; no pickle is written or read. Any number of ranks reads it back, in any mode.
-Left out: tensor parallelism of the blocks, pipeline and context parallelism.
+Left out: tensor parallelism, pipeline and context parallelism.
 """
 
 from __future__ import annotations
@@ -38,13 +34,12 @@ from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceSt
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-import kernels
-from models.transformer import Block, Transformer
+from models.transformer import Block
 from tracelift.distributed import World
-from tracelift.optimizer import first_row_of, zeros_like_rows_of
+from tracelift.optimizer import zeros_like_rows_of
 
 T = TypeVar("T")
 SHARD_FILES = "shard-*.safetensors"
@@ -67,20 +62,17 @@ def add_up(group, bucket):  # type: ignore[no-untyped-def]  # DDP checks annotat
     return work.get_future().then(lambda done: done.value()[0].to(dtype))
 
 
-def shard(model: nn.Module, mesh: DeviceMesh, kept: set[nn.Parameter] | None = None) -> None:
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """fully_shard every block, and embedding, norm and head as one group that stays gathered from forward to backward:
-    the loss multiplies by the head's weight after the model's own forward is over. `kept` stay as they are."""
+    the loss multiplies by the head's weight after the model's own forward is over."""
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for block in [m for m in model.modules() if isinstance(m, Block)]:
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False, ignored_params=kept)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)  # a sum, not a mean,
             module.set_force_sum_reduction_for_comms(True)  # asked for in words that gloo understands
-
-
-HEAD = "lm_head.weight"
 
 
 class Parallel:
@@ -88,67 +80,46 @@ class Parallel:
 
     policy: what to call for hidden states that take gradients. whole: a model with all weights in place, for sampling
     and saving; the trained model itself unless weights are sharded. Build it before the optimizer: sharding replaces
-    parameters. `others` are frozen models (a KL reference) sharded alike. A world of one is always mode "none", its head
-    whole. Raises ValueError where `shard_head` is asked of a model whose head is tied or frozen.
+    parameters. `others` are frozen models (a KL reference) sharded alike. A world of one is always mode "none".
     """
 
-    def __init__(self, model: nn.Module, mode: str, world: World, others: Sequence[nn.Module] = (), shard_head: bool = False) -> None:
+    def __init__(self, model: nn.Module, mode: str, world: World, others: Sequence[nn.Module] = ()) -> None:
         self.model, self.world = model, world
         self.mode = mode if world.size > 1 else "none"
         self.policy = self.whole = model
-        self.head: nn.Parameter | None = None  # (V, D), this rank's rows
         if world.size == 1:
             return
         device = next(model.parameters()).device
-        mesh = DeviceMesh.from_group(world.group, device.type) if world.group else init_device_mesh(device.type, (world.size,))
-        if shard_head:
-            weight = head_to_shard(model)
-            self.head = nn.Parameter(distribute_tensor(weight.detach().clone(), mesh, [Shard(0)]))
-            weight.requires_grad_(False)  # from now on a copy for sampling and saving
         if self.mode == "ddp":
-            self.policy = Replica(model, gradient_as_bucket_view=True, process_group=world.group)
-            self.policy.register_comm_hook(world.group or dist.group.WORLD, add_up)
+            self.policy = Replica(model, gradient_as_bucket_view=True)
+            self.policy.register_comm_hook(dist.group.WORLD, add_up)
         elif self.mode == "fsdp":
             self.whole = copy.deepcopy(model).requires_grad_(False)
-            if self.head is not None:
-                model.lm_head = self.whole.lm_head
-            shard(model, mesh, {model.lm_head.weight} if self.head is not None else None)
+            mesh = init_device_mesh(device.type, (world.size,))
+            shard(model, mesh)
             for other in others:
                 shard(other, mesh)
 
     def trained(self) -> dict[nn.Parameter, str]:
-        """What takes gradients, by name: the model's own and this rank's rows of the head."""
-        own = {p: name for name, p in self.model.named_parameters() if p.requires_grad}
-        return own if self.head is None else own | {self.head: HEAD}
-
-    def score(self, hidden: Tensor, targets: Tensor, temperature: float, ref_hidden: Tensor | None = None,
-              ref_weight: Tensor | None = None) -> kernels.TokenScores:  # fmt: skip
-        """kernels.linear_logprob of hidden (N, D) under the policy's head, on whichever ranks that lies. Then collective."""
-        if self.head is None:
-            exact = {} if ref_hidden is None else {"ref_hidden": ref_hidden, "ref_weight": ref_weight}
-            return kernels.linear_logprob(hidden, self.policy.head_weight, targets, temperature=temperature, **exact)
-        rows, first = self.head.to_local(), first_row_of(self.head)  # type: ignore[attr-defined]
-        part = None if ref_weight is None else ref_weight[first : first + len(rows)]
-        return kernels.sharded_linear_logprob(hidden, rows, targets, temperature, vocab_start=first, group=self.world.group,
-                                              ref_hidden=ref_hidden, ref_weight=part)  # fmt: skip
+        """What takes gradients, by name."""
+        return {p: name for name, p in self.model.named_parameters() if p.requires_grad}
 
     @property
     def sharded(self) -> bool:
         """Whether no rank holds all that is trained: then checkpoints are written in shards."""
-        return self.mode == "fsdp" or self.head is not None
+        return self.mode == "fsdp"
 
     def paced(self, micros: Iterable[T]) -> Iterator[T | None]:
         """This rank's micro-batches, then None until every rank has had as many; with DDP only the last one is summed."""
         mine = list(micros)
-        alone = self.mode == "none" and self.head is None
-        turns = len(mine) if alone else max(self.world.gather(len(mine)))
+        turns = len(mine) if self.mode == "none" else max(self.world.gather(len(mine)))
         for i in range(turns):
             with self.policy.no_sync() if self.mode == "ddp" and i + 1 < turns else nullcontext():
                 yield mine[i] if i < len(mine) else None
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         if self.mode == "none":
-            self.world.sum_gradients(p for p in parameters if p is not self.head)  # its rows saw all ranks' tokens
+            self.world.sum_gradients(parameters)
 
     def clip(self, parameters: Collection[nn.Parameter], most: float) -> float:
         """Scale gradients so that their norm over all ranks is at most `most`; returns the norm. One that is not finite
@@ -169,25 +140,12 @@ class Parallel:
     @torch.no_grad()
     def gather(self) -> None:
         """Bring `whole` up to date, one matrix at a time. Collective."""
-        if self.head is not None:
-            self.whole.lm_head.weight.copy_(self.head.full_tensor())  # type: ignore[union-attr]
         if self.whole is self.model:
             return
         targets = dict(self.whole.named_parameters())
         for name, p in self.model.named_parameters():
             if p.requires_grad:
                 targets[name].copy_(p.full_tensor())  # type: ignore[attr-defined]
-
-
-def head_to_shard(model: nn.Module) -> nn.Parameter:
-    """The weight of an output head of its own that is trained; ValueError in words a user can act on otherwise."""
-    if not isinstance(model, Transformer) or model.lm_head is None:
-        raise ValueError("parallel.shard_head = true: this planner's output head is its embedding (tie_word_embeddings), whose rows "
-                         "every rank needs to read its tokens; leave it false (parallel.mode = 'fsdp' shards both)")  # fmt: skip
-    if not model.lm_head.weight.requires_grad:
-        raise ValueError("parallel.shard_head = true: the output head is frozen (LoRA), so there is no gradient or optimizer state to "
-                         "spread; leave it false")  # fmt: skip
-    return model.lm_head.weight
 
 
 def number(x: Tensor) -> float:
@@ -203,7 +161,7 @@ def write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> None
         folder.mkdir(parents=True, exist_ok=True)
     world.barrier()
     try:
-        dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True), process_group=world.group)
+        dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as e:
         rank, (error, _) = next(iter(e.failures.items()))
         raise OSError(f"rank {rank}: {error}") from e
@@ -236,7 +194,7 @@ def read_shards(folder: Path, likes: dict[str, Tensor], extra: str, world: World
     if missing := sorted(likes.keys() - found.keys()):
         raise ValueError(f"{folder}: holds no weights for '{missing[0]}'")
     try:
-        dcp.load(wanted | made, storage_reader=reader, process_group=world.group, no_dist=not dist.is_initialized())
+        dcp.load(wanted | made, storage_reader=reader, no_dist=not dist.is_initialized())
     except CheckpointException as e:
         rank, (error, _) = next(iter(e.failures.items()))
         raise ValueError(f"{folder}: rank {rank}: {error}") from e

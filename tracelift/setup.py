@@ -27,7 +27,6 @@ from tracelift.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.reason_rm import LocalScorer, Scorer
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
-from tracelift.service import Service
 from tracelift.worlds.math.oracle import oracle
 
 MiB = 1 << 20
@@ -73,8 +72,8 @@ def build_judge(config: Config) -> TaskJudge:
 
 
 def build_executor(config: Config, device: torch.device, cache: Path | None, say: Callable[[str], None] = print,
-                   give_up: Callable[[], bool] = bool, service: Service | None = None) -> Executor:  # fmt: skip
-    """A frozen model: a remote server's where `executor.url` is set, that of serving ranks by `service`, or a local one.
+                   give_up: Callable[[], bool] = bool) -> Executor:  # fmt: skip
+    """A frozen model: a remote server's where `executor.url` is set, or a local one.
 
     say, give_up: who hears that the server is waited for, and what ends the wait early (a request to stop).
     """
@@ -98,7 +97,7 @@ def build_executor(config: Config, device: torch.device, cache: Path | None, say
         remote = AheadBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
         return Executor(remote, settings, BaselineCache(cache), judge=judge)
     tokenizer = models.load_tokenizer(e.path)
-    backend = service.backend if service else build_backend(config, device, tokenizer)
+    backend = build_backend(config, device, tokenizer)
     if not use_chat(e.chat, tokenizer):
         return Executor(backend, settings, BaselineCache(cache), judge=judge)
 

@@ -32,7 +32,6 @@ class Case:
     tokens: int = 40  # a micro-batch; 40 makes several a rank
     tied: bool = True
     dtype: str = "float32"
-    head: bool = False  # parallel.shard_head
 
 
 def rows():
@@ -55,7 +54,7 @@ def build(case):
 def loss_of(parallel, micro, total):
     b = pack(micro, 0)
     hidden = b.predictors(parallel.policy(b.tokens, b.positions, b.attend()))
-    s = parallel.score(hidden, b.targets, 0.7)
+    s = kernels.linear_logprob(hidden, parallel.policy.head_weight, b.targets, temperature=0.7)
     return (s.entropy - s.logprob).sum() / total  # both scores of the objective
 
 
@@ -80,7 +79,7 @@ def examine(case: Case, world: World) -> dict:
     expected = loss_of(single.parallel, together, total)
     expected.backward()
     model = build(case)
-    parallel = Parallel(model, case.mode, world, shard_head=case.head)
+    parallel = Parallel(model, case.mode, world)
     learner = Learner(model, optim(case, checkpoint_activations=case.checkpointing), 10, world, parallel)
     loss, turns = 0.0, 0
     for micro in parallel.paced(micro_batches(world.share(together if case.packed else separate), case.tokens)):

@@ -2,11 +2,13 @@
 
 Run as a script it imports train.py once (no tensor is touched before a fork) and reads one JSON request a line; each
 child calls `train.main` as the command line would. A request may name a point of the program at which the child is
-killed, stopped or finds the disk full, which makes "any moment" a list of moments. `Server` is the other end.
+killed, stopped or finds the disk full, which makes "any moment" a list of moments. A run that is not over
+after LIMIT_S shows the stacks of all its threads and is ended. `Server` is the other end.
 """
 
 import dataclasses
 import errno
+import faulthandler
 import importlib
 import json
 import os
@@ -19,13 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+LIMIT_S = 240.0
 
 
 @dataclass(frozen=True)
 class Hurt:
     """What befalls the `call`-th call of `at` ("module:Class.method"), on which side of it, and on which rank (None: all).
 
-    do: hang (sleeps 12 s), kill (SIGKILL), term (SIGTERM to itself), full (OSError, no space left), half (of RunFolder.log: SIGKILL when
+    do: hang (sleeps 12 s), stuck (asks every rank to stop and sleeps a minute), kill (SIGKILL), term (SIGTERM to itself), full (OSError, no space left), half (of RunFolder.log: SIGKILL when
     half the line is written), nan (of policy_loss: the loss it returns).
     """
 
@@ -99,6 +102,10 @@ def apply(hurt: Hurt) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
         if hurt.do == "hang":
             return time.sleep(12)
+        if hurt.do == "stuck":
+            for pid in map(int, Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()):
+                os.kill(pid, signal.SIGTERM)
+            return time.sleep(60)
         os.kill(os.getpid(), signal.SIGKILL if hurt.do in ("kill", "half") else signal.SIGTERM)
 
     def wrapped(*args, **kwargs):
@@ -126,6 +133,7 @@ def child(request: dict, rank: int) -> int:
     out = os.open(request["outputs"][rank], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for fd in (1, 2):
         os.dup2(out, fd)
+    faulthandler.enable(file=2)  # SIGABRT: the stacks of all threads
     if not request["picture"]:
         for module in ("tracelift.report", "tracelift.rm_training"):
             importlib.import_module(module).draw_curves = lambda folder: None
@@ -168,8 +176,24 @@ def serve() -> None:
             time.sleep(request["kill_after"])
             for pid in pids:  # not waited for yet, so the id is still this child's
                 os.kill(pid, signal.SIGKILL)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        print(json.dumps(codes), flush=True)
+        print(json.dumps(exit_codes(pids)), flush=True)
+
+
+def exit_codes(pids: list[int]) -> list[int]:
+    """Wait for all of them; past LIMIT_S those that are left dump their stacks into their output and end."""
+    codes: dict[int, int] = {}
+    deadline, blow = time.monotonic() + LIMIT_S, signal.SIGABRT
+    while len(codes) < len(pids):
+        for pid in pids:
+            if pid not in codes and (status := os.waitpid(pid, os.WNOHANG))[0]:
+                codes[pid] = os.waitstatus_to_exitcode(status[1])
+        if time.monotonic() > deadline:
+            for pid in pids:
+                if pid not in codes:
+                    os.kill(pid, blow)
+            deadline, blow = time.monotonic() + 10, signal.SIGKILL
+        time.sleep(0.005)
+    return [codes[pid] for pid in pids]
 
 
 if __name__ == "__main__":

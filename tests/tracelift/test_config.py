@@ -1,6 +1,7 @@
 """Configurations: what is written is what runs; what cannot be meant is refused with the place and the nearest key."""
 
 import dataclasses
+import json
 
 import pytest
 
@@ -130,3 +131,12 @@ def test_the_configs_that_ship_with_the_project_are_read():
     assert found
     for path in found:
         load_config(path)
+
+
+@pytest.mark.parametrize(("words", "instead"), [(("--executor.ranks", "2"), "executor.url"), (("--parallel.shard_head",), "fsdp")])
+def test_a_key_of_an_earlier_version_says_what_to_use_instead(words, instead, tmp_path):
+    with pytest.raises(ConfigError, match=rf"{words[0][2:]} is no longer there; .*{instead}"):
+        load_config(None, list(words))
+    old = {"executor": {"ranks": 0}, "parallel": {"shard_head": False}}
+    (tmp_path / "config.json").write_text(json.dumps({"config": old}))
+    assert config_of_run(tmp_path) == Config(), "switched off, as it was in every record of a run that did not use it"

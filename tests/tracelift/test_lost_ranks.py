@@ -44,6 +44,15 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(job, server, out):
     assert survivor.code == 2 and "silent for parallel.timeout_s = 3 s" in survivor.message
 
 
+@pytest.mark.parametrize(("at", "call"), [("train:grade", 2), ("tracelift.distributed:World.sum_gradients", 1)])
+def test_a_stop_request_ends_the_wait_for_a_rank_that_hangs(job, server, out, at, call):
+    """parallel.timeout_s is far off: what ends both is run.stop_s after SIGTERM, whatever they wait in."""
+    args = planner_arguments(job, out, *SHORT, "--parallel.timeout_s", "500", "--run.stop_s", "2")
+    ended = server.start(*args, hurt=Hurt("stuck", at, call, rank=1), ranks=2)
+    for one in ended:
+        assert one.code == 143 and "not finished 2 s later (run.stop_s)" in one.message, ended
+
+
 WRAPPED = """
 import os, sys
 sys.path.insert(0, {tests!r})

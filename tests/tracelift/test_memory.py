@@ -10,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import kernels
 from models import ModelConfig, Transformer
 from models.lora import PROJECTIONS, LoRAConfig, attach, trainable
+from tiny_job import planner_arguments
+
 from tracelift.config import load_config
 from tracelift.memory import Shape, activation_bytes, announce, logits_bytes, main, optimizer_bytes, planner_plan
 from tracelift.optimizer import adamw
@@ -181,16 +183,11 @@ def test_the_command_prints_a_plan_and_refuses_in_one_line(capsys):
         assert main(argv) == 1 and message in capsys.readouterr().err
 
 
-def test_a_sharded_head_is_held_once():
-    """7 B's head on 8 ranks: seven eighths of its gradient, message and states go; hidden states of all ranks come."""
-    shape = ModelConfig(152_064, 3584, 18_944, 28, 28, 4, 128, 32_768, tied_head=False, qkv_bias=True, family="qwen2")
-    args = ["--run.dtype", "bfloat16", "--reward_model.path", "", "--reward.mode", "exec_only", "--executor.url", "http://elsewhere"]
-    plans = [planner_plan(load_config(None, [*args, *more]), "cuda", 8, shape) for more in ((), ("--parallel.shard_head",))]
-    saved = {key: plans[0].always.get(key, 0) - plans[1].always.get(key, 0) for key in plans[1].always}
-    head = 152_064 * 3584
-    assert saved["optimizer states"] == pytest.approx(12 * head * 7 / 8, rel=1e-6) and saved["its own rows of the head"] == -2 * head / 8
-    before, after = (sum(p.updating.values()) for p in plans)
-    hidden = plans[1].updating["all ranks' hidden states and their gradients"]
-    assert before - (after - hidden) == pytest.approx((2 * 7 / 8 + 4 + 4 * 7 / 8) * head, rel=1e-6)
-    alone = [planner_plan(load_config(None, [*args, *more]), "cuda", 1, shape).peak for more in ((), ("--parallel.shard_head",))]
-    assert alone[0] == alone[1], "one rank has no one to share with"
+def test_a_device_of_its_own_is_named_in_the_plan_and_checked(job, server, out):
+    """On a CPU both devices are the same; that a GPU which is not there is refused shows that the key is read."""
+    plan = planner_plan(load_config(None, ["--executor.device", "cuda:1", "--reward_model.device", "cpu"]))
+    assert "executor weights" not in plan.always and "Reason RM weights" not in plan.always
+    assert any("the executor is on cuda:1" in note for note in plan.notes) and any("the Reason RM is on cpu" in note for note in plan.notes)
+    for key in ("executor", "reward_model"):
+        ended = server.run(*planner_arguments(job, out, f"--{key}.device", "cuda:77"))
+        assert ended.code == 1 and f"{key}.device = 'cuda:77' is GPU 77, but this PyTorch sees" in ended.message

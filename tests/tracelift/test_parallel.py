@@ -1,6 +1,5 @@
 """DDP and FSDP2 on real gloo ranks give one rank's loss, gradients, updates and runs; shards go to any number of ranks."""
 
-import dataclasses
 import json
 import math
 from dataclasses import asdict
@@ -9,29 +8,24 @@ import pytest
 import torch
 from equal_gradients import Case
 from job_server import Hurt
-from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_job import planner_arguments
 
 import models
 from models.lora import LoRAConfig, attach, save_adapter, trainable
-from tracelift.parallel import head_to_shard
 
 FULL = [asdict(Case(mode, lora, checkpointing, packed, tokens))
         for mode in ("none", "ddp", "fsdp") for lora in (0, 4) for packed in (True, False) for tokens in (10**6, 40)
         for checkpointing in (False, True) if not checkpointing or (packed and tokens == 40)]  # fmt: skip
 FULL += [asdict(Case(mode, lora, checkpointing, tied=tied, dtype=dtype)) for mode in ("none", "ddp", "fsdp") for lora in (0, 4)
          for checkpointing in (False, True) for tied, dtype in ((False, "float32"), (True, "bfloat16"))]  # fmt: skip
-FULL += [asdict(Case(mode, packed=False, tied=False, head=True)) for mode in ("none", "ddp", "fsdp")]
-FULL += [asdict(Case(mode, checkpointing=dtype == "float32", tied=False, dtype=dtype, head=True)) for mode in ("none", "ddp", "fsdp")
-         for dtype in ("float32", "bfloat16")]  # fmt: skip
 QUICK = [asdict(case) for case in (Case("none", packed=False), Case("ddp", lora=4), Case("fsdp", checkpointing=True), Case("fsdp", lora=4),
-                                   Case("fsdp", dtype="bfloat16"), Case("ddp", tied=False, head=True))]  # fmt: skip
+                                   Case("fsdp", dtype="bfloat16"), Case("ddp", tied=False))]  # fmt: skip
 
 
 @pytest.mark.parametrize(("ranks", "cases"), [(2, FULL), (4, QUICK), pytest.param(4, FULL, marks=pytest.mark.slow)], ids=["2", "4-some", "4"])
 def test_loss_gradients_and_update_are_those_of_one_rank(server, ranks, cases, tmp_path):
-    """none, ddp, fsdp x LoRA or full x checkpointing x packed prompts x accumulation x tied head x dtype x sharded head.
+    """none, ddp, fsdp x LoRA or full x checkpointing x packed prompts x accumulation x tied head x dtype.
 
     fp32: the same sums in another order, 2e-6 of each gradient's norm. bf16: each product is rounded to 8 bits, and
     micro-batches add up in bf16, so 2e-2. 5 problems on 4 ranks: one rank has two, so the others idle in step.
@@ -50,8 +44,6 @@ def test_loss_gradients_and_update_are_those_of_one_rank(server, ranks, cases, t
         assert math.isclose(*f["merged"], rel_tol=2e-2 if half else 1e-3), f
         if f["mode"] == "fsdp":
             assert max(f["shards"].values()) < 1.3 / ranks, (f, "every matrix is sharded")
-        elif f["head"]:
-            assert list(f["shards"]) == ["lm_head.weight"] and f["shards"]["lm_head.weight"] < 1.1 / ranks, f
         if f["tokens"] == 40 and ranks == 2:  # on 4 ranks a rank may hold a single row
             assert f["turns"] > 1, (f, "gradients were accumulated")
 
@@ -119,49 +111,6 @@ def test_a_trained_adapter_starts_as_its_own_reference(job, server, out, tmp_pat
     assert_same_run(folders[1], folders[0])
 
 
-def test_a_run_with_a_sharded_head_is_the_same_and_goes_on_whole(job, server, out, tmp_path):
-    """Exact KL needs the reference's rows too. Killed under ddp with the head in shards, resumed under fsdp, ended alone."""
-    tied = models.load_pretrained(job / "planner")
-    model = models.Transformer(dataclasses.replace(tied.config, tied_head=False))
-    model.load_state_dict(tied.state_dict() | {"lm_head.weight": tied.head_weight})
-    models.save_pretrained(model, tmp_path / "untied", models.load_tokenizer(job / "planner"))
-    extra = (*MANY, "--run.steps", "3", "--run.save_every", "1", "--grpo.kl_estimator", "exact", "--planner.path", str(tmp_path / "untied"))
-    server.done(*planner_arguments(job, out / "alone", *extra))
-    args = planner_arguments(job, out / "moved", *extra, "--parallel.shard_head")
-    for number, (mode, hurt) in enumerate((("ddp", 2), ("fsdp", 2))):
-        ended = server.start(*args, "--resume", "--parallel.mode", mode, hurt=Hurt("kill", "train:update_policy", hurt), ranks=2)
-        assert all(e.code == -9 for e in ended), ended
-        head = out / "moved" / "checkpoints" / f"step-{number + 1:06d}" / "model"
-        parts = [slice_of(path, "lm_head.weight") for path in sorted(head.glob("shard-*"))]
-        assert [tuple(p) for p in parts] == [(part, 32) for part in halves(model.config.vocab_size)], "each rank wrote its rows"
-    text = server.done(*args, "--resume")
-    assert "going on after round 2" in text
-    assert_same_run(out / "moved", out / "alone")
-
-
-def slice_of(path, name):
-    with safe_open(str(path), "pt") as f:
-        return f.get_slice(name).get_shape()
-
-
-def halves(n):
-    return [-(-n // 2), n // 2]
-
-
-@pytest.mark.parametrize(("extra", "said"), [((), "output head is its embedding"), (("--lora.r", "4"), "output head is its embedding")])
-def test_a_head_that_cannot_be_sharded_is_refused_in_a_sentence(job, server, out, extra, said):
-    ended = server.start(*planner_arguments(job, out, *MANY, "--parallel.shard_head", *extra), ranks=2)
-    assert all(e.code == 1 and said in e.message for e in ended), ended
-
-
-def test_a_frozen_head_is_refused_too():
-    model = models.Transformer(models.ModelConfig(20, 8, 16, 1, 2, 2, 4, 32, tied_head=False))
-    assert head_to_shard(model) is model.lm_head.weight
-    attach(model, LoRAConfig(2))
-    with pytest.raises(ValueError, match="the output head is frozen"):
-        head_to_shard(model)
-
-
 WAYS = [(("fsdp", 2), ("fsdp", 4)), (("fsdp", 4), ("none", 1)), (("none", 1), ("fsdp", 2)), (("ddp", 2), ("fsdp", 2))]
 
 
@@ -205,5 +154,5 @@ def test_one_rank_needs_no_process_group():
     from tracelift.parallel import Parallel
 
     model = torch.nn.Linear(2, 2)
-    parallel = Parallel(model, "fsdp", World(), shard_head=True)
+    parallel = Parallel(model, "fsdp", World())
     assert parallel.whole is parallel.policy is model and list(parallel.paced([1, 2])) == [1, 2] and not parallel.sharded

@@ -191,3 +191,4 @@ def test_a_stop_signal_is_noted_and_the_second_ctrl_c_is_meant(handlers, number)
     os.kill(os.getpid(), signal.SIGTERM)  # a second SIGTERM (torchrun sends some) changes nothing
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
+    stop.close()
