@@ -31,11 +31,8 @@ import torch
 from torch import Tensor
 
 import kernels
-import models
 from models import Transformer
-from models.lora import adapted, save_adapter
 from tracelift.bad_batch import describe
-from tracelift.board import Board
 from tracelift.config import Config, ConfigError, help_text, load_config
 from tracelift.data import load_tasks
 from tracelift.distributed import World, join, leave, lost_contact, pick_device, restarted, set_threads
@@ -44,123 +41,88 @@ from tracelift.memory import announce
 from tracelift.packing import Row, micro_batches, pack
 from tracelift.parallel import Parallel
 from tracelift.patience import ServerGone
-from tracelift.report import Clock, Report
+from tracelift.report import Report
 from tracelift.rm_training import run_reward_model
-from tracelift.rollout import PlannerPrompt, Sample, grade, group_metrics, needs_uplift, refuse_too_many_errors, sample_traces
+from tracelift.rollout import Sample, grade_everywhere, needs_uplift, refuse_too_many_errors
 from tracelift.runs import RunFolder, choose_folder
-from tracelift.sampler import SamplingParams
 from tracelift.sandbox import SandboxError
 from tracelift.setup import (
-    build_executor, build_planner, build_sampler, build_scorer, check_references, from_any_rank, quiet_unless_main,
+    build_executor, build_policy, build_scorer, check_references, from_any_rank, quiet_unless_main,
 )  # fmt: skip
 from tracelift.sft import run_sft
 from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
 
 
 def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> int:
-    # -- load ---------------------------------------------------------------------------------------------------------
+    # -- load: policy π_θ, executor E with verifier V, Reason RM R, problems x ----------------------------------------
     announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
-    planner, tokenizer = build_planner(config, device)
-    reference = Reference(planner, bool(config.planner.adapter)) if config.grpo.kl_coef > 0 else None
-    parallel = Parallel(planner, config.parallel.mode, world, [reference.copy] if reference and reference.copy else [])
+    policy = build_policy(config, world, device)
     stop = StopSignal(config.run.stop_s)
-    executor = build_executor(config, device, Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl"),
-                              from_any_rank(world), lambda: stop.seen)  # fmt: skip
-    scorer = build_scorer(config, device, from_any_rank(world), lambda: stop.seen)
+    heard = from_any_rank(world), lambda: stop.seen  # who hears that a server is waited for, and what ends the wait
+    executor = build_executor(config, device, baseline_file(config, run, world), *heard)
+    scorer = build_scorer(config, device, *heard)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     check_references(config, tasks)
-    prompt = PlannerPrompt(config, tokenizer)
-    sampler = build_sampler(parallel.whole, tokenizer, config)
-    learner = Learner(planner, config.optim, config.run.steps, world, parallel, run.path / "nan")
-    ahead = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
-    G, P = config.planner.samples, config.grpo.problems
-    say(f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
-        f"{P} problems x {G} traces a round, {config.run.steps} rounds, reward {config.reward.mode} ({config.reward.variant})")  # fmt: skip
+    learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, run.path / "nan")
+    report = Report(config, run, world, policy.prompt, policy.sampler, executor, scorer, say)
+    say(describe_run(config, learner))
 
-    def write_model(folder: Path) -> None:
-        if adapted(planner):
-            save_adapter(parallel.whole, folder, config.planner.path)
-        else:
-            models.save_pretrained(parallel.whole, folder, tokenizer)
+    done = learner.resume_run(run, policy.read, say) if config.run.resume else 0
+    report.start(done)
+    save = partial(learner.save, run, keep=config.run.keep, write_model=policy.write, state={})
+    early = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
 
-    def read_model(folder: Path) -> Transformer:
-        if adapted(planner):
-            return models.load_pretrained(config.planner.path, planner.dtype, "cpu", adapter=folder)
-        return models.load_pretrained(folder, planner.dtype, "cpu")
-
-    report = Report(config, run, world, prompt, sampler, executor, scorer, say)
-    done = 0
-    if config.run.resume:
-        done, _ = learner.resume(run, read_model, say)
-        run.cut_logs(done)
-        say(f"going on after round {done}")
-    if done == 0:
-        report.before()
-        say("A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
-            "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm.")  # fmt: skip
-
-    board = Board(run.path / "tensorboard", done, writes=world.is_main)
     for step in range(done, config.run.steps):
-        clock = Clock()
-        # -- sample ---------------------------------------------------------------------------------------------------
-        planner.eval()  # no dropout between the sampled distribution and the scored one
-        parallel.gather()
-        mine = world.share(list(enumerate(tasks.round(step, P))))  # this rank's problems, with their global number
-        params = SamplingParams(n=G, max_new_tokens=config.planner.max_new_tokens,
-                                temperature=config.planner.temperature, seed=config.run.seed, stop=tuple(config.planner.stop))  # fmt: skip
-        groups = sample_traces(sampler, prompt, [t for _, t in mine], params, [(step, i) for i, _ in mine],
-                               config.executor.max_trace_chars, ahead)  # fmt: skip
-        clock.lap("sample", sum(len(s.completion.tokens) for g in groups for s in g))
+        round = report.round(step)
 
-        # -- execute, verify, score, reward ---------------------------------------------------------------------------
-        executor_tokens, executor_runs = executor.tokens, executor.runs
+        # -- sample: G traces z a problem -----------------------------------------------------------------------------
+        problems = world.share(list(enumerate(tasks.round(step, config.grpo.problems))))  # with their global number
+        groups = policy.sample(step, problems, early)
+        round.lap("sample", trained_tokens(groups))
+
+        # -- execute, verify, score, reward: E(x, z), V, R(x, z), in place --------------------------------------------
         try:
-            grade(groups, executor, scorer, config)
-            gone = None
-        except ServerGone as e:  # for longer than executor.patience_s: this round is not finished, what was learned is saved
-            gone = str(e)
-        if (gone := world.first(gone)) is not None:
+            everyone = grade_everywhere(groups, executor, scorer, config, world)
+        except ServerGone as e:  # on every rank alike: this round is not finished, what was learned is saved
             if step > done:
-                learner.save(run, step, config.run.keep, write_model, {})
-            if world.any(stop.seen):
-                say(f"stopped on request in round {step + 1}; add --resume to go on with it")
-                return EXIT_STOPPED
-            raise ServerGone(f"round {step + 1} was not finished: {gone}")
-        everyone = world.merge(groups)  # in the order of the round's problems, whatever the number of ranks
+                save(step)
+            if not world.any(stop.seen):
+                raise ServerGone(f"round {step + 1} was not finished: {e}") from None
+            say(f"stopped on request in round {step + 1}; add --resume to go on with it")
+            return EXIT_STOPPED
         refuse_too_many_errors(everyone, config.executor.max_error_share, step)
-        clock.lap("grade", executor.tokens - executor_tokens)
+        round.lap("grade", round.executor_tokens)
 
-        # -- update ---------------------------------------------------------------------------------------------------
-        metrics = update_policy(parallel.policy, groups, learner, reference, config, world, step, tokenizer.pad_id)
-        clock.lap("update", sum(len(s.completion.tokens) for g in groups for s in g))
+        # -- update: GRPO on the groups' advantages -------------------------------------------------------------------
+        metrics = update_policy(policy.parallel.policy, groups, learner, policy.reference, config, world, step, policy.tokenizer.pad_id)
+        round.lap("update", trained_tokens(groups))
 
-        # -- log ------------------------------------------------------------------------------------------------------
-        metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
-        run.log("metrics.jsonl", {"step": step + 1, **metrics})
-        run.log("samples.jsonl", *({"step": step + 1, "group": i, "sample": j, **s.record(config.run.log_tokens)}
-                                   for i, group in enumerate(everyone) for j, s in enumerate(group)))  # fmt: skip
-        cost = world.gather((executor.tokens - executor_tokens, executor.runs - executor_runs))  # less where cached
-        run.log("timings.jsonl", {"step": step + 1, **clock.record(), "executor_tokens": sum(t for t, _ in cost),
-                                  "executor_runs": sum(n for _, n in cost)})  # fmt: skip
-        board.log(step + 1, metrics)
-        report.progress(step, metrics, clock)
-
-        # -- checkpoint -----------------------------------------------------------------------------------------------
+        # -- log, checkpoint ------------------------------------------------------------------------------------------
+        round.log(everyone, metrics)
         stopping = world.any(stop.seen)
-        if (step + 1) % config.run.save_every == 0 or step + 1 == config.run.steps or stopping:
-            learner.save(run, step + 1, config.run.keep, write_model, {})
+        if stopping or (step + 1) % config.run.save_every == 0 or step + 1 == config.run.steps:
+            save(step + 1)
         if stopping:
             say(f"stopped on request after round {step + 1}; add --resume to go on from here")
             return EXIT_STOPPED
 
-    board.close()
-    parallel.gather()
-    if world.is_main:
-        models.save_pretrained(parallel.whole, run.path / "final", tokenizer)  # adapters merged
-        if adapted(planner):
-            write_model(run.path / "final-adapter")
+    policy.export(run.path, writes=world.is_main)
     report.after()
     return 0
+
+
+def trained_tokens(groups: list[list[Sample]]) -> int:
+    return sum(len(s.completion.tokens) for g in groups for s in g)
+
+
+def baseline_file(config: Config, run: RunFolder, world: World) -> Path:
+    return Path(config.executor.cache or run.path / f"baseline_cache.{world.rank}.jsonl")
+
+
+def describe_run(config: Config, learner: Learner) -> str:
+    return (f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
+            f"{config.grpo.problems} problems x {config.planner.samples} traces a round, {config.run.steps} rounds, "
+            f"reward {config.reward.mode} ({config.reward.variant})")  # fmt: skip
 
 
 IDLE = Row([0], [[0]], [0])  # the smallest row there is

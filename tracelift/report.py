@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from tracelift.board import Board
 from tracelift.config import Config
 from tracelift.data import Task, load_tasks
 from tracelift.distributed import World
@@ -21,7 +22,7 @@ from tracelift.evaluation import evaluate_planner, paired, summarise
 from tracelift.executor import Executor
 from tracelift.plots import draw_curves
 from tracelift.reason_rm import Scorer
-from tracelift.rollout import PlannerPrompt, Sample
+from tracelift.rollout import PlannerPrompt, Sample, group_metrics
 from tracelift.runs import RunFolder, write_text
 from tracelift.sampler import Sampler
 
@@ -53,6 +54,34 @@ class Clock:
         return out
 
 
+class Round(Clock):
+    """One round's figures: phases as they end, then everything that is logged of it."""
+
+    def __init__(self, report: Report, step: int) -> None:
+        super().__init__()
+        self.report, self.step = report, step
+        executor = report.parts[2]
+        self._tokens, self._runs = executor.tokens, executor.runs
+
+    @property
+    def executor_tokens(self) -> int:
+        return self.report.parts[2].tokens - self._tokens
+
+    def log(self, everyone: list[list[Sample]], metrics: dict[str, float]) -> None:
+        """metrics, samples and timings as JSON lines, curves for TensorBoard, one line for the person who waits."""
+        r, step = self.report, self.step
+        executor, scorer = r.parts[2], r.parts[3]
+        metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
+        r.run.log("metrics.jsonl", {"step": step + 1, **metrics})
+        r.run.log("samples.jsonl", *({"step": step + 1, "group": i, "sample": j, **s.record(r.config.run.log_tokens)}
+                                     for i, group in enumerate(everyone) for j, s in enumerate(group)))  # fmt: skip
+        cost = r.world.gather((self.executor_tokens, executor.runs - self._runs))  # less where cached
+        r.run.log("timings.jsonl", {"step": step + 1, **self.record(), "executor_tokens": sum(t for t, _ in cost),
+                                    "executor_runs": sum(n for _, n in cost)})  # fmt: skip
+        r.board.log(step + 1, metrics)
+        r.progress(step, metrics, self)
+
+
 class Report:
     """Evaluates before and after training and writes summary.json, summary.txt and curves.png."""
 
@@ -65,6 +94,16 @@ class Report:
         if source and config.data.eval_problems > 0:
             held_out = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
             self.tasks = held_out.first(config.data.eval_problems)
+
+    def start(self, done: int) -> None:
+        self.board = Board(self.run.path / "tensorboard", done, writes=self.world.is_main)
+        if done == 0:
+            self.before()
+            self.say("A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
+                     "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm.")  # fmt: skip
+
+    def round(self, step: int) -> Round:
+        return Round(self, step)
 
     def before(self) -> None:
         if self.tasks:
@@ -85,6 +124,7 @@ class Report:
 
     def after(self) -> None:
         """Evaluate again, print and write the table, samples and picture."""
+        self.board.close()
         if not self.tasks:
             if self.world.is_main:
                 draw_curves(self.run.path)

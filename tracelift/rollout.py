@@ -15,8 +15,10 @@ from typing import Any
 from models import Tokenizer
 from tracelift.config import Config
 from tracelift.data import Task
+from tracelift.distributed import World
 from tracelift.executor import Executor, Outcome
 from tracelift.leaks import leaks_answer
+from tracelift.patience import ServerGone
 from tracelift.prompts import encode_prompt, extract_trace, load_template, render, use_chat
 from tracelift.prompts import PLANNER as PLANNER_TEMPLATES
 from tracelift.programs import leaks_program
@@ -147,6 +149,21 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
             s.valid = False
         if s.error is None:
             s.reward = reward_of(s, config)
+
+
+def grade_everywhere(groups: list[list[Sample]], executor: Executor, scorer: Scorer | None, config: Config, world: World) -> list[list[Sample]]:
+    """Grade this rank's groups in place; returns all ranks' groups, in the order of the round's problems.
+
+    Raises ServerGone on every rank where a server that any rank asks stayed away for longer than executor.patience_s.
+    """
+    try:
+        grade(groups, executor, scorer, config)
+        gone = None
+    except ServerGone as e:
+        gone = str(e)
+    if (gone := world.first(gone)) is not None:
+        raise ServerGone(gone)
+    return world.merge(groups)
 
 
 def reward_of(s: Sample, config: Config) -> float:

@@ -19,6 +19,10 @@ from models.lora import LoRAConfig, attach
 from tracelift.backend import LocalBackend
 from tracelift.data import FileTasks, TaskSource
 from tracelift.distributed import World, find_device
+from tracelift.grpo import Reference
+from tracelift.parallel import Parallel
+from tracelift.policy import Policy
+from tracelift.rollout import PlannerPrompt
 from tracelift.executor import BaselineCache, Executor, ExecutorSettings
 from tracelift.judging import TaskJudge
 from tracelift.keys import Config, Lora
@@ -40,6 +44,15 @@ def build_planner(config: Config, device: torch.device) -> tuple[Transformer, To
     model = models.load_pretrained(p.path, dtype=getattr(torch, config.run.dtype), device=device, adapter=p.adapter or None)
     attach_lora(model, config.lora, config.run.seed)
     return model, models.load_tokenizer(p.path)
+
+
+def build_policy(config: Config, world: World, device: torch.device) -> Policy:
+    model, tokenizer = build_planner(config, device)
+    reference = Reference(model, bool(config.planner.adapter)) if config.grpo.kl_coef > 0 else None
+    copies = [reference.copy] if reference and reference.copy else []
+    parallel = Parallel(model, config.parallel.mode, world, copies)
+    sampler = build_sampler(parallel.whole, tokenizer, config)
+    return Policy(config, model, tokenizer, reference, parallel, sampler, PlannerPrompt(config, tokenizer))
 
 
 def attach_lora(model: nn.Module, config: Lora, seed: int, also_train: tuple[str, ...] = ()) -> None:

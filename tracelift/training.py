@@ -157,6 +157,13 @@ class Learner:
         states = {f"{_STATE}{self.names[p]}.{key}": value for p, state in self.optimizer.state.items() for key, value in state.items()}
         write_shards(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
 
+    def resume_run(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> int:
+        """`resume`, with the logs cut back to where it goes on. Returns the rounds done."""
+        done, _ = self.resume(run, read_model, say)
+        run.cut_logs(done)
+        say(f"going on after round {done}")
+        return done
+
     def resume(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:  # fmt: skip
         """Load the newest whole checkpoint into this learner; returns (rounds done, state), (0, {}) where there is none."""
 
