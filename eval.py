@@ -24,23 +24,25 @@ from typing import Any
 
 import torch
 
-from tracelift.backend import LocalBackend
+from tracelift.executor.backend import LocalBackend
 from tracelift.config import Config, ConfigError, config_of_run, help_text, load_config
-from tracelift.distributed import World, join, leave, pick_device, set_threads
-from tracelift.groups.format import dimensions_of, read_groups
-from tracelift.rollout import PlannerPrompt
-from tracelift.runs import RunFolder, versions, write_text
+from tracelift.distributed.world import World, join, leave, pick_device, set_threads
+from tracelift.rubrics import dimensions_of
+from tracelift.reward_model.group_format import read_groups
+from tracelift.rl.rollout import PlannerPrompt
+from tracelift.runs.folder import RunFolder, versions
+from tracelift.files import write_text
 from tracelift.sandbox import SandboxError
-from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
-from tracelift.training import TrainingError
-from tracelift.twostage import arms, table
-from tracelift.twostage.analysis import analyse, outcomes
-from tracelift.twostage.page import render_page
-from tracelift.twostage.problems import CODE_FORMATS, Benchmark, load_benchmark
-from tracelift.twostage.records import Records
-from tracelift.twostage.rm import evaluate_rm, render_rm
-from tracelift.twostage.rm_picture import draw_rm
-from tracelift.twostage.verdicts import RULES, Judge
+from tracelift.build import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
+from tracelift.errors import TrainingError
+from tracelift.evaluation import arms, table
+from tracelift.evaluation.analysis import analyse, outcomes
+from tracelift.evaluation.page import render_page
+from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark, load_benchmark
+from tracelift.evaluation.records import Records
+from tracelift.evaluation.rm import evaluate_rm, render_rm
+from tracelift.evaluation.rm_picture import draw_rm
+from tracelift.evaluation.verdicts import RULES, Judge
 
 SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}

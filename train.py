@@ -12,8 +12,8 @@ Read from top to bottom, `train_planner` is the algorithm:
     update     GRPO on the group's advantages
     log, checkpoint
 
-The other stages (`run.stage = "sft" | "reward_model"`) enter here too and live in tracelift/sft.py and
-tracelift/rm_training.py. Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on,
+The other stages (`run.stage = "sft" | "reward_model"`) enter here too and live in tracelift/training/sft.py and
+tracelift/reward_model/train.py. Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on,
 143 stopped by SIGTERM after saving.
 """
 
@@ -32,25 +32,24 @@ from torch import Tensor
 
 import kernels
 from models import Transformer
-from tracelift.bad_batch import describe
+from tracelift.rl.nan_dump import describe, keep_batch
 from tracelift.config import Config, ConfigError, help_text, load_config
-from tracelift.data import load_tasks
-from tracelift.distributed import World, join, leave, lost_contact, pick_device, restarted, set_threads
-from tracelift.grpo import BatchCounts, Reference, advantages, policy_loss, token_weights
-from tracelift.memory import announce
-from tracelift.packing import Row, micro_batches, pack
-from tracelift.parallel import Parallel
-from tracelift.patience import ServerGone
-from tracelift.report import Report
-from tracelift.rm_training import run_reward_model
-from tracelift.rollout import Sample, grade_everywhere, needs_uplift, refuse_too_many_errors
-from tracelift.runs import RunFolder, choose_folder
+from tracelift.tasks.sources import load_tasks
+from tracelift.distributed.world import World, join, leave, lost_contact, pick_device, restarted, set_threads
+from tracelift.rl.grpo import BatchCounts, Reference, advantages, policy_loss, token_weights
+from tracelift.training.memory_plan import announce
+from tracelift.training.packing import Row, micro_batches, pack
+from tracelift.distributed.parallel import Parallel
+from tracelift.executor.outage import ServerGone
+from tracelift.rl.report import Report
+from tracelift.reward_model.train import run_reward_model
+from tracelift.rl.rollout import Sample, grade_everywhere, needs_uplift, refuse_too_many_errors
+from tracelift.runs.folder import RunFolder, choose_folder
 from tracelift.sandbox import SandboxError
-from tracelift.setup import (
-    build_executor, build_policy, build_scorer, check_references, from_any_rank, quiet_unless_main,
-)  # fmt: skip
-from tracelift.sft import run_sft
-from tracelift.training import EXIT_STOPPED, Learner, StopSignal, TrainingError
+from tracelift.build import build_executor, build_policy, build_scorer, check_references, from_any_rank, quiet_unless_main
+from tracelift.training.sft import run_sft
+from tracelift.training.learner import EXIT_STOPPED, Learner, StopSignal
+from tracelift.errors import TrainingError
 
 
 def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> int:
@@ -63,7 +62,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     scorer = build_scorer(config, device, *heard)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     check_references(config, tasks)
-    learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, run.path / "nan")
+    learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, partial(keep_batch, run.path / "nan"))
     report = Report(config, run, world, policy.prompt, policy.sampler, executor, scorer, say)
     say(describe_run(config, learner))
 

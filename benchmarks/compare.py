@@ -26,7 +26,8 @@ from benchmarks.compare_figures import ARMS, MATCHED, aggregate, tokens_of
 from benchmarks.compare_report import draw, render_markdown
 from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
 from tracelift.config import load_config
-from tracelift.runs import versions, write_text
+from tracelift.runs.folder import versions
+from tracelift.files import write_text
 
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
 WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}

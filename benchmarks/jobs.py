@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracelift.runs import write_text
+from tracelift.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,9 +22,9 @@ import sys
 from pathlib import Path
 
 from benchmarks.jobs import ROOT, Job, claim, print_of, run_all, run_job
-from tracelift.runs import read_jsonl, write_text
-from tracelift.worlds.build import write_rows
-from tracelift.worlds.math import data
+from tracelift.files import read_jsonl, write_text
+from tracelift.worlds.build.__main__ import write_rows
+from tracelift.worlds.build import math_data as data
 
 ROWS = {"planner": 4000, "executor": 6000}  # what sft draws from
 ABOUT = "SmolLM2-135M as planner and executor, the math demo's problems"

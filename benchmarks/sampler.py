@@ -145,10 +145,10 @@ def resident(what: str) -> int:
 def tokens_computed(problems: int = 8, traces: int = 4, repeats: int = 3) -> dict[str, float]:
     """Prompt tokens of one problem's executor runs, by the sampler's counters, and by the authors' way of running them."""
     import models
-    from tracelift.backend import LocalBackend
-    from tracelift.data import DemoTasks
-    from tracelift.executor import Executor, ExecutorSettings
-    from tracelift.prompts import BASELINE, EXECUTOR
+    from tracelift.executor.backend import LocalBackend
+    from tracelift.tasks.sources import DemoTasks
+    from tracelift.executor.executor import Executor, ExecutorSettings
+    from tracelift.tasks.prompts import BASELINE, EXECUTOR
 
     tokenizer = models.load_tokenizer(ROOT / "assets/math/executor")
     backend = LocalBackend(models.load_pretrained(ROOT / "assets/math/executor"), tokenizer)

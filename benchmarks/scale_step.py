@@ -24,12 +24,12 @@ import torch
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, trainable
 from tracelift.config import load_config
-from tracelift.data import Task
-from tracelift.distributed import World
-from tracelift.memory import GiB, planner_plan, size
-from tracelift.rollout import Sample
+from tracelift.tasks.sources import Task
+from tracelift.distributed.world import World
+from tracelift.training.memory_plan import GiB, planner_plan, size
+from tracelift.rl.rollout import Sample
 from tracelift.sampler import Sampler, SamplingParams
-from tracelift.training import Learner
+from tracelift.training.learner import Learner
 from train import update_policy
 
 QWEN_1_5B = ModelConfig(151_936, 1536, 8960, 28, 12, 2, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2")

@@ -10,7 +10,7 @@
                computed once for all runs of a trace
     sharding   FSDP gathers the weights twice and scatters gradients once per micro-batch; what is not hidden behind the
                arithmetic counts. The sampler's copy is gathered once a round.
-    memory     tracelift.memory's plan
+    memory     tracelift.training.memory_plan's plan
 
 These are predictions: no figure here was measured on a GPU. `--check` compares the arithmetic with what can be counted on
 a CPU: FLOPs by torch's own counter, and CPU seconds of tiny shapes predicted from another's.
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from models import ModelConfig, Transformer
 from tracelift.config import Config, load_config
-from tracelift.memory import GiB, Shape, planner_plan
+from tracelift.training.memory_plan import GiB, Shape, planner_plan
 
 SHAPES = {
     "1.5 B": ModelConfig(151_936, 1536, 8960, 28, 12, 2, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2"),

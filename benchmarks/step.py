@@ -62,11 +62,11 @@ def ours(folder: Path, steps: int) -> dict:
 
     import models
     from tracelift.config import load_config
-    from tracelift.data import Task
-    from tracelift.distributed import World
-    from tracelift.rollout import Sample
+    from tracelift.tasks.sources import Task
+    from tracelift.distributed.world import World
+    from tracelift.rl.rollout import Sample
     from tracelift.sampler import Sampler, SamplingParams
-    from tracelift.training import Learner
+    from tracelift.training.learner import Learner
     from train import update_policy
 
     config = load_config(None, ["--grpo.problems", str(PROMPTS), "--planner.samples", str(SAMPLES), "--planner.max_new_tokens", str(NEW_TOKENS), "--optim.lr", "1e-6"])

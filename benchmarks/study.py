@@ -29,12 +29,13 @@ from typing import Any
 
 from benchmarks.jobs import ROOT, Job, claim, eval_job, flags, print_of, run_all, run_job, train_job
 from benchmarks.study_figures import collect
-from tracelift.runs import versions, write_text
+from tracelift.runs.folder import versions
+from tracelift.files import write_text
 
 CONFIG = "configs/math-demo.toml"
 EVAL_SEED = 20_260  # as in benchmarks/compare.py
 STRONG = "assets/math/executor"
-EXECUTORS = {  # name: training rows (tracelift/worlds/math/data.py), what it starts from, rounds
+EXECUTORS = {  # name: training rows (tracelift/worlds/build/math_data.py), what it starts from, rounds
     "weak": ("executor", "base", 60),
     "medium": ("executor", "base", 200),
     "repairing": ("repair", STRONG, 800),
@@ -95,7 +96,7 @@ def make_base(out: Path) -> Path:
 def make_executors(names: set[str], args: argparse.Namespace) -> None:
     """Train the executors that `names` asks for, as their recipe says."""
     jobs = []
-    data = importlib.import_module("tracelift.worlds.math.data")
+    data = importlib.import_module("tracelift.worlds.build.math_data")
     for name in (n for n in EXECUTORS if n in names):
         rows, start, steps = EXECUTORS[name]
         folder = args.out / "executors" / name

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.compare_figures import MODES, Scores, by_figure, contrasts, one_seed, read_eval, summary, tokens_of
 from benchmarks.compare_report import detectable, holds, interval, plus_minus
-from tracelift.runs import read_jsonl
+from tracelift.files import read_jsonl
 
 FIGURES = (("accuracy", "accuracy"), ("trace_validity", "trace validity"), ("wrong_reason_rate", "wrong-reason rate"),
            ("rm_score", "RM score"), ("answer_stated", "answer stated"))  # fmt: skip

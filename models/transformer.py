@@ -5,7 +5,7 @@ Hugging Face checkpoints (`model.layers.0.self_attn.q_proj.weight`, ...), so loa
 meet keys is the caller's choice: `attend` is one function, so that the KV-cached sampler, packed training batches and
 plain causal attention all run through this same file.
 
-Left out on purpose: any parallelism (see tracelift/parallel.py), KV caches (tracelift/sampler), LoRA (models/lora.py),
+Left out on purpose: any parallelism (see tracelift/distributed/parallel.py), KV caches (tracelift/sampler), LoRA (models/lora.py),
 initialisation schemes beyond one normal draw, and dropout.
 
 Shape letters: B batch, T tokens, D hidden, F intermediate, H query heads, G key/value heads, E head_dim, V vocabulary.

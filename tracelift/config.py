@@ -1,6 +1,6 @@
 """Run configuration: one small TOML file plus `--section.key value` overrides, typed, with no silent key.
 
-The keys themselves are in tracelift/keys.py. An unknown one is refused with the nearest known one. Left out on purpose:
+The keys themselves are in tracelift/schema.py. An unknown one is refused with the nearest known one. Left out on purpose:
 inheritance between files, interpolation, environment variables. A run is what its file and its command line say.
 """
 
@@ -16,7 +16,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from tracelift.keys import Config
+from tracelift.schema import Config
 
 
 REMOVED = {  # keys of earlier versions: what to use instead

@@ -5,7 +5,7 @@ Price's interval; of means over samples a sign-flip test with a bootstrap interv
 samples of one problem are not independent). Two sets of training runs: an exact permutation test and Welch's interval,
 the run being the unit. Several tests: Holm. Code: the unbiased pass@k of Chen et al. (2021).
 
-Left out on purpose: anything that needs scipy at run time; what a set of problems could show (tracelift/power.py).
+Left out on purpose: anything that needs scipy at run time; what a set of problems could show (tracelift/evaluation/power.py).
 """
 
 from __future__ import annotations

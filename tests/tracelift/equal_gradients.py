@@ -12,11 +12,11 @@ import torch
 import kernels
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, merged
-from tracelift.distributed import World, join, leave
-from tracelift.keys import Optim
-from tracelift.packing import Row, micro_batches, pack
-from tracelift.parallel import Parallel
-from tracelift.training import Learner
+from tracelift.distributed.world import World, join, leave
+from tracelift.schema import Optim
+from tracelift.training.packing import Row, micro_batches, pack
+from tracelift.distributed.parallel import Parallel
+from tracelift.training.learner import Learner
 
 SHAPE = {"vocab_size": 211, "hidden_size": 32, "intermediate_size": 48, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2,
          "head_dim": 8, "max_positions": 256, "qkv_bias": True, "family": "qwen2"}  # fmt: skip

@@ -135,7 +135,7 @@ def child(request: dict, rank: int) -> int:
         os.dup2(out, fd)
     faulthandler.enable(file=2)  # SIGABRT: the stacks of all threads
     if not request["picture"]:
-        for module in ("tracelift.report", "tracelift.rm_training"):
+        for module in ("tracelift.rl.report", "tracelift.reward_model.train"):
             importlib.import_module(module).draw_curves = lambda folder: None
     if request["hurt"] and request["hurt"]["rank"] in (None, rank):
         apply(Hurt(**request["hurt"]))

@@ -6,13 +6,13 @@ import pytest
 from tiny_job import planner_arguments
 
 import models
-from tracelift.ahead import AheadBackend
-from tracelift.backend import CompletionRequest, Reply
+from tracelift.executor.prefetch import AheadBackend
+from tracelift.executor.backend import CompletionRequest, Reply
 from tracelift.config import load_config
-from tracelift.data import Task
-from tracelift.rollout import PlannerPrompt, sample_traces
+from tracelift.tasks.sources import Task
+from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import SamplingParams
-from tracelift.setup import build_sampler
+from tracelift.build import build_sampler
 
 A, B, C, D = (CompletionRequest(name, 4, seed=i) for i, name in enumerate("abcd"))
 

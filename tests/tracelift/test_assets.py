@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from tracelift.config import load_config
-from tracelift.data import load_tasks
-from tracelift.reason_rm import ScoreItem, ranking_metrics
-from tracelift.rollout import PlannerPrompt, sample_traces
+from tracelift.tasks.sources import load_tasks
+from tracelift.reward_model.scorer import ScoreItem, ranking_metrics
+from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import SamplingParams
-from tracelift.setup import build_executor, build_planner, build_sampler, build_scorer
-from tracelift.verify import Verdict
-from tracelift.worlds.code import data as code_data
-from tracelift.worlds.math import data as math_data
+from tracelift.build import build_executor, build_planner, build_sampler, build_scorer
+from tracelift.verify.math import Verdict
+from tracelift.worlds.build import code_data
+from tracelift.worlds.build import math_data
 
 UNSEEN = 777_001  # a series of problems that no stage of `make assets` and no config draws from
 WORLDS = {"math": ("configs/math-demo.toml", math_data, 200), "code": ("configs/code-demo.toml", code_data, 40)}

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from tracelift.board import Board
+from tracelift.runs.tensorboard import Board
 
 
 def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):

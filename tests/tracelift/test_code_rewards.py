@@ -4,19 +4,19 @@ import dataclasses
 
 import pytest
 
-import tracelift.judging
-from tracelift.backend import Reply
+import tracelift.executor.judge
+from tracelift.executor.backend import Reply
 from tracelift.config import Config
-from tracelift.data import Task, code_task, load_tasks
-from tracelift.executor import Executor, ExecutorSettings
-from tracelift.judging import Judgement, TaskJudge
+from tracelift.tasks.sources import Task, code_task, load_tasks
+from tracelift.executor.executor import Executor, ExecutorSettings
+from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.programs import CodeProblem, ProgramResult, StdinTest
 from tracelift.programs.judge import Outcome as Ending
 from tracelift.programs.judge import TestOutcome
-from tracelift.reason_rm import RMScore
-from tracelift.rollout import Sample, grade, group_metrics
+from tracelift.reward_model.scorer import RMScore
+from tracelift.rl.rollout import Sample, grade, group_metrics
 from tracelift.sampler import Completion
-from tracelift.verify import Verdict
+from tracelift.verify.math import Verdict
 from tracelift.worlds.code import make_problem
 
 SETTINGS = ExecutorSettings(template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, stop=())
@@ -63,7 +63,7 @@ def test_equal_programs_of_one_task_run_once_and_those_of_two_tasks_do_not(monke
         asked.extend(jobs)
         return [ProgramResult((TestOutcome(Ending.PASSED),) * len(tests)) for _, tests in jobs]
 
-    monkeypatch.setattr(tracelift.judging, "judge_many", count)
+    monkeypatch.setattr(tracelift.executor.judge, "judge_many", count)
     other = dataclasses.replace(TASK, problem_id="other", code=dataclasses.replace(DOUBLE, problem_id="other"))
     found = TaskJudge()([(TASK, RIGHT), (TASK, RIGHT), (other, RIGHT), (TASK, "print(1)")])
     assert len(asked) == 3 and all(j.verdict is Verdict.PASS for j in found)
@@ -71,13 +71,13 @@ def test_equal_programs_of_one_task_run_once_and_those_of_two_tasks_do_not(monke
 
 
 def test_only_the_verdict_wanted_means_no_run_past_a_first_failure(monkeypatch):
-    asked, judge_many = [], tracelift.judging.judge_many
+    asked, judge_many = [], tracelift.executor.judge.judge_many
 
     def count(jobs, **how):
         asked.extend((program, len(tests)) for program, tests in jobs)
         return judge_many(jobs, **how)
 
-    monkeypatch.setattr(tracelift.judging, "judge_many", count)
+    monkeypatch.setattr(tracelift.executor.judge, "judge_many", count)
     items = [(TASK, RIGHT), (TASK, "print(1)"), (TASK, "print(2)"), (TASK, "print(2)")]
     found = TaskJudge()(items, [False, False, False, True])
     assert [j.verdict for j in found] == [Verdict.PASS, Verdict.FAIL, Verdict.FAIL, Verdict.FAIL]

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tracelift.groups.format import CODE_DIMENSIONS
+from tracelift.rubrics import CODE_DIMENSIONS
 from tracelift.programs import judge_many, leaks_program
 from tracelift.programs.cases import StdinTest
 from tracelift.worlds.code import FLAWS, all_flaws, apply_flaw, check_plan, make_cases, make_problem, misconceived_plan
@@ -15,7 +15,7 @@ from tracelift.worlds.code.flaws import DIMENSIONS, RUBRIC, UNSEEN
 from tracelift.worlds.code.language import OPS, SIBLINGS, Step, run, show_value, write_python
 from tracelift.worlds.code.plans import same_results
 from tracelift.worlds.code.problems import CodeProblem, Quantity, draw_input, show_input
-from tracelift.worlds.code.proofreading import tagged_plan
+from tracelift.worlds.build.code_proofreading import tagged_plan
 
 PROBLEMS = [make_problem(7, i) for i in range(400)]
 

@@ -11,7 +11,7 @@ from benchmarks.compare_figures import aggregate, by_figure, contrast, contrasts
 from benchmarks.compare_report import detectable, holds, interval, render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, filled, page, readme_parts
-from tracelift.sft import read_rows
+from tracelift.training.sft import read_rows
 from tracelift.stats import welch
 
 PROBLEMS = 40

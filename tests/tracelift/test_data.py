@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tracelift.data import DemoTasks, FileTasks, load_tasks
+from tracelift.tasks.sources import DemoTasks, FileTasks, load_tasks
 
 
 def write(tmp_path, *lines):

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tracelift.distributed import World, join, pick_device, set_threads
+from tracelift.distributed.world import World, join, pick_device, set_threads
 
 SCRIPT = """
 import json, sys, torch
-from tracelift.distributed import join, leave
+from tracelift.distributed.world import join, leave
 world = join("cpu")
 out = {"place": [world.rank, world.size, world.local_rank, world.local_size, world.is_main]}
 for n in (0, 1, 2, 5):

@@ -6,12 +6,12 @@ import json
 import pytest
 
 import models
-from tracelift.backend import LocalBackend, Reply
-from tracelift.data import DemoTasks, Task
-from tracelift.executor import Baseline, BaselineCache, Executor, ExecutorSettings
-from tracelift.prompts import BASELINE, EXECUTOR
-from tracelift.runs import read_jsonl
-from tracelift.verify import Verdict
+from tracelift.executor.backend import LocalBackend, Reply
+from tracelift.tasks.sources import DemoTasks, Task
+from tracelift.executor.executor import Baseline, BaselineCache, Executor, ExecutorSettings
+from tracelift.tasks.prompts import BASELINE, EXECUTOR
+from tracelift.files import read_jsonl
+from tracelift.verify.math import Verdict
 
 SETTINGS = ExecutorSettings(template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, seed=5)
 ONE = Task("p1", "one?", "1")

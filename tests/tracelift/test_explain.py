@@ -9,10 +9,10 @@ import torch
 from tiny_job import planner_arguments
 
 import train
-from tracelift import replay as module
+from tracelift.explain import replay as module
 from tracelift.config import config_of_run
-from tracelift.explain import explain, main
-from tracelift.replay import ExplainError, grouped, read_round, replay_advantages, replay_counts
+from tracelift.explain.__main__ import explain, main
+from tracelift.explain.replay import ExplainError, grouped, read_round, replay_advantages, replay_counts
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ import kernels
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach
 from tracelift.config import load_config
-from tracelift.data import Task
-from tracelift.distributed import World
-from tracelift.rollout import Sample
+from tracelift.tasks.sources import Task
+from tracelift.distributed.world import World
+from tracelift.rl.rollout import Sample
 from tracelift.sampler import Completion
-from tracelift.training import Learner
+from tracelift.training.learner import Learner
 from train import Reference, update_policy
 
 SHAPE = ModelConfig(211, 32, 48, 2, 4, 2, 8, 256, tied_head=True, qkv_bias=True, family="qwen2")

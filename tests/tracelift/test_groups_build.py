@@ -14,7 +14,9 @@ from group_seeds import SEEDS
 from tracelift.groups.__main__ import main
 from tracelift.groups.build import Settings, build
 from tracelift.groups.dedup import NearDuplicates, words_of
-from tracelift.groups.format import MATH_DIMENSIONS, Candidate, Group, GroupError, Rubric, read_groups, scan_groups
+from tracelift.rubrics import MATH_DIMENSIONS
+from tracelift.reward_model.group_format import Candidate, Group, Rubric, read_groups, scan_groups
+from tracelift.errors import GroupError
 from tracelift.groups.seeds import read_seeds
 from tracelift.groups.shortcuts import markdown, shortcut_report
 from tracelift.groups.show import show_group

@@ -6,18 +6,7 @@ import json
 
 import pytest
 
-from tracelift.groups import (
-    CODE_DIMENSIONS,
-    MATH_DIMENSIONS,
-    Candidate,
-    Group,
-    GroupError,
-    Rubric,
-    read_groups,
-    scan_groups,
-    split_of,
-    write_groups,
-)
+from tracelift.groups import CODE_DIMENSIONS, MATH_DIMENSIONS, Candidate, Group, GroupError, Rubric, read_groups, scan_groups, split_of, write_groups
 
 
 def rubric(names=MATH_DIMENSIONS, label=2, total=0.45):

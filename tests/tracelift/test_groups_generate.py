@@ -8,8 +8,8 @@ import pytest
 from tracelift.groups import GroupError, read_groups, write_groups
 from tracelift.groups.__main__ import main
 from tracelift.groups.generate import answer_of, conclusion, flawed
-from tracelift.worlds.code.data import make_groups as code_groups
-from tracelift.worlds.math.data import make_groups
+from tracelift.worlds.build.code_data import make_groups as code_groups
+from tracelift.worlds.build.math_data import make_groups
 from tracelift.worlds.math.problems import make_problem
 from tracelift.worlds.math.validity import check_trace
 

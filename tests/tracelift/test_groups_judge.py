@@ -12,18 +12,7 @@ import pytest
 
 from tracelift.groups import MATH_DIMENSIONS, Candidate, Group, GroupError, Rubric, read_groups, write_groups
 from tracelift.groups.__main__ import main
-from tracelift.groups.judge import (
-    Cache,
-    Endpoint,
-    JudgeError,
-    agreement,
-    agreement_text,
-    ask,
-    judge_groups,
-    parse_scores,
-    render,
-    rubric_from_scores,
-)
+from tracelift.groups.judge import Cache, Endpoint, JudgeError, agreement, agreement_text, ask, judge_groups, parse_scores, render, rubric_from_scores
 
 NAMES = MATH_DIMENSIONS
 

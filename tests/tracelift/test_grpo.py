@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from tracelift.grpo import BatchCounts, advantages, kl_estimate, policy_loss, token_weights
-from tracelift.keys import Grpo
+from tracelift.rl.grpo import BatchCounts, advantages, kl_estimate, policy_loss, token_weights
+from tracelift.schema import Grpo
 
 PLAIN = Grpo()
 

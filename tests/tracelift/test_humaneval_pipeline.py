@@ -9,12 +9,12 @@ import torch
 
 import eval as evaluation
 from tracelift.config import load_config
-from tracelift.distributed import World
-from tracelift.prompts import BASELINE, CLOSE, EXECUTOR, OPEN, PLANNER
-from tracelift.runs import RunFolder
+from tracelift.distributed.world import World
+from tracelift.tasks.prompts import BASELINE, CLOSE, EXECUTOR, OPEN, PLANNER
+from tracelift.runs.folder import RunFolder
 from tracelift.sandbox import SandboxError, default_sandbox
-from tracelift.sft import run_sft
-from tracelift.worlds.tokenizer import save_tokenizer, train_tokenizer
+from tracelift.training.sft import run_sft
+from tracelift.worlds.build.tokenizer import save_tokenizer, train_tokenizer
 
 SHAPE = "{hidden_size=48, intermediate_size=96, num_layers=2, num_heads=2, head_dim=24, max_positions=512}"
 PROBLEMS = {  # name: (what it does, its body, three tests)

@@ -7,8 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from tracelift.arithmetic import ExpressionError, evaluate, find_equations
-from tracelift.leaks import leaks_answer
+from tracelift.verify.arithmetic import ExpressionError, evaluate, find_equations
+from tracelift.verify.leaks import leaks_answer
 
 
 @pytest.mark.parametrize(

@@ -11,18 +11,18 @@ from tiny_job import planner_arguments
 import models
 import train
 from models import ModelConfig, Transformer
-from tracelift.backend import Likelihood, LocalBackend, Reply, ScoreRequest
+from tracelift.executor.backend import Likelihood, LocalBackend, Reply, ScoreRequest
 from tracelift.config import Config, ConfigError, load_config
-from tracelift.data import Task
-from tracelift.executor import BaselineCache, Executor, ExecutorSettings
-from tracelift.explain import explain
-from tracelift.judging import Judgement, TaskJudge
-from tracelift.likelihood import spellings
+from tracelift.tasks.sources import Task
+from tracelift.executor.executor import BaselineCache, Executor, ExecutorSettings
+from tracelift.explain.__main__ import explain
+from tracelift.executor.judge import Judgement, TaskJudge
+from tracelift.executor.likelihood import spellings
 from tracelift.programs import CodeProblem, StdinTest
-from tracelift.rollout import Sample, group_metrics, reward_of
-from tracelift.runs import read_jsonl
+from tracelift.rl.rollout import Sample, group_metrics, reward_of
+from tracelift.files import read_jsonl
 from tracelift.sampler import Completion, Sampler, SamplingParams
-from tracelift.verify import Verdict
+from tracelift.verify.math import Verdict
 
 SETTINGS = ExecutorSettings("{problem}|{trace}|", "{problem}|", uplift="likelihood", nats=2.0, temperature=0.5)
 ONE, TWO = Task("p1", "one?", "1"), Task("p2", "two?", "2")

@@ -12,16 +12,16 @@ from test_planner_loop import assert_same_metrics
 from tiny_job import planner_arguments
 
 from tracelift.config import ConfigError, load_config
-from tracelift.runs import choose_folder
+from tracelift.runs.folder import choose_folder
 
 SHORT = ("--run.steps", "2", "--run.save_every", "1", "--data.eval_problems", "0")
 MOMENTS = {  # where rank 1 is when it is killed, and the mode
     "loading the planner": ("none", Hurt("kill", "train:build_policy", rank=1)),
-    "about to sample": ("none", Hurt("kill", "tracelift.policy:sample_traces", 2, rank=1)),
-    "grading, while others wait for its groups": ("none", Hurt("kill", "tracelift.rollout:grade", 1, rank=1)),
-    "adding up gradients": ("none", Hurt("kill", "tracelift.distributed:World.sum_gradients", 1, rank=1)),
+    "about to sample": ("none", Hurt("kill", "tracelift.rl.policy:sample_traces", 2, rank=1)),
+    "grading, while others wait for its groups": ("none", Hurt("kill", "tracelift.rl.rollout:grade", 1, rank=1)),
+    "adding up gradients": ("none", Hurt("kill", "tracelift.distributed.world:World.sum_gradients", 1, rank=1)),
     "in a backward pass that is a collective": ("fsdp", Hurt("kill", "train:policy_loss", 2, "after", rank=1)),
-    "writing its shard": ("fsdp", Hurt("kill", "tracelift.training:write_shards", 1, rank=1)),
+    "writing its shard": ("fsdp", Hurt("kill", "tracelift.training.learner:write_shards", 1, rank=1)),
 }
 
 
@@ -39,12 +39,12 @@ def test_the_others_end_with_a_sentence(job, server, out, moment):
 
 def test_a_rank_that_hangs_is_given_up_after_the_timeout(job, server, out):
     """Its connections stay open, so only the clock tells; it sleeps four times as long as the others wait."""
-    hurt = Hurt("hang", "tracelift.rollout:grade", 1, rank=1)
+    hurt = Hurt("hang", "tracelift.rl.rollout:grade", 1, rank=1)
     survivor, _ = server.start(*planner_arguments(job, out, *SHORT, "--parallel.timeout_s", "3"), hurt=hurt, ranks=2)
     assert survivor.code == 2 and "silent for parallel.timeout_s = 3 s" in survivor.message
 
 
-@pytest.mark.parametrize(("at", "call"), [("tracelift.rollout:grade", 2), ("tracelift.distributed:World.sum_gradients", 1)])
+@pytest.mark.parametrize(("at", "call"), [("tracelift.rl.rollout:grade", 2), ("tracelift.distributed.world:World.sum_gradients", 1)])
 def test_a_stop_request_ends_the_wait_for_a_rank_that_hangs(job, server, out, at, call):
     """parallel.timeout_s is far off: what ends both is run.stop_s after SIGTERM, whatever they wait in."""
     args = planner_arguments(job, out, *SHORT, "--parallel.timeout_s", "500", "--run.stop_s", "2")

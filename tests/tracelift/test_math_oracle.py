@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from tracelift.reason_rm import ScoreItem
+from tracelift.reward_model.scorer import ScoreItem
 from tracelift.worlds.math import apply_flaw, make_problem, rubric_of
 from tracelift.worlds.math.flaws import FLAWS
-from tracelift.worlds.math.oracle import OracleScorer, oracle, row_of
+from tracelift.reward_model.oracle import OracleScorer, oracle, row_of
 
 PROBLEMS = [make_problem(77, i) for i in range(120)]
 

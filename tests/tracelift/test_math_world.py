@@ -6,10 +6,10 @@ from fractions import Fraction
 
 import pytest
 
-from tracelift.groups.format import MATH_DIMENSIONS
+from tracelift.rubrics import MATH_DIMENSIONS
 from tracelift.worlds.math import FLAWS, apply_flaw, check_trace, make_problem, misconceived_trace, rubric_of
 from tracelift.worlds.math.flaws import DIMENSIONS, RUBRIC
-from tracelift.worlds.math.proofreading import tagged_trace
+from tracelift.worlds.build.math_proofreading import tagged_trace
 from tracelift.worlds.math.validity import final_value
 
 PROBLEMS = [make_problem(3, i) for i in range(400)]

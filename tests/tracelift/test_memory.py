@@ -13,10 +13,10 @@ from models.lora import PROJECTIONS, LoRAConfig, attach, trainable
 from tiny_job import planner_arguments
 
 from tracelift.config import load_config
-from tracelift.memory import Shape, activation_bytes, announce, logits_bytes, main, optimizer_bytes, planner_plan
-from tracelift.optimizer import adamw
-from tracelift.packing import Row, pack
-from tracelift.recompute import recompute_blocks
+from tracelift.training.memory_plan import Shape, activation_bytes, announce, logits_bytes, main, optimizer_bytes, planner_plan
+from tracelift.training.optimizer import adamw
+from tracelift.training.packing import Row, pack
+from tracelift.training.recompute import recompute_blocks
 
 SHAPE = ModelConfig(1000, 128, 352, 6, 4, 2, 32, 2048, qkv_bias=True, family="qwen2")
 FACTOR = 1.35  # the measured peak lies within this factor of the plan, either way
@@ -170,7 +170,7 @@ def test_switches_lower_what_they_should():
 
 def test_what_will_not_fit_is_said_with_what_helps(monkeypatch):
     said = []
-    monkeypatch.setattr("tracelift.memory.available_bytes", lambda device, ranks: 1 << 20)
+    monkeypatch.setattr("tracelift.training.memory_plan.available_bytes", lambda device, ranks: 1 << 20)
     announce(load_config(None), torch.device("cpu"), 1, 1, said.append)
     assert "will not fit" in said[1] and "executor.memory_mb halved" in said[1]
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracelift.optimizer import BLOCK, CompactAdamW, adamw, from_8bit, hashed_uniform, to_8bit, to_bf16
+from tracelift.training.optimizer import BLOCK, CompactAdamW, adamw, from_8bit, hashed_uniform, to_8bit, to_bf16
 
 
 def noise(x, salt=0):

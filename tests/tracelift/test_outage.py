@@ -15,9 +15,9 @@ from job_server import Hurt
 from test_planner_loop import assert_same_metrics
 from tiny_job import planner_arguments
 
-from tracelift.patience import Patience, ServerGone
-from tracelift.reason_rm import ScoreItem
-from tracelift.remote_rm import RemoteScorer
+from tracelift.executor.outage import Patience, ServerGone
+from tracelift.reward_model.scorer import ScoreItem
+from tracelift.reward_model.remote import RemoteScorer
 
 
 class Mortal:
@@ -103,7 +103,7 @@ def test_past_the_limit_the_run_stops_with_what_it_learned_saved(job, server, un
 
 
 def test_a_request_to_stop_ends_the_wait(job, server, out):
-    hurt = Hurt("term", "tracelift.patience:Patience.wait", 1)
+    hurt = Hurt("term", "tracelift.executor.outage:Patience.wait", 1)
     with Mortal(dies_at=150) as first:
         ended = server.run(*arguments(job, out, first.port), hurt=hurt)
     assert ended.code == 143 and "stopped on request in round" in ended.text, ended

@@ -5,8 +5,8 @@ import torch
 
 import kernels
 from models import ModelConfig, Transformer
-from tracelift.packed_attention import Blocks, packed_attention
-from tracelift.packing import Row, micro_batches, pack
+from tracelift.training.packed_attention import Blocks, packed_attention
+from tracelift.training.packing import Row, micro_batches, pack
 
 
 @pytest.fixture(scope="module")

@@ -150,8 +150,8 @@ def test_other_stages_refuse_a_mode_they_do_not_have(job, server, out):
 
 
 def test_one_rank_needs_no_process_group():
-    from tracelift.distributed import World
-    from tracelift.parallel import Parallel
+    from tracelift.distributed.world import World
+    from tracelift.distributed.parallel import Parallel
 
     model = torch.nn.Linear(2, 2)
     parallel = Parallel(model, "fsdp", World())

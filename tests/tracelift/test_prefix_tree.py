@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from models import ModelConfig, Transformer
-from tracelift.packing import micro_batches
-from tracelift.prefix_tree import Tree, pack_trees, trees
+from tracelift.training.packing import micro_batches
+from tracelift.reward_model.prefix_tree import Tree, pack_trees, trees
 
 
 @pytest.fixture(scope="module")

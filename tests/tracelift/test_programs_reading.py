@@ -8,16 +8,7 @@ import sys
 
 import pytest
 
-from tracelift.programs import (
-    ProblemError,
-    StdinTest,
-    examples_in,
-    extract_program,
-    judge,
-    load_problems,
-    parse_tests,
-    read_problem,
-)
+from tracelift.programs import ProblemError, StdinTest, examples_in, extract_program, judge, load_problems, parse_tests, read_problem
 
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
 

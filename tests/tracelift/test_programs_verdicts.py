@@ -8,9 +8,9 @@ import textwrap
 import pytest
 
 from tracelift.programs import Outcome, StdinTest, judge, judge_many, parse_tests
-from tracelift.rewards import STATUSES, exec_reward
+from tracelift.rl.rewards import STATUSES, exec_reward
 from tracelift.sandbox import Limits, Sandbox, SandboxError
-from tracelift.verify import Verdict
+from tracelift.verify.math import Verdict
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 

@@ -2,17 +2,7 @@
 
 import pytest
 
-from tracelift.prompts import (
-    BASELINE,
-    EXECUTOR,
-    PLANNER,
-    asks_for_expression,
-    encode_prompt,
-    extract_trace,
-    load_template,
-    render,
-    use_chat,
-)
+from tracelift.tasks.prompts import BASELINE, EXECUTOR, PLANNER, asks_for_expression, encode_prompt, extract_trace, load_template, render, use_chat
 
 
 @pytest.mark.parametrize(

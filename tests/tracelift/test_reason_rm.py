@@ -9,8 +9,8 @@ import torch
 
 from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.reward import RewardScores
-from tracelift.groups.format import MATH_DIMENSIONS
-from tracelift.reason_rm import LocalScorer, RMTargets, ScoreItem, ranking_metrics, rm_loss, rm_text, rm_tokens
+from tracelift.rubrics import MATH_DIMENSIONS
+from tracelift.reward_model.scorer import LocalScorer, RMTargets, ScoreItem, ranking_metrics, rm_loss, rm_text, rm_tokens
 
 
 def test_input_text():

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tracelift.backend import CompletionRequest, Reply
-from tracelift.remote import RemoteBackend
+from tracelift.executor.backend import CompletionRequest, Reply
+from tracelift.executor.client import RemoteBackend
 
 
 @pytest.fixture(scope="module")

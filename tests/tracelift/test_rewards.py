@@ -6,7 +6,7 @@ from math import comb, nan
 
 import pytest
 
-from tracelift.rewards import CORRECTED, PAPER, RewardError, Variant, code_reward, exec_reward, math_reward
+from tracelift.rl.rewards import CORRECTED, PAPER, RewardError, Variant, code_reward, exec_reward, math_reward
 
 # ------------------------------------------------------------------------------------------------------- math, paper
 

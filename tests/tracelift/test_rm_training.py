@@ -12,10 +12,11 @@ from tiny_job import group_rows, rm_arguments, write_jsonl
 import models
 from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.lora import adapted, load_adapter, save_adapter
-from tracelift.groups.format import CODE_DIMENSIONS, MATH_DIMENSIONS, read_groups
-from tracelift.keys import Lora
-from tracelift.rm_training import draw
-from tracelift.setup import attach_lora
+from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS
+from tracelift.reward_model.group_format import read_groups
+from tracelift.schema import Lora
+from tracelift.reward_model.train import draw
+from tracelift.training.lora import attach_lora
 
 STEPS = 16
 
@@ -50,9 +51,9 @@ def test_it_learns_and_leaves_its_best(undisturbed):
 
 
 MOMENTS = {
-    "before its first evaluation": Hurt("kill", "tracelift.runs:RunFolder.log", 2),
-    "best saved, its round not logged": Hurt("kill", "tracelift.runs:RunFolder.log", 8),
-    "while saving": Hurt("kill", "tracelift.runs:save_file", 2),
+    "before its first evaluation": Hurt("kill", "tracelift.runs.folder:RunFolder.log", 2),
+    "best saved, its round not logged": Hurt("kill", "tracelift.runs.folder:RunFolder.log", 8),
+    "while saving": Hurt("kill", "tracelift.runs.folder:save_file", 2),
 }
 
 
@@ -85,7 +86,7 @@ def test_an_earlier_reward_model_is_where_training_can_start(job, server, undist
 def test_lora_trains_adapters_and_heads_and_resumes(job, server, out):
     lora = ("--lora.r", "4", "--lora.targets", '["q_proj", "down_proj"]')
     server.done(*arguments(job, out / "a", *lora, steps=8))
-    assert server.run(*arguments(job, out / "b", *lora, steps=8), hurt=Hurt("kill", "tracelift.runs:RunFolder.log", 8)).code == -9
+    assert server.run(*arguments(job, out / "b", *lora, steps=8), hurt=Hurt("kill", "tracelift.runs.folder:RunFolder.log", 8)).code == -9
     server.done(*arguments(job, out / "b", *lora, "--resume", steps=8))
     assert (out / "a" / "metrics.jsonl").read_bytes() == (out / "b" / "metrics.jsonl").read_bytes()
     models.load_reward_model(out / "a" / "final")

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tracelift import runs
+from tracelift.runs import folder as runs
 from tracelift.config import ConfigError, load_config
-from tracelift.runs import RunFolder, choose_folder, read_jsonl, write_text
+from tracelift.runs.folder import RunFolder, choose_folder
+from tracelift.files import read_jsonl, write_text
 
 
 def save(run, step, value=None, keep=2, write_model=None):

@@ -11,7 +11,7 @@ from models.config import ModelConfig
 from models.lora import LoRAConfig, attach, merge_and_unload
 from models.transformer import Transformer
 from tracelift.sampler import Sampler, SamplingParams
-from tracelift.sampler.schedule import DRAWS
+from tracelift.sampler.scheduler import DRAWS
 
 VOCAB = 97
 FAMILIES = {

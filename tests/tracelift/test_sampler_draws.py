@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tracelift.sampler import SamplingParams
-from tracelift.sampler.draw import RowPlan, invert, philox, prompt_key, seed_words, select, stream_id, truncate, uniforms
+from tracelift.sampler.sampling import RowPlan, invert, philox, prompt_key, seed_words, select, stream_id, truncate, uniforms
 
 DRAWS = 20_000
 

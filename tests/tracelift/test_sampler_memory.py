@@ -12,10 +12,10 @@ import torch
 
 from models.config import ModelConfig
 from models.transformer import Transformer
-from tracelift.sampler import Sampler, SamplingParams, trie
+from tracelift.sampler import Sampler, SamplingParams, radix_tree as trie
 from tracelift.sampler.attention import DecodeAttention, padded, partial_attention
-from tracelift.sampler.memory import divide, page_bytes
-from tracelift.sampler.pages import MASKED, PAGE, PagedCache
+from tracelift.sampler.budget import divide, page_bytes
+from tracelift.sampler.kv_cache import MASKED, PAGE, PagedCache
 
 
 def words(seed, count, depth):

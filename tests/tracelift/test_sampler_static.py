@@ -8,7 +8,7 @@ from test_sampler import FAMILIES, family_tree, tiny
 
 from models.lora import LoRAConfig, attach
 from tracelift.sampler import Sampler, SamplingParams
-from tracelift.sampler.static import StaticDecoder, bucket
+from tracelift.sampler.cuda_graphs import StaticDecoder, bucket
 
 PARAMS = SamplingParams(n=2, max_new_tokens=36, seed=11)
 

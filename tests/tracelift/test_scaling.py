@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.scaling import SHAPES, counted_flops, predict, table
 from models import ModelConfig
-from tracelift.memory import Shape
+from tracelift.training.memory_plan import Shape
 
 
 def test_flops_are_those_torch_counts():

@@ -77,7 +77,7 @@ def test_company_order_and_budget_do_not_matter(model):
 
 
 def test_a_small_budget_scores_in_parts_and_one_too_small_says_so(model, monkeypatch):
-    from tracelift.sampler import score as module
+    from tracelift.sampler import scoring as module
 
     made, real = [], module._parts
     monkeypatch.setattr(module, "_parts", lambda *a: made.append(real(*a)) or made[-1])

@@ -12,10 +12,10 @@ from serving import KEY, Served
 from tiny_job import executor_rows, planner_arguments, problem, sums
 
 import models
-from tracelift.backend import CompletionRequest, LocalBackend
-from tracelift.reason_rm import LocalScorer, ScoreItem
-from tracelift.remote import RemoteBackend
-from tracelift.remote_rm import RemoteScorer
+from tracelift.executor.backend import CompletionRequest, LocalBackend
+from tracelift.reward_model.scorer import LocalScorer, ScoreItem
+from tracelift.executor.client import RemoteBackend
+from tracelift.reward_model.remote import RemoteScorer
 from tracelift.sampler import SamplingParams
 
 

@@ -9,7 +9,7 @@ from job_server import Hurt
 from tiny_job import executor_rows, sft_arguments, write_jsonl
 
 import models
-from tracelift.sft import encode, read_rows, token_logprobs
+from tracelift.training.sft import encode, read_rows, token_logprobs
 
 
 def rounds(folder):
@@ -79,7 +79,7 @@ def test_what_is_meant_is_asked_for_up_to_where_it_differs(job, tmp_path):
     assert asked(["345", "1", "34"]) == [(1, "1"), (2, "1"), (3, "1"), (0, "3"), (1, "4")]
 
 
-MOMENTS = [Hurt("kill", "tracelift.runs:RunFolder.log", 9), Hurt("half", "tracelift.runs:RunFolder.log", 7), Hurt("kill", "os:rename", 2)]
+MOMENTS = [Hurt("kill", "tracelift.runs.folder:RunFolder.log", 9), Hurt("half", "tracelift.runs.folder:RunFolder.log", 7), Hurt("kill", "os:rename", 2)]
 
 
 @pytest.mark.parametrize("hurt", MOMENTS, ids=["between", "half a line", "while saving"])
@@ -91,7 +91,7 @@ def test_killed_and_resumed_equals_never_killed(job, server, undisturbed, out, h
 
 
 def test_sigterm_saves_and_exits_143(job, server, undisturbed, out):
-    ended = server.run(*arguments(job, out), hurt=Hurt("term", "tracelift.runs:RunFolder.log", 3))
+    ended = server.run(*arguments(job, out), hurt=Hurt("term", "tracelift.runs.folder:RunFolder.log", 3))
     assert ended.code == 143 and (out / "checkpoints" / "step-000004").exists()
     server.done(*arguments(job, out, "--resume"))
     assert (out / "metrics.jsonl").read_bytes() == (undisturbed / "metrics.jsonl").read_bytes()

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from tracelift.distributed import World
-from tracelift.keys import Optim
-from tracelift.runs import RunFolder, optimizer_tensors, restore_optimizer
-from tracelift.training import Learner, StopSignal, TrainingError, learning_rate
+from tracelift.distributed.world import World
+from tracelift.schema import Optim
+from tracelift.runs.folder import RunFolder, optimizer_tensors, restore_optimizer
+from tracelift.training.learner import Learner, StopSignal, learning_rate
+from tracelift.errors import TrainingError
 
 PLAIN = Optim(lr=1.0, warmup=4, schedule="constant")
 

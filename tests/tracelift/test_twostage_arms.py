@@ -13,8 +13,8 @@ import pytest
 
 import eval as evaluation
 from tracelift.stats import pass_at_k
-from tracelift.twostage import arms
-from tracelift.twostage.arms import traces_of_arm
+from tracelift.evaluation import arms
+from tracelift.evaluation.arms import traces_of_arm
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -117,7 +117,7 @@ def test_runs_share_executor_seeds_between_arms(traced_job, tmp_path, monkeypatc
 
 def test_foreign_traces_are_the_planners_for_another_problem(done, traced_job):
     from tracelift.config import Config
-    from tracelift.twostage.problems import load_benchmark
+    from tracelift.tasks.benchmarks import load_benchmark
 
     problems = load_benchmark(f"tasks:{traced_job / 'problems-with-traces.jsonl'}", Config()).problems
     traces = [{"samples": [{"trace": f"z{i}.{j}" if (i, j) != (1, 0) else None} for j in range(2)]} for i in range(20)]
@@ -336,8 +336,8 @@ def answered(*samples):
 
 def test_few_problems_are_not_called_sure_or_detectable():
     """What the table says of a handful of problems: p, interval and planning agree, and what is unknown is a dash."""
-    from tracelift.twostage.analysis import compare
-    from tracelift.twostage.table import _comparisons
+    from tracelift.evaluation.analysis import compare
+    from tracelift.evaluation.table import _comparisons
 
     def row(a, b, mode):
         c = compare(answered(*a), answered(*b), "exact", mode, 200)
@@ -381,7 +381,7 @@ def test_reason_rm_figures(traced_job, tmp_path, capsys):
 
 
 def test_calibration_against_a_hand_computed_case():
-    from tracelift.twostage.rm import calibration
+    from tracelift.evaluation.rm import calibration
 
     out = calibration([0.05, 0.07, 0.95, 1.0], [0.0, 0.2, 1.0, 0.8])
     assert [b["n"] for b in out["bins"]] == [2, 2]
@@ -392,7 +392,7 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
     """Groups of unequal size: value and interval are of the same figure, pairs won over pairs."""
     from types import SimpleNamespace as Of
 
-    from tracelift.twostage import rm
+    from tracelift.evaluation import rm
 
     monkeypatch.setattr(rm, "_dimensions", lambda rows: {})
     scores = {"good": 0.5, "low": 0.2, "high": 0.8}
@@ -415,7 +415,7 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
 
 
 def test_ratios_by_group_centre_where_they_lie_and_equal_groups_give_the_mean():
-    from tracelift.twostage.analysis import average, ratio
+    from tracelift.evaluation.analysis import average, ratio
 
     assert ratio([1, 3, 2], [4, 4, 4]) == pytest.approx(average([0.25, 0.75, 0.5], (0.0, 1.0)))
     odd = ratio([20.0, 4.0, 9.0] * 4, [40, 10, 14] * 4)

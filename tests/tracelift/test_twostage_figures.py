@@ -11,10 +11,10 @@ from test_twostage_arms import CHROMIUM, dom
 
 from tracelift.config import Config
 from tracelift.stats import wilson
-from tracelift.twostage import charts
-from tracelift.twostage.analysis import FEW, average, ratio, trace_figures
-from tracelift.twostage.page import render_page
-from tracelift.twostage.problems import load_benchmark
+from tracelift.evaluation import charts
+from tracelift.evaluation.analysis import FEW, average, ratio, trace_figures
+from tracelift.evaluation.page import render_page
+from tracelift.tasks.benchmarks import load_benchmark
 
 
 def problem(rng, samples=8):

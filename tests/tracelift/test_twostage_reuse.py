@@ -37,7 +37,7 @@ def test_a_corrected_reference_is_read_anew_without_sampling(job, problems, tmp_
     path, write, rows = problems
     _, before = judge(job, path, tmp_path / "out")
     write([row | {"answer": 7777} for row in rows])
-    from tracelift.twostage import arms
+    from tracelift.evaluation import arms
 
     monkeypatch.setattr(arms, "sample_traces", lambda *a: pytest.fail("sampled again"))
     _, after = judge(job, path, tmp_path / "out")

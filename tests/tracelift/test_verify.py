@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import pytest
 
-from tracelift.verify import Verdict, extract_answer, gsm8k_flexible, gsm8k_strict, verify_math
+from tracelift.verify.math import Verdict, extract_answer, gsm8k_flexible, gsm8k_strict, verify_math
 
 RIGHT = [
     # decimals and currency, which the authors' rule cuts at the point

@@ -13,11 +13,11 @@ import torch
 import models
 from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from tracelift.config import load_config
-from tracelift.distributed import World
-from tracelift.groups.format import MATH_DIMENSIONS
-from tracelift.runs import RunFolder
-from tracelift.sft import run_sft
-from tracelift.worlds.tokenizer import save_tokenizer, train_tokenizer
+from tracelift.distributed.world import World
+from tracelift.rubrics import MATH_DIMENSIONS
+from tracelift.runs.folder import RunFolder
+from tracelift.training.sft import run_sft
+from tracelift.worlds.build.tokenizer import save_tokenizer, train_tokenizer
 
 SHAPE = "{hidden_size=32, intermediate_size=64, num_layers=1, num_heads=2, head_dim=16, max_positions=96}"
 

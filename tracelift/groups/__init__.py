@@ -4,19 +4,9 @@ The data a Reason Reward Model learns from. `format` reads and writes it (the au
 files build it from seed problems. The command line is `python -m tracelift.groups`.
 """
 
-from tracelift.groups.format import (
-    CODE_DIMENSIONS,
-    MATH_DIMENSIONS,
-    Candidate,
-    Group,
-    GroupError,
-    Rubric,
-    dimensions_of,
-    read_groups,
-    scan_groups,
-    split_of,
-    write_groups,
-)
+from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS, dimensions_of
+from tracelift.reward_model.group_format import Candidate, Group, Rubric, read_groups, scan_groups, split_of, write_groups
+from tracelift.errors import GroupError
 
 __all__ = [
     "CODE_DIMENSIONS",

@@ -20,7 +20,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from tracelift.groups.build import Settings, build
-from tracelift.groups.format import Group, GroupError, iter_groups, read_groups, scan_groups, split_of, write_groups
+from tracelift.reward_model.group_format import Group, iter_groups, read_groups, scan_groups, split_of, write_groups
+from tracelift.errors import GroupError
 from tracelift.groups.judge import PROMPT, Cache, Endpoint, agreement, agreement_text, judge_groups
 from tracelift.groups.seeds import DEMO
 from tracelift.groups.show import show_group
@@ -100,7 +101,7 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from tracelift.groups.shortcuts import markdown, shortcut_report  # numpy is not needed by the other commands
+    from tracelift.groups.shortcuts import markdown, shortcut_report
 
     if arguments.dev is not None:
         train, dev = read_groups(arguments.train), read_groups(arguments.dev)
@@ -143,7 +144,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     import models
     from tracelift.config import Config
     from tracelift.groups.generate import generate
-    from tracelift.rollout import PlannerPrompt
+    from tracelift.rl.rollout import PlannerPrompt
     from tracelift.sampler import Sampler, SamplingParams
 
     groups = read_groups(arguments.file, min_negatives=0)[: arguments.limit]

@@ -22,7 +22,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from tracelift.groups.format import CODE_DIMENSIONS, MAX_LABEL, Candidate, Group, Rubric
+from tracelift.rubrics import CODE_DIMENSIONS, MAX_LABEL
+from tracelift.reward_model.group_format import Candidate, Group, Rubric
 from tracelift.groups.rubric import place_of
 
 # Columns: task_understanding, plan_quality, step_coherence, action_support, non_leakage.
@@ -218,7 +219,7 @@ def quotations_of(problem: str) -> list[str]:
 
 def demo_group(number: int, seed: int, negatives: int) -> Group:
     """A problem of the code world with its exact flaws."""
-    from tracelift.worlds.code.data import make_group  # the world knows this package, not the other way round
+    from tracelift.worlds.build.code_data import make_group
     from tracelift.worlds.code.problems import make_problem
 
     return make_group(make_problem(seed, number), random.Random(f"groups:{seed}:{number}"), negatives)

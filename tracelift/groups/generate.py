@@ -20,15 +20,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from tracelift.arithmetic import Equation, ExpressionError, evaluate, find_equations
-from tracelift.data import Task
+from tracelift.verify.arithmetic import Equation, ExpressionError, evaluate, find_equations
+from tracelift.tasks.sources import Task
 from tracelift.groups.build import nearly_equal
 from tracelift.groups.dedup import words_of
-from tracelift.groups.format import Candidate, Group, GroupError
+from tracelift.reward_model.group_format import Candidate, Group
+from tracelift.errors import GroupError
 from tracelift.groups.rubric import place_of, rubric_of
-from tracelift.leaks import announces_answer
-from tracelift.numbers import find_numbers, plain
-from tracelift.rollout import PlannerPrompt, sample_traces
+from tracelift.verify.leaks import announces_answer
+from tracelift.verify.numbers import find_numbers, plain
+from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import Sampler, SamplingParams
 
 _EXPRESSION = re.compile(r"[$(]*[0-9][0-9.,]*\)?(?:\s*[-+*/×]\s*[$(]*[0-9][0-9.,]*\)?)+")

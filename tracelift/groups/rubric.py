@@ -15,7 +15,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from tracelift.groups.format import MATH_DIMENSIONS, MAX_LABEL, Rubric
+from tracelift.rubrics import MATH_DIMENSIONS, MAX_LABEL
+from tracelift.reward_model.group_format import Rubric
 
 # Columns: problem_understanding, solution_strategy, step_coherence, calculation_correctness, answer_support.
 TABLE: dict[str, tuple[int, int, int, int, int]] = {

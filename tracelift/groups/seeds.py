@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tracelift.groups.dedup import NearDuplicates
-from tracelift.groups.format import GroupError, parse_json_line
+from tracelift.errors import GroupError
+from tracelift.files import parse_json_line
 from tracelift.groups.summary import Tally
 
 DEMO = "demo:code"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tracelift.groups.format import Group
+from tracelift.reward_model.group_format import Group
 
 Pair = tuple[str, str, str, float]  # kind, sound trace, flawed trace, weight
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import difflib
 import textwrap
 
-from tracelift.groups.format import Candidate, Group, dimensions_of
+from tracelift.reward_model.group_format import Candidate, Group
+from tracelift.rubrics import dimensions_of
 
 
 def show_group(group: Group, width: int = 120, color: bool = False, kind: str | None = None) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from tracelift.groups.format import MAX_LABEL, dimensions_of
+from tracelift.rubrics import MAX_LABEL, dimensions_of
 
 
 class Tally:

@@ -14,8 +14,8 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from tracelift.arithmetic import ExpressionError, Token, evaluate_tokens, find_equations, numeral, tokenize
-from tracelift.numbers import find_numbers, plain
+from tracelift.verify.arithmetic import ExpressionError, Token, evaluate_tokens, find_equations, numeral, tokenize
+from tracelift.verify.numbers import find_numbers, plain
 
 _MARK = re.compile(r"<<[^<>\n]*>>")
 _HASHES = re.compile(r"\s*####.*\Z", re.DOTALL)

@@ -10,8 +10,8 @@ import random
 import re
 from fractions import Fraction
 
-from tracelift.arithmetic import find_equations
-from tracelift.numbers import plain
+from tracelift.verify.arithmetic import find_equations
+from tracelift.verify.numbers import plain
 
 _NOT_NOUNS = frozenset(
     "and the are was were has had for from per with each more less times than that who how but they then can will "

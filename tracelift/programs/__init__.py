@@ -4,7 +4,7 @@ Reading order: formats (what a problem is), extract (the program a model wrote),
 
     problems = load_problems("HumanEval.jsonl.gz")
     result = judge(problems[0].program(text_of_the_model), problems[0].hidden)
-    result.status, result.pass_rate                      # what tracelift.rewards.exec_reward takes
+    result.status, result.pass_rate                      # what tracelift.rl.rewards.exec_reward takes
 """
 
 from tracelift.programs.cases import Call, FunctionTests, ProblemError, StdinTest, parse_tests

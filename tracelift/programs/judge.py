@@ -9,7 +9,7 @@ pass.
 ERROR is reserved for what no program can bring about: a broken sandbox, or tests that fail before they meet the
 program.
 
-Left out on purpose: rewards (tracelift/rewards.py takes `.status` and `.pass_rate` from here).
+Left out on purpose: rewards (tracelift/rl/rewards.py takes `.status` and `.pass_rate` from here).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from enum import Enum
 from tracelift.programs.cases import Call, FunctionTests, StdinTest
 from tracelift.sandbox import Execution, Limits, Sandbox, Status, default_sandbox
 from tracelift.sandbox.inside import wire
-from tracelift.verify import Verdict
+from tracelift.verify.math import Verdict
 
 PATIENCE = 3  # a program that hung or died in so many tests is not asked the rest: they count the same
 MARGIN = 5.0  # seconds of wall clock the examiner has beyond the program's own
@@ -73,7 +73,7 @@ class ProgramResult:
 
     @property
     def status(self) -> str:
-        """The worst outcome of any test, as `tracelift.rewards.exec_reward` wants it: "passed", "failed_test",
+        """The worst outcome of any test, as `tracelift.rl.rewards.exec_reward` wants it: "passed", "failed_test",
         "runtime_error", "timeout", "compile_error", "no_tests" or "error"."""
         if not self.outcomes:
             return Outcome.NO_TESTS.value

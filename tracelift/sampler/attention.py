@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracelift.sampler.pages import MASKED, PAGE, PagedCache
-from tracelift.sampler.trie import Node
+from tracelift.sampler.kv_cache import MASKED, PAGE, PagedCache
+from tracelift.sampler.radix_tree import Node
 
 ROWS = 8  # row counts of matrix products are padded to a multiple of this
 MIN_ROWS = 4  # ... and of the small products over one page to at least this: BLAS sums one to three rows differently

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from models.transformer import Transformer
 from tracelift.sampler.attention import PrefillAttention, padded
-from tracelift.sampler.memory import cost
-from tracelift.sampler.pages import PAGE, PagedCache
-from tracelift.sampler.trie import Node
+from tracelift.sampler.budget import cost
+from tracelift.sampler.kv_cache import PAGE, PagedCache
+from tracelift.sampler.radix_tree import Node
 
 
 def prefill(

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 
 import models
-from tracelift.backend import LocalBackend
-from tracelift.distributed import pick_device
-from tracelift.reason_rm import LocalScorer
+from tracelift.executor.backend import LocalBackend
+from tracelift.distributed.world import pick_device
+from tracelift.reward_model.scorer import LocalScorer
 from tracelift.sampler import Sampler
 from tracelift.serve.batching import Batcher
 from tracelift.serve.completions import Completions

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import Tokenizer
-from tracelift.backend import visible_text
+from tracelift.executor.backend import visible_text
 from tracelift.sampler import Completion, Sampler, SamplingParams
 from tracelift.serve.fields import Refused, bad, flag, real, refuse_unknown, whole
 

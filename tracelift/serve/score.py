@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracelift.reason_rm import LocalScorer, RMScore, ScoreItem
+from tracelift.reward_model.scorer import LocalScorer, RMScore, ScoreItem
 from tracelift.serve.fields import Refused, bad, refuse_unknown, text, whole
 
 ITEM = ("problem", "reasoning", "task_name", "task_type", "tests")

@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tracelift.groups.format import GroupError, parse_json_line
+from tracelift.errors import GroupError
+from tracelift.files import parse_json_line
 from tracelift.serve.batching import Batcher
 from tracelift.serve.fields import Refused
 

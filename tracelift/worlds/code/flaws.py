@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from tracelift.groups.format import CODE_DIMENSIONS as DIMENSIONS
+from tracelift.rubrics import CODE_DIMENSIONS as DIMENSIONS
 from tracelift.worlds.code.language import BOUNDS, OPS, SIBLINGS, Step, result_type
 from tracelift.worlds.code.plans import Calculation, Plan, reference_plan, same_results, with_steps
 from tracelift.worlds.code.problems import CodeProblem, Quantity, draw_input

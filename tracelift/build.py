@@ -1,0 +1,160 @@
+"""Build a run's parts from its config: planner, executor (from disk or behind a server), Reason RM.
+
+Kept out of train.py and eval.py so that both build the same things from the same keys.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import models
+from models import Tokenizer, Transformer
+from models.lora import LoRAConfig, attach
+from tracelift.training.lora import attach_lora
+from tracelift.executor.backend import LocalBackend
+from tracelift.tasks.sources import FileTasks, TaskSource
+from tracelift.distributed.world import World, find_device
+from tracelift.rl.grpo import Reference
+from tracelift.distributed.parallel import Parallel
+from tracelift.rl.policy import Policy
+from tracelift.rl.rollout import PlannerPrompt
+from tracelift.executor.executor import BaselineCache, Executor, ExecutorSettings
+from tracelift.executor.judge import TaskJudge
+from tracelift.schema import Config, Lora
+from tracelift.executor.likelihood import spellings
+from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
+from tracelift.reward_model.scorer import LocalScorer, Scorer
+from tracelift.sampler import Sampler
+from tracelift.sandbox import Limits
+from tracelift.reward_model.oracle import oracle
+
+MiB = 1 << 20
+
+
+def build_planner(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
+    """The model to train, with its tokenizer. Raises FileNotFoundError, ValueError or models.CheckpointError."""
+    p = config.planner
+    if p.adapter and config.lora.r:
+        raise ValueError("planner.adapter and lora.r: an adapter brings its own rank; give one of the two")
+    model = models.load_pretrained(p.path, dtype=getattr(torch, config.run.dtype), device=device, adapter=p.adapter or None)
+    attach_lora(model, config.lora, config.run.seed)
+    return model, models.load_tokenizer(p.path)
+
+
+def build_policy(config: Config, world: World, device: torch.device) -> Policy:
+    model, tokenizer = build_planner(config, device)
+    reference = Reference(model, bool(config.planner.adapter)) if config.grpo.kl_coef > 0 else None
+    copies = [reference.copy] if reference and reference.copy else []
+    parallel = Parallel(model, config.parallel.mode, world, copies)
+    sampler = build_sampler(parallel.whole, tokenizer, config)
+    return Policy(config, model, tokenizer, reference, parallel, sampler, PlannerPrompt(config, tokenizer))
+
+
+def build_sampler(model: Transformer, tokenizer: Tokenizer, config: Config) -> Sampler:
+    return Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode,
+                   memory_bytes=config.executor.memory_mb * MiB)  # fmt: skip
+
+
+def build_judge(config: Config) -> TaskJudge:
+    """The verifier, with the config's limits for programs; no sandbox starts before the first program."""
+    c = config.sandbox
+    limits = Limits(cpu_seconds=c.cpu_seconds, wall_seconds=c.wall_seconds, memory_bytes=c.memory_mb * MiB)
+    return TaskJudge(limits, c.workers, c.allow_weak_sandbox)
+
+
+def build_executor(config: Config, device: torch.device, cache: Path | None, say: Callable[[str], None] = print,
+                   give_up: Callable[[], bool] = bool) -> Executor:  # fmt: skip
+    """A frozen model: a remote server's where `executor.url` is set, or a local one.
+
+    say, give_up: who hears that the server is waited for, and what ends the wait early (a request to stop).
+    """
+    e = config.executor
+    settings = ExecutorSettings(
+        template=load_template(e.prompt, EXECUTOR, ("problem", "trace")),
+        baseline_template=load_template(e.baseline_prompt, BASELINE, ("problem",)),
+        repeats=e.repeats, baseline_repeats=e.baseline_repeats or e.repeats, max_new_tokens=e.max_new_tokens,
+        temperature=e.temperature, stop=tuple(e.stop), seed=config.run.seed, retries=e.retries,
+        uplift=e.uplift, nats=e.likelihood_nats,
+    )  # fmt: skip
+    judge = build_judge(config)
+    if e.url:
+        from tracelift.executor.prefetch import AheadBackend
+        from tracelift.executor.outage import Patience
+        from tracelift.executor.client import RemoteBackend
+
+        if e.chat == "on":
+            raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
+        patience = Patience(e.patience_s, say, give_up)
+        remote = AheadBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
+        return Executor(remote, settings, BaselineCache(cache), judge=judge)
+    tokenizer = models.load_tokenizer(e.path)
+    backend = build_backend(config, device, tokenizer)
+    if not use_chat(e.chat, tokenizer):
+        return Executor(backend, settings, BaselineCache(cache), judge=judge)
+
+    def wrap(text: str) -> str:
+        return tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True)
+
+    return Executor(backend, settings, BaselineCache(cache), wrap, judge)
+
+
+def api_key(variable: str) -> str | None:
+    """The value of an environment variable, None for no name. Raises ValueError where it is not set."""
+    if variable and not os.environ.get(variable):
+        raise ValueError(f"key_env: the environment variable {variable} is not set")
+    return os.environ[variable] if variable else None
+
+
+def build_backend(config: Config, device: torch.device, tokenizer: Tokenizer | None = None) -> LocalBackend:
+    """The executor's model in this process, on `executor.device` or else `device`."""
+    e = config.executor
+    place = find_device(e.device, "executor.device") if e.device else device
+    model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
+    tokenizer = tokenizer or models.load_tokenizer(e.path)
+    return LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
+
+
+def check_references(config: Config, tasks: TaskSource) -> None:
+    """Refuse at the start, not rounds later, a file of problems of which some have no reference to score.
+
+    Raises ValueError naming the problem. The demos' problems all have one.
+    """
+    if config.executor.uplift == "likelihood" and isinstance(tasks, FileTasks):
+        for task in tasks.tasks:
+            spellings(task, tuple(config.executor.stop))
+
+
+def build_scorer(config: Config, device: torch.device, say: Callable[[str], None] = print,
+                 give_up: Callable[[], bool] = bool) -> Scorer | None:  # fmt: skip
+    """The Reason RM of a folder, on `reward_model.device` or else `device`, or of a server where `reward_model.url` is set;
+    None where neither is given."""
+    r = config.reward_model
+    if r.url:
+        from tracelift.executor.outage import Patience
+        from tracelift.reward_model.remote import RemoteScorer
+
+        patience = Patience(config.executor.patience_s, say, give_up)
+        return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries, patience=patience)
+    if not r.path:
+        return None
+    if r.path.partition(":")[0] == "oracle":
+        return oracle(r.path)
+    place = find_device(r.device, "reward_model.device") if r.device else device
+    rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
+    return LocalScorer(rm, models.load_tokenizer(r.path), r.max_tokens)
+
+
+def quiet_unless_main(is_main: bool) -> Callable[[str], None]:
+    """Progress lines from rank 0 only, flushed as they come."""
+    return (lambda line: print(line, flush=True)) if is_main else (lambda line: None)
+
+
+def from_any_rank(world: World) -> Callable[[str], None]:
+    """Lines that matter whichever rank has them: all wait for one that waits."""
+    return lambda line: print(line if world.is_main else f"rank {world.rank}: {line}", flush=True)

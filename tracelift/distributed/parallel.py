@@ -1,0 +1,209 @@
+"""Many ranks train one planner: as replicas (DDP) or in shards (FSDP2), around a model that knows of neither.
+
+    none   every rank holds everything; gradients are added up in one message after the last micro-batch
+    ddp    the same, but bucket by bucket while the backward pass still runs (Li et al. 2020)
+    fsdp   each rank keeps 1/N of every matrix, its gradient and its optimizer state; a block's weights are gathered just
+           before its forward or backward and dropped after (ZeRO-3, Rajbhandari et al. 2020; torch's fully_shard)
+
+Gradients are *summed* over ranks, in fp32: the loss is divided by global counts already. All three give the same update
+within rounding (tests/tracelift/test_parallel.py). Two things follow from collectives inside forward and backward. All
+ranks must run equally many micro-batches, so `paced` hands a rank that is out of rows a None, for which it computes
+something of weight zero. And code that reads weights outside a forward pass needs them whole: the sampler, evaluation
+and the final folder use `whole`, a copy that `gather` brings up to date once a round, trained parameters only: with LoRA
+the adapters alone. Sampling in shards instead would gather every block once per token.
+
+A sharded checkpoint is torch.distributed.checkpoint's Hugging Face storage: each rank writes its rows as a safetensors
+file whose header says where they belong; no pickle is written or read. Any number of ranks reads it back, in any mode.
+Left out: tensor parallelism, pipeline and context parallelism.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch import Tensor, nn
+from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from models.transformer import Block
+from tracelift.distributed.world import World
+from tracelift.distributed.rows import zeros_like_rows_of
+
+T = TypeVar("T")
+SHARD_FILES = "shard-*.safetensors"
+
+
+class Replica(DistributedDataParallel):
+    """DDP that answers for its model: `policy.head_weight` is the model's."""
+
+    def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("module"), name)
+
+
+def add_up(group, bucket):  # type: ignore[no-untyped-def]  # DDP checks annotations, and refuses them as strings
+    """DDP communication hook: the sum (DDP's own is a mean) of a bucket over ranks, rounded once from fp32."""
+    dtype = bucket.buffer().dtype
+    work = dist.all_reduce(bucket.buffer().float(), group=group, async_op=True)
+    return work.get_future().then(lambda done: done.value()[0].to(dtype))
+
+
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
+    """fully_shard every block, and embedding, norm and head as one group that stays gathered from forward to backward:
+    the loss multiplies by the head's weight after the model's own forward is over."""
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
+    for block in [m for m in model.modules() if isinstance(m, Block)]:
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.set_gradient_divide_factor(1.0)  # a sum, not a mean,
+            module.set_force_sum_reduction_for_comms(True)  # asked for in words that gloo understands
+
+
+class Parallel:
+    """One model on many ranks.
+
+    policy: what to call for hidden states that take gradients. whole: a model with all weights in place, for sampling
+    and saving; the trained model itself unless weights are sharded. Build it before the optimizer: sharding replaces
+    parameters. `others` are frozen models (a KL reference) sharded alike. A world of one is always mode "none".
+    """
+
+    def __init__(self, model: nn.Module, mode: str, world: World, others: Sequence[nn.Module] = ()) -> None:
+        self.model, self.world = model, world
+        self.mode = mode if world.size > 1 else "none"
+        self.policy = self.whole = model
+        if world.size == 1:
+            return
+        device = next(model.parameters()).device
+        if self.mode == "ddp":
+            self.policy = Replica(model, gradient_as_bucket_view=True)
+            self.policy.register_comm_hook(dist.group.WORLD, add_up)
+        elif self.mode == "fsdp":
+            self.whole = copy.deepcopy(model).requires_grad_(False)
+            mesh = init_device_mesh(device.type, (world.size,))
+            shard(model, mesh)
+            for other in others:
+                shard(other, mesh)
+
+    def trained(self) -> dict[nn.Parameter, str]:
+        """What takes gradients, by name."""
+        return {p: name for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def sharded(self) -> bool:
+        """Whether no rank holds all that is trained: then checkpoints are written in shards."""
+        return self.mode == "fsdp"
+
+    def paced(self, micros: Iterable[T]) -> Iterator[T | None]:
+        """This rank's micro-batches, then None until every rank has had as many; with DDP only the last one is summed."""
+        mine = list(micros)
+        turns = len(mine) if self.mode == "none" else max(self.world.gather(len(mine)))
+        for i in range(turns):
+            with self.policy.no_sync() if self.mode == "ddp" and i + 1 < turns else nullcontext():
+                yield mine[i] if i < len(mine) else None
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        if self.mode == "none":
+            self.world.sum_gradients(parameters)
+
+    def clip(self, parameters: Collection[nn.Parameter], most: float) -> float:
+        """Scale gradients so that their norm over all ranks is at most `most`; returns the norm. One that is not finite
+        is left as it is. Collective where anything is sharded."""
+        kinds = ([p for p in parameters if isinstance(p, DTensor)], [p for p in parameters if not isinstance(p, DTensor)])
+        totals = [(kind, torch.nn.utils.get_total_norm([p.grad for p in kind])) for kind in kinds if kind]
+        norm = math.hypot(*(number(total) for _, total in totals))
+        if not math.isfinite(norm):
+            return norm
+        if len(totals) == 1:
+            ((kind, total),) = totals
+            torch.nn.utils.clip_grads_with_norm_(kind, most, total)
+            return norm
+        for p in (p for kind, _ in totals for p in kind):
+            p.grad.mul_(min(1.0, most / (norm + 1e-6)))
+        return norm
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        """Bring `whole` up to date, one matrix at a time. Collective."""
+        if self.whole is self.model:
+            return
+        targets = dict(self.whole.named_parameters())
+        for name, p in self.model.named_parameters():
+            if p.requires_grad:
+                targets[name].copy_(p.full_tensor())  # type: ignore[attr-defined]
+
+
+def number(x: Tensor) -> float:
+    return (x.full_tensor() if isinstance(x, DTensor) else x).item()
+
+
+# -- checkpoints in shards -------------------------------------------------------------------------------------------
+
+
+def write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> None:
+    """Each rank's part of `tensors` into `folder`. Collective. Raises OSError, on every rank, where one could not write."""
+    if world.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+    world.barrier()
+    try:
+        dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    except CheckpointException as e:
+        rank, (error, _) = next(iter(e.failures.items()))
+        raise OSError(f"rank {rank}: {error}") from e
+
+
+def read_shards(folder: Path, likes: dict[str, Tensor], extra: str, world: World) -> dict[str, Tensor]:
+    """Read `write_shards`' files into `likes` in place, sharded or whole as those are, on any number of ranks.
+
+    What the files hold beside them is named `extra` + NAME + "." + key (optimizer states): made like the rows of
+    `likes[NAME]` and returned. Raises ValueError on tensors that are missing, misshapen, unknown or incomplete.
+    """
+    reader = HuggingFaceStorageReader(str(folder))
+    wanted: dict[str, Tensor] = {name: p.detach() for name, p in likes.items()}
+    found = reader.read_metadata().state_dict_metadata
+    made = {}
+    for name, stored in found.items():
+        if sum(math.prod(chunk.sizes) for chunk in stored.chunks) != math.prod(stored.size):
+            raise ValueError(f"{folder}: '{name}' is incomplete: a shard's file is missing")
+        if name in likes:
+            if stored.size != likes[name].shape:
+                raise ValueError(f"{folder}: '{name}' is {list(stored.size)}, this model's {list(likes[name].shape)}")
+            continue
+        owner = name.removeprefix(extra).rpartition(".")[0]
+        if not name.startswith(extra) or owner not in likes:
+            raise ValueError(f"{folder}: holds '{name}', which this model does not train")
+        like = likes[owner]
+        whole = math.prod(stored.size) == 1 and name.endswith(".step")
+        make = torch.zeros(stored.size) if whole else zeros_like_rows_of(like, tuple(stored.size), stored.properties.dtype)
+        made[name] = make
+    if missing := sorted(likes.keys() - found.keys()):
+        raise ValueError(f"{folder}: holds no weights for '{missing[0]}'")
+    try:
+        dcp.load(wanted | made, storage_reader=reader, no_dist=not dist.is_initialized())
+    except CheckpointException as e:
+        rank, (error, _) = next(iter(e.failures.items()))
+        raise ValueError(f"{folder}: rank {rank}: {error}") from e
+    return {name.removeprefix(extra): tensor for name, tensor in made.items()}
+
+
+def place(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor that every rank holds, laid out as `like` is. Collective where that is sharded."""
+    value = value.to(like.device)
+    if not isinstance(like, DTensor) or value.dim() == 0:
+        return value
+    return distribute_tensor(value.contiguous(), like.device_mesh, like.placements)

@@ -1,0 +1,142 @@
+"""A round of training again, from its record in samples.jsonl: rewards, advantages and token weights.
+
+Everything is computed by the functions training itself used, from what it logged; nothing is sampled or
+executed again. tracelift/explain/__main__.py tells it to people. Left out: code rewards, whose shaped execution reward needs
+the programs' runs.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracelift.config import Config
+from tracelift.tasks.sources import DemoTasks
+from tracelift.rl.grpo import BatchCounts, advantages, token_weights
+from tracelift.verify.leaks import leaks_answer
+from tracelift.rl.rewards import math_reward
+from tracelift.files import read_jsonl
+
+Record = dict[str, Any]
+
+
+class ExplainError(ValueError):
+    """What was asked for is not in the run's record."""
+
+
+def read_round(run: Path, step: int | None) -> tuple[list[int], list[Record]]:
+    """(all logged rounds, the records of round `step`). Raises ExplainError where there are none."""
+    path = run / "samples.jsonl"
+    if not path.exists():
+        raise ExplainError(f"{run}: no samples.jsonl there; is it the folder of a planner run?")
+    records = read_jsonl(path)
+    steps = sorted({r["step"] for r in records})
+    chosen = [r for r in records if r["step"] == step]
+    if step is not None and not chosen:
+        raise ExplainError(
+            f"{path}: no round {step}; there are {steps[0]} to {steps[-1]}" if steps else f"{path}: is empty"
+        )
+    if chosen and "group" not in chosen[0]:
+        raise ExplainError(f"{path}: was written by an older version that did not log every sample of a round")
+    return steps, chosen
+
+
+def why_invalid(r: Record, config: Config) -> str:
+    """The first fault of a demo trace and the sentence it stands in, from the world's own record of the problem; empty
+    where the truth is not known."""
+    found = _truth(r, config)
+    if found is None or found.fault is None:
+        return ""
+    return found.fault.replace("_", " ") + ("" if found.step is None else f" in sentence {found.step + 1}")
+
+
+def _truth(r: Record, config: Config) -> Any:
+    """The demo world's own judgement of a trace; None where the truth is not known."""
+    if not config.data.source.startswith("demo:") or r["trace"] is None:
+        return None
+    task = DemoTasks(config.data.seed, config.data.source.removeprefix("demo:")).named(r["problem_id"])
+    return task.validity(r["trace"]) if task is not None and task.problem == r["problem"] else None
+
+
+def grouped(records: Sequence[Record]) -> list[list[Record]]:
+    """Samples of a round by problem, in the order of training."""
+    groups: dict[int, list[Record]] = {}
+    for r in records:
+        groups.setdefault(r["group"], []).append(r)
+    return [sorted(groups[i], key=lambda r: r["sample"]) for i in sorted(groups)]
+
+
+def replay_advantages(groups: Sequence[Sequence[Record]], config: Config) -> list[list[float]]:
+    """The advantages of a round from its rewards, by the function training used."""
+    rewards = torch.tensor([[r["reward"] if r["reward"] is not None else 0.0 for r in g] for g in groups])
+    valid = torch.tensor([[r["error"] is None for r in g] for g in groups])
+    return advantages(rewards, valid, config.grpo.advantage_scale).tolist()
+
+
+def replay_counts(groups: Sequence[Sequence[Record]], group: int, step: int, config: Config) -> list[BatchCounts]:
+    """The denominators that group `group` met, one per pass over the rollout (see train.update_policy)."""
+    out = []
+    for epoch in range(config.grpo.epochs):
+        order = list(range(config.grpo.problems))
+        if config.grpo.minibatches > 1:
+            random.Random(f"minibatch:{config.run.seed}:{step - 1}:{epoch}").shuffle(order)
+        parts = [order[part :: config.grpo.minibatches] for part in range(config.grpo.minibatches)]
+        members = next(p for p in parts if group in p)
+        kept = [r for i in members if i < len(groups) for r in groups[i] if r["error"] is None]
+        out.append(BatchCounts(sum(r["tokens"] for r in kept), len(kept), config.planner.max_new_tokens))
+    return out
+
+
+def replay_reward(r: Record, config: Config) -> float | None:
+    """The math reward from the record's own counts; None for programs, whose logged parts are shown instead."""
+    if r["trace"] is None:
+        return config.reward.format_reward
+    parts = r["parts"]
+    if r["e2e"] is None or parts is None or "e2e" not in parts:
+        return None
+    if r.get("likelihoods"):
+        counts, base, uplift = (r["success_with"], r["success_base"], 1), 1, r["uplift"]
+    else:
+        K = len(r["runs"]) or config.executor.repeats
+        base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
+        counts, uplift = (round(r["success_with"] * K), round(r["success_base"] * base), K), None
+    return math_reward(
+        r["e2e"] == "PASS", *counts, r["rm_total"], base_repeats=base, variant=config.reward.variant,
+        mode=config.reward.mode, leaked=r["leaked"], leak_penalty=config.reward.leak_penalty, uplift=uplift,
+    ).reward  # fmt: skip
+
+
+def contradictions(r: Record, config: Config) -> list[str]:
+    """What in a sample's record no longer follows from the rest of it, each in words; empty where all does."""
+    if r["trace"] is None or r["error"] is not None:
+        return []
+    found: list[tuple[str, float | bool | None, float | bool | None]] = []  # what, logged, from the rest of the record
+    for name, verdicts in (("success_with", r["verdicts"]), ("success_base", [v for _, v in r["base_runs"]])):
+        if verdicts and "ERROR" not in verdicts:
+            found.append((name, r[name], sum(v == "PASS" for v in verdicts) / len(verdicts)))
+    if r["success_with"] is not None and r["success_base"] is not None and not r.get("likelihoods"):
+        found.append(("uplift", r["uplift"], r["success_with"] - r["success_base"]))
+    if r["rm_total"] is not None and r["rm_head"] is not None:
+        found.append(("rm_total", r["rm_total"], 0.5 * (r["rm_derived"] + r["rm_head"])))
+    if r["parts"] is not None and r["rm_total"] is not None:
+        found.append(("the reward's R", r["parts"]["reason_score"], min(1.0, max(0.0, r["rm_total"]))))
+    if "status" not in r:
+        leak = leaks_answer(r["trace"], r["reference"], r["problem"])
+        found += [("leaked", r["leaked"], leak.stated), ("leaked_unsupported", r["leaked_unsupported"], leak.unsupported)]
+    if (truth := _truth(r, config)) is not None:
+        found.append(("valid", r["valid"], truth.fault is None))
+    return [f"{what} was logged as {_told(logged)}; the rest of the record gives {_told(again)}"
+            for what, logged, again in found if logged is not None and abs(logged - again) > 1e-5]  # fmt: skip
+
+
+def _told(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.4f}"
+
+
+def weight_of(r: Record, counts: BatchCounts, config: Config) -> float:
+    """w of each token of one trace."""
+    return token_weights(torch.tensor([0]), torch.tensor([r["tokens"]]), counts, config.grpo.aggregate).item()

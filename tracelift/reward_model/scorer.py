@@ -1,0 +1,217 @@
+"""The Reason Reward Model at work: its input text, scoring in batches, its losses and its metrics.
+
+    loss = Σ_d CE_d + 0.5 · Huber(sigmoid(total_head), gold_total; δ = 1)
+         + 0.7 · mean over groups of −log sigmoid(s_pos − s_neg)  (+ optional ranking among negatives)     (DESIGN §2)
+
+s is the model's total, in [0, 1]: a pairwise loss on such scores cannot fall below log(1 + e⁻¹) = 0.313, so that figure,
+not zero, is its floor. The architecture is in models/reward.py, the training stage in tracelift/reward_model/train.py.
+Left out: calibration after training.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models import RewardModel, Tokenizer
+from models.reward import RewardScores
+from tracelift.training.packing import micro_batches
+from tracelift.reward_model.prefix_tree import Tree, pack_trees, trees
+
+
+def rm_text(task_type: str, problem: str, reasoning: str, type_text: str = "", tests: str = "") -> str:
+    """The RM's input, one field a line (DESIGN §2)."""
+    lines = [f"<task>{task_type}</task>", f"<type>{type_text}</type>", "<problem>", problem, "</problem>"]
+    if tests:
+        lines += ["<tests>", tests, "</tests>"]
+    return "\n".join([*lines, "<reasoning>", reasoning, "</reasoning>"])
+
+
+def rm_tokens(tokenizer: Tokenizer, max_tokens: int, task_type: str, problem: str, reasoning: str,
+              type_text: str = "", tests: str = "") -> list[int]:  # fmt: skip
+    """`rm_text` in at most `max_tokens` tokens. Too long: the problem loses its beginning; the reasoning is never cut.
+
+    Raises ValueError where the reasoning and the frame alone exceed `max_tokens`.
+    """
+    ids = tokenizer.encode(rm_text(task_type, problem, reasoning, type_text, tests))
+    kept = problem
+    while len(ids) > max_tokens:
+        if not kept:
+            raise ValueError(f"a trace of {len(reasoning)} characters does not fit the RM's {max_tokens} tokens; raise max_tokens")
+        excess = len(ids) - max_tokens
+        kept = kept[max(16, 2 * excess) :]
+        ids = tokenizer.encode(rm_text(task_type, kept, reasoning, type_text, tests))
+    return ids
+
+
+@dataclass(frozen=True)
+class RMScore:
+    """total, derived, head in [0, 1]; `dimensions` are expected labels 0–4. `error` set: no score could be had."""
+
+    total: float
+    derived: float
+    head: float | None
+    dimensions: tuple[float, ...]
+    error: str | None = None
+
+
+def no_score(error: str) -> RMScore:
+    """An ERROR: whoever reads it drops the sample."""
+    return RMScore(0.0, 0.0, None, (), error)
+
+
+@dataclass(frozen=True)
+class ScoreItem:
+    """What there is to judge. `tests` and `type_text` may be empty; `truth`, a demo world's own record of the problem, is
+    for judges that know it, and no part of what the item is."""
+
+    task_type: str
+    problem: str
+    reasoning: str
+    type_text: str = ""
+    tests: str = ""
+    truth: object = field(default=None, compare=False, repr=False)
+
+
+class Scorer(Protocol):
+    """A Reason RM, local or behind a server. `fingerprint` changes with whatever its scores depend on."""
+
+    dimension_names: tuple[str, ...]  # empty where a server does not say
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def score(self, items: Sequence[ScoreItem]) -> list[RMScore]: ...
+
+
+class LocalScorer:
+    """Scores with a model in this process: equal items once, and traces of one problem share their common tokens."""
+
+    def __init__(self, rm: RewardModel, tokenizer: Tokenizer, max_tokens: int = 2048, batch_tokens: int = 16384) -> None:
+        self.rm, self.tokenizer = rm.eval(), tokenizer
+        self.max_tokens, self.batch_tokens = min(max_tokens, rm.config.max_positions), batch_tokens
+        self.dimension_names = rm.reward.dimension_names
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over architecture, weights and the tokenizer's behaviour."""
+        digest = hashlib.sha256(repr((self.rm.config, self.rm.reward, self.max_tokens)).encode())
+        with torch.no_grad():
+            for name, p in self.rm.named_parameters():
+                sums = p.double().sum().item(), p.double().square().sum().item()
+                digest.update(f"{name} {tuple(p.shape)} {p.dtype} {sums[0]!r} {sums[1]!r}".encode())
+        probe = "A probe: 12 + 34.5 = 46.5;\n<reasoning></reasoning>"
+        digest.update(repr(self.tokenizer.encode(probe)).encode())
+        return digest.hexdigest()
+
+    def score(self, items: Sequence[ScoreItem]) -> list[RMScore]:
+        known: dict[ScoreItem, RMScore] = {}
+        encoded: list[tuple[ScoreItem, list[int]]] = []
+        for item in dict.fromkeys(items):
+            try:
+                ids = rm_tokens(self.tokenizer, self.max_tokens, item.task_type, item.problem, item.reasoning, item.type_text, item.tests)  # fmt: skip
+                encoded.append((item, ids))
+            except ValueError as e:
+                known[item] = no_score(str(e))
+        problems = {item.problem: i for i, (item, _) in enumerate(encoded)}
+        rows = trees([ids for _, ids in encoded], [problems[item.problem] for item, _ in encoded])
+        for micro in micro_batches(rows, self.batch_tokens):
+            with torch.no_grad():
+                ids, pooled = pool(self.rm, micro, self.tokenizer.pad_id)
+                scores = self.rm.combine(*self.rm.judge(pooled))
+            for i, row in zip(ids.tolist(), _rows(scores), strict=True):
+                known[encoded[i][0]] = row
+        return [known[item] for item in items]
+
+
+def pool(rm: RewardModel, rows: Sequence[Tree], pad_id: int) -> tuple[Tensor, Tensor]:  # -> (S,) int64, (S, D)
+    """Sequence ids and last hidden states: what the traces of a group have in common is read once."""
+    batch = pack_trees(rows, pad_id, rm.device)
+    return batch.ids, batch.last(rm.model(batch.tokens, batch.positions, batch.attend()))
+
+
+def _rows(scores: RewardScores) -> list[RMScore]:
+    total, derived, dimensions = scores.total.tolist(), scores.derived.tolist(), scores.dimensions.tolist()
+    head = scores.head.tolist() if scores.head is not None else [None] * len(total)
+    return [RMScore(t, d, h, tuple(x)) if math.isfinite(t) else no_score("the Reason RM's score is not finite: its weights hold NaN or overflow")
+            for t, d, h, x in zip(total, derived, head, dimensions, strict=True)]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RMTargets:
+    """Gold for B traces: labels (B, dims) int64 0–4, total (B,) fp32 in [0, 1], group (B,) int64, positive (B,) bool."""
+
+    labels: Tensor
+    total: Tensor
+    group: Tensor
+    positive: Tensor
+
+
+def rm_loss(logits: Tensor, scores: RewardScores, targets: RMTargets, counts: tuple[int, int], *, total_weight: float = 0.5,
+            rank_weight: float = 0.7, negative_weight: float = 0.0, negative_margin: float = 0.15) -> dict[str, Tensor]:  # fmt: skip
+    """The parts of the loss and their weighted sum under "loss".
+
+    logits (B, dims, C), scores from RewardModel.combine; counts = (traces, positive-negative pairs) of the global batch,
+    so that pieces of a batch add up to the whole. Groups must not be split between pieces.
+    """
+    traces, pairs = counts
+    ce = F.cross_entropy(logits.flatten(0, 1).float(), targets.labels.flatten(), reduction="sum") / traces
+    parts = {"ce": ce}
+    loss = ce
+    if scores.head is not None:
+        parts["huber"] = F.huber_loss(scores.head, targets.total, reduction="sum", delta=1.0) / traces
+        loss = loss + total_weight * parts["huber"]
+    same = targets.group[:, None] == targets.group[None, :]
+    better = same & targets.positive[:, None] & ~targets.positive[None, :]
+    gap = scores.total[:, None] - scores.total[None, :]
+    parts["rank"] = -(F.logsigmoid(gap) * better).sum() / max(1, pairs)
+    loss = loss + rank_weight * parts["rank"]
+    if negative_weight > 0:
+        gold_gap = targets.total[:, None] - targets.total[None, :]
+        ranked = same & ~targets.positive[:, None] & ~targets.positive[None, :] & (gold_gap >= negative_margin)
+        parts["negative_rank"] = -(F.logsigmoid(gap) * ranked).sum() / max(1, pairs)
+        loss = loss + negative_weight * parts["negative_rank"]
+    parts["loss"] = loss
+    return parts
+
+
+def ranking_metrics(total: Sequence[float], gold: Sequence[float], group: Sequence[int], positive: Sequence[bool],
+                    kinds: Sequence[str | None] | None = None) -> dict[str, float]:  # fmt: skip
+    """Pair accuracy (ties count half), group accuracy (a positive above every negative), MAE and RMSE of the total.
+
+    With `kinds` also `pair/KIND`: accuracy over the pairs whose negative has that flaw.
+    """
+    by_group: dict[int, list[int]] = {}
+    for i, g in enumerate(group):
+        by_group.setdefault(g, []).append(i)
+    wins = pairs = 0.0
+    clean = ranked = 0
+    per_kind: dict[str, list[float]] = {}
+    for members in by_group.values():
+        good, bad = [i for i in members if positive[i]], [i for i in members if not positive[i]]
+        if not good or not bad:
+            continue
+        ranked += 1
+        clean += all(total[i] > total[j] for i in good for j in bad)
+        for i in good:
+            for j in bad:
+                won = 1.0 if total[i] > total[j] else 0.5 if total[i] == total[j] else 0.0
+                wins, pairs = wins + won, pairs + 1
+                if kinds is not None:
+                    per_kind.setdefault(str(kinds[j]), []).append(won)
+    n = max(1, len(total))
+    errors = [a - b for a, b in zip(total, gold, strict=True)]
+    metrics = {
+        "pair_accuracy": wins / max(1.0, pairs),
+        "group_accuracy": clean / max(1, ranked),
+        "mae": sum(map(abs, errors)) / n,
+        "rmse": (sum(e * e for e in errors) / n) ** 0.5,
+    }
+    return metrics | {f"pair/{k}": sum(v) / len(v) for k, v in sorted(per_kind.items())}

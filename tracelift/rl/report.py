@@ -1,0 +1,212 @@
+"""What a person sees of a run: live progress, the table of before and after, sample traces, and the picture.
+
+The held-out problems are the same before and after, greedy and sampled, so every difference comes with an exact paired
+test. Results of the evaluation before training are kept in the run folder: a resumed run does not repeat them.
+Left out: comparison across runs (benchmarks/compare.py) and the HTML report (eval.py).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from tracelift.runs.tensorboard import Board
+from tracelift.config import Config
+from tracelift.tasks.sources import Task, load_tasks
+from tracelift.distributed.world import World
+from tracelift.rl.held_out import evaluate_planner, paired, summarise
+from tracelift.executor.executor import Executor
+from tracelift.runs.plots import draw_curves
+from tracelift.reward_model.scorer import Scorer
+from tracelift.rl.rollout import PlannerPrompt, Sample, group_metrics
+from tracelift.runs.folder import RunFolder
+from tracelift.files import write_text
+from tracelift.sampler import Sampler
+
+MODES = ("greedy", "sampled")
+_SHOWN = 3  # problems whose traces are printed before and after
+LEGEND = """accuracy: planner and executor together. baseline accuracy: the executor without a trace. uplift: how much more often it is
+right with the trace than without. trace validity: every step true and grounded in the problem. wrong-reason rate: the share of
+right answers whose trace is not valid. Brackets are 95% intervals over problems; other training seeds differ too."""
+
+
+class Clock:
+    """Seconds and tokens/s of each phase of a round."""
+
+    def __init__(self) -> None:
+        self.start = self.last = time.perf_counter()
+        self.laps: dict[str, tuple[float, int]] = {}
+
+    def lap(self, name: str, tokens: int) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        self.laps[name] = (now - self.last, tokens)
+        self.last = now
+
+    def record(self) -> dict[str, float]:
+        out = {"seconds": self.last - self.start}
+        for name, (seconds, tokens) in self.laps.items():
+            out |= {f"{name}_s": seconds, f"{name}_tokens_per_s": tokens / max(seconds, 1e-9)}
+        return out
+
+
+class Round(Clock):
+    """One round's figures: phases as they end, then everything that is logged of it."""
+
+    def __init__(self, report: Report, step: int) -> None:
+        super().__init__()
+        self.report, self.step = report, step
+        executor = report.parts[2]
+        self._tokens, self._runs = executor.tokens, executor.runs
+
+    @property
+    def executor_tokens(self) -> int:
+        return self.report.parts[2].tokens - self._tokens
+
+    def log(self, everyone: list[list[Sample]], metrics: dict[str, float]) -> None:
+        """metrics, samples and timings as JSON lines, curves for TensorBoard, one line for the person who waits."""
+        r, step = self.report, self.step
+        executor, scorer = r.parts[2], r.parts[3]
+        metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
+        r.run.log("metrics.jsonl", {"step": step + 1, **metrics})
+        r.run.log("samples.jsonl", *({"step": step + 1, "group": i, "sample": j, **s.record(r.config.run.log_tokens)}
+                                     for i, group in enumerate(everyone) for j, s in enumerate(group)))  # fmt: skip
+        cost = r.world.gather((self.executor_tokens, executor.runs - self._runs))  # less where cached
+        r.run.log("timings.jsonl", {"step": step + 1, **self.record(), "executor_tokens": sum(t for t, _ in cost),
+                                    "executor_runs": sum(n for _, n in cost)})  # fmt: skip
+        r.board.log(step + 1, metrics)
+        r.progress(step, metrics, self)
+
+
+class Report:
+    """Evaluates before and after training and writes summary.json, summary.txt and curves.png."""
+
+    def __init__(self, config: Config, run: RunFolder, world: World, prompt: PlannerPrompt, sampler: Sampler,
+                 executor: Executor, scorer: Scorer | None, say: Callable[[str], None]) -> None:  # fmt: skip
+        self.config, self.run, self.world, self.say = config, run, world, say
+        self.parts = (sampler, prompt, executor, scorer)
+        self.tasks: list[Task] = []
+        source = config.data.eval_source or (config.data.source if config.data.source.startswith("demo:") else "")
+        if source and config.data.eval_problems > 0:
+            held_out = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
+            self.tasks = held_out.first(config.data.eval_problems)
+
+    def start(self, done: int) -> None:
+        self.board = Board(self.run.path / "tensorboard", done, writes=self.world.is_main)
+        if done == 0:
+            self.before()
+            self.say("A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
+                     "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm.")  # fmt: skip
+
+    def round(self, step: int) -> Round:
+        return Round(self, step)
+
+    def before(self) -> None:
+        if self.tasks:
+            records = self._evaluate()
+            if self.world.is_main:
+                write_text(self.run.path / "eval_before.json", json.dumps(records) + "\n")
+                for mode in MODES:
+                    self.say(f"before training, {mode}: {_line(records[mode]['summary'])}")
+
+    def progress(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
+        shown = [("reward", "reward"), ("acc", "accuracy"), ("uplift", "uplift"), ("rm", "rm_score"), ("valid", "trace_validity"),
+                 ("wrong-reason", "wrong_reason_rate"), ("flat", "zero_spread"), ("ent", "entropy"), ("|g|", "grad_norm")]  # fmt: skip
+        figures = "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown if key in metrics)
+        laps = " ".join(f"{name} {seconds:.1f}" for name, (seconds, _) in clock.laps.items())
+        seconds = clock.record()["seconds"]
+        left = (self.config.run.steps - step - 1) * seconds
+        self.say(f"{step + 1:4d}/{self.config.run.steps}  {figures}  {seconds:.1f}s ({laps})  ~{left / 60:.1f} min left")
+
+    def after(self) -> None:
+        """Evaluate again, print and write the table, samples and picture."""
+        self.board.close()
+        if not self.tasks:
+            if self.world.is_main:
+                draw_curves(self.run.path)
+            return
+        after = self._evaluate()
+        if not self.world.is_main:
+            return
+        before = json.loads((self.run.path / "eval_before.json").read_text())
+        tests = {mode: paired(before[mode]["correct"], after[mode]["correct"]) for mode in MODES}
+        summary = {mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]} for mode in MODES}
+        write_text(self.run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
+        write_text(self.run.path / "eval_after.json", json.dumps(after) + "\n")
+        text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
+        text += "\n\n" + LEGEND + "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
+        write_text(self.run.path / "summary.txt", text + "\n")
+        self.say("\n" + text)
+        draw_curves(self.run.path)
+        self.say(f"\npicture: {self.run.path / 'curves.png'}   table: {self.run.path / 'summary.txt'}   "
+                 f"traces: {self.run.path / 'samples.jsonl'}   model: {self.run.path / 'final'}")  # fmt: skip
+        self.say(f"why a trace earned its reward: python -m tracelift.explain {self.run.path}\n"
+                 f"more problems, controls and a page: python eval.py --run {self.run.path}")  # fmt: skip
+
+    def _evaluate(self) -> dict[str, Any]:
+        sampler, prompt, executor, scorer = self.parts
+        sampler.model.eval()
+        out: dict[str, Any] = {}
+        share = self.world.share(list(enumerate(self.tasks)))
+        for mode in MODES:
+            mine = evaluate_planner(sampler, prompt, executor, scorer, share, self.config, mode == "greedy")
+            samples: list[Sample] = self.world.merge(mine)
+            out[mode] = {"summary": summarise(samples), "correct": [s.correct for s in samples],
+                         "samples": [s.record() for s in samples[: 4 * _SHOWN]]}  # fmt: skip
+        return out
+
+
+def _line(summary: dict[str, dict[str, float]]) -> str:
+    names = ("accuracy", "baseline accuracy", "uplift", "RM score", "trace validity", "wrong-reason rate")
+    return ", ".join(f"{name} {summary[name]['value']:.3f}" for name in names if name in summary)
+
+
+def render_table(mode: str, summary: dict[str, Any]) -> str:
+    """Before → after, each figure with its 95% interval, and the paired test on accuracy."""
+    before, after, test = summary["before"], summary["after"], summary["paired"]
+    lines = [f"{mode} decoding, {test['n']} fresh problems{'':<12}{'before':>24}{'after':>24}"]
+    width = len(lines[0]) - 48
+    for name in after:
+        cells = [_cell(side.get(name)) for side in (before, after)]
+        lines.append(f"  {name:<{width - 2}}{cells[0]:>24}{cells[1]:>24}")
+    lines.append(f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost, "
+                 f"exact McNemar p = {test['p']:.2g}")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _cell(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+
+
+def show_pairs(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> str:
+    """Traces of the same problems before and after; those that changed first."""
+    pairs = sorted(zip(before, after, strict=True), key=lambda p: p[0]["trace"] == p[1]["trace"])
+    lines = ["sample traces, greedy"]
+    for old, new in pairs[:_SHOWN]:
+        program = "status" in old or "status" in new
+        lines.append(f"\n  {old['problem']}" + ("" if program else f"   (answer {old['reference'][-20:]})"))
+        for label, record in (("before", old), ("after", new)):
+            verdict = f"{record['e2e']}, trace {'valid' if record['valid'] else 'invalid' if record['valid'] is False else 'unchecked'}"
+            rm = f", RM {record['rm_total']:.2f}" if record["rm_total"] is not None else ""
+            trace = record["trace"] or repr(record["text"])
+            if program:
+                lines += [f"    {label:<7}{trace}  → {verdict}{rm}{_why(record)}", *_indented(record["artifact"] or "")]
+            else:
+                lines.append(f"    {label:<7}{trace!r}  → {record['artifact']!r}: {verdict}{rm}")
+    return "\n".join(lines)
+
+
+def _why(record: dict[str, Any]) -> str:
+    """What the tests said of a program that failed."""
+    return f" ({record['detail']})" if record.get("detail") and record["e2e"] != "PASS" else ""
+
+
+def _indented(program: str) -> list[str]:
+    return [f"           | {line}" for line in program.split("\n")]

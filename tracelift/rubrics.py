@@ -1,0 +1,31 @@
+"""The names of the paper's rubric dimensions, and how a label is bounded."""
+
+from __future__ import annotations
+
+from tracelift.errors import GroupError
+
+MATH_DIMENSIONS = (
+    "problem_understanding",
+    "solution_strategy",
+    "step_coherence",
+    "calculation_correctness",
+    "answer_support",
+)
+
+
+CODE_DIMENSIONS = ("task_understanding", "plan_quality", "step_coherence", "action_support", "non_leakage")
+
+
+TASK_TYPES = ("math", "code")
+
+
+MAX_LABEL = 4  # five classes a dimension, 0 worst
+
+
+def dimensions_of(task_type: str) -> tuple[str, ...]:
+    """The five rubric dimensions of "math" or "code", in the order of the reward model's heads."""
+    if task_type == "math":
+        return MATH_DIMENSIONS
+    if task_type == "code":
+        return CODE_DIMENSIONS
+    raise GroupError(f"task_type {task_type!r} is not one of {', '.join(TASK_TYPES)}")

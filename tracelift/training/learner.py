@@ -1,0 +1,230 @@
+"""What every training stage shares: optimizer, learning rate, the guarded update, stopping on request, checkpoints.
+
+The order of a round is in the stages themselves (train.py for the planner, tracelift/training/sft.py, tracelift/reward_model/train.py).
+AdamW is torch's own, or that of tracelift/training/optimizer.py where states are compact or weights are bf16. Weight decay goes
+to matrices only. Gradients arrive already divided by global counts; they are summed over ranks, clipped by global norm,
+and applied only if finite. Left out: loss scaling (bf16 needs none).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tracelift.errors import TrainingError
+from tracelift.distributed.world import World
+from tracelift.schema import Config, Optim
+from tracelift.training.optimizer import adamw
+from tracelift.distributed.parallel import SHARD_FILES, Parallel, number, place, read_shards, write_shards
+from tracelift.training.recompute import recompute_blocks
+from tracelift.runs.folder import RunFolder, optimizer_tensors, restore_optimizer
+
+_STATE = "optimizer:"  # before the names of optimizer states in a sharded checkpoint
+EXIT_STOPPED = 143  # SIGTERM was answered: a checkpoint is saved, `--resume` goes on from it
+
+
+class StopSignal:
+    """Notes SIGTERM and SIGINT instead of dying, so that the round in progress can be finished and saved.
+
+    That takes at most `seconds`: a rank that waits in a collective for one that hangs never comes back to look at
+    `seen`, since Python's own handlers wait for the main thread. A thread hears the signal too and then ends the
+    process; what was saved before stays whole.
+    """
+
+    def __init__(self, seconds: float = 300.0) -> None:
+        self.seen, self.seconds = False, seconds
+        self._over = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._note)
+        heard, self._bell = socket.socketpair()
+        self._bell.setblocking(False)
+        signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._limit, args=(heard,), daemon=True).start()
+
+    def close(self) -> None:
+        """The limit no longer holds."""
+        self._over.set()
+
+    def _limit(self, heard: socket.socket) -> None:
+        while heard.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
+            pass
+        if not self._over.wait(self.seconds):
+            line = (f"train.py: asked to stop, but the round was not finished {self.seconds:g} s later (run.stop_s); nothing of it is "
+                    "saved, --resume goes on from the last checkpoint\n")  # fmt: skip
+            os.write(2, line.encode())
+            os._exit(EXIT_STOPPED)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.seen and number == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C is meant
+        self.seen = True
+
+
+def learning_rate(config: Optim, step: int, steps: int) -> float:
+    """The rate of 0-based round `step`: linear warm-up, then constant, or down to a tenth, linearly or by half a cosine."""
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, steps - config.warmup)
+    floor = 0.1
+    if config.schedule == "linear":
+        return config.lr * (1 - (1 - floor) * done)
+    if config.schedule == "cosine":
+        return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+    return config.lr
+
+
+class Learner:
+    """A model with its optimizer: gradients in, one guarded update out."""
+
+    def __init__(self, model: nn.Module, config: Optim, steps: int, world: World, parallel: Parallel | None = None,
+                 bad_batches: Callable[..., Path | None] | None = None) -> None:  # fmt: skip
+        """bad_batches: folder for batches whose gradient is not finite (tracelift/rl/nan_dump.py); None keeps none."""
+        self.bad_batches = bad_batches
+        self.model, self.config, self.steps, self.world = model, config, steps, world
+        self.parallel = parallel or Parallel(model, "none", world)
+        self.names = self.parallel.trained()
+        if not self.names:
+            raise TrainingError("the model has no trainable parameter")
+        matrices = [p for p in self.names if p.dim() >= 2]
+        vectors = [p for p in self.names if p.dim() < 2]
+        self.optimizer = adamw(matrices, vectors, config.lr, (config.beta1, config.beta2), config.weight_decay,
+                               config.state_dtype, config.master_weights)  # fmt: skip
+        if config.checkpoint_activations:
+            recompute_blocks(model)
+        self.skipped = 0
+
+    def update(self, step: int, nth: int = 0, batch: Callable[[], tuple[dict, list[dict]]] | None = None) -> dict[str, float]:
+        """Sum gradients over ranks, clip, step, clear. Returns grad_norm (before clipping) and lr.
+
+        nth: this update's number within round `step`; batch: what led to it, asked for where its gradient is not finite.
+        Raises TrainingError there with `optim.on_nan = "stop"`; with "skip" the update is left out and counted.
+        """
+        for p in self.names:  # no gradient is a zero gradient: momentum acts alike on one rank and on many
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.parallel.sum_gradients(self.names)
+        norm = self.parallel.clip(self.names, self.config.max_grad_norm)
+        rate = learning_rate(self.config, step, self.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        if math.isfinite(norm):
+            self.optimizer.step()
+        else:
+            kept = self._keep(step, nth, norm, batch)
+            if self.config.on_nan == "stop":
+                raise TrainingError(
+                    f"round {step + 1}: the gradient is not finite (norm {norm}). The model is unchanged since the last good "
+                    f"round. Lower optim.lr, set optim.on_nan = 'skip', or look at what led to it: {kept or 'samples.jsonl'}"
+                )
+            self.skipped += 1
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": norm, "lr": rate, "updates_skipped": float(self.skipped)}
+
+    def _keep(self, step: int, nth: int, norm: float, batch: Callable[[], tuple[dict, list[dict]]] | None) -> str | None:
+        """Write the batch behind a bad gradient; the command that shows it. Collective: norms of shards are sums."""
+        norms = {name: number(p.grad.norm()) for p, name in self.names.items()}
+        if self.bad_batches is None or batch is None or self.config.nan_batches == 0:
+            return None
+        head, samples = batch()
+        head |= {"grad_norm": norm, "grad_norms": norms}
+        path = self.bad_batches(self.config.nan_batches, step, nth, self.world.rank, head, samples)
+        return f"python -m tracelift.rl.nan_dump {path.parent.parent} {path.name}" if path else None
+
+    def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]) -> None:
+        """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows."""
+        tensors = {} if self.parallel.sharded else optimizer_tensors(self.optimizer, self.names)
+        if self.parallel.sharded:
+            write_model = self._write_shards
+            if not self.world.is_main:
+                write_model(run.aside(step) / "model")
+        run.save_checkpoint(step, keep, write_model, tensors, {"skipped": self.skipped, **state})
+        self.world.barrier()
+
+    def _write_shards(self, folder: Path) -> None:
+        states = {f"{_STATE}{self.names[p]}.{key}": value for p, state in self.optimizer.state.items() for key, value in state.items()}
+        write_shards(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
+
+    def resume_run(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> int:
+        """`resume`, with the logs cut back to where it goes on. Returns the rounds done."""
+        done, _ = self.resume(run, read_model, say)
+        run.cut_logs(done)
+        say(f"going on after round {done}")
+        return done
+
+    def resume(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:  # fmt: skip
+        """Load the newest whole checkpoint into this learner; returns (rounds done, state), (0, {}) where there is none."""
+
+        def load(folder: Path) -> None:
+            if list(folder.glob(SHARD_FILES)):
+                states = read_shards(folder, {name: p for p, name in self.names.items()}, _STATE, self.world)
+                restore_optimizer(self.optimizer, self.names, states)
+                return
+            with torch.no_grad():
+                fresh = dict(read_model(folder).named_parameters())
+                for p, name in self.names.items():
+                    if name not in fresh:
+                        raise ValueError(f"{folder}: holds no weights for '{name}'")
+                    if fresh[name].shape != p.shape:
+                        raise ValueError(f"{folder}: '{name}' is {list(fresh[name].shape)}, this model's {list(p.shape)}")
+                    p.copy_(place(fresh[name].detach().to(p.dtype), p))
+
+        found = run.load_checkpoint(load, say)
+        if found is None:
+            return 0, {}
+        tensors, state = found
+        by_name = {name: p for p, name in self.names.items()}
+        whole = {full: place(t, by_name[name]) if (name := full.rpartition(".")[0]) in by_name else t for full, t in tensors.items()}
+        restore_optimizer(self.optimizer, self.names, whole)
+        self.skipped = state.get("skipped", 0)
+        return state["step"], state
+
+
+def fit(config: Config, run: RunFolder, world: World, learner: Learner, *, round_loss: Callable[[int], dict[str, float]],
+        write_model: Callable[[Path], None], read_model: Callable[[Path], nn.Module],
+        evaluate: Callable[[], dict[str, float]] | None, eval_every: int, say: Callable[[str], None],
+        on_eval: Callable[[int, dict[str, float]], None] | None = None) -> int:  # fmt: skip
+    """The supervised loop of the sft and reward_model stages. Returns the number of rounds done.
+
+    round_loss(step) runs forward and backward over this rank's share of round `step` and returns metrics; evaluate()
+    returns dev metrics, logged with the round. Stops early, checkpoint saved, when SIGTERM came.
+    """
+    import time
+
+    stop = StopSignal(config.run.stop_s)
+    done = 0
+    if config.run.resume:
+        done, _ = learner.resume(run, read_model, say)
+        run.cut_logs(done)
+        say(f"going on after round {done}")
+    started, steps = time.perf_counter(), config.run.steps
+    for step in range(done, steps):
+        learner.model.train()
+        metrics = round_loss(step) | learner.update(step)
+        last = step + 1 == steps
+        stopping = world.any(stop.seen)
+        if evaluate is not None and ((step + 1) % eval_every == 0 or last):
+            learner.model.eval()
+            results = evaluate()
+            metrics |= {f"dev/{k}": v for k, v in results.items()}
+            if on_eval is not None:
+                on_eval(step + 1, results)
+        run.log("metrics.jsonl", {"step": step + 1, **metrics})
+        if (step + 1) % max(1, min(eval_every, steps // 20 or 1)) == 0 or last:
+            pace = (time.perf_counter() - started) / (step + 1 - done)
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "updates_skipped")
+            say(f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)")
+        if (step + 1) % config.run.save_every == 0 or last or stopping:
+            learner.save(run, step + 1, config.run.keep, write_model, {})
+        if stopping:
+            say(f"stopped on request after round {step + 1}; --resume goes on from here")
+            raise SystemExit(EXIT_STOPPED)
+    return steps

@@ -1,0 +1,162 @@
+"""MATH answers by math-verify, in a child process whose time and memory are bounded from outside.
+
+math-verify bounds its own time by SIGALRM, which works on a main thread only and not inside one long C call; a verifier
+that hangs or swallows its failure scores a whole benchmark as wrong without a word. So it runs in a child of its own: a
+text too hard for it costs that child, not the evaluation. Its `verify(gold, prediction)` is asymmetric; the order is
+kept. A reply that is a bare answer is boxed first (bare.py), as gold is: math-verify reads LaTeX between delimiters only.
+
+    PASS, FAIL   as math-verify says
+    FAIL         also where judging *this prediction* exceeds the bound while the gold answer alone is judged in time
+    ERROR        gold cannot be read, or the child does not work
+
+Protocol: one JSON object a line, {gold, text} in, {verdict, detail} out. Left out: a pool of children.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import selectors
+import subprocess
+import sys
+from typing import Any
+
+from tracelift.verify.boxed import delimited
+from tracelift.verify.math import Verdict
+
+MEMORY_BYTES = 2 << 30
+START_SECONDS = 120.0  # importing sympy on a busy machine
+
+
+class MathVerifyMissing(ValueError):
+    """MATH-style answers need a package that is not installed."""
+
+
+class LatexJudge:
+    """Judges LaTeX answers in a child that is started at first use and again whenever it had to be killed."""
+
+    def __init__(self, seconds: float = 10.0) -> None:
+        """seconds: bound on one judgement; one that exceeds it gets a second try of three times as long."""
+        if importlib.util.find_spec("math_verify") is None:
+            raise MathVerifyMissing(
+                "MATH-style benchmarks are judged by math-verify, which is not installed: "
+                "pip install 'math-verify[antlr4_13_2]'"
+            )
+        self.seconds = seconds
+        self._child: subprocess.Popen[bytes] | None = None
+        self._gold_ok: dict[str, bool] = {}
+
+    def __call__(self, gold: str, text: str) -> tuple[Verdict, str]:
+        """(verdict, why) of one prediction."""
+        text = delimited(text, gold)
+        answer = self._ask(gold, text, self.seconds) or self._ask(gold, text, 3 * self.seconds)
+        if answer is not None:
+            return Verdict[answer["verdict"]], answer["detail"]
+        if gold not in self._gold_ok:
+            alone = self._ask(gold, f"\\boxed{{{gold}}}", 3 * self.seconds)
+            self._gold_ok[gold] = alone is not None and alone["verdict"] == "PASS"
+        if self._gold_ok[gold]:
+            return Verdict.FAIL, f"judging it took more than {3 * self.seconds:g} s or {MEMORY_BYTES >> 30} GiB"
+        return Verdict.ERROR, f"the reference {gold[:60]!r} cannot be judged in time"
+
+    def close(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._child = subprocess.Popen(
+            [sys.executable, "-m", "tracelift.verify.latex"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        hello = self._read_line(START_SECONDS)
+        if hello is None:
+            self.close()
+            raise OSError(
+                "the math-verify process did not start; try `python -m tracelift.verify.latex`, then Ctrl-D"
+            )
+        return self._child
+
+    def _ask(self, gold: str, text: str, seconds: float) -> dict[str, Any] | None:
+        """The child's answer; None where it took too long or died, in which case it is gone."""
+        child = self._child if self._child is not None and self._child.poll() is None else self._start()
+        assert child.stdin is not None
+        try:
+            child.stdin.write(json.dumps({"gold": gold, "text": text, "seconds": seconds}).encode() + b"\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            self.close()
+            return None
+        line = self._read_line(seconds + 2)
+        if line is None:
+            self.close()
+            return None
+        return json.loads(line)
+
+    def _read_line(self, seconds: float) -> bytes | None:
+        """One line of the child's output. It answers a line at a time, so a readable pipe holds a whole one or an
+        end."""
+        assert self._child is not None and self._child.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._child.stdout, selectors.EVENT_READ)
+            if not selector.select(seconds):
+                return None
+        line = self._child.stdout.readline()
+        return line if line.endswith(b"\n") else None
+
+    def __enter__(self) -> LatexJudge:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+# -- the child -------------------------------------------------------------------------------------------------------
+
+
+def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
+    from math_verify import parse, verify
+    from math_verify.errors import TimeoutException
+
+    try:
+        wanted = parse(f"\\boxed{{{gold}}}", parsing_timeout=seconds, raise_on_error=True)
+    except (MemoryError, TimeoutException):
+        raise
+    except Exception:  # noqa: BLE001 (as below, but no prediction's fault)
+        wanted = []
+    if not wanted:
+        return "ERROR", f"math-verify reads no answer in the reference {gold[:60]!r}"
+    said = parse(text, parsing_timeout=seconds, raise_on_error=True)
+    if not said:
+        return "FAIL", "no answer found"
+    return ("PASS" if verify(wanted, said, timeout_seconds=seconds, raise_on_error=True) else "FAIL"), str(said[0])[
+        :200
+    ]
+
+
+def serve() -> None:
+    import logging
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    from math_verify.errors import TimeoutException
+
+    logging.disable(logging.CRITICAL)
+    out = os.fdopen(os.dup(1), "w")  # the protocol's own; anything a library prints goes to stderr
+    os.dup2(2, 1)
+    print("ready", file=out, flush=True)
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            verdict, detail = _judge(request["gold"], request["text"], max(1, int(request["seconds"])))
+        except (MemoryError, TimeoutException):
+            sys.exit(1)  # the parent sees the pipe close and decides whose fault it was
+        except Exception as e:  # noqa: BLE001 (sympy raises every kind there is on strange input: what it cannot compare is not equal)
+            verdict, detail = "FAIL", f"{type(e).__name__}: {e}"[:200]
+        print(json.dumps({"verdict": verdict, "detail": detail}), file=out, flush=True)
+
+
+if __name__ == "__main__":
+    serve()

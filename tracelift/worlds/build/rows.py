@@ -1,0 +1,34 @@
+"""What the demo worlds' training data have in common: the planner's row, and the candidates of a group.
+
+Left out: everything that depends on what a world's problems and flaws are (tracelift/worlds/WORLD/data.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import islice
+from typing import Any
+
+from tracelift.reward_model.group_format import Candidate, Rubric
+from tracelift.tasks.prompts import CLOSE, OPEN, PLANNER
+
+Row = dict[str, Any]
+RubricOf = Callable[[str | None], tuple[dict[str, int], float]]
+
+
+def planner_row(problem: str, trace: str) -> Row:
+    """One supervised row: the planner's prompt, and the trace inside its tags."""
+    return {"prompt": PLANNER["demo"].format(problem=problem), "completion": f"{OPEN}{trace}{CLOSE}"}
+
+
+def sound(trace: str, rubric_of: RubricOf) -> tuple[Candidate, ...]:
+    """The positive pool: the reference trace with the flawless rubric."""
+    return (Candidate(trace, Rubric(*rubric_of(None)), None),)
+
+
+def flawed(flaws: Iterable[Any], rubric_of: RubricOf, negatives: int, *recorded: str) -> tuple[Candidate, ...]:
+    """The negative bank: the first `negatives` flaws (.kind, .trace), each with its rubric and the `recorded` attributes."""
+    return tuple(
+        Candidate(f.trace, Rubric(*rubric_of(f.kind)), f.kind, {name: getattr(f, name) for name in recorded})
+        for f in islice(flaws, negatives)
+    )
