@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 
-from tracelift.executor.backend import LocalBackend
-from tracelift.config import Config, ConfigError, config_of_run, help_text, load_config
+from tracelift.executor.local import LocalBackend
+from tracelift.config import Config, config_of_run, help_text, load_config
+from tracelift.errors import ConfigError
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
 from tracelift.rubrics import dimensions_of
 from tracelift.reward_model.group_format import read_groups
@@ -38,7 +39,8 @@ from tracelift.errors import TrainingError
 from tracelift.evaluation import arms, table
 from tracelift.evaluation.analysis import analyse, outcomes
 from tracelift.evaluation.page import render_page
-from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark, load_benchmark
+from tracelift.build import load_benchmark
+from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 from tracelift.evaluation.records import Records
 from tracelift.evaluation.rm import evaluate_rm, render_rm
 from tracelift.evaluation.rm_picture import draw_rm

@@ -33,22 +33,25 @@ from torch import Tensor
 import kernels
 from models import Transformer
 from tracelift.rl.nan_dump import describe, keep_batch
-from tracelift.config import Config, ConfigError, help_text, load_config
-from tracelift.tasks.sources import load_tasks
+from tracelift.config import Config, help_text, load_config
+from tracelift.errors import ConfigError
+from tracelift.build import load_tasks
 from tracelift.distributed.world import World, join, leave, lost_contact, pick_device, restarted, set_threads
 from tracelift.rl.grpo import BatchCounts, Reference, advantages, policy_loss, token_weights
 from tracelift.training.memory_plan import announce
 from tracelift.training.packing import Row, micro_batches, pack
 from tracelift.distributed.parallel import Parallel
-from tracelift.executor.outage import ServerGone
+from tracelift.errors import ServerGone
 from tracelift.rl.report import Report
 from tracelift.reward_model.train import run_reward_model
-from tracelift.rl.rollout import Sample, grade_everywhere, needs_uplift, refuse_too_many_errors
+from tracelift.rl.rollout import grade_everywhere, needs_uplift
+from tracelift.rl.sample import Sample, refuse_too_many_errors
 from tracelift.runs.folder import RunFolder, choose_folder
 from tracelift.sandbox import SandboxError
-from tracelift.build import build_executor, build_policy, build_scorer, check_references, from_any_rank, quiet_unless_main
+from tracelift.build import build_executor, build_policy, build_scorer, check_references, from_any_rank, load_held_out, quiet_unless_main
 from tracelift.training.sft import run_sft
-from tracelift.training.learner import EXIT_STOPPED, Learner, StopSignal
+from tracelift.training.learner import Learner
+from tracelift.runs.signals import EXIT_STOPPED, StopSignal
 from tracelift.errors import TrainingError
 
 
@@ -63,7 +66,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     check_references(config, tasks)
     learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, partial(keep_batch, run.path / "nan"))
-    report = Report(config, run, world, policy.prompt, policy.sampler, executor, scorer, say)
+    report = Report(config, run, world, policy.prompt, policy.sampler, executor, scorer, load_held_out(config, say), say)
     say(describe_run(config, learner))
 
     done = learner.resume_run(run, policy.read, say) if config.run.resume else 0

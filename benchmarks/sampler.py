@@ -145,8 +145,8 @@ def resident(what: str) -> int:
 def tokens_computed(problems: int = 8, traces: int = 4, repeats: int = 3) -> dict[str, float]:
     """Prompt tokens of one problem's executor runs, by the sampler's counters, and by the authors' way of running them."""
     import models
-    from tracelift.executor.backend import LocalBackend
-    from tracelift.tasks.sources import DemoTasks
+    from tracelift.executor.local import LocalBackend
+    from tracelift.worlds.tasks import DemoTasks
     from tracelift.executor.executor import Executor, ExecutorSettings
     from tracelift.tasks.prompts import BASELINE, EXECUTOR
 

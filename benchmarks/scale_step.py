@@ -24,10 +24,10 @@ import torch
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, trainable
 from tracelift.config import load_config
-from tracelift.tasks.sources import Task
+from tracelift.tasks.task import Task
 from tracelift.distributed.world import World
 from tracelift.training.memory_plan import GiB, planner_plan, size
-from tracelift.rl.rollout import Sample
+from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.training.learner import Learner
 from train import update_policy

@@ -62,9 +62,9 @@ def ours(folder: Path, steps: int) -> dict:
 
     import models
     from tracelift.config import load_config
-    from tracelift.tasks.sources import Task
+    from tracelift.tasks.task import Task
     from tracelift.distributed.world import World
-    from tracelift.rl.rollout import Sample
+    from tracelift.rl.sample import Sample
     from tracelift.sampler import Sampler, SamplingParams
     from tracelift.training.learner import Learner
     from train import update_policy

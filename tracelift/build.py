@@ -6,33 +6,34 @@ Kept out of train.py and eval.py so that both build the same things from the sam
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import models
 from models import Tokenizer, Transformer
-from models.lora import LoRAConfig, attach
-from tracelift.training.lora import attach_lora
-from tracelift.executor.backend import LocalBackend
-from tracelift.tasks.sources import FileTasks, TaskSource
-from tracelift.distributed.world import World, find_device
-from tracelift.rl.grpo import Reference
 from tracelift.distributed.parallel import Parallel
+from tracelift.distributed.world import World, find_device
+from tracelift.executor.baselines import BaselineCache
+from tracelift.executor.executor import Executor, ExecutorSettings
+from tracelift.executor.judge import TaskJudge
+from tracelift.executor.likelihood import spellings
+from tracelift.executor.local import LocalBackend
+from tracelift.reward_model.oracle import oracle
+from tracelift.reward_model.scorer import LocalScorer, Scorer
+from tracelift.rl.grpo import Reference
 from tracelift.rl.policy import Policy
 from tracelift.rl.rollout import PlannerPrompt
-from tracelift.executor.executor import BaselineCache, Executor, ExecutorSettings
-from tracelift.executor.judge import TaskJudge
-from tracelift.schema import Config, Lora
-from tracelift.executor.likelihood import spellings
-from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
-from tracelift.reward_model.scorer import LocalScorer, Scorer
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
-from tracelift.reward_model.oracle import oracle
+from tracelift.schema import Config
+from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
+from tracelift.tasks.benchmarks import Benchmark, demo_benchmark, read_benchmark
+from tracelift.tasks.sources import FileTasks, code_file_tasks, file_tasks
+from tracelift.tasks.task import Task, TaskSource
+from tracelift.training.lora import attach_lora
+from tracelift.worlds.tasks import demo_tasks
 
 MiB = 1 << 20
 
@@ -84,14 +85,14 @@ def build_executor(config: Config, device: torch.device, cache: Path | None, say
     )  # fmt: skip
     judge = build_judge(config)
     if e.url:
-        from tracelift.executor.prefetch import AheadBackend
-        from tracelift.executor.outage import Patience
         from tracelift.executor.client import RemoteBackend
+        from tracelift.executor.outage import Outage
+        from tracelift.executor.prefetch import PrefetchingBackend
 
         if e.chat == "on":
             raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
-        patience = Patience(e.patience_s, say, give_up)
-        remote = AheadBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
+        patience = Outage(e.patience_s, say, give_up)
+        remote = PrefetchingBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
         return Executor(remote, settings, BaselineCache(cache), judge=judge)
     tokenizer = models.load_tokenizer(e.path)
     backend = build_backend(config, device, tokenizer)
@@ -136,10 +137,10 @@ def build_scorer(config: Config, device: torch.device, say: Callable[[str], None
     None where neither is given."""
     r = config.reward_model
     if r.url:
-        from tracelift.executor.outage import Patience
+        from tracelift.executor.outage import Outage
         from tracelift.reward_model.remote import RemoteScorer
 
-        patience = Patience(config.executor.patience_s, say, give_up)
+        patience = Outage(config.executor.patience_s, say, give_up)
         return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries, patience=patience)
     if not r.path:
         return None
@@ -158,3 +159,33 @@ def quiet_unless_main(is_main: bool) -> Callable[[str], None]:
 def from_any_rank(world: World) -> Callable[[str], None]:
     """Lines that matter whichever rank has them: all wait for one that waits."""
     return lambda line: print(line if world.is_main else f"rank {world.rank}: {line}", flush=True)
+
+
+def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> TaskSource:
+    """`demo:math` or `demo:code`; `code:FILE`, programs with tests; or a file of problems (tracelift/tasks/sources.py).
+
+    Rows longer than `max_chars` characters are left out and counted aloud. Raises FileNotFoundError for a missing file,
+    ValueError naming file and line for a broken row, and ValueError for a file that yields no problem.
+    """
+    if source.startswith("demo:"):
+        return demo_tasks(source, seed)
+    if source.startswith("code:"):
+        return code_file_tasks(Path(source.removeprefix("code:")), seed, limit, max_chars, say)
+    return file_tasks(Path(source), seed, limit, max_chars, say)
+
+
+def load_held_out(config: Config, say: Callable[[str], None]) -> list[Task]:
+    """The problems a training run is evaluated on before and after; none for a file without `data.eval_source`."""
+    source = config.data.eval_source or (config.data.source if config.data.source.startswith("demo:") else "")
+    if not source or config.data.eval_problems <= 0:
+        return []
+    held_out = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
+    return held_out.first(config.data.eval_problems)
+
+
+def load_benchmark(spec: str, config: Config, say: Callable[[str], None] = print) -> Benchmark:
+    """`demo:math`, `demo:code`, or FORMAT:FILE (tracelift/tasks/benchmarks.py). Raises ValueError on any other demo,
+    BenchmarkError on a file that cannot be read."""
+    if spec.startswith("demo:"):
+        return demo_benchmark(spec, demo_tasks(spec, config.data.eval_seed), config.eval.limit)
+    return read_benchmark(spec, config, say)

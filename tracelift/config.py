@@ -10,24 +10,21 @@ import dataclasses
 import difflib
 import json
 import math
-import tomllib
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from tracelift.schema import Config
+import tomllib
 
+from tracelift.errors import ConfigError
+from tracelift.schema import Config
 
 REMOVED = {  # keys of earlier versions: what to use instead
     "executor.ranks": "an executor elsewhere is executor.device (another GPU of this process) or executor.url (a server: python -m "
     "tracelift.serve, vLLM, SGLang, llama.cpp)",
     "parallel.shard_head": "parallel.mode = 'fsdp' spreads the output head's gradient and optimizer states with all others",
 }
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be meant: says file and key, and what to write instead."""
 
 
 def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] = (), base: Config | None = None,

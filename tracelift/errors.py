@@ -9,3 +9,15 @@ class TrainingError(RuntimeError):
 
 class GroupError(ValueError):
     """A group that breaks the format; the message says which key is wrong and, read from a file, where."""
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be meant: says file and key, and what to write instead."""
+
+
+class ServerGone(ConnectionError):
+    """A server did not come back in the time allowed, or the wait was called off. Nothing was decided meanwhile."""
+
+
+class RowsError(ValueError):
+    """A file that holds no rows: says file and line, or file and place in its list."""

@@ -13,11 +13,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from tracelift.errors import GroupError
 
-
-class RowsError(ValueError):
-    """A file that holds no rows: says file and line, or file and place in its list."""
+from tracelift.errors import GroupError, RowsError
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, Any]]:

@@ -17,7 +17,7 @@ def opt(default: Any, help: str) -> Any:  # noqa: A002 (the word argparse taught
 
 
 @dataclass
-class Run:
+class RunConfig:
     stage: Literal["planner", "sft", "reward_model"] = opt("planner", "what to train")
     seed: int = opt(0, "names the run: every random draw is keyed by it")
     out: str = opt("", "run folder; empty means runs/<config file's name>")
@@ -34,7 +34,7 @@ class Run:
 
 
 @dataclass
-class Data:
+class DataConfig:
     source: str = opt("demo:math", "demo:math or demo:code (endless), code:FILE (programs with tests), or a JSONL file with "
                       "problem/answer or GSM8K's question/answer fields")
     seed: int = opt(1000, "which series of demo problems training draws from")
@@ -45,7 +45,7 @@ class Data:
 
 
 @dataclass
-class Planner:
+class PlannerConfig:
     path: str = opt("assets/math/planner", "Hugging Face folder of the model to train")
     adapter: str = opt("", "PEFT LoRA folder to start from")
     prompt: str = opt("demo", "planner prompt: demo, math, code, or a text file with {problem}")
@@ -59,7 +59,7 @@ class Planner:
 
 
 @dataclass
-class Executor:
+class ExecutorConfig:
     path: str = opt("assets/math/executor", "Hugging Face folder of the frozen executor")
     device: str = opt("", "where a local executor lives: cpu, cuda (this rank's GPU) or cuda:N; empty: run.device")
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
@@ -88,7 +88,7 @@ class Executor:
 
 
 @dataclass
-class RewardModelSection:
+class RewardModelConfig:
     path: str = opt("assets/math/reward_model", "Reason RM folder; empty: no RM, for reward modes that need none; oracle or oracle:NOISE: "
                     "the math demo's own rubric, with NOISE the share of traces judged by wrong labels (for studies)")  # fmt: skip
     url: str = opt("", "server that answers /score (python -m tracelift.serve, or the authors' schema) used instead of a local RM")
@@ -100,7 +100,7 @@ class RewardModelSection:
 
 
 @dataclass
-class Reward:
+class RewardConfig:
     mode: Literal["tracelift", "exec_only", "rm_only", "uplift_only", "product_only"] = opt(
         "tracelift", "math: 0.5 e2e + 0.5 R u, code: exec + code_weight R c; exec_only: e2e or exec; the rest are ablations: R, u, R u")
     variant: Literal["paper", "corrected"] = opt("corrected", "the paper's formulas to the digit, or with the released code's faults mended")
@@ -111,7 +111,7 @@ class Reward:
 
 
 @dataclass
-class SandboxSection:
+class SandboxConfig:
     cpu_seconds: float = opt(2.0, "CPU time of a program on one test")
     wall_seconds: float = opt(10.0, "wall-clock time of a program on one test, for programs that sleep or wait")
     memory_mb: int = opt(1024, "address space of a program, in MiB")
@@ -120,7 +120,7 @@ class SandboxSection:
 
 
 @dataclass
-class Grpo:
+class GrpoConfig:
     problems: int = opt(16, "problems per round, over all ranks")
     epochs: int = opt(1, "passes over one rollout")
     minibatches: int = opt(1, "optimizer updates per pass")
@@ -136,7 +136,7 @@ class Grpo:
 
 
 @dataclass
-class Optim:
+class OptimConfig:
     lr: float = opt(2e-4, "peak learning rate (the paper: 1e-6 for full 7B, 5e-6 for LoRA)")
     warmup: int = opt(2, "rounds of linear warm-up")
     schedule: Literal["constant", "linear", "cosine"] = opt("constant", "what the rate does after warm-up")
@@ -149,18 +149,18 @@ class Optim:
     state_dtype: Literal["float32", "bfloat16", "int8"] = opt("float32", "AdamW moments between steps: 8, 4 or 2 bytes a parameter")
     master_weights: bool = opt(True, "bfloat16 weights keep an fp32 master; without it they are rounded stochastically")
     on_nan: Literal["stop", "skip"] = opt("stop", "a round whose loss or gradient is not finite stops the run, or is skipped and counted")
-    nan_batches: int = opt(4, "most such batches each rank keeps in RUN/nan for study (python -m tracelift.rl.nan_dump RUN); 0 keeps none")
+    nan_batches: int = opt(4, "most such batches each rank keeps in RUN/nan for study (python -m tracelift.explain.nan RUN); 0 keeps none")
 
 
 @dataclass
-class Parallel:
+class ParallelConfig:
     mode: Literal["none", "ddp", "fsdp"] = opt("none", "planner stage on several ranks: replicas that add up gradients in one message "
                                                "after the backward pass, or during it (ddp), or weights in shards (fsdp)")  # fmt: skip
     timeout_s: float = opt(1800.0, "seconds a rank waits for the others before the job ends; more than executor.patience_s")
 
 
 @dataclass
-class Lora:
+class LoraConfig:
     r: int = opt(0, "rank of LoRA adapters on the trained model; 0 trains every weight (the paper: 16 planner, 32 RM)")
     alpha: float = opt(32.0, "adapters are scaled by alpha / r")
     dropout: float = opt(0.0, "dropout before the adapters; never active while sampling or scoring")
@@ -169,7 +169,7 @@ class Lora:
 
 
 @dataclass
-class Sft:
+class SftConfig:
     train: str = opt("", "JSONL file of {prompt, completion} rows")
     dev: str = opt("", "the same, held out; empty: none")
     init: str = opt("", "Hugging Face folder to start from")
@@ -182,7 +182,7 @@ class Sft:
 
 
 @dataclass
-class RmTraining:
+class RmTrainingConfig:
     train: str = opt("", "TraceLift-Groups JSONL")
     dev: str = opt("", "held-out groups")
     init: str = opt("", "backbone: Hugging Face folder of a language model or of an earlier reward model")
@@ -198,7 +198,7 @@ class RmTraining:
 
 
 @dataclass
-class Eval:
+class EvalConfig:
     benchmarks: list[str] = opt(["demo:math"], "what to evaluate on: demo:math, demo:code, or FORMAT:FILE with FORMAT one of "
                                 "gsm8k, svamp, math, humaneval, mbpp, code, tasks (problem/answer rows)")
     arms: list[str] = opt(["direct", "planner", "reference", "foreign"], "what the executor is given: no trace, the planner's, "
@@ -218,17 +218,17 @@ class Eval:
 
 @dataclass
 class Config:
-    run: Run = field(default_factory=Run)
-    data: Data = field(default_factory=Data)
-    planner: Planner = field(default_factory=Planner)
-    executor: Executor = field(default_factory=Executor)
-    reward_model: RewardModelSection = field(default_factory=RewardModelSection)
-    reward: Reward = field(default_factory=Reward)
-    sandbox: SandboxSection = field(default_factory=SandboxSection)
-    grpo: Grpo = field(default_factory=Grpo)
-    optim: Optim = field(default_factory=Optim)
-    parallel: Parallel = field(default_factory=Parallel)
-    lora: Lora = field(default_factory=Lora)
-    sft: Sft = field(default_factory=Sft)
-    rm: RmTraining = field(default_factory=RmTraining)
-    eval: Eval = field(default_factory=Eval)
+    run: RunConfig = field(default_factory=RunConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    planner: PlannerConfig = field(default_factory=PlannerConfig)
+    executor: ExecutorConfig = field(default_factory=ExecutorConfig)
+    reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    sandbox: SandboxConfig = field(default_factory=SandboxConfig)
+    grpo: GrpoConfig = field(default_factory=GrpoConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    sft: SftConfig = field(default_factory=SftConfig)
+    rm: RmTrainingConfig = field(default_factory=RmTrainingConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)

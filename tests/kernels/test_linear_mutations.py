@@ -6,7 +6,6 @@ with ignored ones and a reference of its own width.
 """
 
 import pytest
-import torch
 from test_kernel_mutations import mutant
 from test_linear_logprob import close, oracle, problem
 

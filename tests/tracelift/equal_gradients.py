@@ -13,7 +13,7 @@ import kernels
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, merged
 from tracelift.distributed.world import World, join, leave
-from tracelift.schema import Optim
+from tracelift.schema import OptimConfig
 from tracelift.training.packing import Row, micro_batches, pack
 from tracelift.distributed.parallel import Parallel
 from tracelift.training.learner import Learner
@@ -67,7 +67,7 @@ def wide(x):
 
 
 def optim(case, **more):
-    return Optim(lr=0.01, warmup=0, state_dtype="int8" if case.packed else "float32", max_grad_norm=0.5, **more)
+    return OptimConfig(lr=0.01, warmup=0, state_dtype="int8" if case.packed else "float32", max_grad_norm=0.5, **more)
 
 
 def examine(case: Case, world: World) -> dict:

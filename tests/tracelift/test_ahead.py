@@ -6,10 +6,10 @@ import pytest
 from tiny_job import planner_arguments
 
 import models
-from tracelift.executor.prefetch import AheadBackend
+from tracelift.executor.prefetch import PrefetchingBackend
 from tracelift.executor.backend import CompletionRequest, Reply
 from tracelift.config import load_config
-from tracelift.tasks.sources import Task
+from tracelift.tasks.task import Task
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import SamplingParams
 from tracelift.build import build_sampler
@@ -37,7 +37,7 @@ class Gate:
 
 def test_what_is_begun_is_sent_at_once_and_collected_without_a_second_call():
     gate = Gate()
-    ahead = AheadBackend(gate)
+    ahead = PrefetchingBackend(gate)
     ahead.begin([A, B, A])
     assert gate.asked.acquire(timeout=60) and gate.calls == [[A, B]], "on its way while the caller does something else"
     ahead.begin([B, C])  # gathers behind the first call
@@ -52,7 +52,7 @@ def test_what_is_begun_is_sent_at_once_and_collected_without_a_second_call():
 
 def test_a_failure_ahead_is_raised_where_it_is_collected_and_only_once():
     gate = Gate(failing=ConnectionError("gone"))
-    ahead = AheadBackend(gate)
+    ahead = PrefetchingBackend(gate)
     for _ in range(3):
         gate.open.release()
     ahead.begin([A])

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from tracelift.config import load_config
-from tracelift.tasks.sources import load_tasks
-from tracelift.reward_model.scorer import ScoreItem, ranking_metrics
+from tracelift.build import load_tasks
+from tracelift.reward_model.scorer import ScoreItem
+from tracelift.reward_model.loss import ranking_metrics
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import SamplingParams
 from tracelift.build import build_executor, build_planner, build_sampler, build_scorer
-from tracelift.verify.math import Verdict
+from tracelift.verify.verdict import Verdict
 from tracelift.worlds.build import code_data
 from tracelift.worlds.build import math_data
 

@@ -12,9 +12,10 @@ from torch import nn
 
 import models
 import tracelift.rl.nan_dump as bad_batch_module
-from tracelift.rl.nan_dump import keep_batch, main, show
+from tracelift.rl.nan_dump import keep_batch
+from tracelift.explain.nan import main, show
 from tracelift.distributed.world import World
-from tracelift.schema import Optim
+from tracelift.schema import OptimConfig
 from tracelift.training.learner import Learner
 from tracelift.errors import TrainingError
 
@@ -26,7 +27,7 @@ def test_the_batch_of_a_bad_round_names_its_micro_batch_and_can_be_scored_again(
     """One small micro-batch of several is spoilt, on rank 0; 2 ranks each keep their own rows and agree on the sum."""
     hurt = Hurt("nan", "train:policy_loss", 2, rank=0)
     ended = server.start(*planner_arguments(job, out, *RUN, "--optim.micro_tokens", "60"), hurt=hurt, ranks=ranks)
-    assert all(e.code == 2 and f"python -m tracelift.rl.nan_dump {out} step-000001.update-0.rank-{r}.jsonl" in e.message
+    assert all(e.code == 2 and f"python -m tracelift.explain.nan {out} step-000001.update-0.rank-{r}.jsonl" in e.message
                for r, e in enumerate(ended)), ended  # fmt: skip
     files = sorted((out / "nan").iterdir())
     assert [p.name for p in files] == [f"step-000001.update-0.rank-{r}.jsonl" for r in range(ranks)]
@@ -53,11 +54,11 @@ def test_every_parameters_own_norm_is_kept_as_it_was(tmp_path):
     """Clipping first would multiply all gradients by NaN, and the one that is to blame could no longer be told."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
-    learner = Learner(model, Optim(on_nan="stop", nan_batches=2), 10, World(), bad_batches=partial(bad_batch_module.keep_batch, tmp_path / "run" / "nan"))
+    learner = Learner(model, OptimConfig(on_nan="stop", nan_batches=2), 10, World(), bad_batches=partial(bad_batch_module.keep_batch, tmp_path / "run" / "nan"))
     for p in model.parameters():
         p.grad = torch.ones_like(p)
     model[1].bias.grad[0] = math.inf
-    with pytest.raises(TrainingError, match=r"round 5: .*\(norm inf\).*python -m tracelift.rl.nan_dump .*run step-000005.update-3.rank-0"):
+    with pytest.raises(TrainingError, match=r"round 5: .*\(norm inf\).*python -m tracelift.explain.nan .*run step-000005.update-3.rank-0"):
         learner.update(4, 3, lambda: ({"micro_batches": [], "counts": {}}, []))
     (path,) = (tmp_path / "run" / "nan").iterdir()
     norms = json.loads(path.read_text())["grad_norms"]

@@ -6,12 +6,12 @@ import types
 
 import pytest
 
-from tracelift.runs.tensorboard import Board
+from tracelift.runs.tensorboard import TensorBoard
 
 
 def test_without_tensorboard_nothing_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    board = Board(tmp_path / "tb")
+    board = TensorBoard(tmp_path / "tb")
     board.log(1, {"loss": 1.0})
     board.close()
     assert not (tmp_path / "tb").exists()
@@ -34,16 +34,16 @@ def test_numbers_reach_the_writer_and_only_rank_0_has_one(tmp_path, monkeypatch)
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", types.SimpleNamespace(SummaryWriter=Writer))
-    board = Board(tmp_path, done=4)
+    board = TensorBoard(tmp_path, done=4)
     board.log(5, {"loss": 0.5, "name": "x", "flag": True, "updates_skipped": 0})
     board.close()
     assert seen == [(str(tmp_path), 5), ("loss", 0.5, 5), ("updates_skipped", 0, 5)]
-    assert Board(tmp_path, writes=False).writer is None and len(seen) == 3
+    assert TensorBoard(tmp_path, writes=False).writer is None and len(seen) == 3
 
 
 def test_a_real_event_file(tmp_path):
     pytest.importorskip("tensorboard")
-    board = Board(tmp_path)
+    board = TensorBoard(tmp_path)
     board.log(1, {"loss": 0.5})
     board.close()
     assert any(p.name.startswith("events.out.tfevents") for p in tmp_path.iterdir())

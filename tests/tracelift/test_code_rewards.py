@@ -7,16 +7,20 @@ import pytest
 import tracelift.executor.judge
 from tracelift.executor.backend import Reply
 from tracelift.config import Config
-from tracelift.tasks.sources import Task, code_task, load_tasks
+from tracelift.build import load_tasks
+from tracelift.worlds.tasks import code_task
+from tracelift.tasks.task import Task
 from tracelift.executor.executor import Executor, ExecutorSettings
 from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.programs import CodeProblem, ProgramResult, StdinTest
-from tracelift.programs.judge import Outcome as Ending
+from tracelift.programs.judge import TestRun as Ending
 from tracelift.programs.judge import TestOutcome
 from tracelift.reward_model.scorer import RMScore
-from tracelift.rl.rollout import Sample, grade, group_metrics
+from tracelift.rl.rollout import grade
+from tracelift.rl.metrics import group_metrics
+from tracelift.rl.sample import Sample
 from tracelift.sampler import Completion
-from tracelift.verify.math import Verdict
+from tracelift.verify.verdict import Verdict
 from tracelift.worlds.code import make_problem
 
 SETTINGS = ExecutorSettings(template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, stop=())

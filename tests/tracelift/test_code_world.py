@@ -14,7 +14,7 @@ from tracelift.worlds.code.cases import HIDDEN, VISIBLE, near_misses
 from tracelift.worlds.code.flaws import DIMENSIONS, RUBRIC, UNSEEN
 from tracelift.worlds.code.language import OPS, SIBLINGS, Step, run, show_value, write_python
 from tracelift.worlds.code.plans import same_results
-from tracelift.worlds.code.problems import CodeProblem, Quantity, draw_input, show_input
+from tracelift.worlds.code.problems import PlanProblem, Quantity, draw_input, show_input
 from tracelift.worlds.build.code_proofreading import tagged_plan
 
 PROBLEMS = [make_problem(7, i) for i in range(400)]
@@ -165,7 +165,7 @@ def test_every_flaw_is_found_and_its_consequence_is_as_recorded(kind):
     assert struck > 80
 
 
-P = CodeProblem("x", "", "numbers", (Step("above", 10, "q"), Step("sum")), (1, 0),
+P = PlanProblem("x", "", "numbers", (Step("above", 10, "q"), Step("sum")), (1, 0),
                 (Quantity("p", 6), Quantity("q", 10, "p", 6, 1, 4)), Quantity("t", 8, "p", 6, 1, 2))  # fmt: skip
 
 

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from tracelift.config import Config, ConfigError, config_of_run, help_text, load_config, to_dict
+from tracelift.config import Config, config_of_run, help_text, load_config, to_dict
+from tracelift.errors import ConfigError
 
 
 def toml(tmp_path, text):

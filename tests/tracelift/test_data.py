@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from tracelift.tasks.sources import DemoTasks, FileTasks, load_tasks
+from tracelift.tasks.sources import FileTasks
+from tracelift.build import load_tasks
+from tracelift.worlds.tasks import DemoTasks
 
 
 def write(tmp_path, *lines):

@@ -6,12 +6,15 @@ import json
 import pytest
 
 import models
-from tracelift.executor.backend import LocalBackend, Reply
-from tracelift.tasks.sources import DemoTasks, Task
-from tracelift.executor.executor import Baseline, BaselineCache, Executor, ExecutorSettings
+from tracelift.executor.backend import Reply
+from tracelift.executor.local import LocalBackend
+from tracelift.worlds.tasks import DemoTasks
+from tracelift.tasks.task import Task
+from tracelift.executor.executor import Executor, ExecutorSettings
+from tracelift.executor.baselines import Baseline, BaselineCache
 from tracelift.tasks.prompts import BASELINE, EXECUTOR
 from tracelift.files import read_jsonl
-from tracelift.verify.math import Verdict
+from tracelift.verify.verdict import Verdict
 
 SETTINGS = ExecutorSettings(template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, seed=5)
 ONE = Task("p1", "one?", "1")

@@ -9,9 +9,9 @@ import kernels
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach
 from tracelift.config import load_config
-from tracelift.tasks.sources import Task
+from tracelift.tasks.task import Task
 from tracelift.distributed.world import World
-from tracelift.rl.rollout import Sample
+from tracelift.rl.sample import Sample
 from tracelift.sampler import Completion
 from tracelift.training.learner import Learner
 from train import Reference, update_policy

@@ -20,7 +20,7 @@ from tracelift.errors import GroupError
 from tracelift.groups.seeds import read_seeds
 from tracelift.groups.shortcuts import markdown, shortcut_report
 from tracelift.groups.show import show_group
-from tracelift.groups.wording import statements
+from tracelift.groups.flaws.wording import statements
 
 FILES = ("train.jsonl", "dev.jsonl", "summary.json")
 

@@ -7,7 +7,7 @@ import pytest
 
 from tracelift.groups import read_groups
 from tracelift.groups.__main__ import main
-from tracelift.groups.code import CODE_DIMENSIONS, KINDS, TABLE, holds_code, joined, make, rubric_of, steps_of
+from tracelift.groups.flaws.code import CODE_DIMENSIONS, KINDS, TABLE, holds_code, joined, make, rubric_of, steps_of
 
 PROBLEM = ("Given a list of integers and a limit, print the sum of the distinct values that are at most the limit. "
            "The first line holds n and the limit. The second line holds n integers. The list may be empty.")  # fmt: skip

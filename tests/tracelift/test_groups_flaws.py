@@ -15,8 +15,8 @@ from group_seeds import SEEDS
 from tracelift.groups.flaws.math import MAKERS, make
 from tracelift.rubrics import MATH_DIMENSIONS
 from tracelift.groups.rubric import TABLE, place_of, rubric_of, sound_rubric, table_markdown
-from tracelift.groups.trace import Edit, TraceError, clean_reference, givens, parse_trace
-from tracelift.groups.wording import statements
+from tracelift.groups.flaws.trace import Edit, TraceError, clean_reference, givens, parse_trace
+from tracelift.groups.flaws.wording import statements
 from tracelift.verify.numbers import plain
 
 CHANGES = {  # the kinds that lead to another answer, by the meaning of their names

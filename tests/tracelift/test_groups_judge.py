@@ -12,7 +12,7 @@ import pytest
 
 from tracelift.groups import MATH_DIMENSIONS, Candidate, Group, GroupError, Rubric, read_groups, write_groups
 from tracelift.groups.__main__ import main
-from tracelift.groups.judge import Cache, Endpoint, JudgeError, agreement, agreement_text, ask, judge_groups, parse_scores, render, rubric_from_scores
+from tracelift.groups.judge import Cache, JudgeEndpoint, JudgeError, agreement, agreement_text, ask, judge_groups, parse_scores, render, rubric_from_scores
 
 NAMES = MATH_DIMENSIONS
 
@@ -46,7 +46,7 @@ def some_groups(n=2):
 
 
 def quick(url, **changes):
-    return Endpoint(url, "grader", **({"backoff": 0.0, "timeout": 10.0} | changes))
+    return JudgeEndpoint(url, "grader", **({"backoff": 0.0, "timeout": 10.0} | changes))
 
 
 def test_every_trace_is_scored_and_the_rule_labels_stay(tmp_path):

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tracelift.rl.grpo import BatchCounts, advantages, kl_estimate, policy_loss, token_weights
-from tracelift.schema import Grpo
+from tracelift.schema import GrpoConfig
 
-PLAIN = Grpo()
+PLAIN = GrpoConfig()
 
 
 def test_advantages_by_hand():

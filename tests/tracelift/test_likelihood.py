@@ -11,18 +11,23 @@ from tiny_job import planner_arguments
 import models
 import train
 from models import ModelConfig, Transformer
-from tracelift.executor.backend import Likelihood, LocalBackend, Reply, ScoreRequest
-from tracelift.config import Config, ConfigError, load_config
-from tracelift.tasks.sources import Task
-from tracelift.executor.executor import BaselineCache, Executor, ExecutorSettings
+from tracelift.executor.backend import Likelihood, Reply, ScoreRequest
+from tracelift.executor.local import LocalBackend
+from tracelift.config import Config, load_config
+from tracelift.errors import ConfigError
+from tracelift.tasks.task import Task
+from tracelift.executor.executor import Executor, ExecutorSettings
+from tracelift.executor.baselines import BaselineCache
 from tracelift.explain.__main__ import explain
 from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
 from tracelift.programs import CodeProblem, StdinTest
-from tracelift.rl.rollout import Sample, group_metrics, reward_of
+from tracelift.rl.rollout import reward_of
+from tracelift.rl.metrics import group_metrics
+from tracelift.rl.sample import Sample
 from tracelift.files import read_jsonl
 from tracelift.sampler import Completion, Sampler, SamplingParams
-from tracelift.verify.math import Verdict
+from tracelift.verify.verdict import Verdict
 
 SETTINGS = ExecutorSettings("{problem}|{trace}|", "{problem}|", uplift="likelihood", nats=2.0, temperature=0.5)
 ONE, TWO = Task("p1", "one?", "1"), Task("p2", "two?", "2")

@@ -11,7 +11,8 @@ from job_server import ROOT, Hurt
 from test_planner_loop import assert_same_metrics
 from tiny_job import planner_arguments
 
-from tracelift.config import ConfigError, load_config
+from tracelift.config import load_config
+from tracelift.errors import ConfigError
 from tracelift.runs.folder import choose_folder
 
 SHORT = ("--run.steps", "2", "--run.save_every", "1", "--data.eval_problems", "0")

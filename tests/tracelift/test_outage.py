@@ -15,7 +15,8 @@ from job_server import Hurt
 from test_planner_loop import assert_same_metrics
 from tiny_job import planner_arguments
 
-from tracelift.executor.outage import Patience, ServerGone
+from tracelift.executor.outage import Outage
+from tracelift.errors import ServerGone
 from tracelift.reward_model.scorer import ScoreItem
 from tracelift.reward_model.remote import RemoteScorer
 
@@ -103,7 +104,7 @@ def test_past_the_limit_the_run_stops_with_what_it_learned_saved(job, server, un
 
 
 def test_a_request_to_stop_ends_the_wait(job, server, out):
-    hurt = Hurt("term", "tracelift.executor.outage:Patience.wait", 1)
+    hurt = Hurt("term", "tracelift.executor.outage:Outage.wait", 1)
     with Mortal(dies_at=150) as first:
         ended = server.run(*arguments(job, out, first.port), hurt=hurt)
     assert ended.code == 143 and "stopped on request in round" in ended.text, ended
@@ -119,7 +120,7 @@ def test_a_reason_rm_that_dies_is_waited_for_too():
             if line.startswith("waiting for the Reason RM at http://127.0.0.1") and not again:
                 again.append(Mortal(first.port))
 
-        scorer = RemoteScorer(f"http://127.0.0.1:{first.port}", backoff_s=0.01, patience=Patience(60, say))
+        scorer = RemoteScorer(f"http://127.0.0.1:{first.port}", backoff_s=0.01, patience=Outage(60, say))
         try:
             scores = scorer.score([ScoreItem("math", "p", "r" * n) for n in (3, 5)])
         finally:
@@ -130,12 +131,12 @@ def test_a_reason_rm_that_dies_is_waited_for_too():
 
 def test_patience_is_bounded_and_says_what_it_waits_for():
     said, asked = [], []
-    patience = Patience(seconds=0.3, say=said.append, longest_pause_s=0.1, sleep=lambda s: time.sleep(min(s, 0.05)))
+    patience = Outage(seconds=0.3, say=said.append, longest_pause_s=0.1, sleep=lambda s: time.sleep(min(s, 0.05)))
     with pytest.raises(ServerGone, match=r"the thing has been gone for \d+ s \(no road\)"):
         patience.wait("the thing", lambda: asked.append(1) or "no road")
     assert 2 <= len(asked) <= 10 and said[0] == "waiting for the thing, 0 s of at most 0 s: no road"
     answers = iter(["no road", None])
     assert patience.wait("it", lambda: next(answers)) and "it answers again" in said[-1]
-    assert not Patience(seconds=0.3, say=said.append).wait("it", lambda: None), "nothing to wait for is not a wait"
+    assert not Outage(seconds=0.3, say=said.append).wait("it", lambda: None), "nothing to wait for is not a wait"
     with pytest.raises(ServerGone, match="called off"):
-        Patience(seconds=60, say=said.append, give_up=lambda: True).wait("it", lambda: "gone")
+        Outage(seconds=60, say=said.append, give_up=lambda: True).wait("it", lambda: "gone")

@@ -10,7 +10,7 @@ import pytest
 from tracelift.programs import Outcome, StdinTest, judge, judge_many, parse_tests
 from tracelift.rl.rewards import STATUSES, exec_reward
 from tracelift.sandbox import Limits, Sandbox, SandboxError
-from tracelift.verify.math import Verdict
+from tracelift.verify.verdict import Verdict
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 

@@ -10,7 +10,8 @@ import torch
 from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.reward import RewardScores
 from tracelift.rubrics import MATH_DIMENSIONS
-from tracelift.reward_model.scorer import LocalScorer, RMTargets, ScoreItem, ranking_metrics, rm_loss, rm_text, rm_tokens
+from tracelift.reward_model.scorer import LocalScorer, RMTargets, ScoreItem, rm_text, rm_tokens
+from tracelift.reward_model.loss import ranking_metrics, rm_loss
 
 
 def test_input_text():

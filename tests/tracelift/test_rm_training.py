@@ -14,7 +14,7 @@ from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.lora import adapted, load_adapter, save_adapter
 from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS
 from tracelift.reward_model.group_format import read_groups
-from tracelift.schema import Lora
+from tracelift.schema import LoraConfig
 from tracelift.reward_model.train import draw
 from tracelift.training.lora import attach_lora
 
@@ -132,7 +132,7 @@ def test_adapters_may_begin_at_a_later_block(tmp_path):
         return RewardModel.from_transformer(Transformer(shape).init_weights(0, std=0.3), RewardConfig(MATH_DIMENSIONS))
 
     rm = fresh()
-    attach_lora(rm, Lora(r=4, from_block=2, targets=["q_proj", "down_proj"]), 0, ("dimension_heads",))
+    attach_lora(rm, LoraConfig(r=4, from_block=2, targets=["q_proj", "down_proj"]), 0, ("dimension_heads",))
     assert [name for name, _ in adapted(rm)] == ["model.layers.2.self_attn.q_proj", "model.layers.2.mlp.down_proj"]
     entered = []
     rm.model.layers[2].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].requires_grad))
@@ -147,4 +147,4 @@ def test_adapters_may_begin_at_a_later_block(tmp_path):
     load_adapter(again, tmp_path / "adapter")
     torch.testing.assert_close(again.score(tokens, lengths).dimensions, rm.score(tokens, lengths).dimensions)
     with pytest.raises(ValueError, match="3 blocks count from 0"):
-        attach_lora(fresh(), Lora(r=4, from_block=3), 0)
+        attach_lora(fresh(), LoraConfig(r=4, from_block=3), 0)

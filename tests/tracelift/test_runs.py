@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tracelift.runs import folder as runs
-from tracelift.config import ConfigError, load_config
+from tracelift.config import load_config
+from tracelift.errors import ConfigError
 from tracelift.runs.folder import RunFolder, choose_folder
 from tracelift.files import read_jsonl, write_text
 

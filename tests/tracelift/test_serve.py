@@ -12,7 +12,8 @@ from serving import KEY, Served
 from tiny_job import executor_rows, planner_arguments, problem, sums
 
 import models
-from tracelift.executor.backend import CompletionRequest, LocalBackend
+from tracelift.executor.backend import CompletionRequest
+from tracelift.executor.local import LocalBackend
 from tracelift.reward_model.scorer import LocalScorer, ScoreItem
 from tracelift.executor.client import RemoteBackend
 from tracelift.reward_model.remote import RemoteScorer

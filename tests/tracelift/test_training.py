@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from tracelift.distributed.world import World
-from tracelift.schema import Optim
-from tracelift.runs.folder import RunFolder, optimizer_tensors, restore_optimizer
-from tracelift.training.learner import Learner, StopSignal, learning_rate
+from tracelift.schema import OptimConfig
+from tracelift.runs.folder import RunFolder
+from tracelift.runs.checkpoints import optimizer_tensors, restore_optimizer
+from tracelift.training.learner import Learner, learning_rate
+from tracelift.runs.signals import StopSignal
 from tracelift.errors import TrainingError
 
-PLAIN = Optim(lr=1.0, warmup=4, schedule="constant")
+PLAIN = OptimConfig(lr=1.0, warmup=4, schedule="constant")
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak():
@@ -44,7 +46,7 @@ def backward(model, step):
 
 
 def learner(model, **changes):
-    return Learner(model, dataclasses.replace(Optim(lr=0.1, warmup=0, max_grad_norm=1e9), **changes), 10, World())
+    return Learner(model, dataclasses.replace(OptimConfig(lr=0.1, warmup=0, max_grad_norm=1e9), **changes), 10, World())
 
 
 def test_the_update_is_adamw_with_decay_on_matrices_only():

@@ -117,7 +117,7 @@ def test_runs_share_executor_seeds_between_arms(traced_job, tmp_path, monkeypatc
 
 def test_foreign_traces_are_the_planners_for_another_problem(done, traced_job):
     from tracelift.config import Config
-    from tracelift.tasks.benchmarks import load_benchmark
+    from tracelift.build import load_benchmark
 
     problems = load_benchmark(f"tasks:{traced_job / 'problems-with-traces.jsonl'}", Config()).problems
     traces = [{"samples": [{"trace": f"z{i}.{j}" if (i, j) != (1, 0) else None} for j in range(2)]} for i in range(20)]

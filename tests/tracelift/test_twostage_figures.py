@@ -14,7 +14,7 @@ from tracelift.stats import wilson
 from tracelift.evaluation import charts
 from tracelift.evaluation.analysis import FEW, average, ratio, trace_figures
 from tracelift.evaluation.page import render_page
-from tracelift.tasks.benchmarks import load_benchmark
+from tracelift.build import load_benchmark
 
 
 def problem(rng, samples=8):

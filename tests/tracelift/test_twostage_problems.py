@@ -12,9 +12,10 @@ import pytest
 from tracelift.config import Config
 from tracelift.verify import latex
 from tracelift.verify.latex import LatexJudge, MathVerifyMissing
-from tracelift.tasks.benchmarks import BenchmarkError, boxed, load_benchmark
+from tracelift.build import load_benchmark
+from tracelift.tasks.benchmarks import BenchmarkError, boxed
 from tracelift.evaluation.verdicts import RULES, Judge
-from tracelift.verify.math import Verdict
+from tracelift.verify.verdict import Verdict
 
 P, F, E = Verdict.PASS, Verdict.FAIL, Verdict.ERROR
 GSM = {"question": "Two and two?", "answer": "Two <<2+2=4>>and two is 4.\nSo 4*250 = <<4*250=1000>>1000.\n#### 1,000"}

@@ -11,7 +11,8 @@ from fractions import Fraction
 
 import pytest
 
-from tracelift.verify.math import Verdict, extract_answer, gsm8k_flexible, gsm8k_strict, verify_math
+from tracelift.verify.math import extract_answer, gsm8k_flexible, gsm8k_strict, verify_math
+from tracelift.verify.verdict import Verdict
 
 RIGHT = [
     # decimals and currency, which the authors' rule cuts at the point

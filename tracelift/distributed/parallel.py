@@ -23,26 +23,20 @@ import copy
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from models.transformer import Block
 from tracelift.distributed.world import World
-from tracelift.distributed.rows import zeros_like_rows_of
 
 T = TypeVar("T")
-SHARD_FILES = "shard-*.safetensors"
 
 
 class Replica(DistributedDataParallel):
@@ -153,57 +147,3 @@ def number(x: Tensor) -> float:
 
 
 # -- checkpoints in shards -------------------------------------------------------------------------------------------
-
-
-def write_shards(folder: Path, tensors: dict[str, Tensor], world: World) -> None:
-    """Each rank's part of `tensors` into `folder`. Collective. Raises OSError, on every rank, where one could not write."""
-    if world.is_main:
-        folder.mkdir(parents=True, exist_ok=True)
-    world.barrier()
-    try:
-        dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
-    except CheckpointException as e:
-        rank, (error, _) = next(iter(e.failures.items()))
-        raise OSError(f"rank {rank}: {error}") from e
-
-
-def read_shards(folder: Path, likes: dict[str, Tensor], extra: str, world: World) -> dict[str, Tensor]:
-    """Read `write_shards`' files into `likes` in place, sharded or whole as those are, on any number of ranks.
-
-    What the files hold beside them is named `extra` + NAME + "." + key (optimizer states): made like the rows of
-    `likes[NAME]` and returned. Raises ValueError on tensors that are missing, misshapen, unknown or incomplete.
-    """
-    reader = HuggingFaceStorageReader(str(folder))
-    wanted: dict[str, Tensor] = {name: p.detach() for name, p in likes.items()}
-    found = reader.read_metadata().state_dict_metadata
-    made = {}
-    for name, stored in found.items():
-        if sum(math.prod(chunk.sizes) for chunk in stored.chunks) != math.prod(stored.size):
-            raise ValueError(f"{folder}: '{name}' is incomplete: a shard's file is missing")
-        if name in likes:
-            if stored.size != likes[name].shape:
-                raise ValueError(f"{folder}: '{name}' is {list(stored.size)}, this model's {list(likes[name].shape)}")
-            continue
-        owner = name.removeprefix(extra).rpartition(".")[0]
-        if not name.startswith(extra) or owner not in likes:
-            raise ValueError(f"{folder}: holds '{name}', which this model does not train")
-        like = likes[owner]
-        whole = math.prod(stored.size) == 1 and name.endswith(".step")
-        make = torch.zeros(stored.size) if whole else zeros_like_rows_of(like, tuple(stored.size), stored.properties.dtype)
-        made[name] = make
-    if missing := sorted(likes.keys() - found.keys()):
-        raise ValueError(f"{folder}: holds no weights for '{missing[0]}'")
-    try:
-        dcp.load(wanted | made, storage_reader=reader, no_dist=not dist.is_initialized())
-    except CheckpointException as e:
-        rank, (error, _) = next(iter(e.failures.items()))
-        raise ValueError(f"{folder}: rank {rank}: {error}") from e
-    return {name.removeprefix(extra): tensor for name, tensor in made.items()}
-
-
-def place(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor that every rank holds, laid out as `like` is. Collective where that is sharded."""
-    value = value.to(like.device)
-    if not isinstance(like, DTensor) or value.dim() == 0:
-        return value
-    return distribute_tensor(value.contiguous(), like.device_mesh, like.placements)

@@ -18,7 +18,8 @@ from typing import Any
 from tracelift.executor import judge as judging
 from tracelift.verify.latex import LatexJudge
 from tracelift.tasks.benchmarks import Problem
-from tracelift.verify.math import Verdict, gsm8k_flexible, gsm8k_strict, verify_math
+from tracelift.verify.math import gsm8k_flexible, gsm8k_strict, verify_math
+from tracelift.verify.verdict import Verdict
 
 RULES = {
     "gsm8k": ("numeric", "strict", "flexible"),

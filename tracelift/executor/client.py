@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from tracelift.executor.backend import CompletionRequest, Progress, Reply, cut_at_stop
-from tracelift.executor.outage import Patience
+from tracelift.executor.outage import Outage
 
 MAX_BYTES = 16 * 2**20  # a longer reply is rubbish: no completion comes near
 MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
@@ -89,7 +89,7 @@ class RemoteBackend:
         backoff_s: float = 0.5,
         longest_pause_s: float = 30,
         sleep: Callable[[float], None] = time.sleep,
-        patience: Patience | None = None,
+        patience: Outage | None = None,
     ) -> None:
         """url: the server's root, with or without `/v1`. timeout_s: seconds one attempt may take as a whole, so that a
         server that drips a byte a minute cannot hold it. retries: attempts after the first. backoff_s doubles with each

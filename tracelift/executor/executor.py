@@ -19,19 +19,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from tracelift.executor.prefetch import AheadBackend
 from tracelift.executor.backend import Backend, CompletionRequest, Likelihood, Progress, Reply, ScoreRequest
-from tracelift.tasks.sources import Task
+from tracelift.executor.baselines import Baseline, BaselineCache
 from tracelift.executor.judge import Judge, Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
+from tracelift.executor.prefetch import PrefetchingBackend
 from tracelift.tasks.prompts import render
-from tracelift.files import read_jsonl, write_text
-from tracelift.verify.math import Verdict
+from tracelift.tasks.task import Task
+from tracelift.verify.verdict import Verdict
 
 END_TO_END = 1_000_000  # the seed index of the run that e2e is measured on, apart from the K repeats
 
@@ -87,56 +85,6 @@ class Outcome:
         if self.logprobs is not None:
             return (self.logprobs[0] - self.logprobs[1]) / self.nats
         return self.success_with - self.success_base
-
-
-@dataclass(frozen=True)
-class Baseline:
-    successes: float
-    repeats: int
-    error: str | None = None
-    runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (text, verdict's name), for people to read
-    logprob: float | None = None  # of the reference, where uplift is by likelihood
-
-
-class BaselineCache:
-    """Baselines on disk, one JSON line each; a last line cut off by a kill is ignored. `path = None` keeps them in memory."""
-
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
-        self._known: dict[str, Baseline] = {}
-        if path is not None and path.exists():
-            records = read_jsonl(path)
-            try:
-                self._known = {r["key"]: Baseline(r["successes"], r["repeats"], None, tuple(map(tuple, r.get("runs", ()))),
-                                                    r.get("logprob")) for r in records}  # fmt: skip
-            except (KeyError, TypeError):
-                raise ValueError(f"{path}: is not a baseline cache; give executor.cache another file") from None
-            if not path.read_bytes().endswith(b"\n"):  # drop the torn line, or the next record would be glued to it
-                write_text(path, "".join(json.dumps(r) + "\n" for r in records))
-
-    def get(self, key: str) -> Baseline | None:
-        return self._known.get(key)
-
-    def put(self, found: Mapping[str, Baseline]) -> None:
-        """Add baselines by key, on disk when this returns. Raises OSError naming the file if it cannot."""
-        self._known.update(found)
-        if self.path is None or not found:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a") as f:
-                for key, value in found.items():
-                    record = {"key": key, "successes": value.successes, "repeats": value.repeats, "runs": value.runs}
-                    if value.logprob is not None:
-                        record["logprob"] = value.logprob
-                    f.write(json.dumps(record) + "\n")
-                f.flush()
-                os.fsync(f.fileno())
-        except OSError as e:
-            raise OSError(f"{self.path}: could not write the baseline cache ({e})") from e
-
-    def __len__(self) -> int:
-        return len(self._known)
 
 
 class Executor:
@@ -198,7 +146,7 @@ class Executor:
 
     def begin(self, task: Task, trace: str, need_repeats: bool = True) -> None:
         """Start what `evaluate` will ask about this trace, where the backend can work ahead (tracelift/executor/prefetch.py)."""
-        if not isinstance(self.backend, AheadBackend):
+        if not isinstance(self.backend, PrefetchingBackend):
             return
         s = self.settings
         sampled = need_repeats and s.uplift == "sampled"

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tracelift.tasks.sources import Task
+from tracelift.tasks.task import Task
 from tracelift.programs import CodeProblem, FunctionTests, ProgramResult, StdinTest, judge_many
 from tracelift.sandbox import Limits, Sandbox, default_sandbox
-from tracelift.verify.math import Verdict, verify_math
+from tracelift.verify.math import verify_math
+from tracelift.verify.verdict import Verdict
 
 
 @dataclass(frozen=True)

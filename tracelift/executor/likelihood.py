@@ -12,7 +12,7 @@ Left out: servers (the protocol has no agreed way to score a given text), and tr
 
 from __future__ import annotations
 
-from tracelift.tasks.sources import Task
+from tracelift.tasks.task import Task
 from tracelift.verify.math import reference_answer
 
 

@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-
-class ServerGone(ConnectionError):
-    """A server did not come back in the time allowed, or the wait was called off. Nothing was decided meanwhile."""
+from tracelift.errors import ServerGone
 
 
 def _say(line: str) -> None:
@@ -23,7 +21,7 @@ def _say(line: str) -> None:
 
 
 @dataclass
-class Patience:
+class Outage:
     """How long to wait, who hears of it, and what calls it off (`give_up`, asked about once a second)."""
 
     seconds: float = 600.0

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from tracelift.executor.backend import Backend, CompletionRequest, Progress, Reply
 
 
-class AheadBackend:
+class PrefetchingBackend:
     """A backend whose requests may be begun before they are collected. Implements tracelift.executor.backend.Backend.
 
     `begin` and `complete` are for one thread of the caller's.

@@ -19,12 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import models
-from tracelift.config import Config, ConfigError, config_of_run
+from tracelift.config import Config, config_of_run
+from tracelift.errors import ConfigError
 from tracelift.rubrics import dimensions_of
 from tracelift.rl.grpo import BatchCounts
 from tracelift.tasks.prompts import BASELINE, EXECUTOR, PLANNER, load_template, render
 from tracelift.explain.replay import ExplainError, Record, contradictions, grouped, read_round, replay_advantages, replay_counts, replay_reward, weight_of, why_invalid
-from tracelift.verify.math import Verdict, verify_math
+from tracelift.verify.math import verify_math
+from tracelift.verify.verdict import Verdict
 
 _TOKENS = 400  # most tokens shown of a trace
 READING = {

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tracelift.config import Config
-from tracelift.tasks.sources import DemoTasks
+from tracelift.worlds.tasks import DemoTasks
 from tracelift.rl.grpo import BatchCounts, advantages, token_weights
 from tracelift.verify.leaks import leaks_answer
 from tracelift.rl.rewards import math_reward
@@ -59,7 +59,7 @@ def _truth(r: Record, config: Config) -> Any:
     if not config.data.source.startswith("demo:") or r["trace"] is None:
         return None
     task = DemoTasks(config.data.seed, config.data.source.removeprefix("demo:")).named(r["problem_id"])
-    return task.validity(r["trace"]) if task is not None and task.problem == r["problem"] else None
+    return task.truth.check(r["trace"]) if task is not None and task.truth is not None and task.problem == r["problem"] else None
 
 
 def grouped(records: Sequence[Record]) -> list[list[Record]]:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tracelift.groups.build import Settings, build
 from tracelift.reward_model.group_format import Group, iter_groups, read_groups, scan_groups, split_of, write_groups
 from tracelift.errors import GroupError
-from tracelift.groups.judge import PROMPT, Cache, Endpoint, agreement, agreement_text, judge_groups
+from tracelift.groups.judge import PROMPT, Cache, JudgeEndpoint, agreement, agreement_text, judge_groups
 from tracelift.groups.seeds import DEMO
 from tracelift.groups.show import show_group
 
@@ -120,7 +120,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _judge(arguments: argparse.Namespace) -> int:
     groups = read_groups(arguments.file)[: arguments.limit]
     key = os.environ.get(arguments.key_env)
-    endpoint = Endpoint(arguments.url, arguments.model, key, tries=arguments.tries, timeout=arguments.timeout)
+    endpoint = JudgeEndpoint(arguments.url, arguments.model, key, tries=arguments.tries, timeout=arguments.timeout)
     prompt = Path(arguments.prompt).read_text(encoding="utf-8") if arguments.prompt else PROMPT
     cache = Cache(arguments.cache or f"{arguments.out}.cache")
     failures: list[str] = []

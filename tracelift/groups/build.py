@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tracelift.groups import code
+from tracelift.groups.flaws import code
 from tracelift.groups.flaws import math as flaws
 from tracelift.groups.dedup import words_of
 from tracelift.rubrics import TASK_TYPES
@@ -36,8 +36,8 @@ from tracelift.errors import GroupError
 from tracelift.groups.rubric import place_of, rubric_of, sound_rubric
 from tracelift.groups.seeds import DEMO, Seed, fresh_seeds
 from tracelift.groups.summary import Tally
-from tracelift.groups.trace import Trace, TraceError, clean_reference, parse_trace, write_number
-from tracelift.groups.wording import statements
+from tracelift.groups.flaws.trace import Trace, TraceError, clean_reference, parse_trace, write_number
+from tracelift.groups.flaws.wording import statements
 from tracelift.verify.leaks import announces_answer, leaks_answer
 
 MAX_QUOTATIONS = 3

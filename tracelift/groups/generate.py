@@ -21,7 +21,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from tracelift.verify.arithmetic import Equation, ExpressionError, evaluate, find_equations
-from tracelift.tasks.sources import Task
+from tracelift.tasks.task import Task
 from tracelift.groups.build import nearly_equal
 from tracelift.groups.dedup import words_of
 from tracelift.reward_model.group_format import Candidate, Group

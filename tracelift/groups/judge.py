@@ -57,7 +57,7 @@ class JudgeError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class JudgeEndpoint:
     """Where the judge is and how it is asked. `url` is the API's base, such as http://127.0.0.1:8000/v1.
 
     tries: calls for one trace at most. backoff: seconds before the second try, doubled for each further one.
@@ -144,7 +144,7 @@ class Cache:
                 file.write(json.dumps({"key": key, "scores": scores}, ensure_ascii=False) + "\n")
 
 
-def ask(endpoint: Endpoint, prompt: str, names: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> dict:
+def ask(endpoint: JudgeEndpoint, prompt: str, names: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> dict:
     """One judgement. Tries again on time-outs, 408, 429, 5xx and answers that are not the object asked for.
 
     Raises JudgeError after the last try, or at once where trying again cannot help (another 4xx status).
@@ -171,7 +171,7 @@ def ask(endpoint: Endpoint, prompt: str, names: Sequence[str], sleep: Callable[[
     raise JudgeError(f"{endpoint.url}: {problem}")
 
 
-def _post(endpoint: Endpoint, body: dict[str, Any]) -> Any:
+def _post(endpoint: JudgeEndpoint, body: dict[str, Any]) -> Any:
     request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/chat/completions", json.dumps(body).encode())
     request.add_header("Content-Type", "application/json")
     if endpoint.key:
@@ -194,7 +194,7 @@ def _content(response: Any) -> str:
 
 def judge_groups(
     groups: Sequence[Group],
-    endpoint: Endpoint,
+    endpoint: JudgeEndpoint,
     cache: Cache,
     workers: int = 4,
     prompt: str = PROMPT,

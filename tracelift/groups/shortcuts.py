@@ -24,7 +24,7 @@ Pair = tuple[str, str, str, float]  # kind, sound trace, flawed trace, weight
 
 
 @dataclass(frozen=True)
-class Row:
+class Trial:
     """Held-out pair accuracy of one kind: lengths (one model for all kinds), the best single rule "longer" or
     "shorter" chosen for this kind on the training pairs, and the bag of words."""
 
@@ -45,7 +45,7 @@ def pairs_of(groups: Iterable[Group]) -> list[Pair]:
     ]
 
 
-def shortcut_report(train: Sequence[Group], dev: Sequence[Group]) -> list[Row]:
+def shortcut_report(train: Sequence[Group], dev: Sequence[Group]) -> list[Trial]:
     """Fit both classifiers on `train`, measure them on `dev`: one row a kind, and "all kinds" last."""
     train_pairs, dev_pairs = pairs_of(train), pairs_of(dev)
     if not train_pairs or not dev_pairs:
@@ -67,7 +67,7 @@ def shortcut_report(train: Sequence[Group], dev: Sequence[Group]) -> list[Row]:
         mine = np.ones(len(kinds), bool) if kind == "all kinds" else kinds == kind
         rule = np.average(wins_longer[mine], weights=weights[mine])
         rows.append(
-            Row(
+            Trial(
                 kind,
                 round(float(weights[mine].sum())),
                 float(np.average(by_length[mine], weights=weights[mine])),
@@ -78,7 +78,7 @@ def shortcut_report(train: Sequence[Group], dev: Sequence[Group]) -> list[Row]:
     return rows
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[Trial]) -> str:
     head = "| kind | held-out flawed traces | lengths | longer/shorter rule | bag of words |\n|---|---|---|---|---|\n"
     return head + "".join(
         f"| {r.kind} | {r.pairs} | {r.length:.3f} | {r.length_rule:.3f} | {r.words:.3f} |\n" for r in rows

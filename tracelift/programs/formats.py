@@ -20,7 +20,8 @@ from pathlib import Path
 from tracelift.programs.cases import Call, FunctionTests, ProblemError, Statement, StdinTest, parse_tests
 from tracelift.programs.examples import examples_in
 from tracelift.programs.extract import defines, extract_program, longest_program, parse
-from tracelift.files import RowsError, is_text, read_rows
+from tracelift.files import is_text, read_rows
+from tracelift.errors import RowsError
 
 Tests = tuple[StdinTest, ...] | FunctionTests
 

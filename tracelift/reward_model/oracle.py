@@ -16,6 +16,7 @@ from tracelift.reward_model.scorer import RMScore, ScoreItem, no_score
 from tracelift.worlds.math.flaws import DIMENSIONS, RUBRIC
 from tracelift.worlds.math.problems import MathProblem
 from tracelift.worlds.math.validity import check_trace, final_value
+from tracelift.worlds.tasks import Known
 
 Row = tuple[tuple[int, ...], float]
 
@@ -61,10 +62,11 @@ class OracleScorer:
         return [self._one(item) for item in items]
 
     def _one(self, item: ScoreItem) -> RMScore:
-        if not isinstance(item.truth, MathProblem):
+        problem = item.truth.problem if isinstance(item.truth, Known) else None
+        if not isinstance(problem, MathProblem):
             return no_score("the oracle judges the math demo's problems only (data.source = 'demo:math')")
         rng = random.Random(f"oracle:{item.problem}:{item.reasoning}")
-        labels, total = rng.choice(list(RUBRIC.values())) if rng.random() < self.noise else row_of(item.truth, item.reasoning)
+        labels, total = rng.choice(list(RUBRIC.values())) if rng.random() < self.noise else row_of(problem, item.reasoning)
         return RMScore(total, sum(labels) / (4 * len(labels)), None, tuple(map(float, labels)))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from models.transformer import Attend, causal_attention
 from tracelift.training.packed_attention import masked_attention
-from tracelift.sampler.radix_tree import Node, build
+from tracelift.sampler.radix_tree import PrefixNode, build
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Tree:
         return list(dict.fromkeys(self.sequences))
 
     @cached_property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[PrefixNode]:
         """Parents before children. Each root starts at position 0, so sequences need not share anything."""
         return build(self.distinct, [1] * len(self.distinct))
 

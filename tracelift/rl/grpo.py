@@ -24,7 +24,7 @@ from torch import Tensor
 
 from models import Transformer
 from models.lora import adapted, disabled
-from tracelift.schema import Grpo
+from tracelift.schema import GrpoConfig
 
 _EPSILON = 1e-4  # keeps a group of equal rewards at zero advantage instead of 0/0
 
@@ -91,7 +91,7 @@ def policy_loss(
     advantage: Tensor,
     weight: Tensor,
     sequence: Tensor,
-    config: Grpo,
+    config: GrpoConfig,
     entropy: Tensor | None = None,
     ref_logprob: Tensor | None = None,
     exact_kl: Tensor | None = None,

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracelift.config import Config
-from tracelift.tasks.sources import Task
+from tracelift.tasks.task import Task
 from tracelift.executor.executor import Executor
 from tracelift.reward_model.scorer import Scorer
-from tracelift.rl.rollout import PlannerPrompt, Sample, grade, sample_traces
+from tracelift.rl.rollout import PlannerPrompt, grade, sample_traces
+from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.stats import mcnemar_exact, wilson
 

@@ -14,15 +14,17 @@ from typing import Any
 
 import torch
 
-from tracelift.runs.tensorboard import Board
+from tracelift.runs.tensorboard import TensorBoard
 from tracelift.config import Config
-from tracelift.tasks.sources import Task, load_tasks
+from tracelift.tasks.task import Task
 from tracelift.distributed.world import World
 from tracelift.rl.held_out import evaluate_planner, paired, summarise
 from tracelift.executor.executor import Executor
 from tracelift.runs.plots import draw_curves
 from tracelift.reward_model.scorer import Scorer
-from tracelift.rl.rollout import PlannerPrompt, Sample, group_metrics
+from tracelift.rl.rollout import PlannerPrompt
+from tracelift.rl.metrics import group_metrics
+from tracelift.rl.sample import Sample
 from tracelift.runs.folder import RunFolder
 from tracelift.files import write_text
 from tracelift.sampler import Sampler
@@ -87,17 +89,13 @@ class Report:
     """Evaluates before and after training and writes summary.json, summary.txt and curves.png."""
 
     def __init__(self, config: Config, run: RunFolder, world: World, prompt: PlannerPrompt, sampler: Sampler,
-                 executor: Executor, scorer: Scorer | None, say: Callable[[str], None]) -> None:  # fmt: skip
+                 executor: Executor, scorer: Scorer | None, held_out: list[Task], say: Callable[[str], None]) -> None:  # fmt: skip
         self.config, self.run, self.world, self.say = config, run, world, say
         self.parts = (sampler, prompt, executor, scorer)
-        self.tasks: list[Task] = []
-        source = config.data.eval_source or (config.data.source if config.data.source.startswith("demo:") else "")
-        if source and config.data.eval_problems > 0:
-            held_out = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
-            self.tasks = held_out.first(config.data.eval_problems)
+        self.tasks = held_out
 
     def start(self, done: int) -> None:
-        self.board = Board(self.run.path / "tensorboard", done, writes=self.world.is_main)
+        self.board = TensorBoard(self.run.path / "tensorboard", done, writes=self.world.is_main)
         if done == 0:
             self.before()
             self.say("A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "

@@ -9,68 +9,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 from models import Tokenizer
 from tracelift.config import Config
-from tracelift.tasks.sources import Task
 from tracelift.distributed.world import World
+from tracelift.errors import ServerGone, TrainingError
 from tracelift.executor.executor import Executor, Outcome
-from tracelift.verify.leaks import leaks_answer
-from tracelift.executor.outage import ServerGone
-from tracelift.tasks.prompts import encode_prompt, extract_trace, load_template, render, use_chat
-from tracelift.tasks.prompts import PLANNER as PLANNER_TEMPLATES
 from tracelift.programs import leaks_program
-from tracelift.reward_model.scorer import RMScore, Scorer, ScoreItem
-from tracelift.rl.rewards import CodeReward, MathReward, code_reward, exec_reward, math_reward
+from tracelift.reward_model.scorer import ScoreItem, Scorer
+from tracelift.rl.rewards import code_reward, exec_reward, math_reward
+from tracelift.rl.sample import Sample
 from tracelift.sampler import Completion, Sampler, SamplingParams
-from tracelift.errors import TrainingError
-from tracelift.verify.math import Verdict
-
-
-@dataclass
-class Sample:
-    """One trace on its way to a reward. Fields fill from top to bottom; `error` set means it leaves its group."""
-
-    task: Task
-    prompt_tokens: list[int]
-    completion: Completion
-    text: str
-    trace: str | None  # None: a format failure, the executor is not called
-    outcome: Outcome | None = None
-    rm: RMScore | None = None
-    parts: MathReward | CodeReward | None = None
-    reward: float | None = None
-    leaked: bool = False  # the final value is stated, or the program or a line of it
-    leaked_unsupported: bool = False  # a value without the steps that yield it
-    valid: bool | None = None  # every step true and grounded; None where the truth is unknown
-    error: str | None = None
-
-    @property
-    def correct(self) -> bool:
-        return self.outcome is not None and self.outcome.e2e is Verdict.PASS
-
-    def record(self, tokens: bool = False) -> dict[str, Any]:
-        """Everything about this sample, for samples.jsonl; with `tokens` also the trained tokens and their log-probs."""
-        o, r, c = self.outcome, self.rm, self.completion
-        trained = {"token_ids": c.tokens, "logprobs": [round(x, 4) for x in c.logprobs]} if tokens else {}
-        ran = {} if o is None or o.judgement is None or self.task.code is None else {
-            "status": o.judgement.status, "pass_rate": o.judgement.pass_rate, "visible_rate": o.judgement.visible_rate,
-            "detail": o.judgement.detail}  # fmt: skip
-        return ran | {
-            "problem_id": self.task.problem_id, "problem": self.task.problem, "reference": self.task.reference,
-            "text": self.text, "trace": self.trace, "tokens": len(self.completion.tokens),
-            "finish_reason": self.completion.finish_reason, "artifact": o.artifact if o else None,
-            "runs": list(o.runs) if o else [], "verdicts": list(o.verdicts) if o else [],
-            "base_runs": [list(run) for run in o.base_runs] if o else [], "e2e": o.e2e.name if o else None,
-            "success_with": o.success_with if o else None, "success_base": o.success_base if o else None,
-            "uplift": o.uplift if o else None, "likelihoods": list(o.logprobs) if o and o.logprobs else None, "rm_total": r.total if r else None,
-            "rm_derived": r.derived if r else None, "rm_head": r.head if r else None,
-            "rm_dimensions": list(r.dimensions) if r else None, "leaked": self.leaked,
-            "leaked_unsupported": self.leaked_unsupported, "valid": self.valid,
-            "parts": asdict(self.parts) if self.parts else None, "reward": self.reward, "error": self.error, **trained,
-        }  # fmt: skip
+from tracelift.tasks.prompts import PLANNER as PLANNER_TEMPLATES
+from tracelift.tasks.prompts import encode_prompt, extract_trace, load_template, render, use_chat
+from tracelift.tasks.task import Task
+from tracelift.verify.leaks import leaks_answer
+from tracelift.verify.verdict import Verdict
 
 
 class PlannerPrompt:
@@ -197,65 +151,3 @@ def program_reward(s: Sample, o: Outcome, config: Config) -> float:
         uplift=None if o.logprobs is None else o.uplift,
     )  # fmt: skip
     return s.parts.reward - (c.leak_penalty if s.leaked else 0.0)
-
-
-def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:
-    """Stop where ERROR verdicts are no longer the exception: training on what is left would be training on luck."""
-    samples = [s for g in groups for s in g]
-    errors = [s.error for s in samples if s.error is not None]
-    if len(errors) > allowed * len(samples):
-        raise TrainingError(
-            f"round {step + 1}: {len(errors)} of {len(samples)} samples ended in an ERROR verdict, more than "
-            f"executor.max_error_share = {allowed}. The first: {errors[0]}"
-        )
-
-
-def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float]:
-    """Means over a round's samples, ERROR samples left out of everything but their own count."""
-    samples = [s for group in groups for s in group]
-    kept = [s for s in samples if s.error is None]
-    ran = [s for s in kept if s.outcome is not None]
-    rewards = [s.reward for s in kept if s.reward is not None]
-    spread = [len({round(s.reward, 9) for s in g if s.error is None and s.reward is not None}) <= 1 for g in groups]
-    metrics = {
-        "reward": mean(rewards),
-        "reward_std": (mean([(r - mean(rewards)) ** 2 for r in rewards])) ** 0.5,
-        "accuracy": mean([float(s.correct) for s in kept]),
-        "format_failures": mean([float(s.trace is None) for s in samples]),
-        "verdict_errors": mean([float(s.error is not None) for s in samples]),
-        "zero_spread": mean([float(x) for x in spread]),
-        "trace_tokens": mean([float(len(s.completion.tokens)) for s in samples]),
-        "truncated": mean([float(s.completion.finish_reason == "length") for s in samples]),
-        "leak_rate": mean([float(s.leaked) for s in kept]),
-        "leak_unsupported_rate": mean([float(s.leaked_unsupported) for s in kept]),
-        "distinct_traces": mean([len({s.text for s in g}) / len(g) for g in groups]),
-    }
-    if any(s.parts is not None and s.outcome and (s.outcome.runs or s.outcome.logprobs) for s in ran):
-        metrics["success_with"] = mean([s.outcome.success_with for s in ran if s.outcome])
-        metrics["success_base"] = mean([s.outcome.success_base for s in ran if s.outcome])
-        metrics["uplift"] = metrics["success_with"] - metrics["success_base"]
-    scored = [s.outcome for s in ran if s.outcome and s.outcome.logprobs]
-    if scored:  # nats per answer, before the reward clips them
-        metrics["likelihood_uplift"] = mean([o.logprobs[0] - o.logprobs[1] for o in scored])
-        metrics["likelihood_clipped"] = mean([float(abs(o.uplift) > 1) for o in scored])
-    programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
-    if programs:
-        metrics["pass_rate"] = mean([j.pass_rate for j in programs])
-        metrics["visible_pass_rate"] = mean([j.visible_rate for j in programs if j.visible_rate is not None])
-        for status in ("failed_test", "runtime_error", "timeout", "compile_error"):
-            metrics[f"status/{status}"] = mean([float(j.status == status) for j in programs])
-    judged = [s.rm for s in kept if s.rm is not None]
-    if judged:
-        metrics["rm_score"] = mean([r.total for r in judged])
-        for d, name in enumerate(dimension_names):
-            metrics[f"rm/{name}"] = mean([r.dimensions[d] for r in judged])
-    known = [s for s in kept if s.valid is not None]
-    if known:
-        metrics["trace_validity"] = mean([float(bool(s.valid)) for s in known])
-        right = [s for s in known if s.correct]
-        metrics["wrong_reason_rate"] = mean([float(not s.valid) for s in right])
-    return metrics
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

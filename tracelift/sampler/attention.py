@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from tracelift.sampler.kv_cache import MASKED, PAGE, PagedCache
-from tracelift.sampler.radix_tree import Node
+from tracelift.sampler.radix_tree import PrefixNode
 
 ROWS = 8  # row counts of matrix products are padded to a multiple of this
 MIN_ROWS = 4  # ... and of the small products over one page to at least this: BLAS sums one to three rows differently
@@ -143,7 +143,7 @@ class PrefillAttention:
     Linear layers see (1, ΣT) tokens without padding. Attention pads, within sets of nodes of similar size.
     """
 
-    def __init__(self, cache: PagedCache, nodes: list[Node]) -> None:
+    def __init__(self, cache: PagedCache, nodes: list[PrefixNode]) -> None:
         """The nodes' pages are allocated, and those they share with their parents written."""
         self.cache = cache
         device = cache.keys.device
@@ -162,7 +162,7 @@ class PrefillAttention:
         cache.mask[self.page, self.place] = 0.0
         self.sets = [self._layout(members, device) for members in sets.values()]
 
-    def _layout(self, members: list[tuple[Node, int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _layout(self, members: list[tuple[PrefixNode, int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         T = round_up(max(len(n.tokens) for n, _ in members), 2 * ROWS)
         S = round_up(max(n.end for n, _ in members), PAGE)
         take = np.zeros((len(members), T), dtype=np.int64)  # packed index of each padded query

@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import torch
 
 from models.transformer import Transformer
 from tracelift.sampler.attention import MIN_ROWS, ROWS, padded, round_up
 from tracelift.sampler.kv_cache import PAGE, PagedCache, pages_for
-from tracelift.sampler.radix_tree import MAX_TOKENS, Node
+from tracelift.sampler.radix_tree import MAX_TOKENS, PrefixNode
 
 LARGEST_WAVE = 2048  # tokens of one prefill: matrix products gain nothing from more
 
@@ -24,7 +23,7 @@ LARGEST_WAVE = 2048  # tokens of one prefill: matrix products gain nothing from 
 class Static(Protocol):
     """What planning asks of tracelift.sampler.cuda_graphs.StaticDecoder."""
 
-    def width(self, leaves: list[tuple[Node, int]]) -> int:
+    def width(self, leaves: list[tuple[PrefixNode, int]]) -> int:
         """Pages in the page table of a row."""
         ...
 
@@ -33,12 +32,12 @@ class Static(Protocol):
         ...
 
 
-def cost(node: Node) -> int:
+def cost(node: PrefixNode) -> int:
     """Tokens a node counts for in a wave: its own, and as many as the keys gathered for it weigh."""
     return len(node.tokens) + 2 * ROWS
 
 
-def fresh_pages(node: Node) -> int:
+def fresh_pages(node: PrefixNode) -> int:
     """Pages a node allocates: those of its own tokens, a page it begins in the middle of among them."""
     return pages_for(node.end) - node.start // PAGE
 
@@ -78,8 +77,8 @@ def wave_of(model: Transformer, tokens: int, longest: int, memory_bytes: int, be
 
 def plan(
     model: Transformer,
-    nodes: list[Node],
-    leaves: list[tuple[Node, int]],
+    nodes: list[PrefixNode],
+    leaves: list[tuple[PrefixNode, int]],
     truncates: bool,
     memory_bytes: int,
     max_batch: int,

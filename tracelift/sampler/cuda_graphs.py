@@ -28,8 +28,9 @@ from models.transformer import Transformer
 from tracelift.sampler.attention import ROWS, round_up
 from tracelift.sampler.sampling import RowPlan, seed_words, select, uniforms
 from tracelift.sampler.kv_cache import MASKED, PAGE, PagedCache, pages_for
-from tracelift.sampler.scheduler import SCRATCH, Schedule, Sequence
-from tracelift.sampler.radix_tree import Node
+from tracelift.sampler.scheduler import Schedule
+from tracelift.sampler.sequence import SCRATCH, Sequence
+from tracelift.sampler.radix_tree import PrefixNode
 
 
 def bucket(n: int) -> int:
@@ -134,7 +135,7 @@ class StaticDecoder:
         self.weights: tuple[int, ...] = ()
         self.pool = None  # the graphs' common memory: no two of them run at once
 
-    def width(self, leaves: list[tuple[Node, int]]) -> int:
+    def width(self, leaves: list[tuple[PrefixNode, int]]) -> int:
         """Pages in the table of a row, the most that any of these sequences reads."""
         return bucket(max(pages_for(node.end) + own for node, own in leaves))
 

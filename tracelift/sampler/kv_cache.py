@@ -15,7 +15,6 @@ import heapq
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from models.config import ModelConfig
 
@@ -28,7 +27,7 @@ def pages_for(positions: int) -> int:
 
 
 @dataclass
-class Group:
+class PageGroup:
     """A contiguous range of pages, each read by at most `readers` completions."""
 
     readers: int
@@ -62,10 +61,10 @@ class PagedCache:
         store: an earlier cache whose memory to take over, emptied, where it is large enough. spare: pages beyond the
         groups, for later caches that take over this one's memory.
         """
-        self.groups: list[Group] = []
+        self.groups: list[PageGroup] = []
         total = 0
         for readers, capacity in groups:
-            self.groups.append(Group(readers, total, capacity))
+            self.groups.append(PageGroup(readers, total, capacity))
             total += capacity
         if store is not None and store.keys.shape[1] >= total and store.keys.dtype == dtype and store.keys.device == device:
             self.keys, self.values, self.mask = store.keys.zero_(), store.values.zero_(), store.mask.fill_(MASKED)

@@ -16,12 +16,12 @@ from models.transformer import Transformer
 from tracelift.sampler.attention import PrefillAttention, padded
 from tracelift.sampler.budget import cost
 from tracelift.sampler.kv_cache import PAGE, PagedCache
-from tracelift.sampler.radix_tree import Node
+from tracelift.sampler.radix_tree import PrefixNode
 
 
 def prefill(
-    model: Transformer, cache: PagedCache, nodes: list[Node], wave: int
-) -> Iterator[tuple[list[Node], Tensor]]:
+    model: Transformer, cache: PagedCache, nodes: list[PrefixNode], wave: int
+) -> Iterator[tuple[list[PrefixNode], Tensor]]:
     """Write the keys and values of settled nodes, parents first; yields (some nodes, their hidden states (ΣT, D)).
 
     wave: tokens that one pass may cost (memory.cost). A node's parent is in `nodes` before it, or resident already.
@@ -30,7 +30,7 @@ def prefill(
         yield some, _run(model, cache, some)
 
 
-def _run(model: Transformer, cache: PagedCache, nodes: list[Node]) -> Tensor:
+def _run(model: Transformer, cache: PagedCache, nodes: list[PrefixNode]) -> Tensor:
     total = sum(len(n.tokens) for n in nodes)
     split = [n for n in nodes if n.start % PAGE]
     if split:  # these begin inside a page: copy its head from the parent
@@ -46,13 +46,13 @@ def _run(model: Transformer, cache: PagedCache, nodes: list[Node]) -> Tensor:
     return model(*at, PrefillAttention(cache, nodes))[0, :total]
 
 
-def _waves(nodes: list[Node], limit: int) -> Iterator[list[Node]]:
+def _waves(nodes: list[PrefixNode], limit: int) -> Iterator[list[PrefixNode]]:
     """Parents before children, each wave within the workspace."""
-    level: dict[Node, int] = {}
+    level: dict[PrefixNode, int] = {}
     for node in nodes:  # parents come first; one that is resident already counts as level −1
         level[node] = level.get(node.parent, -1) + 1
     for depth in range(max(level.values(), default=-1) + 1):
-        wave: list[Node] = []
+        wave: list[PrefixNode] = []
         for node in (n for n in nodes if level[n] == depth):
             if wave and sum(map(cost, wave)) + cost(node) > limit:
                 yield wave

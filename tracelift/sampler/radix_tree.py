@@ -22,12 +22,12 @@ MAX_TOKENS = 256  # a longer run of tokens is a chain of nodes, which bounds the
 
 
 @dataclass(eq=False)
-class Node:
+class PrefixNode:
     """Tokens at positions start .. end−1 of every prompt below."""
 
     tokens: tuple[int, ...]
     start: int
-    parent: Node | None
+    parent: PrefixNode | None
     prompt: int | None = None  # index of the distinct prompt that ends here
     samples: int = 0  # completions below this node that are not finished
     pages: list[int] | None = None  # key/value pages of positions 0 .. end−1; None while not resident
@@ -43,7 +43,7 @@ class Node:
         """Make the node resident: `own` new pages, after the full ones that its parent's prompt lies in."""
         self.own, self.pages = own, (self.parent.pages[: self.start // PAGE] if self.parent else []) + own
 
-    def path(self) -> list[Node]:
+    def path(self) -> list[PrefixNode]:
         """From the root to this node."""
         nodes = [self]
         while nodes[-1].parent is not None:
@@ -51,14 +51,14 @@ class Node:
         return nodes[::-1]
 
 
-def build(prompts: Sequence[tuple[int, ...]], counts: Sequence[int]) -> list[Node]:
+def build(prompts: Sequence[tuple[int, ...]], counts: Sequence[int]) -> list[PrefixNode]:
     """The nodes of the tree over distinct, non-empty prompts, parents before children, siblings next to each other.
 
     counts[i] is the number of completions of prompts[i].
     """
     order = sorted(range(len(prompts)), key=prompts.__getitem__)
-    nodes: list[Node] = []
-    todo: list[tuple[int, int, int, Node | None]] = [(0, len(order), 0, None)]
+    nodes: list[PrefixNode] = []
+    todo: list[tuple[int, int, int, PrefixNode | None]] = [(0, len(order), 0, None)]
     while todo:  # a stack instead of recursion: prompts that extend one another may nest deeply
         low, high, start, parent = todo.pop()
         if low == high:
@@ -67,7 +67,7 @@ def build(prompts: Sequence[tuple[int, ...]], counts: Sequence[int]) -> list[Nod
         shared = _common_prefix(first, last, start)  # of all in between too, for they are sorted
         if high - low == 1 or (shared - start) * (high - low - 1) >= MIN_SAVED:
             for at in range(start, shared, MAX_TOKENS):
-                parent = Node(first[at : min(at + MAX_TOKENS, shared)], at, parent)
+                parent = PrefixNode(first[at : min(at + MAX_TOKENS, shared)], at, parent)
                 nodes.append(parent)
             start = shared
             if len(first) == shared:  # the shortest sorts first, and prompts are distinct
@@ -75,7 +75,7 @@ def build(prompts: Sequence[tuple[int, ...]], counts: Sequence[int]) -> list[Nod
                 for node in parent.path():
                     node.samples += counts[order[low]]
                 low += 1
-        groups: list[tuple[int, int, int, Node | None]] = []
+        groups: list[tuple[int, int, int, PrefixNode | None]] = []
         while low < high:
             branch = prompts[order[low]][shared : shared + 1]
             after = low + 1

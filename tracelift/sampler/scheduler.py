@@ -13,9 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -23,37 +20,16 @@ from torch import Tensor
 from kernels.cpu_linear import packed
 from models.transformer import Transformer
 from tracelift.sampler.attention import DecodeAttention, padded
-from tracelift.sampler.sampling import RowPlan, seed_words, select, uniforms
-from tracelift.sampler.budget import fresh_pages, plan
-from tracelift.sampler.kv_cache import PAGE, pages_for
-from tracelift.sampler.params import Completion, SamplingParams
+from tracelift.sampler.budget import Static, fresh_pages, plan
+from tracelift.sampler.kv_cache import PAGE
+from tracelift.sampler.params import Completion
 from tracelift.sampler.prefill import prefill
-from tracelift.sampler.radix_tree import Node
+from tracelift.sampler.radix_tree import PrefixNode
+from tracelift.sampler.sampling import RowPlan, seed_words, select, uniforms
+from tracelift.sampler.sequence import Sequence
 
-if TYPE_CHECKING:
-    from tracelift.sampler.cuda_graphs import StaticDecoder
 
 DRAWS = 64  # uniform numbers made at a time for one completion
-SCRATCH = 0  # the page that rows without a sequence write to, and nobody reads
-
-
-@dataclass(eq=False)
-class Sequence:
-    """One completion on its way."""
-
-    node: Node  # the tree node its prompt ends in
-    params: SamplingParams
-    stream: tuple[int, int, int]  # names its random numbers, see draw.stream_id
-    pages: list[int] = field(default_factory=list)  # of generated tokens
-    length: int = 0  # tokens drawn, as of the last time the batch was composed
-    slot: int = -1  # its row in the tables of tokens and log-probabilities
-    completion: Completion | None = None  # once finished
-    logits: list[Tensor] = field(default_factory=list)  # (V,) fp32 of each step, only where asked for
-
-    @property
-    def reserved(self) -> int:
-        """Pages of generated tokens it may come to need; the last token drawn is never written."""
-        return pages_for(self.params.max_new_tokens - 1)
 
 
 def project(model: Transformer, steps: int, memory_bytes: int) -> tuple[Callable[[Tensor], Tensor], int]:
@@ -68,12 +44,12 @@ def project(model: Transformer, steps: int, memory_bytes: int) -> tuple[Callable
 class Schedule:
     """Runs sequences to their ends. One object serves one call of `Sampler.generate`."""
 
-    decoder: StaticDecoder | None = None  # set in static.StaticSchedule
+    decoder: Static | None = None  # set in cuda_graphs.StaticSchedule
 
     def __init__(
         self,
         model: Transformer,
-        nodes: list[Node],
+        nodes: list[PrefixNode],
         sequences: list[Sequence],
         eos_ids: frozenset[int],
         find_stop: Callable[[list[int], tuple[str, ...]], str | None],
@@ -135,7 +111,7 @@ class Schedule:
     def _admit(self) -> list[Sequence]:
         """Take from the queue what fits, and prefill the tree nodes that are not resident yet."""
         admitted: list[Sequence] = []
-        fresh: list[Node] = []
+        fresh: list[PrefixNode] = []
         while self.queue and self.free_slots:
             s = self.queue[0]
             missing = [n for n in s.node.path() if n.pages is None]

@@ -25,10 +25,10 @@ from kernels.linear import chunk_rows
 from models.transformer import Transformer
 from tracelift.sampler import radix_tree as trie
 from tracelift.sampler.attention import padded
-from tracelift.sampler.budget import fresh_pages, page_bytes, wave_of, workspace
+from tracelift.sampler.budget import fresh_pages, page_bytes, wave_of
 from tracelift.sampler.kv_cache import PagedCache
 from tracelift.sampler.prefill import prefill
-from tracelift.sampler.radix_tree import Node
+from tracelift.sampler.radix_tree import PrefixNode
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]  # (prompt, continuation)
 
@@ -58,7 +58,7 @@ def score(
     found: dict[Text, list[float]] = {}
     for some, nodes in parts:
         leaf = {some[node.prompt]: node for node in nodes if node.prompt is not None}
-        asked: dict[Node, list[tuple[int, Text, int]]] = defaultdict(list)  # (position in the text, text, its target)
+        asked: dict[PrefixNode, list[tuple[int, Text, int]]] = defaultdict(list)  # (position in the text, text, its target)
         for text in (t for t in distinct if feeds[t] in leaf):
             whole = text[0] + text[1]
             for node in leaf[feeds[text]].path():
@@ -110,7 +110,7 @@ def _head_bytes(model: Transformer) -> int:
 
 def _parts(
     feeds: list[tuple[int, ...]], pages: int, memory_bytes: int
-) -> list[tuple[list[tuple[int, ...]], list[Node]]]:
+) -> list[tuple[list[tuple[int, ...]], list[PrefixNode]]]:
     """Neighbours in sorted order, as many as fit: halves until they do."""
     nodes = trie.build(feeds, [1] * len(feeds))
     need = sum(map(fresh_pages, nodes))

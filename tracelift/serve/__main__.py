@@ -19,14 +19,14 @@ from typing import Any
 import torch
 
 import models
-from tracelift.executor.backend import LocalBackend
+from tracelift.executor.local import LocalBackend
 from tracelift.distributed.world import pick_device
 from tracelift.reward_model.scorer import LocalScorer
 from tracelift.sampler import Sampler
 from tracelift.serve.batching import Batcher
 from tracelift.serve.completions import Completions
 from tracelift.serve.score import Scores
-from tracelift.serve.web import Endpoint, Limits, Service
+from tracelift.serve.web import Endpoint, RequestLimits, HttpService
 
 MiB = 2**20
 
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _serve(service, batchers, a.grace)
 
 
-def build(a: argparse.Namespace, key: str | None) -> tuple[Service, list[Batcher]]:
+def build(a: argparse.Namespace, key: str | None) -> tuple[HttpService, list[Batcher]]:
     """The server, bound but not yet serving, and its workers. Raises OSError, ValueError or models.CheckpointError."""
     device, dtype = pick_device(a.device), getattr(torch, a.dtype)
     posts: dict[str, Endpoint] = {}
@@ -76,11 +76,11 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[Service, list[Batcher
         "/health": lambda: {"status": "ok", "queued": {path: e.batcher.depth for path, e in posts.items()}},
         "/v1/models": lambda: {"object": "list", "data": listed},
     }
-    limits = Limits(int(a.max_body_mb * MiB), a.connections, a.read_timeout, a.timeout)
-    return Service((a.host, a.port), posts, gets, limits, key, _say), [e.batcher for e in posts.values()]
+    limits = RequestLimits(int(a.max_body_mb * MiB), a.connections, a.read_timeout, a.timeout)
+    return HttpService((a.host, a.port), posts, gets, limits, key, _say), [e.batcher for e in posts.values()]
 
 
-def _serve(service: Service, batchers: Sequence[Batcher], grace: float) -> int:
+def _serve(service: HttpService, batchers: Sequence[Batcher], grace: float) -> int:
     stop = threading.Event()
 
     def note(number: int, frame: Any) -> None:

@@ -38,7 +38,7 @@ FULL = ("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1
 
 
 @dataclass(frozen=True)
-class Limits:
+class RequestLimits:
     """What a client may take."""
 
     body_bytes: int = 8 * 2**20
@@ -56,7 +56,7 @@ class Endpoint:
     reply: Callable[[Any, Any], dict[str, Any]]
 
 
-class Service(ThreadingHTTPServer):
+class HttpService(ThreadingHTTPServer):
     """Serves `posts` (path -> Endpoint) and `gets` (path -> JSON object)."""
 
     daemon_threads = True
@@ -65,7 +65,7 @@ class Service(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], posts: Mapping[str, Endpoint], gets: Mapping[str, Callable[[], dict[str, Any]]],
-                 limits: Limits, key: str | None, say: Callable[[str], None]) -> None:  # fmt: skip
+                 limits: RequestLimits, key: str | None, say: Callable[[str], None]) -> None:  # fmt: skip
         """key: what clients must send as `Authorization: Bearer KEY`, except for /health; None: no key. Raises OSError where
         the address cannot be had."""
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -125,7 +125,7 @@ class _Timed(io.RawIOBase):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "tracelift", ""
-    server: Service
+    server: HttpService
 
     def setup(self) -> None:
         super().setup()

@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.config import Config
-from tracelift.tasks.sources import Task, load_tasks
+from tracelift.errors import RowsError
+from tracelift.files import is_text, read_rows
 from tracelift.programs import CodeProblem, load_problems
-from tracelift.files import RowsError, is_text, read_rows
-from tracelift.verify.math import Verdict, gsm8k_strict, verify_math
+from tracelift.tasks.task import Task, TaskSource
+from tracelift.verify.math import gsm8k_strict, verify_math
+from tracelift.verify.verdict import Verdict
 
 DEMO_PROBLEMS = 1000  # what `eval.limit = 0` means for an endless series
 SUFFIXES = r"(\.(jsonl|json|gz))+$"  # no part of a benchmark's name; other dots are
@@ -58,17 +60,18 @@ class Benchmark:
     problems: list[Problem]
 
 
-def load_benchmark(spec: str, config: Config, say: Callable[[str], None] = print) -> Benchmark:
-    """Read `demo:WORLD` or `FORMAT:FILE` (.jsonl, .json or .gz), at most `eval.limit` problems, in the file's order.
+def demo_benchmark(name: str, source: TaskSource, limit: int) -> Benchmark:
+    """The first `limit` problems of a demo world, 0 for DEMO_PROBLEMS."""
+    return Benchmark(name, [_demo_problem(task) for task in source.first(limit or DEMO_PROBLEMS)])
+
+
+def read_benchmark(spec: str, config: Config, say: Callable[[str], None] = print) -> Benchmark:
+    """Read `FORMAT:FILE` (.jsonl, .json or .gz), at most `eval.limit` problems, in the file's order.
 
     Raises BenchmarkError on unknown formats, missing files, broken rows and duplicate ids.
     """
     form, _, where = spec.partition(":")
     limit = config.eval.limit
-    if form == "demo":
-        source = load_tasks(spec, config.data.eval_seed)
-        problems = [_demo_problem(task) for task in source.first(limit or DEMO_PROBLEMS)]
-        return Benchmark(spec, problems)
     if form not in READERS and form not in CODE_FORMATS:
         known = ", ".join(("demo", *READERS, *CODE_FORMATS))
         raise BenchmarkError(f"eval.benchmarks: '{spec}': expected FORMAT:FILE, with FORMAT one of {known}")

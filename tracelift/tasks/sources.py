@@ -1,94 +1,22 @@
-"""Where problems come from: the demo's endless series or the user's JSONL, behind one small interface.
+"""The user's files of problems as sources of tasks, walked in a fresh order each epoch (tracelift/tasks/epochs.py).
 
-A round's problems are a function of the round's number alone, so a resumed run needs no data position. A file is walked
-in a fresh order each epoch, keyed by (seed, epoch). Left out: streaming from the network, mixing several files.
+Left out: the demo worlds (tracelift/worlds/tasks.py), benchmarks as they are published (tracelift/tasks/benchmarks.py),
+streaming from the network, mixing several files.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tracelift.errors import GroupError
 from tracelift.files import parse_json_line
-from tracelift.programs import CodeProblem, StdinTest, load_problems
-from tracelift.verify.math import Verdict, verify_math
-from tracelift.worlds import code as code_world
-from tracelift.worlds import math as math_world
-
-
-@dataclass(frozen=True)
-class Task:
-    """One problem. `reference` is its answer or a program that solves it; `code` holds the tests of a code task.
-    `truth` is the demo world's own record of it, which makes a trace's validity measurable."""
-
-    problem_id: str
-    problem: str
-    reference: str
-    task_type: str = "math"
-    truth: math_world.MathProblem | code_world.CodeProblem | None = None
-    code: CodeProblem | None = None
-
-    def trace_valid(self, trace: str) -> bool | None:
-        """Whether every step of a trace is true and grounded; None where the truth is not known."""
-        found = self.validity(trace)
-        return None if found is None else found.valid
-
-    def validity(self, trace: str) -> math_world.Validity | code_world.Validity | None:
-        """The demo worlds' verdict on a trace, with its first fault and where that stands; None for other problems."""
-        if isinstance(self.truth, math_world.MathProblem):
-            return math_world.check_trace(self.truth, trace)
-        if isinstance(self.truth, code_world.CodeProblem):
-            return code_world.check_plan(self.truth, trace)
-        return None
-
-
-class TaskSource(Protocol):
-    def round(self, step: int, count: int) -> list[Task]:
-        """The problems of one training round."""
-        ...
-
-    def first(self, count: int) -> list[Task]:
-        """A fixed set, for evaluation."""
-        ...
-
-
-@dataclass(frozen=True)
-class DemoTasks:
-    """An embedded world: every index of a series is another problem."""
-
-    seed: int
-    world: str = "math"
-
-    def round(self, step: int, count: int) -> list[Task]:
-        return [self._task(step * count + i) for i in range(count)]
-
-    def first(self, count: int) -> list[Task]:
-        return [self._task(i) for i in range(count)]
-
-    def named(self, problem_id: str) -> Task | None:
-        """The problem of that id, None where it is not of this series."""
-        series, _, index = problem_id.rpartition("-")
-        if not index.isdigit():
-            return None
-        task = self._task(int(index))
-        return task if task.problem_id == problem_id else None
-
-    def _task(self, index: int) -> Task:
-        if self.world == "code":
-            return code_task(code_world.make_problem(self.seed, index))
-        p = math_world.make_problem(self.seed, index)
-        return Task(p.problem_id, p.text, str(p.answer), "math", p)
-
-
-def code_task(p: code_world.CodeProblem) -> Task:
-    """A problem of the code world with its tests."""
-    visible, hidden = (tuple(StdinTest(*case) for case in cases) for cases in code_world.make_cases(p))
-    tests = CodeProblem(p.problem_id, p.text, hidden, visible, solution=p.program)
-    return Task(p.problem_id, p.text, p.program, "code", p, tests)
+from tracelift.programs import load_problems
+from tracelift.tasks.epochs import round_places
+from tracelift.tasks.task import Task
+from tracelift.verify.math import verify_math
+from tracelift.verify.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -99,35 +27,20 @@ class FileTasks:
     seed: int
 
     def round(self, step: int, count: int) -> list[Task]:
-        positions = [divmod(p, len(self.tasks)) for p in range(step * count, (step + 1) * count)]
-        orders = {epoch: self._order(epoch) for epoch in {epoch for epoch, _ in positions}}
-        return [self.tasks[orders[epoch][at]] for epoch, at in positions]
+        return [self.tasks[at] for at in round_places(f"order:{self.seed}", len(self.tasks), step, count)]
 
     def first(self, count: int) -> list[Task]:
         return self.tasks[:count]
 
-    def _order(self, epoch: int) -> list[int]:
-        order = list(range(len(self.tasks)))
-        random.Random(f"order:{self.seed}:{epoch}").shuffle(order)
-        return order
 
-
-def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> TaskSource:
-    """`demo:math` or `demo:code`; `code:FILE`, programs with tests in any format of tracelift/programs/formats.py; or a
-    JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
+def file_tasks(path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> FileTasks:
+    """A JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
 
     Rows longer than `max_chars` characters are left out and counted aloud. Raises FileNotFoundError for a missing file,
     ValueError naming file and line for a broken row, and ValueError for a file that yields no problem.
     """
-    if source.startswith("demo:"):
-        if source not in ("demo:math", "demo:code"):
-            raise ValueError(f"data source '{source}': the demos are called demo:math and demo:code")
-        return DemoTasks(seed, source.removeprefix("demo:"))
-    if source.startswith("code:"):
-        return _code_file(Path(source.removeprefix("code:")), seed, limit, max_chars, say)
-    path = Path(source)
     if not path.is_file():
-        raise FileNotFoundError(f"data source '{source}': no such file (a JSONL file, or demo:math)")
+        raise FileNotFoundError(f"data source '{path}': no such file (a JSONL file, or demo:math)")
     tasks: list[Task] = []
     skipped = 0
     with open(path, "rb") as f:
@@ -148,7 +61,8 @@ def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: 
     return FileTasks(tasks, seed)
 
 
-def _code_file(path: Path, seed: int, limit: int, max_chars: int, say: Callable[[str], None]) -> FileTasks:
+def code_file_tasks(path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> FileTasks:
+    """Programs with tests, in any format of tracelift/programs/formats.py. Raises as `file_tasks` does."""
     if not path.is_file():
         raise FileNotFoundError(f"data source 'code:{path}': no such file")
     problems = load_problems(path)

@@ -9,10 +9,6 @@ and applied only if finite. Left out: loss scaling (bf16 needs none).
 from __future__ import annotations
 
 import math
-import os
-import signal
-import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,56 +16,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from tracelift.errors import TrainingError
+from tracelift.distributed.parallel import Parallel, number
+from tracelift.distributed.sharded_checkpoint import SHARD_FILES, place, read_sharded, write_sharded
 from tracelift.distributed.world import World
-from tracelift.schema import Config, Optim
+from tracelift.errors import TrainingError
+from tracelift.runs.checkpoints import optimizer_tensors, restore_optimizer
+from tracelift.runs.folder import RunFolder
+from tracelift.schema import OptimConfig
 from tracelift.training.optimizer import adamw
-from tracelift.distributed.parallel import SHARD_FILES, Parallel, number, place, read_shards, write_shards
 from tracelift.training.recompute import recompute_blocks
-from tracelift.runs.folder import RunFolder, optimizer_tensors, restore_optimizer
 
 _STATE = "optimizer:"  # before the names of optimizer states in a sharded checkpoint
-EXIT_STOPPED = 143  # SIGTERM was answered: a checkpoint is saved, `--resume` goes on from it
 
 
-class StopSignal:
-    """Notes SIGTERM and SIGINT instead of dying, so that the round in progress can be finished and saved.
-
-    That takes at most `seconds`: a rank that waits in a collective for one that hangs never comes back to look at
-    `seen`, since Python's own handlers wait for the main thread. A thread hears the signal too and then ends the
-    process; what was saved before stays whole.
-    """
-
-    def __init__(self, seconds: float = 300.0) -> None:
-        self.seen, self.seconds = False, seconds
-        self._over = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._note)
-        heard, self._bell = socket.socketpair()
-        self._bell.setblocking(False)
-        signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
-        threading.Thread(target=self._limit, args=(heard,), daemon=True).start()
-
-    def close(self) -> None:
-        """The limit no longer holds."""
-        self._over.set()
-
-    def _limit(self, heard: socket.socket) -> None:
-        while heard.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
-            pass
-        if not self._over.wait(self.seconds):
-            line = (f"train.py: asked to stop, but the round was not finished {self.seconds:g} s later (run.stop_s); nothing of it is "
-                    "saved, --resume goes on from the last checkpoint\n")  # fmt: skip
-            os.write(2, line.encode())
-            os._exit(EXIT_STOPPED)
-
-    def _note(self, number: int, frame: Any) -> None:
-        if self.seen and number == signal.SIGINT:
-            raise KeyboardInterrupt  # a second Ctrl-C is meant
-        self.seen = True
-
-
-def learning_rate(config: Optim, step: int, steps: int) -> float:
+def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
     """The rate of 0-based round `step`: linear warm-up, then constant, or down to a tenth, linearly or by half a cosine."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
@@ -85,7 +45,7 @@ def learning_rate(config: Optim, step: int, steps: int) -> float:
 class Learner:
     """A model with its optimizer: gradients in, one guarded update out."""
 
-    def __init__(self, model: nn.Module, config: Optim, steps: int, world: World, parallel: Parallel | None = None,
+    def __init__(self, model: nn.Module, config: OptimConfig, steps: int, world: World, parallel: Parallel | None = None,
                  bad_batches: Callable[..., Path | None] | None = None) -> None:  # fmt: skip
         """bad_batches: folder for batches whose gradient is not finite (tracelift/rl/nan_dump.py); None keeps none."""
         self.bad_batches = bad_batches
@@ -137,7 +97,7 @@ class Learner:
         head, samples = batch()
         head |= {"grad_norm": norm, "grad_norms": norms}
         path = self.bad_batches(self.config.nan_batches, step, nth, self.world.rank, head, samples)
-        return f"python -m tracelift.rl.nan_dump {path.parent.parent} {path.name}" if path else None
+        return f"python -m tracelift.explain.nan {path.parent.parent} {path.name}" if path else None
 
     def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]) -> None:
         """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows."""
@@ -151,7 +111,7 @@ class Learner:
 
     def _write_shards(self, folder: Path) -> None:
         states = {f"{_STATE}{self.names[p]}.{key}": value for p, state in self.optimizer.state.items() for key, value in state.items()}
-        write_shards(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
+        write_sharded(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
 
     def resume_run(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> int:
         """`resume`, with the logs cut back to where it goes on. Returns the rounds done."""
@@ -165,7 +125,7 @@ class Learner:
 
         def load(folder: Path) -> None:
             if list(folder.glob(SHARD_FILES)):
-                states = read_shards(folder, {name: p for p, name in self.names.items()}, _STATE, self.world)
+                states = read_sharded(folder, {name: p for p, name in self.names.items()}, _STATE, self.world)
                 restore_optimizer(self.optimizer, self.names, states)
                 return
             with torch.no_grad():
@@ -186,45 +146,3 @@ class Learner:
         restore_optimizer(self.optimizer, self.names, whole)
         self.skipped = state.get("skipped", 0)
         return state["step"], state
-
-
-def fit(config: Config, run: RunFolder, world: World, learner: Learner, *, round_loss: Callable[[int], dict[str, float]],
-        write_model: Callable[[Path], None], read_model: Callable[[Path], nn.Module],
-        evaluate: Callable[[], dict[str, float]] | None, eval_every: int, say: Callable[[str], None],
-        on_eval: Callable[[int, dict[str, float]], None] | None = None) -> int:  # fmt: skip
-    """The supervised loop of the sft and reward_model stages. Returns the number of rounds done.
-
-    round_loss(step) runs forward and backward over this rank's share of round `step` and returns metrics; evaluate()
-    returns dev metrics, logged with the round. Stops early, checkpoint saved, when SIGTERM came.
-    """
-    import time
-
-    stop = StopSignal(config.run.stop_s)
-    done = 0
-    if config.run.resume:
-        done, _ = learner.resume(run, read_model, say)
-        run.cut_logs(done)
-        say(f"going on after round {done}")
-    started, steps = time.perf_counter(), config.run.steps
-    for step in range(done, steps):
-        learner.model.train()
-        metrics = round_loss(step) | learner.update(step)
-        last = step + 1 == steps
-        stopping = world.any(stop.seen)
-        if evaluate is not None and ((step + 1) % eval_every == 0 or last):
-            learner.model.eval()
-            results = evaluate()
-            metrics |= {f"dev/{k}": v for k, v in results.items()}
-            if on_eval is not None:
-                on_eval(step + 1, results)
-        run.log("metrics.jsonl", {"step": step + 1, **metrics})
-        if (step + 1) % max(1, min(eval_every, steps // 20 or 1)) == 0 or last:
-            pace = (time.perf_counter() - started) / (step + 1 - done)
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "updates_skipped")
-            say(f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)")
-        if (step + 1) % config.run.save_every == 0 or last or stopping:
-            learner.save(run, step + 1, config.run.keep, write_model, {})
-        if stopping:
-            say(f"stopped on request after round {step + 1}; --resume goes on from here")
-            raise SystemExit(EXIT_STOPPED)
-    return steps

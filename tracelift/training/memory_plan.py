@@ -28,7 +28,8 @@ from kernels.linear import chunk_rows
 from models import ModelConfig, Transformer
 from models.hf_config import read_config
 from models.lora import PROJECTIONS, read_adapter_config
-from tracelift.config import Config, ConfigError, load_config
+from tracelift.config import Config, load_config
+from tracelift.errors import ConfigError
 from tracelift.training.optimizer import BLOCK
 
 GiB, MiB = 1 << 30, 1 << 20

@@ -26,7 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from tracelift.distributed.rows import first_row_of, local, zeros_like_rows_of
+from tracelift.distributed.sharded_checkpoint import first_row_of, local, zeros_like_rows_of
 
 BLOCK = 256  # columns that share one scale
 _ELEMENTS = 1 << 22  # worked on at once: a few temporaries of 16 MiB, whatever the size of the matrix

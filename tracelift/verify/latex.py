@@ -23,7 +23,7 @@ import sys
 from typing import Any
 
 from tracelift.verify.boxed import delimited
-from tracelift.verify.math import Verdict
+from tracelift.verify.verdict import Verdict
 
 MEMORY_BYTES = 2 << 30
 START_SECONDS = 120.0  # importing sympy on a busy machine

@@ -15,24 +15,16 @@ conversions between units.
 
 from __future__ import annotations
 
-import enum
 import re
 from fractions import Fraction
 
 from tracelift.verify.leaks import Leak, leaks_answer
 from tracelift.verify.numbers import Number, find_numbers, plain
+from tracelift.verify.verdict import Verdict
 
 __all__ = ["Leak", "Verdict", "extract_answer", "gsm8k_flexible", "gsm8k_strict", "leaks_answer", "verify_math"]
 
 MAX_CHARS = 20_000  # five times the longest output an executor is allowed; beyond it, only the head is read
-
-
-class Verdict(enum.Enum):
-    """PASS and FAIL judge the answer. ERROR says that none could be given: it is never turned into a reward."""
-
-    PASS = "pass"
-    FAIL = "fail"
-    ERROR = "error"
 
 
 def verify_math(prediction: str, reference: str) -> Verdict:

@@ -16,7 +16,7 @@ from tracelift.worlds.code.cases import make_cases
 from tracelift.worlds.code.flaws import FLAWS, all_flaws, apply_flaw, rubric_of
 from tracelift.worlds.code.habits import misconceived_plan
 from tracelift.worlds.code.plans import read_plan
-from tracelift.worlds.code.problems import CodeProblem, make_problem
+from tracelift.worlds.code.problems import PlanProblem, make_problem
 from tracelift.worlds.build.code_proofreading import tagged_plan
 from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.build.tokenizer import PHRASES
@@ -25,7 +25,7 @@ PIECES, VOCABULARY = PHRASES, 896
 SERIES = {"base": 201, "planner": 202, "executor": 203, "groups": 204, "tokenizer": 205, "dev": 206, "proofread": 207}  # problem seeds
 
 
-def program_of(p: CodeProblem, trace: str) -> str:
+def program_of(p: PlanProblem, trace: str) -> str:
     """The program that follows a plan of this world to the letter. Raises ValueError on a plan that cannot be read."""
     plan = read_plan(trace)
     if plan is None:
@@ -77,7 +77,7 @@ def proofread_rows(count: int) -> Iterator[Row]:
         yield {"prompt": before, "completions": [tagged_plan(p, rng) for _ in range(4)]}
 
 
-def make_group(p: CodeProblem, rng: random.Random, negatives: int) -> Group:
+def make_group(p: PlanProblem, rng: random.Random, negatives: int) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
     visible, hidden = make_cases(p)
     pairs = lambda cases: [{"input": i, "output": o} for i, o in cases]  # noqa: E731

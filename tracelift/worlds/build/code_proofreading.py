@@ -15,11 +15,11 @@ from dataclasses import replace
 from tracelift.training.sft import Piece
 from tracelift.worlds.code.language import BOUNDS, OPS, PRINTS, SIBLINGS, Step
 from tracelift.worlds.code.plans import CODE_MARK, Calculation, reference_plan
-from tracelift.worlds.code.problems import CodeProblem
+from tracelift.worlds.code.problems import PlanProblem
 from tracelift.worlds.build.proofreading import RIGHT, WRONG, closed, held, number
 
 
-def tagged_plan(p: CodeProblem, rng: random.Random) -> list[Piece]:
+def tagged_plan(p: PlanProblem, rng: random.Random) -> list[Piece]:
     """Tagged pieces of a plan with random flaws and its closing tag; their texts join to the RM's reading of it."""
     rate = rng.uniform(0, 2)  # some plans are nearly sound, some nearly all wrong
     strikes = lambda probability: rng.random() < rate * probability  # noqa: E731

@@ -4,8 +4,8 @@ from tracelift.worlds.code.cases import make_cases
 from tracelift.worlds.code.flaws import FLAWS, Flaw, all_flaws, apply_flaw, rubric_of
 from tracelift.worlds.code.habits import misconceived_plan
 from tracelift.worlds.code.plans import Plan, read_plan, reference_plan
-from tracelift.worlds.code.problems import CodeProblem, make_problem
+from tracelift.worlds.code.problems import PlanProblem, make_problem
 from tracelift.worlds.code.validity import Validity, check_plan
 
-__all__ = ["FLAWS", "CodeProblem", "Flaw", "Plan", "Validity", "all_flaws", "apply_flaw", "check_plan", "make_cases",
+__all__ = ["FLAWS", "Flaw", "Plan", "PlanProblem", "Validity", "all_flaws", "apply_flaw", "check_plan", "make_cases",
            "make_problem", "misconceived_plan", "read_plan", "reference_plan", "rubric_of"]  # fmt: skip

@@ -13,7 +13,7 @@ import random
 from dataclasses import replace
 
 from tracelift.worlds.code.language import BOUNDS, OPS, SIBLINGS, Program, Value, result_type, run, show_value
-from tracelift.worlds.code.problems import CodeProblem, draw_input, show_input
+from tracelift.worlds.code.problems import PlanProblem, draw_input, show_input
 
 VISIBLE, HIDDEN = 2, 4
 _POOL = 24
@@ -34,7 +34,7 @@ def near_misses(start: str, steps: Program) -> list[Program]:
     return [other for other in found if result_type(start, other) is not None and all(s.k > 0 or not OPS[s.op].has_argument for s in other)]
 
 
-def make_cases(problem: CodeProblem) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+def make_cases(problem: PlanProblem) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
     """(visible, hidden) pairs of (stdin, expected stdout); a function of the problem alone."""
     rng = random.Random(f"cases:{problem.problem_id}")
     edges = tuple(s.k for s in problem.steps if s.k)
@@ -55,5 +55,5 @@ def make_cases(problem: CodeProblem) -> tuple[tuple[tuple[str, str], ...], tuple
     return tuple(_case(problem, x) for x in visible), tuple(_case(problem, pool[i]) for i in sorted(hidden))
 
 
-def _case(problem: CodeProblem, value: Value) -> tuple[str, str]:
+def _case(problem: PlanProblem, value: Value) -> tuple[str, str]:
     return show_input(value), show_value(run(problem.steps, value)) + "\n"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from tracelift.rubrics import CODE_DIMENSIONS as DIMENSIONS
 from tracelift.worlds.code.language import BOUNDS, OPS, SIBLINGS, Step, result_type
 from tracelift.worlds.code.plans import Calculation, Plan, reference_plan, same_results, with_steps
-from tracelift.worlds.code.problems import CodeProblem, Quantity, draw_input
+from tracelift.worlds.code.problems import PlanProblem, Quantity, draw_input
 
 # kind: labels 0–4 in the order of DIMENSIONS (task_understanding, plan_quality, step_coherence, action_support,
 # non_leakage), then the total in 0–1: a plan that misleads its reader is worth less than the mean of its parts.
@@ -57,19 +57,19 @@ def _pick(rng: random.Random, count: int) -> list[int]:
     return rng.sample(range(count), count)
 
 
-def _wrong_bound(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _wrong_bound(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     return _replace_first(plan, rng, lambda s: replace(s, op=BOUNDS[s.op]) if s.op in BOUNDS else None)
 
 
-def _wrong_operation(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _wrong_operation(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     return _replace_first(plan, rng, lambda s: replace(s, op=rng.choice(SIBLINGS[s.op])))
 
 
-def _wrong_constant(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _wrong_constant(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     return _replace_first(plan, rng, lambda s: replace(s, k=_slipped(rng, s.k)) if s.k else None)
 
 
-def _wrong_quantity(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _wrong_quantity(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     known = [*p.quantities, *([p.unused] if p.unused else [])]
 
     def other(s: Step) -> Step | None:
@@ -89,12 +89,12 @@ def _replace_first(plan: Plan, rng: random.Random, change: Callable[[Step], Step
     return None
 
 
-def _wrong_order(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _wrong_order(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     i = rng.randrange(len(plan.steps) - 1)
     return with_steps(plan, (*plan.steps[:i], plan.steps[i + 1], plan.steps[i], *plan.steps[i + 2 :]))
 
 
-def _step_dropped(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _step_dropped(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     i = rng.randrange(len(plan.steps))
     return with_steps(plan, (*plan.steps[:i], *plan.steps[i + 1 :]))
 
@@ -103,7 +103,7 @@ def _slipped(rng: random.Random, value: int) -> int:
     return rng.choice([v for v in (value - 10, value - 2, value - 1, value + 1, value + 2, value + 10) if 2 <= v <= 40])
 
 
-def _recalculate(p: CodeProblem, change: Callable[[Quantity, int], Calculation]) -> Plan | None:
+def _recalculate(p: PlanProblem, change: Callable[[Quantity, int], Calculation]) -> Plan | None:
     """The plan in which each calculation is `change(quantity, its parent's value by now)`, consequences carried."""
     values = {p.quantities[0].name: p.quantities[0].value}
     calculations = []
@@ -127,12 +127,12 @@ def _calculate(q: Quantity, parent: int, misread: bool = False, slip: int | None
     return replace(c, value=c.true_value if slip is None else slip)
 
 
-def _slip_carried(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _slip_carried(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     struck = rng.choice(p.quantities[1:]).name
     return _recalculate(p, lambda q, parent: _calculate(q, parent, slip=_slipped(rng, q.value) if q.name == struck else None))
 
 
-def _relation_misread(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _relation_misread(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     struck = rng.choice(p.quantities[1:]).name
     return _recalculate(p, lambda q, parent: _calculate(q, parent, misread=q.name == struck))
 
@@ -143,20 +143,20 @@ def _edit_calculation(plan: Plan, rng: random.Random, **change: int | str) -> Pl
     return replace(plan, calculations=(*plan.calculations[:i], edited, *plan.calculations[i + 1 :]))
 
 
-def _slip_not_carried(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _slip_not_carried(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     i = rng.randrange(len(plan.calculations))
     struck = replace(plan.calculations[i], value=_slipped(rng, plan.calculations[i].value))
     return replace(plan, calculations=(*plan.calculations[:i], struck, *plan.calculations[i + 1 :]))
 
 
-def _wrong_reason(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _wrong_reason(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     i = rng.randrange(len(plan.calculations))
     names = [q.name for q in [*p.quantities, *([p.unused] if p.unused else [])] if q.name != plan.calculations[i].name]
     struck = replace(plan.calculations[i], name=rng.choice(names))
     return replace(plan, calculations=(*plan.calculations[:i], struck, *plan.calculations[i + 1 :]))
 
 
-def _irrelevant_step(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _irrelevant_step(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     if p.unused is None:
         return None
     extra = Calculation(p.unused.name, *p.unused.terms, p.unused.value)
@@ -165,7 +165,7 @@ def _irrelevant_step(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | N
     return replace(plan, calculations=(*plan.calculations[:at], extra, *plan.calculations[at:]))
 
 
-def _duplicated_step(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _duplicated_step(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     i = rng.randrange(len(plan.calculations))
     at = rng.randint(i + 1, len(plan.calculations))
     return replace(plan, calculations=(*plan.calculations[:at], plan.calculations[i], *plan.calculations[at:]))
@@ -175,21 +175,21 @@ _NO_OPS = {"numbers": (Step("add_each", 0), Step("multiply_each", 1)), "word": (
            "number": (Step("add", 0), Step("multiply", 1))}  # fmt: skip
 
 
-def _no_op_step(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _no_op_step(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     at = rng.randint(0, len(plan.steps))
     kind = result_type(p.start, plan.steps[:at])
     return with_steps(plan, (*plan.steps[:at], rng.choice(_NO_OPS[kind or p.start]), *plan.steps[at:]))
 
 
-def _line_leaked(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _line_leaked(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     return replace(plan, leaked=rng.choice(plan.program(p.start).split("\n")[1:-1]))
 
 
-def _program_leaked(p: CodeProblem, plan: Plan, rng: random.Random) -> Plan | None:
+def _program_leaked(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     return replace(plan, leaked=plan.program(p.start))
 
 
-FLAWS: dict[str, Callable[[CodeProblem, Plan, random.Random], Plan | None]] = {
+FLAWS: dict[str, Callable[[PlanProblem, Plan, random.Random], Plan | None]] = {
     "wrong_bound": _wrong_bound, "wrong_operation": _wrong_operation, "wrong_order": _wrong_order,
     "step_dropped": _step_dropped, "wrong_constant": _wrong_constant, "wrong_quantity": _wrong_quantity,
     "slip_carried": _slip_carried, "relation_misread": _relation_misread,
@@ -200,7 +200,7 @@ FLAWS: dict[str, Callable[[CodeProblem, Plan, random.Random], Plan | None]] = {
 UNSEEN = ("slip_not_carried", "wrong_reason", "irrelevant_step", "duplicated_step", "no_op_step", "line_leaked", "program_leaked")
 
 
-def apply_flaw(problem: CodeProblem, kind: str, rng: random.Random) -> Flaw | None:
+def apply_flaw(problem: PlanProblem, kind: str, rng: random.Random) -> Flaw | None:
     """Strike the reference plan with one flaw; None where it does not fit, or would change nothing it should change."""
     plan = FLAWS[kind](problem, reference_plan(problem), rng)
     if plan is None or str(plan) == problem.trace:
@@ -213,7 +213,7 @@ def apply_flaw(problem: CodeProblem, kind: str, rng: random.Random) -> Flaw | No
     return Flaw(kind, str(plan), changes)
 
 
-def all_flaws(problem: CodeProblem, rng: random.Random) -> Iterator[Flaw]:
+def all_flaws(problem: PlanProblem, rng: random.Random) -> Iterator[Flaw]:
     """One flaw of every kind that fits this problem, in a random order of kinds."""
     for kind in rng.sample(sorted(FLAWS), len(FLAWS)):
         flaw = apply_flaw(problem, kind, rng)

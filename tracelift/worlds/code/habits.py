@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tracelift.worlds.code.language import BOUNDS, Program, Step, write_python
 from tracelift.worlds.code.plans import Calculation, reference_plan
-from tracelift.worlds.code.problems import CodeProblem
+from tracelift.worlds.code.problems import PlanProblem
 
 MISCONCEPTIONS: dict[str, float] = {
     "before": 0.60,  # "but just before that" read as "then": steps in the order of the telling        (A)
@@ -28,7 +28,7 @@ _FRONT = {"last": "first", "end": "start"}
 _UNORDERED = ("sum", "count", "largest")
 
 
-def misconceived_plan(problem: CodeProblem, rng: random.Random, strength: float = 1.0) -> str:
+def misconceived_plan(problem: PlanProblem, rng: random.Random, strength: float = 1.0) -> str:
     """A plan as the untrained demo planner would write it. `strength` scales every habit; 0 gives the reference."""
 
     def errs(habit: str) -> bool:
@@ -65,7 +65,7 @@ def _habitual(step: Step, errs) -> Step:  # type: ignore[no-untyped-def]
     return step
 
 
-def _told(problem: CodeProblem, steps: list[Step], errs) -> Program:  # type: ignore[no-untyped-def]
+def _told(problem: PlanProblem, steps: list[Step], errs) -> Program:  # type: ignore[no-untyped-def]
     """The steps in the order of execution, but each pair told backwards may stay backwards; sorts slip in."""
     order, i = [], 0
     while i < len(problem.told):

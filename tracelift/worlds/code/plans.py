@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass, replace
 
 from tracelift.worlds.code.language import OPS, PRINTS, Program, Step, Value, result_type, run, write_python
-from tracelift.worlds.code.problems import CodeProblem, render_calculation
+from tracelift.worlds.code.problems import PlanProblem, render_calculation
 
 CODE_MARK = "Code:"
 _SENTENCE = re.compile(r"[^.\n]+\.")
@@ -59,7 +59,7 @@ class Plan:
         return write_python(start, self.steps, self.end)
 
 
-def reference_plan(problem: CodeProblem) -> Plan:
+def reference_plan(problem: PlanProblem) -> Plan:
     calculations = tuple(Calculation(q.name, *q.terms, q.value) for q in problem.quantities if q.parent)
     return Plan(calculations, problem.steps, problem.end)
 
@@ -91,7 +91,7 @@ def _read_step(sentence: str) -> Step | None:
     return None
 
 
-def same_results(problem: CodeProblem, plan: Plan, inputs: list[Value]) -> bool:
+def same_results(problem: PlanProblem, plan: Plan, inputs: list[Value]) -> bool:
     """Whether the program that follows `plan` prints what the reference prints, on all of `inputs`."""
     if result_type(problem.start, plan.steps) != problem.end or plan.end != problem.end:
         return False

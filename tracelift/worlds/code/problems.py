@@ -67,7 +67,7 @@ def render_calculation(name: str, left: int, op: str, right: int, value: int) ->
 
 
 @dataclass(frozen=True)
-class CodeProblem:
+class PlanProblem:
     """One task, all that is known of it."""
 
     problem_id: str
@@ -100,7 +100,7 @@ def render_plan(quantities: list[Quantity], steps: Program, end: str) -> str:
     return " ".join([*(q.planned for q in quantities), *(s.planned for s in steps), PRINTS[end][0]])
 
 
-def make_problem(seed: int, index: int) -> CodeProblem:
+def make_problem(seed: int, index: int) -> PlanProblem:
     """Problem `index` of the endless series named by `seed`: the same arguments always give the same problem."""
     rng = random.Random(f"code-world:{seed}:{index}")
     while True:
@@ -139,7 +139,7 @@ def _draw_steps(rng: random.Random, start: str, count: int) -> list[str] | None:
     return chosen
 
 
-def _attempt(rng: random.Random, problem_id: str) -> CodeProblem | None:
+def _attempt(rng: random.Random, problem_id: str) -> PlanProblem | None:
     start = rng.choices(("numbers", "word", "number"), (5, 2, 3))[0]
     names = rng.sample(NAMES, 4)
     chain = _draw_quantities(rng, names[: rng.choice((2, 3, 3))])
@@ -173,7 +173,7 @@ def _attempt(rng: random.Random, problem_id: str) -> CodeProblem | None:
         known = [q.name for q in chain].index(unused.parent or "")
         quantities.insert(rng.randint(known + 1, len(chain)), unused)
     text = _tell(rng, start, steps, told, quantities)
-    return CodeProblem(problem_id, text, start, tuple(steps), told, tuple(chain), unused)
+    return PlanProblem(problem_id, text, start, tuple(steps), told, tuple(chain), unused)
 
 
 def _order_of_telling(rng: random.Random, count: int) -> tuple[int, ...]:

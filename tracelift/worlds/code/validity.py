@@ -10,24 +10,15 @@ Left out: paraphrase. A plan in another wording than the world's is `unreadable`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import takewhile
 
+from tracelift.tasks.task import Validity
 from tracelift.worlds.code.language import Program
 from tracelift.worlds.code.plans import Calculation, read_plan
-from tracelift.worlds.code.problems import CodeProblem, Quantity
+from tracelift.worlds.code.problems import PlanProblem, Quantity
 
 
-@dataclass(frozen=True)
-class Validity:
-    """`fault` names the first thing wrong, None where the plan is valid; `step` is its 0-based sentence."""
-
-    valid: bool
-    fault: str | None = None
-    step: int | None = None
-
-
-def check_plan(problem: CodeProblem, trace: str) -> Validity:
+def check_plan(problem: PlanProblem, trace: str) -> Validity:
     """Check a plan (the text between the reasoning tags) against the problem."""
     plan = read_plan(trace)
     if plan is None:

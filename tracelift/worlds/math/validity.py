@@ -12,20 +12,11 @@ Left out: paraphrase. A trace in another wording than the world's is `unreadable
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from tracelift.tasks.task import Validity
 from tracelift.worlds.math.problems import MathProblem, compute, evaluate, resolve
 
 _SENTENCE = re.compile(r"([A-Z][a-z]+): (\d+) ([-+*/]) (\d+)(?: = (\d+))?\.")
-
-
-@dataclass(frozen=True)
-class Validity:
-    """`fault` names the first thing wrong, None where the trace is valid; `step` is its 0-based sentence."""
-
-    valid: bool
-    fault: str | None = None
-    step: int | None = None
 
 
 def check_trace(problem: MathProblem, trace: str) -> Validity:

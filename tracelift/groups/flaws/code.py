@@ -16,15 +16,13 @@ Left out: parsing of solutions, and traces written by a model (see `--generate-w
 
 from __future__ import annotations
 
-import hashlib
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
 
-from tracelift.rubrics import CODE_DIMENSIONS, MAX_LABEL
-from tracelift.reward_model.group_format import Candidate, Group, Rubric
 from tracelift.groups.rubric import place_of
+from tracelift.reward_model.group_format import Candidate, Rubric
+from tracelift.rubrics import CODE_DIMENSIONS, MAX_LABEL
 
 # Columns: task_understanding, plan_quality, step_coherence, action_support, non_leakage.
 TABLE: dict[str, tuple[int, int, int, int, int]] = {
@@ -215,14 +213,6 @@ def quotations_of(problem: str) -> list[str]:
     """Sentences of the statement that may open any plan, sound or flawed, so that lengths say little."""
     sentences = re.split(r"(?<=[.!?])\s+", " ".join(problem.split()))
     return [s for s in sentences if s.endswith(".") and 20 <= len(s) <= 200]
-
-
-def demo_group(number: int, seed: int, negatives: int) -> Group:
-    """A problem of the code world with its exact flaws."""
-    from tracelift.worlds.build.code_data import make_group
-    from tracelift.worlds.code.problems import make_problem
-
-    return make_group(make_problem(seed, number), random.Random(f"groups:{seed}:{number}"), negatives)
 
 
 def candidate(trace: str, quotations: list[str], flaw: tuple[str, Flawed] | None) -> Candidate:

@@ -35,7 +35,7 @@ class TraceError(ValueError):
 
 
 @dataclass(frozen=True)
-class Node:
+class Term:
     """A quantity: where it comes from ("given", "result" or "constant") and what it is worth in the reference."""
 
     kind: str
@@ -93,7 +93,7 @@ class Trace:
     """`lines` of a reference, the `nodes` its numbers stand for, and which node is the final answer."""
 
     lines: tuple[Line, ...]
-    nodes: tuple[Node, ...]
+    nodes: tuple[Term, ...]
     final: int
 
     @property
@@ -197,7 +197,7 @@ def parse_trace(text: str, problem: str, answer: str) -> Trace:
     target = [n.value for n in find_numbers(plain(answer))]
     if len(target) != 1 or target[0] is None:
         raise TraceError("the answer is not one number")
-    nodes = [Node("given", value) for value in sorted(givens(problem))]
+    nodes = [Term("given", value) for value in sorted(givens(problem))]
     lines: list[Line] = []
     for i, raw in enumerate(text.split("\n")):
         lines.append(_parse_line(plain(raw), i, nodes))
@@ -219,7 +219,7 @@ def givens(problem: str) -> set[Fraction]:
     return values
 
 
-def _parse_line(text: str, i: int, nodes: list[Node]) -> Line:
+def _parse_line(text: str, i: int, nodes: list[Term]) -> Line:
     equations = find_equations(text)
     rest = text
     for equation in equations:
@@ -244,7 +244,7 @@ def _parse_line(text: str, i: int, nodes: list[Node]) -> Line:
     slots: list[Slot] = []
     index: dict[int, int] = {}
     known = len(nodes)
-    nodes += [Node("result", e.right.numbers[0].value, i) for e in results.values()]
+    nodes += [Term("result", e.right.numbers[0].value, i) for e in results.values()]
     own = {start: known + k for k, start in enumerate(results)}
     for token in (t for t in tokenize(text) if t.kind == "number"):
         if len(token.text) > 15:
@@ -262,18 +262,18 @@ def _parse_line(text: str, i: int, nodes: list[Node]) -> Line:
     return Line(text, tuple(slots), sums)
 
 
-def _origin(value: Fraction, in_sum: bool, nodes: list[Node], known: int) -> int:
+def _origin(value: Fraction, in_sum: bool, nodes: list[Term], known: int) -> int:
     """The node a number stands for: the latest of the first `known` nodes with that value, else a new constant."""
     for n in range(known - 1, -1, -1):
         if nodes[n].value == value and nodes[n].kind != "constant":
             return n
     if in_sum and value not in _COMMON and not any(node.kind == "given" and value in _forms(node) for node in nodes):
         raise TraceError("a number comes from nowhere")
-    nodes.append(Node("constant", value))
+    nodes.append(Term("constant", value))
     return len(nodes) - 1
 
 
-def _forms(given: Node) -> tuple[Fraction, ...]:
+def _forms(given: Term) -> tuple[Fraction, ...]:
     """What people write for a given without a calculation: 30 percent as .3, 1.3, .7, 70 or 130, a count with or
     without oneself. Such a number needs no link: a given never changes as a whole, only where a line reads it."""
     share = given.value / 100

@@ -1,0 +1,64 @@
+"""Baselines of problems, measured once: in memory, and on disk as JSON lines that survive restarts.
+
+Left out: what a baseline depends on (`Executor.baseline_key`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tracelift.files import read_jsonl, write_text
+
+
+@dataclass(frozen=True)
+class Baseline:
+    successes: float
+    repeats: int
+    error: str | None = None
+    runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # (text, verdict's name), for people to read
+    logprob: float | None = None  # of the reference, where uplift is by likelihood
+
+
+class BaselineCache:
+    """Baselines on disk, one JSON line each; a last line cut off by a kill is ignored. `path = None` keeps them in memory."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self._known: dict[str, Baseline] = {}
+        if path is not None and path.exists():
+            records = read_jsonl(path)
+            try:
+                self._known = {r["key"]: Baseline(r["successes"], r["repeats"], None, tuple(map(tuple, r.get("runs", ()))),
+                                                    r.get("logprob")) for r in records}  # fmt: skip
+            except (KeyError, TypeError):
+                raise ValueError(f"{path}: is not a baseline cache; give executor.cache another file") from None
+            if not path.read_bytes().endswith(b"\n"):  # drop the torn line, or the next record would be glued to it
+                write_text(path, "".join(json.dumps(r) + "\n" for r in records))
+
+    def get(self, key: str) -> Baseline | None:
+        return self._known.get(key)
+
+    def put(self, found: Mapping[str, Baseline]) -> None:
+        """Add baselines by key, on disk when this returns. Raises OSError naming the file if it cannot."""
+        self._known.update(found)
+        if self.path is None or not found:
+            return
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "a") as f:
+                for key, value in found.items():
+                    record = {"key": key, "successes": value.successes, "repeats": value.repeats, "runs": value.runs}
+                    if value.logprob is not None:
+                        record["logprob"] = value.logprob
+                    f.write(json.dumps(record) + "\n")
+                f.flush()
+                os.fsync(f.fileno())
+        except OSError as e:
+            raise OSError(f"{self.path}: could not write the baseline cache ({e})") from e
+
+    def __len__(self) -> int:
+        return len(self._known)

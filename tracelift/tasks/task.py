@@ -1,0 +1,61 @@
+"""A problem to solve, and where problems come from: the two interfaces that the rest of the project sees.
+
+Left out: reading files (tracelift/tasks/sources.py), the demo worlds (tracelift/worlds/).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tracelift.programs import CodeProblem
+
+
+@dataclass(frozen=True)
+class Validity:
+    """Whether a trace is true and grounded. `fault` names the first thing wrong, None where the trace is valid; `step` is
+    its 0-based sentence."""
+
+    valid: bool
+    fault: str | None = None
+    step: int | None = None
+
+
+class Truth(Protocol):
+    """What is known of a problem beyond its answer: how it is derived (tracelift/worlds/tasks.py)."""
+
+    @property
+    def trace(self) -> str:
+        """A reference trace."""
+        ...
+
+    def check(self, trace: str) -> Validity:
+        """Whether every step of a trace is true and grounded in the problem."""
+        ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem. `reference` is its answer or a program that solves it; `code` holds the tests of a code task.
+    `truth` is the demo world's own record of it, which makes a trace's validity measurable."""
+
+    problem_id: str
+    problem: str
+    reference: str
+    task_type: str = "math"
+    truth: Truth | None = None
+    code: CodeProblem | None = None
+
+    def trace_valid(self, trace: str) -> bool | None:
+        """Whether every step of a trace is true and grounded; None where the truth is not known."""
+        return None if self.truth is None else self.truth.check(trace).valid
+
+
+class TaskSource(Protocol):
+    def round(self, step: int, count: int) -> list[Task]:
+        """The problems of one training round."""
+        ...
+
+    def first(self, count: int) -> list[Task]:
+        """A fixed set, for evaluation."""
+        ...

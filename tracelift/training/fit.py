@@ -1,0 +1,59 @@
+"""The supervised loop that the sft and reward_model stages share: rounds, dev evaluations, checkpoints, progress.
+
+Left out: what a round computes; each stage passes its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from tracelift.distributed.world import World
+from tracelift.runs.folder import RunFolder
+from tracelift.runs.signals import EXIT_STOPPED, StopSignal
+from tracelift.schema import Config
+from tracelift.training.learner import Learner
+
+
+def fit(config: Config, run: RunFolder, world: World, learner: Learner, *, round_loss: Callable[[int], dict[str, float]],
+        write_model: Callable[[Path], None], read_model: Callable[[Path], nn.Module],
+        evaluate: Callable[[], dict[str, float]] | None, eval_every: int, say: Callable[[str], None],
+        on_eval: Callable[[int, dict[str, float]], None] | None = None) -> int:  # fmt: skip
+    """The supervised loop of the sft and reward_model stages. Returns the number of rounds done.
+
+    round_loss(step) runs forward and backward over this rank's share of round `step` and returns metrics; evaluate()
+    returns dev metrics, logged with the round. Stops early, checkpoint saved, when SIGTERM came.
+    """
+    import time
+
+    stop = StopSignal(config.run.stop_s)
+    done = 0
+    if config.run.resume:
+        done, _ = learner.resume(run, read_model, say)
+        run.cut_logs(done)
+        say(f"going on after round {done}")
+    started, steps = time.perf_counter(), config.run.steps
+    for step in range(done, steps):
+        learner.model.train()
+        metrics = round_loss(step) | learner.update(step)
+        last = step + 1 == steps
+        stopping = world.any(stop.seen)
+        if evaluate is not None and ((step + 1) % eval_every == 0 or last):
+            learner.model.eval()
+            results = evaluate()
+            metrics |= {f"dev/{k}": v for k, v in results.items()}
+            if on_eval is not None:
+                on_eval(step + 1, results)
+        run.log("metrics.jsonl", {"step": step + 1, **metrics})
+        if (step + 1) % max(1, min(eval_every, steps // 20 or 1)) == 0 or last:
+            pace = (time.perf_counter() - started) / (step + 1 - done)
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "updates_skipped")
+            say(f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)")
+        if (step + 1) % config.run.save_every == 0 or last or stopping:
+            learner.save(run, step + 1, config.run.keep, write_model, {})
+        if stopping:
+            say(f"stopped on request after round {step + 1}; --resume goes on from here")
+            raise SystemExit(EXIT_STOPPED)
+    return steps
