@@ -1,1 +1,29 @@
-"""The method: data and groups, prompts, sampler, executor, verifiers and sandbox, rewards, GRPO, runs, reports."""
+"""TraceLift: train a planner to write reasoning that measurably helps a frozen executor (arXiv 2605.03862).
+
+The rooms in reading order. A module imports from its own room and from rooms above it in this list, never from below
+(tests/test_architecture.py):
+
+    errors schema config files rubrics stats     what everyone needs: messages, keys, JSON lines, intervals
+    sandbox/       runs a program nobody trusts
+    sampler/       draws tokens from a model with a KV cache
+    verify/        numbers and LaTeX → PASS, FAIL, ERROR
+    programs/      code problems, a model's program, the verdict of its tests
+    tasks/         problems, where they come from, prompts and tags
+    executor/      the frozen executor: with a trace, without it, the cached baseline, servers
+    worlds/        the demo worlds, whose truth is known
+    distributed/   ranks, and a model spread over them
+    runs/          the run folder, signals, plots
+    training/      optimizer, packing, checkpoints, sft
+    reward_model/  the Reason RM: its text, loss, scores and training
+    rl/            rollout, rewards, GRPO, what a run reports
+    build          a run's parts from its config
+    evaluation/    two-stage evaluation with controls and paired statistics
+    explain/       how one reward came about
+    worlds/build/  makes the demo's models
+    groups/        makes the Reason RM's data
+    serve/         executor and Reason RM behind HTTP
+
+kernels/ and models/ lie below all of them, train.py and eval.py above.
+"""
+
+__version__ = "0.2.0"

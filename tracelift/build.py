@@ -28,8 +28,8 @@ from tracelift.rl.rollout import PlannerPrompt
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
 from tracelift.schema import Config
-from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.tasks.benchmarks import Benchmark, demo_benchmark, read_benchmark
+from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.tasks.sources import FileTasks, code_file_tasks, file_tasks
 from tracelift.tasks.task import Task, TaskSource
 from tracelift.training.lora import attach_lora

@@ -10,12 +10,11 @@ import dataclasses
 import difflib
 import json
 import math
+import tomllib
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
-
-import tomllib
 
 from tracelift.errors import ConfigError
 from tracelift.schema import Config

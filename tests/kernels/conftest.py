@@ -1,23 +1,8 @@
-"""How these tests reach Triton: interpreted on a machine without a GPU, compiled on one that has it.
-
-The choice is Triton's, made when kernels/triton_rows.py is first imported, so it is set here, before any test module.
-Tests that need the other choice (the ahead-of-time compiler) run in a process of their own.
-"""
+"""The backends that the kernels' tests run on."""
 
 import os
 
 import pytest
-import torch
-
-if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
-
-def pytest_collection_modifyitems(items):
-    if not torch.cuda.is_available():
-        for item in items:
-            if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
 @pytest.fixture(params=["torch", "triton", pytest.param("cuda", marks=pytest.mark.gpu)])

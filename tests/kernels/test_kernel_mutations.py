@@ -4,18 +4,16 @@ Each mutation edits the source text of a backend, imports the result as a module
 score_oracle.py with it. A mutation whose text is no longer found fails too: it would test nothing.
 """
 
-import importlib.util
-import itertools
 import os
-import sys
 import warnings
 
 import pytest
 import torch
-from score_oracle import check, noisy, rows
 
 import kernels
 from kernels import ops, reference
+from support.mutants import mutant
+from support.score_oracle import check, noisy, rows
 
 TORCH = {
     "nothing": ("", ""),
@@ -83,20 +81,6 @@ TRITON = {
 }
 
 
-_COUNT = itertools.count()
-
-
-def mutant(name: str, module: str, edit: tuple[str, str], path):
-    source = open(sys.modules[module].__file__).read()
-    old, new = edit
-    assert source.count(old) >= 1, f"{name}: the text to mutate is gone from {module}"
-    file = path / "mutant.py"
-    source = source.replace(old, new, 1) if old else source
-    file.write_text(source.replace('"tracelift::', f'"mutant{next(_COUNT)}::'))  # operators of its own, not ours anew
-    spec = importlib.util.spec_from_file_location(f"mutant_{module.split('.')[-1]}", file)
-    made = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
 
 
 def verify(backend: str) -> None:

@@ -6,9 +6,9 @@ with ignored ones and a reference of its own width.
 """
 
 import pytest
-from test_kernel_mutations import mutant
-from test_linear_logprob import close, oracle, problem
 
+from support.linear_oracle import close, oracle, problem
+from support.mutants import mutant
 
 LINEAR = {
     "nothing": ("", ""),

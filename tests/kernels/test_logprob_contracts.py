@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from score_oracle import KINDS, check, noisy, rows
 
 import kernels
+from support.score_oracle import KINDS, check, noisy, rows
 
 ROOT = Path(__file__).parents[2]
 

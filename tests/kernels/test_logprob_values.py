@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from score_oracle import KINDS, check, exact_scores, noisy, rows
 
 import kernels
+from support.score_oracle import KINDS, check, exact_scores, noisy, rows
 
 
 def scorer(backend, **options):

@@ -7,10 +7,18 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
-from score_oracle import KINDS, NAMES, check, exact_gradients, exact_scores, noisy, rows
 
 import kernels
 from kernels.sharded import merge_norm
+from support.score_oracle import (
+    KINDS,
+    NAMES,
+    check,
+    exact_gradients,
+    exact_scores,
+    noisy,
+    rows,
+)
 
 V, CUT = 301, 120  # shards of 120 and 181 columns, the second padded to 190
 

@@ -142,7 +142,10 @@ def test_lora_on_a_reward_model_saves_its_heads_too(make_rm, tmp_path, tokens):
 def test_scores_equal_a_transformers_model_of_the_released_layout(tmp_path, tokens):
     """Written here from the published layout: Qwen2Model, last unmasked token, five heads, one total head."""
     tf = pytest.importorskip("transformers")
-    from transformers.models.qwen2.modeling_qwen2 import Qwen2Model, Qwen2PreTrainedModel
+    from transformers.models.qwen2.modeling_qwen2 import (
+        Qwen2Model,
+        Qwen2PreTrainedModel,
+    )
 
     class Qwen2ForReasonRewardModel(Qwen2PreTrainedModel):
         def __init__(self, config):

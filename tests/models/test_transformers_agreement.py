@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import randomise
 
 import models
 from models.config import RopeScaling
+from support.random_models import randomise
 
 tf = pytest.importorskip("transformers")
 

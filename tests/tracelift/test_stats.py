@@ -7,8 +7,26 @@ from fractions import Fraction
 
 import pytest
 
-from tracelift.evaluation.power import least_detectable_difference, least_detectable_mean, mcnemar_power
-from tracelift.stats import Welch, clopper_pearson, holm, mcnemar_exact, paired_bootstrap, paired_interval, pass_at_k, permutation_exact, sign_flip, t_cdf, t_quantile, welch, wilson
+from tracelift.evaluation.power import (
+    least_detectable_difference,
+    least_detectable_mean,
+    mcnemar_power,
+)
+from tracelift.stats import (
+    Welch,
+    clopper_pearson,
+    holm,
+    mcnemar_exact,
+    paired_bootstrap,
+    paired_interval,
+    pass_at_k,
+    permutation_exact,
+    sign_flip,
+    t_cdf,
+    t_quantile,
+    welch,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
-from tracelift.evaluation.power import least_detectable_difference, least_detectable_mean
-from tracelift.stats import holm, mcnemar_exact, paired_bootstrap, paired_interval, pass_at_k, variance, wilson
 from tracelift.evaluation.arms import errors_in
+from tracelift.evaluation.power import least_detectable_difference, least_detectable_mean
 from tracelift.evaluation.records import Record
+from tracelift.stats import holm, mcnemar_exact, paired_bootstrap, paired_interval, pass_at_k, variance, wilson
 
 Figure = dict[str, Any]
 POWER = 0.8

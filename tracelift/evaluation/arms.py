@@ -21,20 +21,20 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tracelift.executor.backend import CompletionRequest, Reply
 from tracelift.config import Config
 from tracelift.distributed.world import World
+from tracelift.errors import TrainingError
+from tracelift.evaluation.records import Record, Records, key_of
+from tracelift.evaluation.verdicts import Judge, failed
+from tracelift.executor.backend import CompletionRequest, Reply
 from tracelift.executor.executor import Executor
-from tracelift.verify.leaks import leaks_answer
 from tracelift.programs import leaks_program
-from tracelift.tasks.prompts import asks_for_expression, render
 from tracelift.reward_model.scorer import ScoreItem, Scorer
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import Sampler, SamplingParams
-from tracelift.errors import TrainingError
 from tracelift.tasks.benchmarks import Problem
-from tracelift.evaluation.records import Record, Records, key_of
-from tracelift.evaluation.verdicts import Judge, failed
+from tracelift.tasks.prompts import asks_for_expression, render
+from tracelift.verify.leaks import leaks_answer
 
 ARMS = ("direct", "planner", "reference", "foreign")
 MODES = ("greedy", "sampled")

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.evaluation import charts, table
-from tracelift.tasks.benchmarks import Benchmark
 from tracelift.evaluation.records import Record
+from tracelift.tasks.benchmarks import Benchmark
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 

@@ -17,12 +17,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from tracelift.reward_model.group_format import Group
-from tracelift.rubrics import dimensions_of
-from tracelift.reward_model.scorer import RMScore, ScoreItem, Scorer
-from tracelift.reward_model.loss import ranking_metrics
 from tracelift.evaluation.analysis import ratio, share
 from tracelift.evaluation.table import cell, columns
+from tracelift.reward_model.group_format import Group
+from tracelift.reward_model.loss import ranking_metrics
+from tracelift.reward_model.scorer import RMScore, ScoreItem, Scorer
+from tracelift.rubrics import dimensions_of
 
 BINS = 10
 

@@ -13,8 +13,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
 
-from tracelift.runs.plots import COLOURS  # noqa: E402
 from tracelift.evaluation.table import cell  # noqa: E402
+from tracelift.runs.plots import COLOURS  # noqa: E402
 
 
 def draw_rm(figures: dict[str, Any], path: Path) -> Path:

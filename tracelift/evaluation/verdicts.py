@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracelift.executor import judge as judging
-from tracelift.verify.latex import LatexJudge
 from tracelift.tasks.benchmarks import Problem
+from tracelift.verify.latex import LatexJudge
 from tracelift.verify.math import gsm8k_flexible, gsm8k_strict, verify_math
 from tracelift.verify.verdict import Verdict
 

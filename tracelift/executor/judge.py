@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from tracelift.tasks.task import Task
 from tracelift.programs import CodeProblem, FunctionTests, ProgramResult, StdinTest, judge_many
 from tracelift.sandbox import Limits, Sandbox, default_sandbox
+from tracelift.tasks.task import Task
 from tracelift.verify.math import verify_math
 from tracelift.verify.verdict import Verdict
 

@@ -21,10 +21,21 @@ from pathlib import Path
 import models
 from tracelift.config import Config, config_of_run
 from tracelift.errors import ConfigError
-from tracelift.rubrics import dimensions_of
+from tracelift.explain.replay import (
+    ExplainError,
+    Record,
+    contradictions,
+    grouped,
+    read_round,
+    replay_advantages,
+    replay_counts,
+    replay_reward,
+    weight_of,
+    why_invalid,
+)
 from tracelift.rl.grpo import BatchCounts
+from tracelift.rubrics import dimensions_of
 from tracelift.tasks.prompts import BASELINE, EXECUTOR, PLANNER, load_template, render
-from tracelift.explain.replay import ExplainError, Record, contradictions, grouped, read_round, replay_advantages, replay_counts, replay_reward, weight_of, why_invalid
 from tracelift.verify.math import verify_math
 from tracelift.verify.verdict import Verdict
 

@@ -15,11 +15,11 @@ from typing import Any
 import torch
 
 from tracelift.config import Config
-from tracelift.worlds.tasks import DemoTasks
-from tracelift.rl.grpo import BatchCounts, advantages, token_weights
-from tracelift.verify.leaks import leaks_answer
-from tracelift.rl.rewards import math_reward
 from tracelift.files import read_jsonl
+from tracelift.rl.grpo import BatchCounts, advantages, token_weights
+from tracelift.rl.rewards import math_reward
+from tracelift.verify.leaks import leaks_answer
+from tracelift.worlds.tasks import DemoTasks
 
 Record = dict[str, Any]
 

@@ -4,9 +4,17 @@ The data a Reason Reward Model learns from. `format` reads and writes it (the au
 files build it from seed problems. The command line is `python -m tracelift.groups`.
 """
 
-from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS, dimensions_of
-from tracelift.reward_model.group_format import Candidate, Group, Rubric, read_groups, scan_groups, split_of, write_groups
 from tracelift.errors import GroupError
+from tracelift.reward_model.group_format import (
+    Candidate,
+    Group,
+    Rubric,
+    read_groups,
+    scan_groups,
+    split_of,
+    write_groups,
+)
+from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS, dimensions_of
 
 __all__ = [
     "CODE_DIMENSIONS",

@@ -19,12 +19,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tracelift.groups.build import Settings, build
-from tracelift.reward_model.group_format import Group, iter_groups, read_groups, scan_groups, split_of, write_groups
 from tracelift.errors import GroupError
+from tracelift.groups.build import Settings, build
 from tracelift.groups.judge import PROMPT, Cache, JudgeEndpoint, agreement, agreement_text, judge_groups
 from tracelift.groups.seeds import DEMO
 from tracelift.groups.show import show_group
+from tracelift.reward_model.group_format import Group, iter_groups, read_groups, scan_groups, split_of, write_groups
 
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
 

@@ -27,18 +27,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tracelift.errors import GroupError
+from tracelift.groups.dedup import words_of
 from tracelift.groups.flaws import code
 from tracelift.groups.flaws import math as flaws
-from tracelift.groups.dedup import words_of
-from tracelift.rubrics import TASK_TYPES
-from tracelift.reward_model.group_format import Candidate, Group, split_of
-from tracelift.errors import GroupError
+from tracelift.groups.flaws.trace import Trace, TraceError, clean_reference, parse_trace, write_number
+from tracelift.groups.flaws.wording import statements
 from tracelift.groups.rubric import place_of, rubric_of, sound_rubric
 from tracelift.groups.seeds import DEMO, Seed, fresh_seeds
 from tracelift.groups.summary import Tally
-from tracelift.groups.flaws.trace import Trace, TraceError, clean_reference, parse_trace, write_number
-from tracelift.groups.flaws.wording import statements
+from tracelift.reward_model.group_format import Candidate, Group, split_of
+from tracelift.rubrics import TASK_TYPES
 from tracelift.verify.leaks import announces_answer, leaks_answer
+from tracelift.worlds.build.demo_groups import demo_group
 
 MAX_QUOTATIONS = 3
 
@@ -82,7 +83,7 @@ def build_group(seed: Seed, settings: Settings) -> Built:
     problem_id = f"{settings.domain}_{settings.source}_{seed.row:06d}"
     split = split_of(settings.seed, problem_id, settings.dev)
     if seed.problem.startswith(DEMO):
-        group = code.demo_group(seed.row, settings.seed, settings.negatives)
+        group = demo_group(seed.row, settings.seed, settings.negatives)
         return _counted(group, split_of(settings.seed, group.problem_id, settings.dev), facts, settings)
     if len(seed.problem) > settings.max_problem:
         return Built(None, split, "problem too long", facts)

@@ -20,17 +20,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from tracelift.verify.arithmetic import Equation, ExpressionError, evaluate, find_equations
-from tracelift.tasks.task import Task
+from tracelift.errors import GroupError
 from tracelift.groups.build import nearly_equal
 from tracelift.groups.dedup import words_of
-from tracelift.reward_model.group_format import Candidate, Group
-from tracelift.errors import GroupError
 from tracelift.groups.rubric import place_of, rubric_of
-from tracelift.verify.leaks import announces_answer
-from tracelift.verify.numbers import find_numbers, plain
+from tracelift.reward_model.group_format import Candidate, Group
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import Sampler, SamplingParams
+from tracelift.tasks.task import Task
+from tracelift.verify.arithmetic import Equation, ExpressionError, evaluate, find_equations
+from tracelift.verify.leaks import announces_answer
+from tracelift.verify.numbers import find_numbers, plain
 
 _EXPRESSION = re.compile(r"[$(]*[0-9][0-9.,]*\)?(?:\s*[-+*/×]\s*[$(]*[0-9][0-9.,]*\)?)+")
 CHUNK = 32  # groups sampled in one call

@@ -28,9 +28,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tracelift.rubrics import MAX_LABEL, dimensions_of
-from tracelift.reward_model.group_format import Candidate, Group, Rubric, parse_rubric
 from tracelift.errors import GroupError
+from tracelift.reward_model.group_format import Candidate, Group, Rubric, parse_rubric
+from tracelift.rubrics import MAX_LABEL, dimensions_of
 
 MAX_SCORE = 10
 SYSTEM = "You grade reasoning traces. You answer with one JSON object and nothing else."

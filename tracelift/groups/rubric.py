@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from tracelift.rubrics import MATH_DIMENSIONS, MAX_LABEL
 from tracelift.reward_model.group_format import Rubric
+from tracelift.rubrics import MATH_DIMENSIONS, MAX_LABEL
 
 # Columns: problem_understanding, solution_strategy, step_coherence, calculation_correctness, answer_support.
 TABLE: dict[str, tuple[int, int, int, int, int]] = {

@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tracelift.groups.dedup import NearDuplicates
 from tracelift.errors import GroupError
 from tracelift.files import parse_json_line
+from tracelift.groups.dedup import NearDuplicates
 from tracelift.groups.summary import Tally
 
 DEMO = "demo:code"

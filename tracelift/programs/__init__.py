@@ -11,14 +11,14 @@ from tracelift.programs.cases import Call, FunctionTests, ProblemError, StdinTes
 from tracelift.programs.examples import examples_in
 from tracelift.programs.extract import extract_program
 from tracelift.programs.formats import CodeProblem, load_problems, read_problem
-from tracelift.programs.judge import TestRun, ProgramResult, TestOutcome, judge, judge_many
+from tracelift.programs.judge import CaseOutcome, ProgramResult, TestOutcome, judge, judge_many
 from tracelift.programs.leaks import leaks_program
 
 __all__ = [
     "Call",
     "CodeProblem",
     "FunctionTests",
-    "TestRun",
+    "CaseOutcome",
     "ProblemError",
     "ProgramResult",
     "StdinTest",

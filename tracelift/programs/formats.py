@@ -17,11 +17,11 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tracelift.errors import RowsError
+from tracelift.files import is_text, read_rows
 from tracelift.programs.cases import Call, FunctionTests, ProblemError, Statement, StdinTest, parse_tests
 from tracelift.programs.examples import examples_in
 from tracelift.programs.extract import defines, extract_program, longest_program, parse
-from tracelift.files import is_text, read_rows
-from tracelift.errors import RowsError
 
 Tests = tuple[StdinTest, ...] | FunctionTests
 

@@ -30,7 +30,7 @@ PATIENCE = 3  # a program that hung or died in so many tests is not asked the re
 MARGIN = 5.0  # seconds of wall clock the examiner has beyond the program's own
 
 
-class TestRun(str, Enum):
+class CaseOutcome(str, Enum):
     """What became of one test, from best to worst; ERROR says nothing about the program."""
 
     PASSED = "passed"
@@ -45,17 +45,17 @@ class TestRun(str, Enum):
         return self.value
 
 
-SEVERITY = list(TestRun)
+SEVERITY = list(CaseOutcome)
 ENDINGS = {
-    Status.TIMEOUT: TestRun.TIMEOUT,
-    Status.COMPILE_ERROR: TestRun.COMPILE_ERROR,
-    Status.ERROR: TestRun.ERROR,
+    Status.TIMEOUT: CaseOutcome.TIMEOUT,
+    Status.COMPILE_ERROR: CaseOutcome.COMPILE_ERROR,
+    Status.ERROR: CaseOutcome.ERROR,
 }  # all others are runtime errors
 
 
 @dataclass(frozen=True)
 class TestOutcome:
-    outcome: TestRun
+    outcome: CaseOutcome
     detail: str = ""  # one printable line for people, whatever characters the program put into its errors
     produced: bool = False  # the program wrote something, or returned something that is not None
 
@@ -76,26 +76,26 @@ class ProgramResult:
         """The worst outcome of any test, as `tracelift.rl.rewards.exec_reward` wants it: "passed", "failed_test",
         "runtime_error", "timeout", "compile_error", "no_tests" or "error"."""
         if not self.outcomes:
-            return TestRun.NO_TESTS.value
+            return CaseOutcome.NO_TESTS.value
         return max((o.outcome for o in self.outcomes), key=SEVERITY.index).value
 
     @property
     def pass_rate(self) -> float:
         """The share of tests passed; 0 without tests."""
-        return self.counts[TestRun.PASSED] / len(self.outcomes) if self.outcomes else 0.0
+        return self.counts[CaseOutcome.PASSED] / len(self.outcomes) if self.outcomes else 0.0
 
     @property
-    def counts(self) -> Counter[TestRun]:
+    def counts(self) -> Counter[CaseOutcome]:
         return Counter(o.outcome for o in self.outcomes)
 
     @property
     def passed(self) -> bool:
-        return self.status == TestRun.PASSED.value
+        return self.status == CaseOutcome.PASSED.value
 
     @property
     def verdict(self) -> Verdict:
         """A problem without tests is ERROR: nothing can be judged by it."""
-        if self.status in (TestRun.ERROR.value, TestRun.NO_TESTS.value):
+        if self.status in (CaseOutcome.ERROR.value, CaseOutcome.NO_TESTS.value):
             return Verdict.ERROR
         return Verdict.PASS if self.passed else Verdict.FAIL
 
@@ -126,7 +126,7 @@ def judge(
     if not len(tests):
         return ProgramResult(())
     if program is None:
-        return ProgramResult((TestOutcome(TestRun.COMPILE_ERROR, "no program in the text"),) * len(tests))
+        return ProgramResult((TestOutcome(CaseOutcome.COMPILE_ERROR, "no program in the text"),) * len(tests))
     box = sandbox or default_sandbox()
     if not isinstance(tests, FunctionTests):
         return judge_stdin(program, tests, box, limits)
@@ -154,12 +154,12 @@ def judge_stdin(program: str, tests: Sequence[StdinTest], box: Sandbox, limits: 
     outcomes: list[TestOutcome] = []
     hung = 0
     for test in tests:
-        if hung == PATIENCE or (outcomes and outcomes[-1].outcome is TestRun.COMPILE_ERROR):
+        if hung == PATIENCE or (outcomes and outcomes[-1].outcome is CaseOutcome.COMPILE_ERROR):
             outcomes.append(replace(outcomes[-1], detail=f"not run: {outcomes[-1].detail}"))
             continue
         execution = box.run(program, test.stdin, limits)
         outcomes.append(compare_output(execution, test))
-        hung += outcomes[-1].outcome is TestRun.TIMEOUT
+        hung += outcomes[-1].outcome is CaseOutcome.TIMEOUT
     return ProgramResult(tuple(outcomes))
 
 
@@ -168,13 +168,13 @@ def compare_output(execution: Execution, test: StdinTest) -> TestOutcome:
     if execution.status is not Status.OK:
         return TestOutcome(ending(execution), explain(execution), produced)
     if test.accepts(execution.stdout):
-        return TestOutcome(TestRun.PASSED, produced=True)
+        return TestOutcome(CaseOutcome.PASSED, produced=True)
     detail = f"printed {execution.stdout[:60]!r}, expected {test.expected[:60]!r}"
-    return TestOutcome(TestRun.FAILED_TEST, detail, produced)
+    return TestOutcome(CaseOutcome.FAILED_TEST, detail, produced)
 
 
-def ending(execution: Execution) -> TestRun:
-    return ENDINGS.get(execution.status, TestRun.RUNTIME_ERROR)
+def ending(execution: Execution) -> CaseOutcome:
+    return ENDINGS.get(execution.status, CaseOutcome.RUNTIME_ERROR)
 
 
 def explain(execution: Execution) -> str:
@@ -210,10 +210,10 @@ def in_rounds(count: int, play) -> ProgramResult:
             break
         losses += 1
         left = count - len(outcomes)
-        give_up = not played.loaded or losses == PATIENCE or played.lost.outcome is TestRun.ERROR
+        give_up = not played.loaded or losses == PATIENCE or played.lost.outcome is CaseOutcome.ERROR
         outcomes += [played.lost] * (left if give_up else min(left, 1))
     missing = count - len(outcomes)
-    return ProgramResult(tuple(outcomes[:count] + [TestOutcome(TestRun.ERROR, "no verdict came back")] * missing))
+    return ProgramResult(tuple(outcomes[:count] + [TestOutcome(CaseOutcome.ERROR, "no verdict came back")] * missing))
 
 
 def call_round(program: str, calls: Sequence[Call], box: Sandbox, limits: Limits) -> Round:
@@ -241,18 +241,18 @@ def compare_answer(call: Call, answer: bytes) -> TestOutcome:
     try:
         message = json.loads(answer)
         if "raised" in message:
-            return TestOutcome(TestRun.RUNTIME_ERROR, f"{message['raised'][0]}: {message['text']}"[:300])
+            return TestOutcome(CaseOutcome.RUNTIME_ERROR, f"{message['raised'][0]}: {message['text']}"[:300])
         item = message["value"]
         produced = item is not None
         merely_true = call.relation in ("true", "false")
         alike = merely_true or wire.size(item) == wire.size(wire.encode(call.expected))  # else it is not even built
         if alike and call.holds(wire.decode(wire.hollow(item) if merely_true else item, lambda handle: object())):
-            return TestOutcome(TestRun.PASSED, produced=True)
+            return TestOutcome(CaseOutcome.PASSED, produced=True)
         shown = json.dumps(item)[:80]
     except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError) as error:
-        return TestOutcome(TestRun.RUNTIME_ERROR, f"an answer that cannot be read: {type(error).__name__}")
+        return TestOutcome(CaseOutcome.RUNTIME_ERROR, f"an answer that cannot be read: {type(error).__name__}")
     wanted = f"something {call.relation}" if merely_true else json.dumps(wire.encode(call.expected))[:60]
-    return TestOutcome(TestRun.FAILED_TEST, f"{call.name}(…) gave {shown}, expected {wanted}", produced)
+    return TestOutcome(CaseOutcome.FAILED_TEST, f"{call.name}(…) gave {shown}, expected {wanted}", produced)
 
 
 def examine_round(program: str, tests: FunctionTests, first: int, box: Sandbox, limits: Limits) -> Round:
@@ -270,7 +270,7 @@ def examine_round(program: str, tests: FunctionTests, first: int, box: Sandbox, 
     own, theirs = box.examine(program, text, limits, replace(limits, wall_seconds=limits.wall_seconds + MARGIN))
     if Status.ERROR in (own.status, theirs.status):
         trouble = own if own.status is Status.ERROR else theirs
-        return Round([], TestOutcome(TestRun.ERROR, trouble.detail))
+        return Round([], TestOutcome(CaseOutcome.ERROR, trouble.detail))
     outcomes: list[TestOutcome] = []
     lost = TestOutcome(ending(own), explain(own))
     for line in theirs.channel.split(b"\n")[:-1]:
@@ -279,8 +279,8 @@ def examine_round(program: str, tests: FunctionTests, first: int, box: Sandbox, 
         if outcome == "lost":
             return Round(outcomes, lost, loaded=number >= 0)
         if outcome == "error":
-            return Round(outcomes, TestOutcome(TestRun.ERROR, detail))
-        outcomes.append(TestOutcome(TestRun(outcome), detail, message["produced"]))
+            return Round(outcomes, TestOutcome(CaseOutcome.ERROR, detail))
+        outcomes.append(TestOutcome(CaseOutcome(outcome), detail, message["produced"]))
     if len(outcomes) == len(tests) - first:
         return Round(outcomes)
     # The tests' process died over an answer (too large to hold, too long to compare), or over its own work: since the

@@ -22,9 +22,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tracelift.errors import GroupError
 from tracelift.files import parse_json_line
 from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS, MAX_LABEL, TASK_TYPES, dimensions_of
-from tracelift.errors import GroupError
 
 MIN_NEGATIVES = 4  # what one training step of the Reason RM draws from a group
 

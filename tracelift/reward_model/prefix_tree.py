@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from models.transformer import Attend, causal_attention
-from tracelift.training.packed_attention import masked_attention
 from tracelift.sampler.radix_tree import PrefixNode, build
+from tracelift.training.packed_attention import masked_attention
 
 
 @dataclass(frozen=True)

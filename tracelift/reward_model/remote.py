@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracelift.executor.backend import CompletionRequest, Reply
-from tracelift.reward_model.scorer import RMScore, ScoreItem, no_score
 from tracelift.executor.client import RemoteBackend, _Failure, _Server, parse_url
+from tracelift.reward_model.scorer import RMScore, ScoreItem, no_score
 
 ITEMS = 64  # in one call; the traces of a problem go together, so that a server may share its tokens
 

@@ -21,19 +21,19 @@ from models import RewardConfig, RewardModel, Tokenizer
 from models.lora import adapted, load_adapter, save_adapter
 from models.reward import RewardScores
 from tracelift.config import Config
-from tracelift.errors import ConfigError
 from tracelift.distributed.world import World
+from tracelift.errors import ConfigError
 from tracelift.reward_model.group_format import Candidate, Group, read_groups
-from tracelift.rubrics import dimensions_of
-from tracelift.training.packing import micro_batches
-from tracelift.runs.plots import draw_curves
+from tracelift.reward_model.loss import ranking_metrics, rm_loss
 from tracelift.reward_model.prefix_tree import Tree
 from tracelift.reward_model.scorer import RMTargets, pool, rm_tokens
-from tracelift.reward_model.loss import ranking_metrics, rm_loss
+from tracelift.rubrics import dimensions_of
 from tracelift.runs.folder import RunFolder
-from tracelift.training.lora import attach_lora
-from tracelift.training.learner import Learner
+from tracelift.runs.plots import draw_curves
 from tracelift.training.fit import fit
+from tracelift.training.learner import Learner
+from tracelift.training.lora import attach_lora
+from tracelift.training.packing import micro_batches
 
 
 def initial_rm(config: Config, device: torch.device, task_type: str) -> tuple[RewardModel, Tokenizer]:

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracelift.config import Config
-from tracelift.tasks.task import Task
 from tracelift.executor.executor import Executor
 from tracelift.reward_model.scorer import Scorer
 from tracelift.rl.rollout import PlannerPrompt, grade, sample_traces
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.stats import mcnemar_exact, wilson
+from tracelift.tasks.task import Task
 
 _EVALUATION = 1 << 40  # first element of every evaluation key: never a training round
 

@@ -13,12 +13,12 @@ import models
 from models import Tokenizer, Transformer
 from models.lora import adapted, save_adapter
 from tracelift.config import Config
-from tracelift.tasks.task import Task
-from tracelift.rl.grpo import Reference
 from tracelift.distributed.parallel import Parallel
+from tracelift.rl.grpo import Reference
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
+from tracelift.tasks.task import Task
 
 
 @dataclass

@@ -14,20 +14,20 @@ from typing import Any
 
 import torch
 
-from tracelift.runs.tensorboard import TensorBoard
 from tracelift.config import Config
-from tracelift.tasks.task import Task
 from tracelift.distributed.world import World
-from tracelift.rl.held_out import evaluate_planner, paired, summarise
 from tracelift.executor.executor import Executor
-from tracelift.runs.plots import draw_curves
+from tracelift.files import write_text
 from tracelift.reward_model.scorer import Scorer
-from tracelift.rl.rollout import PlannerPrompt
+from tracelift.rl.held_out import evaluate_planner, paired, summarise
 from tracelift.rl.metrics import group_metrics
+from tracelift.rl.rollout import PlannerPrompt
 from tracelift.rl.sample import Sample
 from tracelift.runs.folder import RunFolder
-from tracelift.files import write_text
+from tracelift.runs.plots import draw_curves
+from tracelift.runs.tensorboard import TensorBoard
 from tracelift.sampler import Sampler
+from tracelift.tasks.task import Task
 
 MODES = ("greedy", "sampled")
 _SHOWN = 3  # problems whose traces are printed before and after

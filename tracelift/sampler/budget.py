@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Protocol
 
-
 from models.transformer import Transformer
 from tracelift.sampler.attention import MIN_ROWS, ROWS, padded, round_up
 from tracelift.sampler.kv_cache import PAGE, PagedCache, pages_for

@@ -26,11 +26,11 @@ from torch import Tensor
 
 from models.transformer import Transformer
 from tracelift.sampler.attention import ROWS, round_up
-from tracelift.sampler.sampling import RowPlan, seed_words, select, uniforms
 from tracelift.sampler.kv_cache import MASKED, PAGE, PagedCache, pages_for
+from tracelift.sampler.radix_tree import PrefixNode
+from tracelift.sampler.sampling import RowPlan, seed_words, select, uniforms
 from tracelift.sampler.scheduler import Schedule
 from tracelift.sampler.sequence import SCRATCH, Sequence
-from tracelift.sampler.radix_tree import PrefixNode
 
 
 def bucket(n: int) -> int:

@@ -18,11 +18,12 @@ import torch
 
 from models.lora import adapted, merged
 from models.transformer import Transformer
-from tracelift.sampler import scheduler as schedule, radix_tree as trie
-from tracelift.sampler.sampling import prompt_key, stream_id
-from tracelift.sampler.params import Completion, SamplingParams
-from tracelift.sampler.scoring import score
+from tracelift.sampler import radix_tree as trie
+from tracelift.sampler import scheduler as schedule
 from tracelift.sampler.cuda_graphs import StaticDecoder, StaticSchedule
+from tracelift.sampler.params import Completion, SamplingParams
+from tracelift.sampler.sampling import prompt_key, stream_id
+from tracelift.sampler.scoring import score
 
 Progress = Callable[[int, int], None]  # (completions finished, completions in all)
 Finished = Callable[[int, int, Completion], None]  # (prompt, sample, completion)

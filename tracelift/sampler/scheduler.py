@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -27,7 +28,6 @@ from tracelift.sampler.prefill import prefill
 from tracelift.sampler.radix_tree import PrefixNode
 from tracelift.sampler.sampling import RowPlan, seed_words, select, uniforms
 from tracelift.sampler.sequence import Sequence
-
 
 DRAWS = 64  # uniform numbers made at a time for one completion
 

@@ -19,14 +19,14 @@ from typing import Any
 import torch
 
 import models
-from tracelift.executor.local import LocalBackend
 from tracelift.distributed.world import pick_device
+from tracelift.executor.local import LocalBackend
 from tracelift.reward_model.scorer import LocalScorer
 from tracelift.sampler import Sampler
 from tracelift.serve.batching import Batcher
 from tracelift.serve.completions import Completions
 from tracelift.serve.score import Scores
-from tracelift.serve.web import Endpoint, RequestLimits, HttpService
+from tracelift.serve.web import Endpoint, HttpService, RequestLimits
 
 MiB = 2**20
 

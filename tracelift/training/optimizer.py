@@ -26,6 +26,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
 from tracelift.distributed.sharded_checkpoint import first_row_of, local, zeros_like_rows_of
 
 BLOCK = 256  # columns that share one scale

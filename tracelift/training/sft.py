@@ -26,14 +26,13 @@ import kernels
 import models
 from models import ModelConfig, Tokenizer, Transformer
 from tracelift.config import Config
-from tracelift.errors import ConfigError
 from tracelift.distributed.world import World
+from tracelift.errors import ConfigError
 from tracelift.files import parse_json_line
-from tracelift.training.packing import Row, micro_batches, pack
 from tracelift.runs.folder import RunFolder
-from tracelift.training.learner import Learner
 from tracelift.training.fit import fit
-
+from tracelift.training.learner import Learner
+from tracelift.training.packing import Row, micro_batches, pack
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
 

@@ -18,11 +18,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from tracelift.verify.leaks import Leak, leaks_answer
 from tracelift.verify.numbers import Number, find_numbers, plain
 from tracelift.verify.verdict import Verdict
-
-__all__ = ["Leak", "Verdict", "extract_answer", "gsm8k_flexible", "gsm8k_strict", "leaks_answer", "verify_math"]
 
 MAX_CHARS = 20_000  # five times the longest output an executor is allowed; beyond it, only the head is read
 

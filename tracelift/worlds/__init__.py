@@ -1,1 +1,2 @@
-"""Procedural task families whose truth is known exactly: the embedded demo (DESIGN: "the demo world")."""
+"""Procedural problems whose truth is known exactly: the embedded demos. math/, code/, and tasks, which makes them tasks.
+build/ trains the demos' models."""

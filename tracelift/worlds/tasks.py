@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tracelift.programs import CodeProblem, StdinTest
-from tracelift.tasks.task import Task
+from tracelift.tasks.task import Task, Validity
 from tracelift.worlds import code as code_world
 from tracelift.worlds import math as math_world
-from tracelift.tasks.task import Validity
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tracelift.verify.arithmetic import find_equations
 from tracelift.groups.flaws.trace import Edit, Run, Trace, givens, write_number
-from tracelift.groups.flaws.wording import mid_sentence, miscopies, names_in, nouns_in, shuffled, slips, statements, without_calculation
+from tracelift.groups.flaws.wording import (
+    mid_sentence,
+    miscopies,
+    names_in,
+    nouns_in,
+    shuffled,
+    slips,
+    statements,
+    without_calculation,
+)
+from tracelift.verify.arithmetic import find_equations
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Rebuilds the demos' models from seeds: `python -m tracelift.worlds.build math`."""

@@ -10,16 +10,16 @@ import random
 from collections.abc import Iterator
 
 from tracelift.reward_model.group_format import Group
-from tracelift.tasks.prompts import BASELINE, CLOSE, EXECUTOR
 from tracelift.reward_model.scorer import rm_text
+from tracelift.tasks.prompts import BASELINE, CLOSE, EXECUTOR
+from tracelift.worlds.build.code_proofreading import tagged_plan
+from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
+from tracelift.worlds.build.tokenizer import PHRASES
 from tracelift.worlds.code.cases import make_cases
 from tracelift.worlds.code.flaws import FLAWS, all_flaws, apply_flaw, rubric_of
 from tracelift.worlds.code.habits import misconceived_plan
 from tracelift.worlds.code.plans import read_plan
 from tracelift.worlds.code.problems import PlanProblem, make_problem
-from tracelift.worlds.build.code_proofreading import tagged_plan
-from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
-from tracelift.worlds.build.tokenizer import PHRASES
 
 PIECES, VOCABULARY = PHRASES, 896
 SERIES = {"base": 201, "planner": 202, "executor": 203, "groups": 204, "tokenizer": 205, "dev": 206, "proofread": 207}  # problem seeds

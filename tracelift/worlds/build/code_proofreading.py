@@ -13,10 +13,10 @@ import random
 from dataclasses import replace
 
 from tracelift.training.sft import Piece
+from tracelift.worlds.build.proofreading import RIGHT, WRONG, closed, held, number
 from tracelift.worlds.code.language import BOUNDS, OPS, PRINTS, SIBLINGS, Step
 from tracelift.worlds.code.plans import CODE_MARK, Calculation, reference_plan
 from tracelift.worlds.code.problems import PlanProblem
-from tracelift.worlds.build.proofreading import RIGHT, WRONG, closed, held, number
 
 
 def tagged_plan(p: PlanProblem, rng: random.Random) -> list[Piece]:

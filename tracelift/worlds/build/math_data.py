@@ -10,14 +10,14 @@ import random
 from collections.abc import Iterator
 
 from tracelift.reward_model.group_format import Group
-from tracelift.tasks.prompts import BASELINE, CLOSE, EXECUTOR
 from tracelift.reward_model.scorer import rm_text
-from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
-from tracelift.worlds.math.flaws import FLAWS, all_flaws
+from tracelift.tasks.prompts import BASELINE, CLOSE, EXECUTOR
 from tracelift.worlds.build.math_proofreading import tagged_trace
-from tracelift.worlds.math.validity import final_value
 from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.build.tokenizer import WORDS
+from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
+from tracelift.worlds.math.flaws import FLAWS, all_flaws
+from tracelift.worlds.math.validity import final_value
 
 PIECES, VOCABULARY = WORDS, 512
 SERIES = {"base": 101, "planner": 102, "executor": 103, "groups": 104, "tokenizer": 105, "dev": 106, "proofread": 107}  # problem seeds

@@ -14,9 +14,9 @@ from __future__ import annotations
 import random
 
 from tracelift.training.sft import Piece
+from tracelift.worlds.build.proofreading import WRONG, closed, held, number
 from tracelift.worlds.math.flaws import LABELS, slipped
 from tracelift.worlds.math.problems import LARGEST, MathProblem, compute, resolve
-from tracelift.worlds.build.proofreading import WRONG, closed, held, number
 
 
 def tagged_trace(p: MathProblem, rng: random.Random) -> list[Piece]:

@@ -22,7 +22,18 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from tracelift.worlds.code.language import OPS, PRINTS, READS, Program, Step, Value, result_type, run, show_value, write_python
+from tracelift.worlds.code.language import (
+    OPS,
+    PRINTS,
+    READS,
+    Program,
+    Step,
+    Value,
+    result_type,
+    run,
+    show_value,
+    write_python,
+)
 
 NAMES = ("p", "q", "r", "t")
 LOW, HIGH = 2, 30  # of every quantity

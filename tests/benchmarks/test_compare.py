@@ -1,0 +1,201 @@
+"""benchmarks/compare: seed and problem variance apart, exact tests over runs, jobs that are not repeated, a page that follows."""
+
+import json
+import sys
+
+import pytest
+
+from benchmarks import pretrained
+from benchmarks.compare_figures import (
+    aggregate,
+    by_figure,
+    contrast,
+    contrasts,
+    per_problem,
+    problem_variance,
+)
+from benchmarks.compare_report import detectable, holds, interval, render_markdown
+from benchmarks.jobs import Job, claim, print_of, run_all
+from benchmarks.results import compare_section, filled, page, readme_parts
+from support.eval_folders import PROBLEMS, evaluation, jsonl
+from tracelift.stats import welch
+from tracelift.training.sft import read_rows
+
+
+@pytest.fixture
+def runs(tmp_path):
+    evaluation(tmp_path / "start" / "eval", 10, ("direct", "planner"))
+    for arm, shares in (("exec_only", (20, 22, 24)), ("tracelift", (25, 26, 30))):
+        for seed, right in enumerate(shares):
+            run = tmp_path / f"{arm}-{seed}"
+            jsonl(
+                run / "metrics.jsonl", [{"step": i + 1, "accuracy": 0.1 * (seed + 1), "uplift": 0.2} for i in range(3)]
+            )
+            jsonl(run / "timings.jsonl", [{"step": i + 1, "seconds": 1.0, "executor_tokens": 100} for i in range(3)])
+            evaluation(run / "eval", right)
+    return tmp_path
+
+
+def test_aggregate_by_hand(runs):
+    record = aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2])
+    ours = record["arms"]["tracelift"]
+    assert ours["updates"] == [3, 3, 3] and ours["executor_tokens"] == [300, 300, 300]
+    accuracy = ours["greedy"]["accuracy"]
+    assert accuracy["seeds"] == [25 / 40, 26 / 40, 30 / 40] and accuracy["mean"] == pytest.approx(27 / 40)
+    assert accuracy["sd_seeds"] == pytest.approx((7 / 1600) ** 0.5)  # squares 4 + 1 + 9 over n - 1 = 2, in 40ths
+    assert accuracy["se_problems"] == pytest.approx(sum((p * (1 - p) / 39) ** 0.5 for p in accuracy["seeds"]) / 3)
+    assert ours["greedy"]["uplift"]["mean"] == pytest.approx(27 / 40 - 10 / 40)
+    assert ours["curves"]["accuracy"] == {"mean": [0.2] * 3, "sd": [0.1] * 3} and ours["curves"]["executor_tokens"] == [
+        100,
+        200,
+        300,
+    ]
+    greedy, sampled = record["comparisons"]
+    assert greedy["by_seed"] == pytest.approx([5 / 40, 4 / 40, 6 / 40]) and greedy["difference"] == pytest.approx(
+        5 / 40
+    )
+    assert greedy["p"] == 2 / 20 == greedy["least_p"] == greedy["p_holm"], "three runs that all win can show no less"
+    gaps = [1 / 3 * ((i < 25) + (i < 26) + (i < 30) - (i < 20) - (i < 22) - (i < 24)) for i in range(PROBLEMS)]
+    mean = sum(gaps) / PROBLEMS
+    problems = sum((g - mean) ** 2 for g in gaps) / (PROBLEMS - 1) / PROBLEMS
+    assert greedy["se_problems"] == pytest.approx(problems**0.5)
+    wanted = welch([20 / 40, 22 / 40, 24 / 40], [25 / 40, 26 / 40, 30 / 40], problems)
+    assert (greedy["low"], greedy["high"]) == pytest.approx((wanted.low, wanted.high))
+    assert greedy["figures"]["trace_validity"]["difference"] == pytest.approx(5 / 80)
+    text = render_markdown({**record, "problems": PROBLEMS, "seeds": [0, 1, 2], "samples": 1})
+    assert "| TraceLift | 0.675 ± 0.066 | 0.425 ± 0.066 |" in text and "| execution only | +12.5 [" in text
+
+
+def test_evaluations_of_other_problems_are_refused(runs):
+    path = runs / "tracelift-1" / "eval" / "outcomes.json"
+    path.write_text(path.read_text().replace('"problems": [0, 1', '"problems": [99, 1'))
+    with pytest.raises(ValueError, match="different problems"):
+        aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2])
+
+
+def test_more_problems_never_stand_in_for_more_runs():
+    """Two runs a side that disagree stay uncertain however many problems each was measured on; problems that differ
+    widen the interval although the runs agree."""
+    few, many = ([[float(i % 2 == 0) for i in range(n)] for _ in range(2)] for n in (20, 2000))
+    sure = [contrast([0.2, 0.6], [0.5, 0.9], problem_variance(s, s)) for s in (few, many)]
+    assert sure[0]["low"] == sure[1]["low"] < 0 < sure[0]["high"] and sure[0]["p"] == sure[1]["p"] > 0.3
+    still, moved = [[0.0] * 40] * 2, [[float(i % 2) for i in range(40)]] * 2
+    assert problem_variance(still, moved) == pytest.approx(0.25 * 40 / 39 / 40)
+    wide = contrast([0.0, 0.0], [0.5, 0.5], problem_variance(still, moved))
+    assert wide["low"] < 0.5 < wide["high"] and problem_variance(still, [[0.5] * 40] * 2) == 0
+    assert problem_variance([[0.0, None, 1.0]], [[1.0, 1.0, 1.0]]) == pytest.approx(0.25), "what a run left unjudged does not count"
+
+
+def test_validity_and_wrong_reasons_are_told_by_problem():
+    """Their means are the figures; a rate over right samples varies as a jackknife over problems says."""
+    letters = {"arms": {"planner": {"greedy": ["11", "10", "01", "00", "1-"]}}, "valid": {"p": {"greedy": ["10", "01", "11", "0-", "1-"]}}}
+    found = per_problem(letters, "greedy")
+    assert found["accuracy"] == [1, 0.5, 0.5, 0, None] and found["trace_validity"] == [0.5, 0.5, 1, 0, 1]
+    wrong, right = [1, 1, 0, 0, 0], [2, 1, 1, 0, 1]  # right samples on an invalid trace, and right samples
+    rate = sum(wrong) / sum(right)
+    assert sum(found["wrong_reason_rate"]) / 5 == pytest.approx(rate)
+    assert found["wrong_reason_rate"] == pytest.approx([rate + (w - rate * r) / (sum(right) / 5) for w, r in zip(wrong, right)])
+    wrong, right = ([i % k == 0 for i in range(300)] for k in (6, 2))
+    big = {"arms": {"planner": {"greedy": ["01"[r] for r in right]}}, "valid": {"p": {"greedy": ["10"[w] for w in wrong]}}}
+    values = per_problem(big, "greedy")["wrong_reason_rate"]
+    left = [(sum(wrong) - w) / (sum(right) - r) for w, r in zip(wrong, right)]
+    jackknife = 299 / 300 * sum((x - sum(left) / 300) ** 2 for x in left)
+    assert problem_variance([[0.0] * 300], [values]) == pytest.approx(jackknife, rel=0.02)
+    del big["valid"]
+    assert list(per_problem(big, "greedy")) == ["accuracy"], "an evaluation that did not keep them"
+    seeds = by_figure([letters, letters], "greedy")
+    sides = {n: {"seeds": [0.5, 0.5]} for n in ("accuracy", "trace_validity", "trace_tokens")}
+    made = contrasts(sides, sides, seeds, {**seeds, "trace_validity": [[0.0] * 5] * 2}, ("trace_validity", "trace_tokens"))
+    assert made["trace_validity"]["se_problems"] > 0 == made["trace_tokens"]["se_problems"]
+
+
+def test_no_interval_where_the_runs_do_not_differ():
+    """Two seeds that agree are not certainty, and the page says which intervals are for other problems too."""
+    same, apart = contrast([0.0, 0.0], [0.0, 0.0]), contrast([0.1, 0.2], [0.2, 0.4])
+    assert interval(same, 1, 3) == "+0.000 [-]" and detectable(same) == "-" and interval(apart, 1, 3).startswith("+0.150 [-")
+    known = contrast([0.1, 0.2], [0.2, 0.4], 0.01)
+    told = holds([{"accuracy": known, "trace_validity": apart, "wrong_reason_rate": same}], ("trace_validity", "wrong_reason_rate"))
+    assert "those of trace validity and wrong reason rate for other seeds on the same problems. [-] stands" in told
+    told = holds([{"accuracy": known, "trace_validity": known, "answer_stated": apart}], ("trace_validity", "answer_stated"))
+    assert told.endswith("other problems, those of answer stated for other seeds on the same problems.")
+
+
+def test_runs_of_other_models_are_not_mixed_in(tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"weights")
+    out, setup = tmp_path / "runs", {"problems": 1000, "overrides": [], "planner": print_of(model)}
+    claim(out, setup)
+    claim(out, setup)
+    (model / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(SystemExit, match="another setup(.|\n)*planner"):
+        claim(out, {**setup, "planner": print_of(model)})
+
+
+def test_jobs_are_done_once_and_failures_are_named(tmp_path):
+    def job(name, code):
+        return Job(name, [sys.executable, "-c", code], tmp_path / f"{name}.log", tmp_path / f"{name}.done")
+
+    def mark(name):
+        return job(name, f"import sys; open({str(tmp_path / (name + '.done'))!r}, 'a').write('x'); print('told')")
+
+    jobs = [mark("a"), mark("b")]
+    run_all(jobs, 2)
+    run_all(jobs, 2)
+    assert (tmp_path / "a.done").read_text() == "x" and "told" in (tmp_path / "a.log").read_text()
+    with pytest.raises(SystemExit, match="c ended with 3; its log: .*c.log"):
+        run_all([job("c", "raise SystemExit(3)"), mark("d")], 1)
+    assert (tmp_path / "d.done").exists(), "one failure does not stop the others"
+
+
+def test_the_section_of_the_page_names_command_seeds_and_machine(runs, tmp_path):
+    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "command": "python -m benchmarks.compare", "versions": {"torch": "9"},
+              "world": "math", "config": "c.toml", "overrides": [], "seeds": [0, 1, 2], "eval_seed": 5, "problems": PROBLEMS, "samples": 1}  # fmt: skip
+    text = compare_section(tmp_path / "compare-math.json", record)
+    for told in (
+        "`python -m benchmarks.compare`",
+        "training seeds 0, 1, 2",
+        "torch 9",
+        "evaluation seed 5",
+        "python eval.py --run",
+    ):
+        assert told in text
+
+
+def test_the_readme_says_what_the_figures_say(runs, tmp_path):
+    """Table, differences and picture stand between the markers; a marker that went missing is an error."""
+    folder = tmp_path / "results"
+    folder.mkdir()
+    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "command": "c", "versions": {}, "world": "math", "config": "c.toml",
+              "overrides": [], "seeds": [0, 1, 2], "eval_seed": 5, "problems": PROBLEMS, "samples": 1}  # fmt: skip
+    (folder / "compare-math.json").write_text(json.dumps(record))
+    (folder / "bench.json").write_text(json.dumps({"tasks": [{"name": "a", "rows": [{"who": "ours", "s": 1.5}]}], "cores": 2}))
+    parts = readme_parts(folder)
+    text = filled("x\n<!-- picture:begin -->\nold\n<!-- picture:end -->\n<!-- results:begin -->\nold\n<!-- results:end -->\ny\n", parts)
+    assert "\nold\n" not in text and "3 seeds](benchmarks/results/compare-math.png)" in text
+    assert "| TraceLift | 0.675 ± 0.066 |" in text and "**TraceLift minus execution only**: +12.5 [" in text
+    assert filled(text, parts) == text
+    with pytest.raises(ValueError, match="results:begin"):
+        filled("<!-- picture:begin -->\n\n<!-- picture:end -->", parts)
+    told = page(folder)
+    assert told.index("The reward compared") < told.index("## Bench") and "**name a**\n\n| who | s |" in told
+    assert "Versions and machine were not recorded" in told and "`python -m benchmarks.bench`" in told
+
+
+def test_the_pretrained_models_go_on_from_where_their_sft_was(tmp_path, monkeypatch):
+    fresh = pretrained.stage("planner", tmp_path / "base", tmp_path)
+    assert "configs/smollm2-planner.toml" in fresh.command and "--run.resume" not in fresh.command
+    jsonl(tmp_path / "planner" / "metrics.jsonl", [{"step": 1}])
+    again = pretrained.stage("planner", tmp_path / "base", tmp_path)
+    assert again.command == [*fresh.command, "--run.resume"] and "--sft.dev" in pretrained.stage("executor", tmp_path, tmp_path).command
+    monkeypatch.setattr(sys, "argv", ["pretrained", "--base", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match="no model folder"):
+        pretrained.main()
+
+
+def test_a_pretrained_section_names_its_models_and_every_sft_row_is_learnable(runs, tmp_path):
+    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "world": "math", "config": "c", "overrides": [], "seeds": [0, 1, 2],
+              "eval_seed": 1, "problems": 40, "samples": 2, "command": "x", "versions": {}, "about": pretrained.ABOUT}  # fmt: skip
+    assert compare_section(tmp_path / "compare-smollm2.json", record).startswith(f"## The reward compared, {pretrained.ABOUT}\n")
+    pretrained.write_data(tmp_path)
+    assert [len(read_rows(tmp_path / f"{name}.jsonl")) for name in ("planner", "executor", "dev")] == [4000, 6000, 100]

@@ -1,0 +1,154 @@
+"""Intervals over problems against simulation and hand-made cases; the report's plots and shares, on records made by hand."""
+
+import json
+import math
+import random
+import re
+import statistics
+
+import pytest
+
+from support.evaluations import CHROMIUM, dom
+from tracelift.build import load_benchmark
+from tracelift.config import Config
+from tracelift.evaluation import charts
+from tracelift.evaluation.analysis import FEW, average, ratio, trace_figures
+from tracelift.evaluation.page import render_page
+from tracelift.stats import wilson
+
+
+def problem(rng, samples=8):
+    """(wrong reasons, right answers) of one problem: some problems invite wrong reasons, and those are seldom right."""
+    p, q = (0.9, 0.1) if rng.random() < 0.6 else (0.3, 0.8)
+    right = [rng.random() < q for _ in range(samples) if rng.random() < p]
+    return sum(right), len(right)
+
+
+def test_the_interval_of_a_ratio_covers_what_it_should():
+    """Samples of a problem are alike: counted one by one their interval misses the truth far too often."""
+    rng = random.Random(0)
+    many = [problem(rng) for _ in range(100_000)]
+    truth = sum(y for y, _ in many) / sum(x for _, x in many)
+    covered = naive = 0
+    for _ in range(1000):
+        parts = [part for part in (problem(rng) for _ in range(60)) if part[1]]
+        figure = ratio(*zip(*parts, strict=True))
+        hits, tries = sum(y for y, _ in parts), sum(x for _, x in parts)
+        assert figure["value"] == pytest.approx(hits / tries) and figure["n"] == len(parts)
+        covered += figure["low"] <= truth <= figure["high"]
+        low, high = wilson(hits, tries)
+        naive += low <= truth <= high
+    assert 925 <= covered <= 970 and naive < 850
+
+
+def test_a_ratio_of_equal_tries_is_the_mean_and_its_standard_error():
+    rng = random.Random(1)
+    values = [rng.random() for _ in range(40)]
+    half = 1.959964 * statistics.stdev(values) / math.sqrt(40)
+    expected = {"value": statistics.fmean(values), "low": statistics.fmean(values) - half, "high": statistics.fmean(values) + half, "n": 40}
+    assert average(values, (0.0, 1.0)) == pytest.approx(expected)
+    assert average([10 * v for v in values]) == pytest.approx({k: v * 10 if k != "n" else v for k, v in expected.items()})
+
+
+@pytest.mark.parametrize(("values", "hits"), [([0.5] * 4, (2, 2)), ([0.5] * 30, (15, 15)), ([0.25, 0.5, 0.5], (1, 2)),
+                                              ([1.0] * 7, (7, 7)), ([0.0], (0, 0)), ([0.3], (0, 1))])  # fmt: skip
+def test_no_spread_and_few_problems_are_not_certainty(values, hits):
+    """At least what as many whole problems would say, the next number of them below and above."""
+    figure = average(values, (0.0, 1.0))
+    assert figure["low"] <= wilson(hits[0], len(values))[0] and figure["high"] >= wilson(hits[1], len(values))[1]
+    assert figure["low"] < figure["high"] and figure["low"] <= figure["value"] <= figure["high"]
+
+
+def test_many_problems_with_spread_need_no_floor():
+    values = [0.45, 0.55] * FEW
+    assert average(values, (0.0, 1.0))["high"] - 0.5 < 0.05 < wilson(FEW, 2 * FEW)[1] - 0.5
+    assert average([7.0])["low"] is None, "one value without bounds says nothing of its error"
+
+
+def sample(valid, **more):
+    return {"text": "", "trace": "z", "tokens": 1, "finish_reason": "stop", "valid": valid, "leaked": False,
+            "leaked_unsupported": False, "rm": None, "rm_error": None, **more}  # fmt: skip
+
+
+def run(verdicts, given="z"):
+    return {"samples": [{"artifact": "1", "verdicts": {"numeric": "PASS" if v == "1" else "FAIL"}, "detail": "", "tokens": 1}
+                        for v in verdicts], "given": [given] * len(verdicts)}  # fmt: skip
+
+
+def test_wrong_reasons_are_counted_over_right_samples_and_their_error_over_problems():
+    """20 problems that are always right, on a valid trace in all samples or in none: 20 facts, not 120."""
+    traces = [{"samples": [sample(i % 2 == 0)] * 6} for i in range(20)]
+    figure = trace_figures(traces, [run("111111")] * 20, "numeric", ())["wrong-reason rate"]
+    half = 1.959964 * math.sqrt(0.25 / 19)
+    assert figure == pytest.approx({"value": 0.5, "low": 0.5 - half, "high": 0.5 + half, "n": 20})
+    uneven = [run("111111") if i % 2 else run("000001") for i in range(20)]
+    assert trace_figures(traces, uneven, "numeric", ())["wrong-reason rate"]["value"] == pytest.approx(60 / 70)
+    one = trace_figures([{"samples": [sample(False)]}] * 3, [run("1"), run("0"), run("1")], "numeric", ())["wrong-reason rate"]
+    assert one == pytest.approx({"value": 1.0, "low": wilson(2, 2)[0], "high": 1.0, "n": 2}), "greedy: Wilson's"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A report with four of six samples shown: 001111 with direct 000000, and a planner whose name is long."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "p.jsonl").write_text(json.dumps({"problem_id": "p0", "problem": "x?", "answer": 1}) + "\n")
+    benchmark = load_benchmark(f"tasks:{folder / 'p.jsonl'}", Config())
+    traces = [{"samples": [*[sample(True)] * 5, sample(False, rm_error="out of memory")]}]
+    found = {"traces": {"planner": {"sampled": traces}},
+             "arms": {"direct": {"sampled": [run("000000", "")]}, "planner": {"sampled": [run("001111")]}}}  # fmt: skip
+    results = {"benchmarks": {}, "comparisons": []}
+    text = render_page("t", results, [benchmark], {benchmark.name: found}, (), most_samples=4)
+    return folder, text, json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+
+
+def test_the_report_keeps_the_outcome_of_samples_it_does_not_show(page):
+    _, _, data = page
+    arms = data["benchmarks"][0]["problems"][0]["arms"]
+    assert [s["verdict"] for s in arms["planner"]["sampled"]] == ["FAIL"] * 2 + ["PASS"] * 4
+    assert arms["planner"]["sampled"][5] == {"verdict": "PASS", "valid": False, "left_out": True}
+    assert sum("artifact" in s for s in arms["planner"]["sampled"]) == 4
+
+
+def test_shares_and_filters_of_the_report_are_over_all_samples(page):
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: the page was not tried in a browser")
+    folder, text, _ = page
+    file = folder / "report.html"
+    choose = "$('show').value = 'right answer, invalid trace'; draw(); document.querySelector('.row > button').click();"
+    file.write_text(text.replace("</script>\n</body>", f"{choose}\n</script>\n</body>"))
+    shown = dom(file)
+    assert "planner 67%" in shown and "direct 0%" in shown, "only the sixth sample is right on an invalid trace"
+    assert shown.count("4 of 6 samples shown") == 2 and "sample 4: PASS" in shown and "sample 5" not in shown
+
+
+LONG = "planner ch-planner - foreign math-planner-with-a-long-name"
+
+
+def test_plots_make_room_for_long_names():
+    def labels(*names):
+        svg = charts.intervals([(name, 0.5, 0.4, 0.6) for name in names], 0.0, 1.0)
+        width = float(re.search(r'viewBox="0 0 (\d+)', svg)[1])
+        found = re.findall(r'<text x="([\d.]+)"[^>]*class="label"[^>]*>([^<]*)(?:<title>([^<]*)</title>)?', svg)
+        marks = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg)]
+        return width, [(float(x), text, title) for x, text, title in found], marks
+
+    width, rows, _ = labels("direct", "planner")
+    assert width == 720
+    width, rows, marks = labels("direct", LONG)
+    assert [text for _, text, _ in rows] == ["direct", LONG] and 720 < width
+    assert all(charts.width_of(text) <= x for x, text, _ in rows) and all(rows[0][0] < m < width for m in marks)
+    width, rows, _ = labels("planner " + "m" * 300 + "-end")
+    ((x, text, title),) = rows
+    assert charts.width_of(text) <= x < width <= 1048 and text.startswith("planner m") and text.endswith("m-end") and "…" in text
+    assert title == "planner " + "m" * 300 + "-end"
+
+
+def test_labels_are_no_wider_in_a_browser_than_they_are_counted(tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: the labels were not measured in a browser")
+    svg = charts.intervals([(LONG, 0.5, 0.4, 0.6), ("ABCDEFGH WMwm 0123456789 @%", 0.5, 0.4, 0.6)], 0.0, 1.0)
+    script = "document.title = [...document.querySelectorAll('.label')].every(t => t.getBBox().x >= 0) ? 'fits' : 'clipped'"
+    page = tmp_path / "plot.html"
+    style = "<style>svg text { font: 12px system-ui, sans-serif; }</style>"
+    page.write_text(f"<!doctype html><html>{style}{svg}<script>{script}</script></html>")
+    assert "<title>fits</title>" in dom(page)

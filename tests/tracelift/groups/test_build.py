@@ -1,0 +1,290 @@
+"""Building, deduplication, the shortcut report and the command line of TraceLift-Groups."""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from support.group_seeds import SEEDS
+from tracelift.errors import GroupError
+from tracelift.groups.__main__ import main
+from tracelift.groups.build import Settings, build
+from tracelift.groups.dedup import NearDuplicates, words_of
+from tracelift.groups.flaws.wording import statements
+from tracelift.groups.seeds import read_seeds
+from tracelift.groups.shortcuts import markdown, shortcut_report
+from tracelift.groups.show import show_group
+from tracelift.reward_model.group_format import (
+    Candidate,
+    Group,
+    Rubric,
+    read_groups,
+    scan_groups,
+)
+from tracelift.rubrics import MATH_DIMENSIONS
+
+FILES = ("train.jsonl", "dev.jsonl", "summary.json")
+
+
+def write_seeds(path, seeds=SEEDS):
+    path.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in seeds), encoding="utf-8")
+    return path
+
+
+def bytes_of(folder):
+    return [(folder / name).read_bytes() for name in FILES]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    summary = build(write_seeds(folder / "seeds.jsonl"), folder / "out", Settings(dev=0.3), workers=1)
+    return folder, summary
+
+
+# ---------------------------------------------------------------------------------------------------------- building
+
+
+def test_same_seed_same_bytes_in_parallel_or_not(built, tmp_path):
+    folder, _ = built
+    for workers in (1, 2, 3):
+        out = tmp_path / str(workers)
+        build(folder / "seeds.jsonl", out, Settings(dev=0.3), workers=workers)
+        assert bytes_of(out) == bytes_of(folder / "out")
+        assert sorted(p.name for p in out.iterdir()) == sorted(FILES)  # nothing half-written is left
+    build(folder / "seeds.jsonl", tmp_path / "other", Settings(dev=0.3, seed=19), workers=1)
+    assert bytes_of(tmp_path / "other")[0] != bytes_of(folder / "out")[0]
+
+
+def test_a_group_does_not_depend_on_its_neighbours(built, tmp_path):
+    folder, _ = built
+    build(write_seeds(tmp_path / "few.jsonl", SEEDS[:4]), tmp_path / "out", Settings(dev=0.3), workers=1)
+    few = {g.problem_id: g for name in FILES[:2] for g in scan_groups(tmp_path / "out" / name)[0]}
+    many = {g.problem_id: g for name in FILES[:2] for g in scan_groups(folder / "out" / name)[0]}
+    assert len(few) == 4 and all(many[name] == group for name, group in few.items())
+
+
+def test_groups_are_whole_and_the_summary_counts_them(built):
+    folder, summary = built
+    train, dev = (read_groups(folder / "out" / name) for name in FILES[:2])
+    assert (len(train), len(dev)) == (summary["groups"]["train"], summary["groups"]["dev"])
+    assert len(train) + len(dev) == summary["read"] == len(SEEDS)
+    assert not {g.problem_id for g in train} & {g.problem_id for g in dev}
+    negatives = [c for g in train + dev for c in g.negative_bank]
+    assert len(negatives) == summary["negatives"] == sum(k["count"] for k in summary["kinds"].values())
+    assert sum(summary["places"].values()) == len(negatives)
+    for name in MATH_DIMENSIONS:
+        assert sum(summary["labels_of_negatives"][name].values()) == len(negatives)
+    assert summary["references"] == {"yields its answer in a step": len(SEEDS)}
+    assert json.loads((folder / "out" / "summary.json").read_text()) == summary
+
+
+def test_what_stands_in_a_group(built):
+    folder, _ = built
+    for group in read_groups(folder / "out" / "train.jsonl"):
+        row = group.metadata["source_row_index"]
+        question, answer = SEEDS[row]
+        assert group.problem_id == f"math_gsm8k_{row:06d}" and group.problem == question
+        assert group.reference_solution == group.metadata["answer"] == answer.rpartition("#### ")[2]
+        reference = group.positive_pool[0].reasoning
+        assert "<<" not in reference and "####" not in reference and reference.count("=") == answer.count("<<")
+        quotations = statements(question)
+        for n, positive in enumerate(group.positive_pool):
+            assert positive.reasoning == "\n".join((*quotations[:n], reference)) and positive.rubric.total == 1.0
+        assert 4 <= len(group.negative_bank) <= 8
+        assert len({c.reasoning for c in group.candidates}) == len(group.candidates)
+        assert len({c.negative_kind for c in group.negative_bank}) == len(group.negative_bank)
+        for n, negative in enumerate(group.negative_bank):
+            flaw, opening = negative.extra["metadata"]["flaw"], negative.extra["metadata"]["quotations"]
+            lines = negative.reasoning.split("\n")
+            assert negative.extra["negative_index"] == n and negative.rubric.total < 1
+            assert lines[:opening] == quotations[:opening] and opening <= flaw["line"] < len(lines)
+            assert flaw["answer_changed"] == (flaw["final_answer"] != group.reference_solution)
+            assert not re.search("answer is", negative.reasoning)
+
+
+def test_bad_seeds_are_counted_and_the_good_ones_kept(tmp_path):
+    path = write_seeds(tmp_path / "seeds.jsonl", SEEDS[:3])
+    near = SEEDS[0][0].replace("48", "52"), SEEDS[0][1]
+    with path.open("a", encoding="utf-8") as file:
+        file.write('{"question": "x"}\n\n{"question": \n')
+        file.write(json.dumps({"question": near[0], "answer": near[1]}) + "\n")  # the same story, another number
+        file.write(json.dumps({"question": "Who has 3 and 4?", "answer": "3 + 4 = 7. 7 - 1 = 6"}) + "\n")
+        file.write(json.dumps({"question": "Let x + 3 = 5.", "answer": "2 + 3 = 9\n9 - 3 = 6\n#### 6"}) + "\n")
+    summary = build(path, tmp_path / "out", Settings(), workers=2)
+    assert sum(summary["groups"].values()) == 3 and summary["read"] == 8
+    assert [b["line"] for b in summary["broken_lines"]] == [4, 6]
+    assert summary["broken_lines"][0]["reason"] == "answer is missing or no text"
+    assert [(r["line"], r["repeats"]) for r in summary["repeated_problems"]] == [(7, 1)]
+    assert summary["dropped"] == {"no #### answer line": 1, "trace not understood: a calculation is not right": 1}
+
+
+def test_limits(tmp_path):
+    path = write_seeds(tmp_path / "seeds.jsonl")
+    summary = build(path, tmp_path / "a", Settings(max_trace=150, min_negatives=2), workers=1)
+    kept = [g for name in FILES[:2] for g in scan_groups(tmp_path / "a" / name, 2)[0]]
+    assert summary["dropped"]["trace too long"] and kept
+    assert max(len(c.reasoning) for g in kept for c in g.candidates) <= 150
+    assert sum(build(path, tmp_path / "b", Settings(), workers=1, limit=3)["groups"].values()) == 3
+    assert build(path, tmp_path / "c", Settings(negatives=4), workers=1)["negatives"] == 4 * len(SEEDS)
+    with pytest.raises(GroupError, match="no group could be built"):
+        build(path, tmp_path / "d", Settings(max_problem=10), workers=1)
+    assert not list((tmp_path / "d").iterdir())
+
+
+def test_seed_lines_keep_their_numbers(tmp_path):
+    path = tmp_path / "s.jsonl"
+    path.write_text('\n{"problem": " p ", "solution": "s"}\n[]\n', encoding="utf-8")
+    (first, seed), (second, reason) = read_seeds(path)
+    assert (first, seed.row, seed.problem, seed.answer) == (2, 1, "p", "s") and (second, reason) == (
+        3,
+        "the line is no object",
+    )
+
+
+# ----------------------------------------------------------------------------------------------------- deduplication
+
+
+def test_near_duplicates_agree_with_exact_jaccard():
+    rng = random.Random(0)
+    words = [f"word{chr(97 + i)}{chr(97 + j)}" for i in range(26) for j in range(8)]
+    texts = []
+    for _ in range(150):
+        base = rng.choice(texts).split() if texts and rng.random() < 0.5 else rng.choices(words, k=40)
+        for _ in range(rng.choice((0, 0, 1, 2, 6))):
+            base[rng.randrange(len(base))] = rng.choice(words)
+        texts.append(" ".join(base))
+
+    def grams(text):
+        w = words_of(text)
+        return {w[i : i + 3] for i in range(len(w) - 2)}
+
+    finder, kept = NearDuplicates(0.85), []
+    found = missed = 0
+    for i, text in enumerate(texts):
+        best = max((len(grams(text) & g) / len(grams(text) | g) for _, g in kept), default=0.0)
+        answer = finder.seen(str(i), text)
+        if answer is not None:
+            found += 1
+            assert answer[1] >= 0.85 and best >= 0.85
+        else:
+            missed += best >= 0.85
+            kept.append((i, grams(text)))
+    assert found > 30 and missed <= 1
+
+
+def test_numbers_do_not_tell_problems_apart():
+    finder = NearDuplicates()
+    assert finder.seen("a", SEEDS[0][0]) is None
+    assert finder.seen("b", SEEDS[0][0].upper().replace("36", "37")) == ("a", 1.0)
+    assert finder.seen("c", SEEDS[1][0]) is None
+
+
+# ------------------------------------------------------------------------------------------------------- the report
+
+
+def made_up(n, sound, flawed):
+    rubric = Rubric({name: 2 for name in MATH_DIMENSIONS}, 0.5)
+    rng = random.Random(n)
+    return [
+        Group(f"p{i}", "s", "math", "q", "1", (Candidate(sound(rng), rubric),), (Candidate(flawed(rng), rubric, "k"),))
+        for i in range(n)
+    ]
+
+
+def text(rng, words):
+    return " ".join(rng.choice(("sun", "moon", "star", "sky")) for _ in range(words))
+
+
+def test_the_report_finds_a_length_shortcut_and_nothing_where_there_is_none():
+    longer = made_up(300, lambda r: text(r, 12), lambda r: text(r, r.choice((9, 10, 11))))
+    (row, total) = shortcut_report(longer[:200], longer[200:])
+    assert row.kind == "k" and total.kind == "all kinds" and row.pairs == total.pairs == 100
+    assert row.length > 0.9 and row.length_rule > 0.9
+    same = made_up(600, lambda r: text(r, r.choice((9, 12))), lambda r: text(r, r.choice((9, 12))))
+    (row, _) = shortcut_report(same[:400], same[400:])
+    assert 0.36 < row.length < 0.64 and 0.36 < row.length_rule < 0.64 and 0.36 < row.words < 0.64
+
+
+def test_the_report_finds_a_word_that_only_flawed_traces_carry():
+    groups = made_up(300, lambda r: text(r, 10), lambda r: text(r, 9) + " perhaps")
+    (row, _) = shortcut_report(groups[:200], groups[200:])
+    assert row.words > 0.95 and "| k | 100 |" in markdown([row])
+    shifted = made_up(200, lambda r: "3 + 4 = 7", lambda r: "3 + 4 = 8")
+    assert shortcut_report(shifted[:100], shifted[100:])[0].words == 0.5  # digits are masked: reading them is the RM's
+
+
+def test_report_needs_both_sides(built):
+    with pytest.raises(ValueError, match="both sides"):
+        shortcut_report([], read_groups(built[0] / "out" / "train.jsonl"))
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "tracelift.groups", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[3])
+
+
+def test_the_command_line_from_end_to_end(tmp_path):
+    seeds = write_seeds(tmp_path / "seeds.jsonl")
+    made = run("build", "--seeds", seeds, "--domain", "math", "--out", tmp_path / "out", "--dev", "0.3", "--workers", 2)
+    assert made.returncode == 0, made.stderr
+    assert re.match(r"\d+ training and \d+ dev groups with \d+ flawed traces", made.stdout)
+    checked = run("validate", tmp_path / "out" / "train.jsonl", tmp_path / "out" / "dev.jsonl")
+    assert checked.returncode == 0 and "0 broken lines" in checked.stdout
+    shown = run("show", tmp_path / "out" / "train.jsonl", "--width", "120")
+    assert shown.returncode == 0 and "flawed trace 0" in shown.stdout and "sound trace 0" in shown.stdout
+
+
+def test_validate_names_each_broken_line_and_keeps_the_good(built, tmp_path, capsys):
+    good = (built[0] / "out" / "train.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    path = tmp_path / "mixed.jsonl"
+    path.write_text(good[0] + "{\n" + good[1] + good[0], encoding="utf-8")
+    assert main(["validate", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert f"{path}, line 2: broken JSON" in out and "line 4: problem_id" in out and "2 good groups, 2 broken" in out
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("")
+    assert main(["validate", str(empty)]) == 1
+
+
+def test_show_marks_the_flaw(built, capsys):
+    path = built[0] / "out" / "train.jsonl"
+    group = read_groups(path)[0]
+    assert main(["show", str(path), "--problem", group.problem_id, "--color"]) == 0
+    out = capsys.readouterr().out
+    for negative in group.negative_bank:
+        assert negative.negative_kind in out and negative.extra["metadata"]["flaw"]["note"].split(";")[0] in out
+    assert "\033[1;31m" in out and ">" in out
+    only = show_group(group, kind=group.negative_bank[0].negative_kind)
+    assert only.count("flawed trace") == 1 and "\033" not in only
+    assert main(["show", str(path), "--problem", "nowhere"]) == 1
+    assert "holds no good group 'nowhere'" in capsys.readouterr().err
+
+
+def test_clear_errors(tmp_path, capsys):
+    assert main(["build", "--seeds", str(tmp_path / "none.jsonl"), "--out", str(tmp_path / "o"), "--quiet"]) == 1
+    assert "none.jsonl" in capsys.readouterr().err
+    seeds = write_seeds(tmp_path / "seeds.jsonl", SEEDS[:1])
+    for option, value, message in (("--dev", "1.5", "dev is 1.5"), ("--negatives", "2", "negatives is 2")):
+        assert main(["build", "--seeds", str(seeds), "--out", str(tmp_path / "o"), "--quiet", option, value]) == 1
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["build"])
+    assert stop.value.code == 2
+
+
+@pytest.mark.skipif("TRACELIFT_DATA" not in os.environ, reason="needs GSM8K: set TRACELIFT_DATA")
+def test_gsm8k_builds_without_a_length_shortcut(tmp_path):
+    seeds = Path(os.environ["TRACELIFT_DATA"]) / "gsm8k" / "train.jsonl"
+    summary = build(seeds, tmp_path, Settings(dev=0.4), workers=2, limit=1000)
+    assert sum(summary["groups"].values()) > 780 and summary["broken_lines_count"] == 0
+    rows = {row.kind: row for row in shortcut_report(*(read_groups(tmp_path / name) for name in FILES[:2]))}
+    assert len(rows) == 17 and max(rows["all kinds"].length, rows["all kinds"].length_rule) <= 0.65

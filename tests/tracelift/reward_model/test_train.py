@@ -1,0 +1,150 @@
+"""Stage "reward_model": it learns to rank, keeps its best, and kills, ranks and micro-batches leave no trace."""
+
+import json
+import math
+import random
+
+import pytest
+import torch
+
+import models
+from models import ModelConfig, RewardConfig, RewardModel, Transformer
+from models.lora import adapted, load_adapter, save_adapter
+from support.job_server import Hurt
+from support.tiny_job import group_rows, rm_arguments, write_jsonl
+from tracelift.reward_model.group_format import read_groups
+from tracelift.reward_model.train import draw
+from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS
+from tracelift.schema import LoraConfig
+from tracelift.training.lora import attach_lora
+
+STEPS = 16
+
+
+def rounds(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def arguments(job, out, *extra, steps=STEPS):
+    return [*rm_arguments(job, out, steps), "--run.save_every", "6", *extra]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(job, server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("rm") / "run"
+    server.done(*arguments(job, folder))
+    return folder
+
+
+def test_it_learns_and_leaves_its_best(undisturbed):
+    metrics = rounds(undisturbed)
+    first, last = (sum(m["loss"] for m in part) for part in (metrics[:4], metrics[-4:]))
+    assert last < first
+    evaluated = [m for m in metrics if "dev/pair_accuracy" in m]
+    assert [m["step"] for m in evaluated] == [4, 8, 12, 16]
+    assert {f"dev/mae/{d}" for d in MATH_DIMENSIONS} | {"dev/pair/off_by_1", "dev/rmse", "ce", "huber", "rank"} <= evaluated[-1].keys()
+    assert evaluated[-1]["dev/rmse"] < evaluated[0]["dev/rmse"]
+    rm = models.load_reward_model(undisturbed / "final")
+    assert rm.reward.dimension_names == MATH_DIMENSIONS
+    assert (undisturbed / "final" / "model.safetensors").read_bytes() == (undisturbed / "best" / "model.safetensors").read_bytes()
+    models.load_tokenizer(undisturbed / "final")
+
+
+MOMENTS = {
+    "before its first evaluation": Hurt("kill", "tracelift.runs.folder:RunFolder.log", 2),
+    "best saved, its round not logged": Hurt("kill", "tracelift.runs.folder:RunFolder.log", 8),
+    "while saving": Hurt("kill", "tracelift.runs.folder:save_file", 2),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_and_resumed_equals_never_killed(job, server, undisturbed, out, moment):
+    assert server.run(*arguments(job, out), hurt=MOMENTS[moment]).code == -9
+    server.done(*arguments(job, out, "--resume"))
+    for name in ("metrics.jsonl", "final/model.safetensors"):
+        assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
+
+
+def test_ranks_and_micro_batches_change_nothing(job, server, out):
+    """Also where a rank has no group at all."""
+    found = []
+    for name, extra, ranks in (("one", (), 1), ("small", ("--optim.micro_tokens", "1"), 1), ("three", (), 3)):
+        server.done(*arguments(job, out / name, "--rm.groups", "2", "--rm.negative_weight", "0.5", *extra, steps=4), ranks=ranks)
+        found.append(rounds(out / name))
+    for other in found[1:]:
+        for a, b in zip(other, found[0], strict=True):
+            assert a.keys() == b.keys()
+            assert all(math.isclose(a[k], b[k], rel_tol=5e-4, abs_tol=1e-5) for k in a), (a, b)
+
+
+def test_an_earlier_reward_model_is_where_training_can_start(job, server, undisturbed, out):
+    server.done(*arguments(job, out, "--rm.init", str(undisturbed / "final"), "--optim.lr", "1e-9", steps=1))
+    best = max(m["dev/group_accuracy"] for m in rounds(undisturbed) if "dev/group_accuracy" in m)
+    assert math.isclose(rounds(out)[0]["dev/group_accuracy"], best)
+
+
+def test_lora_trains_adapters_and_heads_and_resumes(job, server, out):
+    lora = ("--lora.r", "4", "--lora.targets", '["q_proj", "down_proj"]')
+    server.done(*arguments(job, out / "a", *lora, steps=8))
+    assert server.run(*arguments(job, out / "b", *lora, steps=8), hurt=Hurt("kill", "tracelift.runs.folder:RunFolder.log", 8)).code == -9
+    server.done(*arguments(job, out / "b", *lora, "--resume", steps=8))
+    assert (out / "a" / "metrics.jsonl").read_bytes() == (out / "b" / "metrics.jsonl").read_bytes()
+    models.load_reward_model(out / "a" / "final")
+
+
+def test_drawing(job):
+    group = read_groups(job / "groups.jsonl")[0]
+    chosen = draw(group, 3, random.Random(0))
+    assert [c.negative_kind is None for c in chosen] == [True, False, False, False]
+    assert len({c.reasoning for c in chosen}) == 4 and len(draw(group, 99, random.Random(0))) == 5
+
+
+def test_what_cannot_be_trained_is_refused_in_one_sentence(job, server, out):
+    folder = out.parent
+    rows = group_rows(2)
+    for row in rows:
+        for c in row["positive_pool"] + row["negative_bank"]:
+            c["rubric"] = dict(zip(CODE_DIMENSIONS, (1, 2, 3, 4, 0))) | {"total": 0.5}
+        row["task_type"] = "code"
+    code = write_jsonl(folder / "code.jsonl", rows)
+    (folder / "broken.jsonl").write_text(json.dumps(group_rows(1)[0]) + "\n{\n")
+    (folder / "empty.jsonl").write_text("")
+    cases = [
+        (("--rm.dev", str(code)), "code.jsonl: group 'g0' is rubricked for code"),
+        (("--rm.train", str(folder / "broken.jsonl")), "broken.jsonl, line 2: broken JSON"),
+        (("--rm.train", str(folder / "empty.jsonl")), "empty.jsonl holds no group"),
+        (("--rm.train", str(folder / "nowhere.jsonl")), "nowhere.jsonl"),
+        (("--rm.train", ""), "rm.train: give"),
+        (("--rm.init", ""), "rm.init: give"),
+        (("--rm.init", str(folder / "nowhere")), "nowhere"),
+        (("--rm.max_tokens", "12"), "raise max_tokens"),
+    ]
+    for number, (extra, said) in enumerate(cases):
+        ended = server.run(*arguments(job, out / str(number), *extra))
+        assert ended.code == 1 and said in ended.message, ended
+
+
+def test_adapters_may_begin_at_a_later_block(tmp_path):
+    """Blocks below it get no gradient and take no part in the backward pass; the adapter loads again."""
+    shape = ModelConfig(50, 32, 64, 3, 4, 2, 8, 128)
+
+    def fresh():
+        return RewardModel.from_transformer(Transformer(shape).init_weights(0, std=0.3), RewardConfig(MATH_DIMENSIONS))
+
+    rm = fresh()
+    attach_lora(rm, LoraConfig(r=4, from_block=2, targets=["q_proj", "down_proj"]), 0, ("dimension_heads",))
+    assert [name for name, _ in adapted(rm)] == ["model.layers.2.self_attn.q_proj", "model.layers.2.mlp.down_proj"]
+    entered = []
+    rm.model.layers[2].register_forward_pre_hook(lambda module, inputs: entered.append(inputs[0].requires_grad))
+    tokens, lengths = torch.arange(1, 9)[None], torch.tensor([8])
+    rm(tokens, lengths)[0].sum().backward()
+    assert entered == [False]
+    with torch.no_grad():
+        for _, layer in adapted(rm):
+            layer.lora_b.fill_(0.1)
+    save_adapter(rm, tmp_path / "adapter")
+    again = fresh()
+    load_adapter(again, tmp_path / "adapter")
+    torch.testing.assert_close(again.score(tokens, lengths).dimensions, rm.score(tokens, lengths).dimensions)
+    with pytest.raises(ValueError, match="3 blocks count from 0"):
+        attach_lora(fresh(), LoraConfig(r=4, from_block=3), 0)

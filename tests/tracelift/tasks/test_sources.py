@@ -1,0 +1,101 @@
+"""Problem sources: a round is a function of its number, an epoch meets every row once, a broken row is named."""
+
+import json
+
+import pytest
+
+from tracelift.build import load_tasks
+from tracelift.tasks import epochs
+from tracelift.worlds.tasks import DemoTasks
+
+
+def write(tmp_path, *lines):
+    path = tmp_path / "problems.jsonl"
+    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + b"\n")
+    return str(path)
+
+
+ROWS = [{"problem": f"What is {i} + 1?", "answer": i + 1} for i in range(7)]
+
+
+def test_every_epoch_meets_every_row_once_in_an_order_of_its_own(tmp_path):
+    source = load_tasks(write(tmp_path, *ROWS), seed=3)
+    walked = [task.problem for step in range(7) for task in source.round(step, 4)]  # 28 = 4 epochs of 7
+    epochs = [walked[i : i + 7] for i in range(0, 28, 7)]
+    everything = {r["problem"] for r in ROWS}
+    assert all(set(epoch) == everything for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_a_round_depends_on_its_number_alone(tmp_path):
+    path = write(tmp_path, *ROWS)
+    source = load_tasks(path, seed=3)
+    later = source.round(5, 4)
+    assert load_tasks(path, seed=3).round(5, 4) == later  # nothing to remember: a resumed run asks the same way
+    assert source.round(5, 4) == later
+    assert load_tasks(path, seed=4).round(5, 4) != later
+
+
+def test_the_epoch_is_shuffled_once_a_round_not_once_a_problem(tmp_path, monkeypatch):
+    source = load_tasks(write(tmp_path, *ROWS), seed=3)
+    calls = []
+    original = epochs.epoch_order
+    monkeypatch.setattr(epochs, "epoch_order", lambda name, count, epoch: calls.append(epoch) or original(name, count, epoch))
+    source.round(1, 6)
+    assert sorted(calls) == [0, 1]
+
+
+def test_a_round_larger_than_the_file_repeats_it(tmp_path):
+    picked = load_tasks(write(tmp_path, *ROWS), seed=0).round(0, 20)
+    assert len(picked) == 20 and len({t.problem for t in picked}) == 7
+
+
+def test_both_spellings_of_a_row_limits_and_lengths(tmp_path):
+    path = write(tmp_path, {"question": "Q", "answer": "so 3 + 4 = <<3+4=7>>7\n#### 7"}, b"", {"problem": "x" * 30, "answer": 1},
+                 {"problem": "P", "answer": 2.5, "problem_id": "mine"}, {"problem": "R", "answer": "1/2"})  # fmt: skip
+    said = []
+    tasks = load_tasks(path, 0, max_chars=20, say=said.append).first(10)
+    assert [(t.problem_id, t.problem) for t in tasks] == [("problems-1", "Q"), ("mine", "P"), ("problems-5", "R")]
+    assert tasks[0].reference.endswith("#### 7") and tasks[1].reference == "2.5"
+    assert said == [f"{path}: left out 1 problems longer than 20 characters"]
+    assert len(load_tasks(path, 0, limit=2).first(10)) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (b'{"problem": "x", "answer": 1', "2: broken JSON"),
+        (b'{"problem": "\xff\xfe", "answer": 1}', "2: not UTF-8"),
+        (b"[1]", "2: expected an object"),
+        (b"[" * 100_000, "2: JSON that cannot be read"),
+        (rb'{"problem": "\ud800", "answer": 1}', "2: text holds half of a surrogate pair"),
+        ({"answer": 1}, "2: no 'problem'"),
+        ({"problem": " ", "answer": 1}, "2: no 'problem'"),
+        ({"problem": "x"}, "2: no 'answer'"),
+        ({"problem": "x", "answer": True}, "2: no 'answer'"),
+        ({"problem": "x", "answer": ""}, "2: no 'answer'"),
+    ],
+)
+def test_a_broken_row_is_named_by_file_and_line(tmp_path, line, said):
+    path = write(tmp_path, ROWS[0], line)
+    with pytest.raises(ValueError, match=f"problems.jsonl:{said}"):
+        load_tasks(path, 0)
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.jsonl': no such file"):
+        load_tasks("nowhere.jsonl", 0)
+    with pytest.raises(ValueError, match="holds no problem to train on"):
+        load_tasks(write(tmp_path, b"", b"  "), 0)
+    with pytest.raises(ValueError, match="holds no problem to train on"):
+        load_tasks(write(tmp_path, *ROWS), 0, max_chars=3, say=lambda line: None)
+    with pytest.raises(ValueError, match="demo:math"):
+        load_tasks("demo:chess", 0)
+
+
+def test_the_demo_series():
+    tasks = DemoTasks(11)
+    assert [t.problem_id for t in tasks.round(2, 3)] == [t.problem_id for t in tasks.first(9)[6:]]
+    assert {t.problem for t in DemoTasks(11).first(20)}.isdisjoint(t.problem for t in DemoTasks(12).first(20))
+    task = tasks.first(1)[0]
+    assert task.trace_valid(task.truth.trace) is True and task.trace_valid("1 + 1 = 3.") is False

@@ -1,0 +1,84 @@
+"""The embedded models are what the demos need them to be: an executor that a sound trace helps, a planner with something
+to learn, a Reason RM that knows sound from flawed on problems it never saw. Thresholds leave room for the sample's size."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tracelift.build import (
+    build_executor,
+    build_planner,
+    build_sampler,
+    build_scorer,
+    load_tasks,
+)
+from tracelift.config import load_config
+from tracelift.reward_model.loss import ranking_metrics
+from tracelift.reward_model.scorer import ScoreItem
+from tracelift.rl.rollout import PlannerPrompt, sample_traces
+from tracelift.sampler import SamplingParams
+from tracelift.verify.verdict import Verdict
+from tracelift.worlds.build import code_data, math_data
+
+UNSEEN = 777_001  # a series of problems that no stage of `make assets` and no config draws from
+WORLDS = {"math": ("configs/math-demo.toml", math_data, 200), "code": ("configs/code-demo.toml", code_data, 40)}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=sorted(WORLDS))
+def world(request):
+    config, data, count = WORLDS[request.param]
+    loaded = load_config(config, ["--data.seed", str(UNSEEN), "--executor.temperature", "0"])
+    tasks = load_tasks(loaded.data.source, UNSEEN, say=lambda _: None).first(count)
+    return request.param, loaded, data, tasks
+
+
+def passed(verdicts):
+    return sum(v is Verdict.PASS for v in verdicts) / len(verdicts)
+
+
+def test_files_are_small_and_only_safetensors():
+    for folder in Path("assets").glob("*/*"):
+        assert sum(f.stat().st_size for f in folder.iterdir()) <= 4 * 2**20, folder
+        assert {f.suffix for f in folder.iterdir()} <= {".json", ".safetensors"}, folder
+
+
+def test_the_executor_needs_a_trace_and_follows_a_sound_one(world):
+    _, config, _, tasks = world
+    executor = build_executor(config, CPU, None)
+    with_trace = passed([o.e2e for o in executor.evaluate([(t, t.truth.trace) for t in tasks], need_repeats=False)])
+    without = passed([verdict for verdict, _ in executor.direct(tasks)])
+    assert with_trace >= 0.9 and without <= 0.3, (with_trace, without)
+
+
+def test_the_planner_starts_with_something_to_learn(world):
+    _, config, _, tasks = world
+    planner, tokenizer = build_planner(config, CPU)
+    sampler, prompt = build_sampler(planner, tokenizer, config), PlannerPrompt(config, tokenizer)
+    params = SamplingParams(n=1, max_new_tokens=config.planner.max_new_tokens, temperature=0.0, seed=0)
+    traces = [g[0].trace for g in sample_traces(sampler, prompt, tasks, params, [(i,) for i in range(len(tasks))], 2000)]
+    formed = [(t, z) for t, z in zip(tasks, traces, strict=True) if z is not None]
+    assert len(formed) >= 0.95 * len(tasks)
+    outcomes = build_executor(config, CPU, None).evaluate(formed, need_repeats=False)
+    right = [(t, z) for (t, z), o in zip(formed, outcomes, strict=True) if o.e2e is Verdict.PASS]
+    assert 0.2 * len(tasks) <= len(right) <= 0.65 * len(tasks), len(right)
+    valid = sum(t.trace_valid(z) for t, z in right)
+    assert valid <= 0.7 * len(right), (valid, len(right))  # right answers for wrong reasons, which outcomes cannot see
+
+
+def test_the_reason_rm_ranks_unseen_traces(world):
+    name, config, data, _ = world
+    scorer = build_scorer(config, CPU)
+    items, gold, owner, positive, kinds = [], [], [], [], []
+    for g, group in enumerate(data.make_groups(UNSEEN, 60, negatives=12)):
+        for c in (*group.positive_pool, *group.negative_bank):
+            items.append(ScoreItem(name, group.problem, c.reasoning, name))
+            gold.append(c.rubric.total)
+            owner.append(g)
+            positive.append(c.negative_kind is None)
+            kinds.append(c.negative_kind)
+    total = [s.total for s in scorer.score(items)]
+    metrics = ranking_metrics(total, gold, owner, positive, kinds)
+    assert metrics["pair_accuracy"] >= 0.95, metrics
+    assert min(v for k, v in metrics.items() if k.startswith("pair/")) >= {"math": 0.7, "code": 0.85}[name], metrics
