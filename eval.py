@@ -24,27 +24,32 @@ from typing import Any
 
 import torch
 
-from tracelift.executor.local import LocalBackend
+from tracelift.build import (
+    build_executor,
+    build_planner,
+    build_sampler,
+    build_scorer,
+    load_benchmark,
+    quiet_unless_main,
+)
 from tracelift.config import Config, config_of_run, help_text, load_config
-from tracelift.errors import ConfigError
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
-from tracelift.rubrics import dimensions_of
-from tracelift.reward_model.group_format import read_groups
-from tracelift.rl.rollout import PlannerPrompt
-from tracelift.runs.folder import RunFolder, versions
-from tracelift.files import write_text
-from tracelift.sandbox import SandboxError
-from tracelift.build import build_executor, build_planner, build_sampler, build_scorer, quiet_unless_main
-from tracelift.errors import TrainingError
+from tracelift.errors import ConfigError, TrainingError
 from tracelift.evaluation import arms, table
 from tracelift.evaluation.analysis import analyse, outcomes
 from tracelift.evaluation.page import render_page
-from tracelift.build import load_benchmark
-from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 from tracelift.evaluation.records import Records
 from tracelift.evaluation.rm import evaluate_rm, render_rm
 from tracelift.evaluation.rm_picture import draw_rm
 from tracelift.evaluation.verdicts import RULES, Judge
+from tracelift.executor.local import LocalBackend
+from tracelift.files import write_text
+from tracelift.reward_model.group_format import read_groups
+from tracelift.rl.rollout import PlannerPrompt
+from tracelift.rubrics import dimensions_of
+from tracelift.runs.folder import RunFolder, versions
+from tracelift.sandbox import SandboxError
+from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 
 SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
@@ -117,8 +122,10 @@ def check(config: Config) -> None:
         raise ConfigError("eval.benchmarks: name at least one")
     code = [b for b in e.benchmarks if b.partition(":")[0] in CODE_FORMATS]
     if code and any(s.strip(" ") == "\n" for s in config.executor.stop):
-        raise ConfigError(f"{code[0]}: executor.stop holds a line break, which ends a program after its first line; "
-                          "use configs/eval-code.toml, or set executor.stop")  # fmt: skip
+        raise ConfigError(
+            f"{code[0]}: executor.stop holds a line break, which ends a program after its first line; "
+            "use configs/eval-code.toml, or set executor.stop"
+        )
 
 
 def main(argv: list[str]) -> int:
@@ -178,11 +185,15 @@ def judge_planners(
 
     executor = build_executor(config, device, None)
     scorer = build_scorer(config, device)
-    for key, url, part in (("executor", config.executor.url, executor.backend),
-                           ("reward_model", config.reward_model.url, scorer)):  # fmt: skip
+    for key, url, part in (
+        ("executor", config.executor.url, executor.backend),
+        ("reward_model", config.reward_model.url, scorer),
+    ):
         if url and not getattr(part, "served", ""):
-            say(f"note: {key}.url does not say what it serves, so its address stands for the model: "
-                "give eval.out another folder when you put another model there")  # fmt: skip
+            say(
+                f"note: {key}.url does not say what it serves, so its address stands for the model: "
+                "give eval.out another folder when you put another model there"
+            )
     dimensions = tuple(scorer.dimension_names) if scorer is not None else ()
     world.barrier()  # no rank appends before every rank has read what was there
     records = Records(out, world.rank)

@@ -32,30 +32,38 @@ from torch import Tensor
 
 import kernels
 from models import Transformer
-from tracelift.rl.nan_dump import describe, keep_batch
+from tracelift.build import (
+    build_executor,
+    build_policy,
+    build_scorer,
+    check_references,
+    from_any_rank,
+    load_held_out,
+    load_tasks,
+    quiet_unless_main,
+)
 from tracelift.config import Config, help_text, load_config
-from tracelift.errors import ConfigError
-from tracelift.build import load_tasks
-from tracelift.distributed.world import World, join, leave, lost_contact, pick_device, restarted, set_threads
-from tracelift.rl.grpo import BatchCounts, Reference, advantages, policy_loss, token_weights
-from tracelift.training.memory_plan import announce
-from tracelift.training.packing import Row, micro_batches, pack
 from tracelift.distributed.parallel import Parallel
-from tracelift.errors import ServerGone
-from tracelift.rl.report import Report
+from tracelift.distributed.world import World, join, leave, lost_contact, pick_device, restarted, set_threads
+from tracelift.errors import ConfigError, ServerGone, TrainingError
 from tracelift.reward_model.train import run_reward_model
+from tracelift.rl.grpo import BatchCounts, Reference, advantages, policy_loss, token_weights
+from tracelift.rl.nan_dump import describe, keep_batch
+from tracelift.rl.report import Report
 from tracelift.rl.rollout import grade_everywhere, needs_uplift
 from tracelift.rl.sample import Sample, refuse_too_many_errors
 from tracelift.runs.folder import RunFolder, choose_folder
-from tracelift.sandbox import SandboxError
-from tracelift.build import build_executor, build_policy, build_scorer, check_references, from_any_rank, load_held_out, quiet_unless_main
-from tracelift.training.sft import run_sft
-from tracelift.training.learner import Learner
 from tracelift.runs.signals import EXIT_STOPPED, StopSignal
-from tracelift.errors import TrainingError
+from tracelift.sandbox import SandboxError
+from tracelift.training.learner import Learner
+from tracelift.training.memory_plan import announce
+from tracelift.training.packing import Row, micro_batches, pack
+from tracelift.training.sft import run_sft
 
 
-def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> int:
+def train_planner(
+    config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]
+) -> int:
     # -- load: policy π_θ, executor E with verifier V, Reason RM R, problems x ----------------------------------------
     announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
     policy = build_policy(config, world, device)
@@ -65,8 +73,12 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     scorer = build_scorer(config, device, *heard)
     tasks = load_tasks(config.data.source, config.data.seed, config.data.limit, config.planner.max_problem_chars, say)
     check_references(config, tasks)
-    learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, partial(keep_batch, run.path / "nan"))
-    report = Report(config, run, world, policy.prompt, policy.sampler, executor, scorer, load_held_out(config, say), say)
+    learner = Learner(
+        policy.model, config.optim, config.run.steps, world, policy.parallel, partial(keep_batch, run.path / "nan")
+    )
+    report = Report(
+        config, run, world, policy.prompt, policy.sampler, executor, scorer, load_held_out(config, say), say
+    )
     say(describe_run(config, learner))
 
     done = learner.resume_run(run, policy.read, say) if config.run.resume else 0
@@ -96,7 +108,9 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         round.lap("grade", round.executor_tokens)
 
         # -- update: GRPO on the groups' advantages -------------------------------------------------------------------
-        metrics = update_policy(policy.parallel.policy, groups, learner, policy.reference, config, world, step, policy.tokenizer.pad_id)
+        metrics = update_policy(
+            policy.parallel.policy, groups, learner, policy.reference, config, world, step, policy.tokenizer.pad_id
+        )
         round.lap("update", trained_tokens(groups))
 
         # -- log, checkpoint ------------------------------------------------------------------------------------------
@@ -122,16 +136,26 @@ def baseline_file(config: Config, run: RunFolder, world: World) -> Path:
 
 
 def describe_run(config: Config, learner: Learner) -> str:
-    return (f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
-            f"{config.grpo.problems} problems x {config.planner.samples} traces a round, {config.run.steps} rounds, "
-            f"reward {config.reward.mode} ({config.reward.variant})")  # fmt: skip
+    return (
+        f"planner {config.planner.path}: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters; "
+        f"{config.grpo.problems} problems x {config.planner.samples} traces a round, {config.run.steps} rounds, "
+        f"reward {config.reward.mode} ({config.reward.variant})"
+    )
 
 
 IDLE = Row([0], [[0]], [0])  # the smallest row there is
 
 
-def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Learner, reference: Reference | None,
-                  config: Config, world: World, step: int, pad_id: int) -> dict[str, float]:  # fmt: skip
+def update_policy(
+    planner: Transformer,
+    groups: list[list[Sample]],
+    learner: Learner,
+    reference: Reference | None,
+    config: Config,
+    world: World,
+    step: int,
+    pad_id: int,
+) -> dict[str, float]:
     """All optimizer updates on one rollout: `epochs` passes of `minibatches` updates. Returns metrics.
 
     Every weight is divided by counts over the global minibatch before the first backward, so micro-batches and ranks
@@ -160,8 +184,12 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
             counts, rows = minibatch(groups, picked, valid, advantage, always, config, world)
             losses: list[tuple[list[int], float]] = []
             for micro in parallel.paced(micro_batches(rows, config.optim.micro_tokens)):
-                if micro is None:  # out of rows before other ranks are: forward and backward may be collectives, so take part
-                    score_tokens(parallel, reference, [IDLE], pad_id, config, lambda scores, *_: 0 * scores.logprob.sum())[0].backward()
+                if (
+                    micro is None
+                ):  # out of rows before other ranks are: forward and backward may be collectives, so take part
+                    score_tokens(
+                        parallel, reference, [IDLE], pad_id, config, lambda scores, *_: 0 * scores.logprob.sum()
+                    )[0].backward()
                     continue
                 ids = [i for row in micro for i in row.sequence_ids]
                 samples = [flat[i] for i in ids]
@@ -173,20 +201,30 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
 
                 def objective(scores: kernels.TokenScores, *data: Tensor) -> Tensor:
                     """The loss of some tokens; data: old, advantage, weight, sequence and, with a reference, its log-prob."""
-                    piece = policy_loss(scores.logprob, *data[:4], c, entropy=scores.entropy, exact_kl=scores.kl,
-                                        ref_logprob=data[4] if reference else None)  # fmt: skip
+                    piece = policy_loss(
+                        scores.logprob,
+                        *data[:4],
+                        c,
+                        entropy=scores.entropy,
+                        exact_kl=scores.kl,
+                        ref_logprob=data[4] if reference else None,
+                    )
                     for name, value in piece.sums.items():
                         sums[name] += value.item()
                     return piece.loss
 
-                loss, logprob = score_tokens(parallel, reference, micro, pad_id, config, objective, old, by_sample[local], weight, local)
+                loss, logprob = score_tokens(
+                    parallel, reference, micro, pad_id, config, objective, old, by_sample[local], weight, local
+                )
                 loss.backward()
                 losses.append((ids, loss.item()))
                 if passes == 0:  # the rollout's own policy: every ratio should be 1
                     deviation = (logprob - old).exp().sub(1).abs()
                     fresh_sum, fresh_count = fresh_sum + deviation.sum().item(), fresh_count + deviation.numel()
                     fresh_max = max(fresh_max, deviation.max().item())
-            metrics |= learner.update(step, passes, lambda: describe(rows, flat, flat_advantage.tolist(), losses, counts))
+            metrics |= learner.update(
+                step, passes, lambda: describe(rows, flat, flat_advantage.tolist(), losses, counts)
+            )
             loss_sum += sum(loss for _, loss in losses)
             passes += 1
 
@@ -202,8 +240,15 @@ def update_policy(planner: Transformer, groups: list[list[Sample]], learner: Lea
     return metrics
 
 
-def minibatch(groups: list[list[Sample]], picked: list[int], valid: Tensor, advantage: Tensor, always: bool,
-              config: Config, world: World) -> tuple[BatchCounts, list[Row]]:  # fmt: skip
+def minibatch(
+    groups: list[list[Sample]],
+    picked: list[int],
+    valid: Tensor,
+    advantage: Tensor,
+    always: bool,
+    config: Config,
+    world: World,
+) -> tuple[BatchCounts, list[Row]]:
     """Global counts of a minibatch and this rank's rows; a sequence's id is G·group + sample.
 
     Samples whose advantage is zero count in the denominators but are not computed: they have no gradient.
@@ -222,8 +267,15 @@ def minibatch(groups: list[list[Sample]], picked: list[int], valid: Tensor, adva
     return counts, rows
 
 
-def score_tokens(parallel: Parallel, reference: Reference | None, rows: list[Row], pad_id: int, config: Config,
-                 objective: Callable[..., Tensor], *data: Tensor) -> tuple[Tensor, Tensor]:  # fmt: skip
+def score_tokens(
+    parallel: Parallel,
+    reference: Reference | None,
+    rows: list[Row],
+    pad_id: int,
+    config: Config,
+    objective: Callable[..., Tensor],
+    *data: Tensor,
+) -> tuple[Tensor, Tensor]:
     """`objective` of every trained token's scores, *data and the reference's log-probs, summed; and the log-probs, detached.
 
     The scores are those of the sampled distribution. Where tokens do not depend on one another, the objective is asked
@@ -241,7 +293,9 @@ def score_tokens(parallel: Parallel, reference: Reference | None, rows: list[Row
         if config.grpo.kl_estimator == "exact":
             exact = {"ref_hidden": ref_hidden, "ref_weight": ref_weight}
     if config.grpo.importance == "token":
-        loss, scores = kernels.linear_loss(hidden, planner.head_weight, batch.targets, objective, *data, temperature=T, **exact)
+        loss, scores = kernels.linear_loss(
+            hidden, planner.head_weight, batch.targets, objective, *data, temperature=T, **exact
+        )
     else:
         scores = kernels.linear_logprob(hidden, planner.head_weight, batch.targets, temperature=T, **exact)
         loss = objective(scores, *data)
@@ -267,8 +321,10 @@ def main(argv: list[str]) -> int:
         run = RunFolder(Path(world.gather(str(choose_folder(config, path)))[0]), writes=world.is_main)
         run.prepare(config)
         world.barrier()
-        say(f"run folder {run.path}  ({config.run.stage}, {device}, {world.size} rank{'s' * (world.size > 1)}, "
-            f"{torch.get_num_threads()} threads)")  # fmt: skip
+        say(
+            f"run folder {run.path}  ({config.run.stage}, {device}, {world.size} rank{'s' * (world.size > 1)}, "
+            f"{torch.get_num_threads()} threads)"
+        )
         if config.run.stage == "sft":
             run_sft(config, run, world, device, say)
             return 0
@@ -285,9 +341,11 @@ def main(argv: list[str]) -> int:
     except RuntimeError as e:
         if (why := lost_contact(e)) is None:
             raise
-        print(f"train.py: rank {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost another rank, which died or was "
-              f"silent for parallel.timeout_s = {config.parallel.timeout_s:g} s; --resume goes on from the last checkpoint ({why})",
-              file=sys.stderr)  # fmt: skip
+        print(
+            f"train.py: rank {os.environ.get('RANK', 0)} of {os.environ.get('WORLD_SIZE', 1)} lost another rank, which died or was "
+            f"silent for parallel.timeout_s = {config.parallel.timeout_s:g} s; --resume goes on from the last checkpoint ({why})",
+            file=sys.stderr,
+        )
         return 2
     finally:
         leave()

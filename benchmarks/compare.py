@@ -26,8 +26,8 @@ from benchmarks.compare_figures import ARMS, MATCHED, aggregate, tokens_of
 from benchmarks.compare_report import draw, render_markdown
 from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
 from tracelift.config import load_config
-from tracelift.runs.folder import versions
 from tracelift.files import write_text
+from tracelift.runs.folder import versions
 
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
 WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
@@ -41,8 +41,14 @@ def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
 
 def evaluate_arm(name: str, arms: str, args: argparse.Namespace) -> Job:
     """name: a run's folder, or "start" for the planner that all began from."""
-    options = {"eval.benchmarks": f"demo:{args.world}", "eval.limit": args.problems, "eval.samples": args.samples,
-               "eval.k": f"1,{args.samples}", "eval.arms": arms, "run.seed": EVAL_SEED}  # fmt: skip
+    options = {
+        "eval.benchmarks": f"demo:{args.world}",
+        "eval.limit": args.problems,
+        "eval.samples": args.samples,
+        "eval.k": f"1,{args.samples}",
+        "eval.arms": arms,
+        "run.seed": EVAL_SEED,
+    }
     planner = args.planner if name == "start" else args.out / name / "final"
     return eval_job(args.out / name / "eval", args.config, planner, options, *args.overrides)
 
@@ -59,8 +65,13 @@ def setup(args: argparse.Namespace) -> dict[str, object]:
     config = load_config(args.config, args.overrides)
     models = {"planner": args.planner, "executor": config.executor.path, "reward_model": config.reward_model.path}
     prints = {name: print_of(ROOT / path) for name, path in models.items() if (ROOT / path).is_dir()}
-    return {"config": print_of(ROOT / args.config), "overrides": args.overrides, "problems": args.problems,
-            "samples": args.samples, **prints}  # fmt: skip
+    return {
+        "config": print_of(ROOT / args.config),
+        "overrides": args.overrides,
+        "problems": args.problems,
+        "samples": args.samples,
+        **prints,
+    }
 
 
 def main() -> None:
@@ -72,12 +83,18 @@ def main() -> None:
     parser.add_argument("--planner", default="", help="starting planner; default: the config's")
     parser.add_argument("--arms", default=",".join(ARMS), help="reward modes, by comma")
     parser.add_argument("--seeds", default="5", help="how many training seeds, or a list such as 3,4,7")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core"
+    )
     parser.add_argument("--problems", type=int, default=1000, help="fresh problems of the evaluation")
     parser.add_argument("--samples", type=int, default=4, help="samples a problem of the sampled evaluation")
     parser.add_argument("--out", type=Path, default=None, help="folder of the runs; default: runs/compare/WORLD")
     parser.add_argument("--results", type=Path, default=None, help="default: benchmarks/results/compare-WORLD.json")
-    parser.add_argument("--match-tokens", action="store_true", help="also exec_only for as many updates as TraceLift's executor tokens would pay for")
+    parser.add_argument(
+        "--match-tokens",
+        action="store_true",
+        help="also exec_only for as many updates as TraceLift's executor tokens would pay for",
+    )
     args = parser.parse_args(words[:cut])
     args.overrides = words[cut + 1 :]
     args.config = args.config or WORLDS[args.world]
@@ -99,7 +116,10 @@ def main() -> None:
         arms = [*arms, MATCHED]
     names = [f"{arm}-{seed}" for arm in arms for seed in args.seeds]
     run_all(
-        [evaluate_arm("start", "direct,planner,reference,foreign", args), *(evaluate_arm(n, "planner", args) for n in names)],
+        [
+            evaluate_arm("start", "direct,planner,reference,foreign", args),
+            *(evaluate_arm(n, "planner", args) for n in names),
+        ],
         args.jobs,
     )
 

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tracelift.evaluation.analysis import deviation
 from tracelift.files import read_jsonl
 from tracelift.stats import holm, permutation_exact, welch
-from tracelift.evaluation.analysis import deviation
 
 ARMS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
 MATCHED = "exec_only_matched"
@@ -64,7 +64,9 @@ def per_problem(outcomes: dict[str, Any], mode: str) -> dict[str, list[float | N
     (valid,) = (v[mode] for v in outcomes["valid"].values()) if "valid" in outcomes else (["-"] * len(right),)
     if any(set(s) - {"-"} for s in valid):
         out["trace_validity"] = [means([s.replace("-", "")])[0] if set(s) - {"-"} else None for s in valid]
-    pairs = [[v for r, v in zip(rs, vs, strict=False) if r == "1" and v != "-"] for rs, vs in zip(right, valid, strict=True)]
+    pairs = [
+        [v for r, v in zip(rs, vs, strict=False) if r == "1" and v != "-"] for rs, vs in zip(right, valid, strict=True)
+    ]
     if hits := sum(map(len, pairs)):
         rate = sum(p.count("0") for p in pairs) / hits
         out["wrong_reason_rate"] = [rate + (p.count("0") - rate * len(p)) * len(pairs) / hits for p in pairs]
@@ -82,11 +84,15 @@ def one_seed(results: dict[str, Any], mode: str, direct: float) -> dict[str, flo
     (traces,) = results["traces"].values()
     arm, about = results["arms"]["planner"][mode], traces[mode]
     out = {"accuracy": arm["accuracy"]["value"], "uplift": arm["accuracy"]["value"] - direct}
-    for key, name in (("trace_validity", "trace validity"), ("wrong_reason_rate", "wrong-reason rate"),
-                      ("rm_score", "RM score"),
-                      ("trace_tokens", "trace tokens"), ("answer_stated", "answer stated"),
-                      ("answer_stated_unsupported", "answer stated unsupported"),
-                      ("format_failures", "format failures")):  # fmt: skip
+    for key, name in (
+        ("trace_validity", "trace validity"),
+        ("wrong_reason_rate", "wrong-reason rate"),
+        ("rm_score", "RM score"),
+        ("trace_tokens", "trace tokens"),
+        ("answer_stated", "answer stated"),
+        ("answer_stated_unsupported", "answer stated unsupported"),
+        ("format_failures", "format failures"),
+    ):
         if name in about:
             out[key] = about[name]["value"]
     for key, value in arm.items():
@@ -120,7 +126,10 @@ def aggregate(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
             "updates": [len(read_jsonl(run / "metrics.jsonl")) for run in runs],
             "executor_tokens": [tokens_of(run) for run in runs],
             "train_seconds": [round(sum(r["seconds"] for r in read_jsonl(run / "timings.jsonl")), 1) for run in runs],
-            **{mode: summary([one_seed(r, mode, direct[mode]) for r, _ in evals], scores[arm][mode]["accuracy"]) for mode in MODES},
+            **{
+                mode: summary([one_seed(r, mode, direct[mode]) for r, _ in evals], scores[arm][mode]["accuracy"])
+                for mode in MODES
+            },
             "curves": curves(runs),
         }
     record["comparisons"] = comparisons(scores, record["arms"])
@@ -172,19 +181,32 @@ def comparisons(scores: dict[str, dict[str, Scores]], arms: dict[str, Any]) -> l
     return found
 
 
-def contrasts(theirs: dict[str, Any], ours: dict[str, Any], a: Scores, b: Scores, also: Sequence[str]) -> dict[str, Any]:
+def contrasts(
+    theirs: dict[str, Any], ours: dict[str, Any], a: Scores, b: Scores, also: Sequence[str]
+) -> dict[str, Any]:
     """`contrast` of accuracy and of the figures `also` that both sides have, with the problems' variance where known."""
-    return {name: contrast(theirs[name]["seeds"], ours[name]["seeds"],
-                           problem_variance(a[name], b[name]) if name in a and name in b else 0.0)
-            for name in ("accuracy", *also) if name in theirs and name in ours}  # fmt: skip
+    return {
+        name: contrast(
+            theirs[name]["seeds"],
+            ours[name]["seeds"],
+            problem_variance(a[name], b[name]) if name in a and name in b else 0.0,
+        )
+        for name in ("accuracy", *also)
+        if name in theirs and name in ours
+    }
 
 
 def contrast(a: Sequence[float], b: Sequence[float], problems: float = 0.0) -> dict[str, Any]:
     """b − a over training runs: difference, 95% interval, exact p, the least p and the least difference that so many
     runs could have shown. problems: the variance of the difference over the evaluation's problems."""
     by_seed = [y - x for x, y in zip(a, b, strict=False)]
-    out = {"difference": math.fsum(b) / len(b) - math.fsum(a) / len(a), "by_seed": by_seed, "p": permutation_exact(a, b),
-           "least_p": (1 + (len(a) == len(b))) / math.comb(len(a) + len(b), len(a)), "se_problems": math.sqrt(problems)}  # fmt: skip
+    out = {
+        "difference": math.fsum(b) / len(b) - math.fsum(a) / len(a),
+        "by_seed": by_seed,
+        "p": permutation_exact(a, b),
+        "least_p": (1 + (len(a) == len(b))) / math.comb(len(a) + len(b), len(a)),
+        "se_problems": math.sqrt(problems),
+    }
     if min(len(a), len(b)) < 2:
         return out
     w = welch(a, b, problems)

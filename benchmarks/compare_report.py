@@ -59,7 +59,9 @@ def arms_table(record: dict[str, Any], mode: str) -> str:
         "",
         "| reward | " + " | ".join(t for _, t in present) + " | updates | executor tokens |",
         "|" + "---|" * (len(present) + 3),
-        "| start (no training) | " + " | ".join(number(record["start"][mode].get(k), k) for k, _ in present) + " | 0 | 0 |",
+        "| start (no training) | "
+        + " | ".join(number(record["start"][mode].get(k), k) for k, _ in present)
+        + " | 0 | 0 |",
     ]
     for arm, f in record["arms"].items():
         cells = [plus_minus(f[mode].get(k), k) for k, _ in present]
@@ -72,13 +74,17 @@ def comparison_table(asked: Sequence[dict[str, Any]]) -> str:
     names = list(asked[0]["figures"])
     lines = [
         "| TraceLift minus | points [95%] | exact p | Holm | detectable at 80% | "
-        + " | ".join(n.replace("_", " ") for n in names) + " |",
+        + " | ".join(n.replace("_", " ") for n in names)
+        + " |",
         "|" + "---|" * (5 + len(names)),
-    ]  # fmt: skip
+    ]
     for c in asked:
         cells = [interval(c["figures"].get(n), 1, 1 if n == "trace_tokens" else 3) for n in names]
-        lines.append(f"| {TITLES[c['a']]} | {interval(c, 100, 1)} | {c['p']:.2g} | {c['p_holm']:.2g} | {detectable(c)} | "
-                     + " | ".join(cells) + " |")  # fmt: skip
+        lines.append(
+            f"| {TITLES[c['a']]} | {interval(c, 100, 1)} | {c['p']:.2g} | {c['p_holm']:.2g} | {detectable(c)} | "
+            + " | ".join(cells)
+            + " |"
+        )
     return "\n".join(lines)
 
 
@@ -106,7 +112,11 @@ def holds(compared: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     seen = {name: [c[name] for c in compared if name in c] for name in ("accuracy", *names)}
     only = [name.replace("_", " ") for name in names if seen[name] and not any(c["se_problems"] for c in seen[name])]
     told = "Intervals of accuracy hold for other seeds and other problems"
-    told += f", those of {' and '.join([', '.join(only[:-1]), only[-1]] if only[1:] else only)} for other seeds on the same problems." if only else ", and so do the others."
+    told += (
+        f", those of {' and '.join([', '.join(only[:-1]), only[-1]] if only[1:] else only)} for other seeds on the same problems."
+        if only
+        else ", and so do the others."
+    )
     if any("low" in c and still(c) for found in seen.values() for c in found):
         told += " [-] stands where no run differed from its fellows: there is no spread to make an interval of."
     return told
@@ -151,15 +161,24 @@ def draw(record: dict[str, Any], path: Path) -> Path:
                 axis.fill_between(x, low, high, color=COLOURS[arm], alpha=0.18, linewidth=0)
         if name == "tokens":
             axis.set_xscale("log")
-        axis.set_title("accuracy by executor tokens" if name == "tokens" else name.replace("_", " "), fontsize=11, loc="left")
+        axis.set_title(
+            "accuracy by executor tokens" if name == "tokens" else name.replace("_", " "), fontsize=11, loc="left"
+        )
         axis.set_xlabel("executor tokens, thousands" if name == "tokens" else "round", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
-    handles = {label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    handles = {
+        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     figure.legend(handles.values(), handles.keys(), loc="upper right", ncols=len(handles), fontsize=9, frameon=False)
     about = record.get("about", f"{record['world']} demo")
-    figure.suptitle(f"{about}: training rollouts (temperature 1), {len(record['seeds'])} seeds, bands of one sd", fontsize=11, x=0.01, ha="left")
+    figure.suptitle(
+        f"{about}: training rollouts (temperature 1), {len(record['seeds'])} seeds, bands of one sd",
+        fontsize=11,
+        x=0.01,
+        ha="left",
+    )
     figure.tight_layout(rect=(0, 0, 1, 0.98))
     figure.savefig(path, dpi=110)
     plt.close(figure)

@@ -89,7 +89,9 @@ def eval_job(folder: Path, config: str, planner: str | Path, options: Mapping[st
     """eval.py of one planner into `folder`."""
     ours = {"run.threads": 1, "sandbox.workers": 2, "eval.out": folder}
     command = [sys.executable, "eval.py", config, "--planner", str(planner), *more, *flags({**ours, **options})]
-    return Job(f"evaluate {folder.parent.name}", command, folder.parent / f"{folder.name}.log", folder / "outcomes.json")
+    return Job(
+        f"evaluate {folder.parent.name}", command, folder.parent / f"{folder.name}.log", folder / "outcomes.json"
+    )
 
 
 def print_of(path: Path) -> str:
@@ -109,5 +111,10 @@ def claim(folder: Path, setup: Mapping[str, object]) -> None:
         write_text(path, json.dumps(setup, indent=1) + "\n")
         return
     old = json.loads(path.read_text())
-    if changed := [f"{k}: {old.get(k)!r} there, {setup.get(k)!r} now" for k in {**old, **setup} if old.get(k) != setup.get(k)]:
-        raise SystemExit(f"{folder} holds runs with another setup; give --out another folder, or remove it\n  " + "\n  ".join(changed))
+    if changed := [
+        f"{k}: {old.get(k)!r} there, {setup.get(k)!r} now" for k in {**old, **setup} if old.get(k) != setup.get(k)
+    ]:
+        raise SystemExit(
+            f"{folder} holds runs with another setup; give --out another folder, or remove it\n  "
+            + "\n  ".join(changed)
+        )

@@ -33,8 +33,15 @@ from kernels import triton_rows
 RECORD = Path(__file__).parent / "results" / "kernel_resources.json"
 TARGETS = (80, 90, 100)
 VOCAB = 151_936
-TENSORS = {"grad": None, "logits": None, "ref_logits": None, "targets": "*i64", "out": "*fp32", "row_stats": "*fp32",
-           "weights": "*fp32"}
+TENSORS = {
+    "grad": None,
+    "logits": None,
+    "ref_logits": None,
+    "targets": "*i64",
+    "out": "*fp32",
+    "row_stats": "*fp32",
+    "weights": "*fp32",
+}
 SCALARS = {"vocab": "i32", "columns": "i32", "inv_t": "fp32"}  # everything else is annotated i64
 
 
@@ -48,10 +55,17 @@ def compile_one(kernel, dtype: str, has_ref: bool, target: int) -> dict[str, int
         signature[name] = "constexpr" if name in constants else tensor or SCALARS.get(name, "i64")
     wide = {"grad", "logits", "ref_logits", "vocab", "columns"}  # 16-byte pointers, a vocabulary divisible by 16
     attributes = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(kernel.arg_names) if name in wide}
-    compiled = triton.compile(ASTSource(kernel, signature, constexprs=constants, attrs=attributes),
-                              target=GPUTarget("cuda", target, 32), options=options)
-    return {**read_cubin(compiled.asm["cubin"]), "shared": compiled.metadata.shared, "warps": options["num_warps"],
-            "block": constants["BLOCK"]}
+    compiled = triton.compile(
+        ASTSource(kernel, signature, constexprs=constants, attrs=attributes),
+        target=GPUTarget("cuda", target, 32),
+        options=options,
+    )
+    return {
+        **read_cubin(compiled.asm["cubin"]),
+        "shared": compiled.metadata.shared,
+        "warps": options["num_warps"],
+        "block": constants["BLOCK"],
+    }
 
 
 def read_cubin(cubin: bytes) -> dict[str, int]:

@@ -59,8 +59,10 @@ class Task:
     def inputs(self, device: str) -> dict[str, torch.Tensor]:
         gen = torch.Generator(device).manual_seed(0)
         draw = lambda *s: torch.randn(*s, generator=gen, device=device)  # noqa: E731
-        data = {"y": torch.randint(self.V, (self.N,), generator=gen, device=device),
-                "g": draw(SEQUENCES).repeat_interleave(self.N // SEQUENCES)}
+        data = {
+            "y": torch.randint(self.V, (self.N,), generator=gen, device=device),
+            "g": draw(SEQUENCES).repeat_interleave(self.N // SEQUENCES),
+        }
         if self.H is None:
             data["logits"] = (3 * draw(self.N, self.V)).to(self.dtype).requires_grad_()
         else:
@@ -105,8 +107,9 @@ def ours_linear(d):
 
 def ours_linear_loss(d):
     # On fresh samples the old log-prob is the present one; its value is taken inside, as trainers do.
-    return kernels.linear_loss(d["hidden"], d["weight"], d["y"],
-                               lambda s, g: policy_loss(s, g, s.logprob.detach()), d["g"])[0]
+    return kernels.linear_loss(
+        d["hidden"], d["weight"], d["y"], lambda s, g: policy_loss(s, g, s.logprob.detach()), d["g"]
+    )[0]
 
 
 def contenders(task: Task, device: str) -> dict[str, Contender | str]:
@@ -205,8 +208,9 @@ def measure(task: Task, device: str, rounds: int) -> list[dict]:
             row["absent"] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
             continue
         row["variants"] = compiled_variants() - before
-        row["error"] = max(((data[k].grad[:8].double() - g).abs().max() / g.abs().max()).item()
-                           for k, g in exact.items())
+        row["error"] = max(
+            ((data[k].grad[:8].double() - g).abs().max() / g.abs().max()).item() for k, g in exact.items()
+        )
         clear(data)
         row["peak_bytes"] = meter.peak(run)
         live[name] = contender
@@ -227,7 +231,10 @@ def measure(task: Task, device: str, rounds: int) -> list[dict]:
         row["seconds"], row["wall_seconds"] = best[name]
         row["forward_seconds"], row["forward_wall_seconds"] = forward[name]
         before = compiled_variants()
-        for tokens in (task.N - SEQUENCES, task.N - 2 * SEQUENCES):  # after the timing: a shape-generic graph may be slower
+        for tokens in (
+            task.N - SEQUENCES,
+            task.N - 2 * SEQUENCES,
+        ):  # after the timing: a shape-generic graph may be slower
             live[name]({k: v if k == "weight" else v[:tokens] for k, v in data.items()}).backward()
         row["variants"] += compiled_variants() - before
     return rows
@@ -269,8 +276,12 @@ def row_kernel_seconds(task: Task, device: str, rounds: int) -> float:
 def tasks(device: str) -> list[Task]:
     if device == "cuda":
         return [Task("logits", torch.bfloat16, 8192, 151_936), Task("hidden", torch.bfloat16, 8192, 131_072, 4096)]
-    return [Task("logits", torch.float32, 64, 151_936), Task("logits", torch.bfloat16, 64, 151_936),
-            Task("hidden", torch.float32, 512, 32_000, 256), Task("hidden", torch.float32, 64, 151_936, 256)]
+    return [
+        Task("logits", torch.float32, 64, 151_936),
+        Task("logits", torch.bfloat16, 64, 151_936),
+        Task("hidden", torch.float32, 512, 32_000, 256),
+        Task("hidden", torch.float32, 64, 151_936, 256),
+    ]
 
 
 def main() -> None:
@@ -286,21 +297,40 @@ def main() -> None:
         roof, record = ceilings(args.device, {t.dtype for t in todo if t.H}), []
         for task in todo:
             rows = measure(task, args.device, args.rounds)
-            entry = {**asdict(task), "dtype": str(task.dtype).split(".")[-1], "floor": task.floor(True),
-                     "forward_floor": task.floor(False), "unit": "FLOP" if task.H else "bytes",
-                     "ceiling": roof[f"FLOP {task.dtype}"] if task.H else roof["bytes"], "rows": rows}
+            entry = {
+                **asdict(task),
+                "dtype": str(task.dtype).split(".")[-1],
+                "floor": task.floor(True),
+                "forward_floor": task.floor(False),
+                "unit": "FLOP" if task.H else "bytes",
+                "ceiling": roof[f"FLOP {task.dtype}"] if task.H else roof["bytes"],
+                "rows": rows,
+            }
             if task.H:
                 entry["row_kernel_seconds"] = row_kernel_seconds(task, args.device, args.rounds)
             if args.device == "cpu" and args.threads > 1:
                 for r in rows:
                     r["seconds"], r["forward_seconds"] = r.get("wall_seconds"), r.get("forward_wall_seconds")
             record.append(entry)
-        clock = ("GPU time" if args.device == "cuda" else "CPU time of one thread" if args.threads == 1 else
-                 f"wall time of {args.threads} threads")
-        result = {"device": device_name(args.device), "time": clock, "date": time.strftime("%Y-%m-%d"),
-                  "command": "python benchmarks/kernels.py" + "".join(f" {a}" for a in sys.argv[1:]),
-                  "load_average": os.getloadavg()[0], "cores": os.cpu_count(), "versions": versions("torch", "triton", "trl", "liger_kernel"), "ceilings": roof,
-                  "rounds": args.rounds, "tasks": record}
+        clock = (
+            "GPU time"
+            if args.device == "cuda"
+            else "CPU time of one thread"
+            if args.threads == 1
+            else f"wall time of {args.threads} threads"
+        )
+        result = {
+            "device": device_name(args.device),
+            "time": clock,
+            "date": time.strftime("%Y-%m-%d"),
+            "command": "python benchmarks/kernels.py" + "".join(f" {a}" for a in sys.argv[1:]),
+            "load_average": os.getloadavg()[0],
+            "cores": os.cpu_count(),
+            "versions": versions("torch", "triton", "trl", "liger_kernel"),
+            "ceilings": roof,
+            "rounds": args.rounds,
+            "tasks": record,
+        }
         file = RESULTS / f"kernels_{'gpu' if args.device == 'cuda' else 'cpu'}.json"
         file.write_text(json.dumps(result, indent=1) + "\n")
         print(render(result))

@@ -18,17 +18,27 @@ def render(record: dict) -> str:
     """Markdown tables of one record."""
     when = f"; {record['date']}, `{record['command']}`" if "date" in record else ""
     load = f", load average {record['load_average']:.1f} on {record['cores']} cores" if "load_average" in record else ""
-    lines = [f"Device: {record['device']}{load}; torch {record['versions']['torch']}, Triton {record['versions']['triton']}, "
-             f"TRL {record['versions']['trl']}, Liger {record['versions']['liger_kernel']}; {record['time']}{when}. "
-             f"Ceilings of the same run: copy {record['ceilings']['bytes'] / 1e9:.1f} GB/s, "
-             + ", ".join(f"product {v / 1e9:,.0f} GFLOP/s in {k.split('.')[-1]}" for k, v in record["ceilings"].items()
-                         if k.startswith("FLOP")) + ".", ""]
+    lines = [
+        f"Device: {record['device']}{load}; torch {record['versions']['torch']}, Triton {record['versions']['triton']}, "
+        f"TRL {record['versions']['trl']}, Liger {record['versions']['liger_kernel']}; {record['time']}{when}. "
+        f"Ceilings of the same run: copy {record['ceilings']['bytes'] / 1e9:.1f} GB/s, "
+        + ", ".join(
+            f"product {v / 1e9:,.0f} GFLOP/s in {k.split('.')[-1]}"
+            for k, v in record["ceilings"].items()
+            if k.startswith("FLOP")
+        )
+        + ".",
+        "",
+    ]
     for task in record["tasks"]:
         eager = row_of(task, "eager PyTorch")
         shape = f"{task['N']:,} × {task['V']:,}" + (f", H {task['H']}" if task["H"] else "")
-        lines += [f"**From {task['name']}, {shape}, {task['dtype']}**", "",
-                  "| | forward ms | of ceiling | + backward ms | of ceiling | × eager | peak MB | × eager | gradient error | compiled |",
-                  "|---" * 10 + "|"]
+        lines += [
+            f"**From {task['name']}, {shape}, {task['dtype']}**",
+            "",
+            "| | forward ms | of ceiling | + backward ms | of ceiling | × eager | peak MB | × eager | gradient error | compiled |",
+            "|---" * 10 + "|",
+        ]
         for r in task["rows"]:
             if r["seconds"] is None:
                 lines.append(f"| {r['contender']} | – | | | | | | | {r['absent']} | |")
@@ -36,12 +46,16 @@ def render(record: dict) -> str:
             lines.append(
                 f"| {r['contender']} | {r['forward_seconds'] * 1e3:.1f} | {share(task, r, forward=True):.0%} | "
                 f"{r['seconds'] * 1e3:.1f} | {share(task, r):.0%} | {r['seconds'] / eager['seconds']:.2f} | "
-                f"{r['peak_bytes'] / 1e6:.0f} | {r['peak_bytes'] / eager['peak_bytes']:.2f} | {r['error']:.1e} | {r['variants']} |")
+                f"{r['peak_bytes'] / 1e6:.0f} | {r['peak_bytes'] / eager['peak_bytes']:.2f} | {r['error']:.1e} | {r['variants']} |"
+            )
         lines.append("")
         if task["H"]:
             rows, whole = task["row_kernel_seconds"], row_of(task, "ours, linear_loss")["seconds"]
-            lines += [f"Row kernels alone: {rows * 1e3:.1f} ms. A policy loss fused into one sweep (4V bytes for 6V) could save a "
-                      f"third of that, {rows / 3 / whole:.1%} of `linear_loss`.", ""]
+            lines += [
+                f"Row kernels alone: {rows * 1e3:.1f} ms. A policy loss fused into one sweep (4V bytes for 6V) could save a "
+                f"third of that, {rows / 3 / whole:.1%} of `linear_loss`.",
+                "",
+            ]
     return "\n".join([*lines, *goal_lines(record)])
 
 
@@ -51,7 +65,11 @@ def row_of(task: dict, contender: str) -> dict:
 
 def share(task: dict, row: dict, forward: bool = False) -> float:
     """Of the ceiling measured in the same run: the least bytes or FLOPs of the task over the time taken."""
-    return task["forward_floor" if forward else "floor"] / row["forward_seconds" if forward else "seconds"] / task["ceiling"]
+    return (
+        task["forward_floor" if forward else "floor"]
+        / row["forward_seconds" if forward else "seconds"]
+        / task["ceiling"]
+    )
 
 
 # -- goals ------------------------------------------------------------------------------------------------------------
@@ -79,9 +97,29 @@ def _memory(task: dict, ours: dict, eager: dict) -> float:
 GOALS: list[tuple[str, str, str, int, str, str, Figure, float, str]] = [
     ("CPU", "logits", "float32", 151_936, "ours", "time, forward + backward, × eager", _time, 0.6, ""),
     ("CPU", "logits", "float32", 151_936, "ours", "peak memory, × eager", _memory, 0.5, ""),
-    ("H200", "logits", "bfloat16", 151_936, "ours", "log-prob + entropy forward, 8,192 × 151,936", _forward_ms, 0.58, " ms"),
+    (
+        "H200",
+        "logits",
+        "bfloat16",
+        151_936,
+        "ours",
+        "log-prob + entropy forward, 8,192 × 151,936",
+        _forward_ms,
+        0.58,
+        " ms",
+    ),
     ("H200", "logits", "bfloat16", 151_936, "ours", "the same, forward + backward", _ms, 1.75, " ms"),
-    ("H100", "hidden", "bfloat16", 131_072, "ours, linear_loss", "from hidden, H 4,096, V 131,072, 8,192 tokens", _ms, 65, " ms"),
+    (
+        "H100",
+        "hidden",
+        "bfloat16",
+        131_072,
+        "ours, linear_loss",
+        "from hidden, H 4,096, V 131,072, 8,192 tokens",
+        _ms,
+        65,
+        " ms",
+    ),
 ]
 
 

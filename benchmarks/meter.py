@@ -75,7 +75,11 @@ def ceilings(device: str, dtypes: set[torch.dtype]) -> dict[str, float]:
 def device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":")[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return f"{platform.machine()} CPU ({names[0]})" if names else f"{platform.machine()} CPU"
 
 

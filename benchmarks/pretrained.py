@@ -23,8 +23,8 @@ from pathlib import Path
 
 from benchmarks.jobs import ROOT, Job, claim, print_of, run_all, run_job
 from tracelift.files import read_jsonl, write_text
-from tracelift.worlds.build.__main__ import write_rows
 from tracelift.worlds.build import math_data as data
+from tracelift.worlds.build.__main__ import write_rows
 
 ROWS = {"planner": 4000, "executor": 6000}  # what sft draws from
 ABOUT = "SmolLM2-135M as planner and executor, the math demo's problems"
@@ -32,15 +32,21 @@ NAME = "smollm2"
 
 
 def write_data(work: Path) -> None:
-    for name, rows in (("planner", data.planner_rows(ROWS["planner"])), ("executor", data.executor_rows(ROWS["executor"])),
-                       ("dev", data.executor_rows(100, data.SERIES["dev"]))):  # fmt: skip
+    for name, rows in (
+        ("planner", data.planner_rows(ROWS["planner"])),
+        ("executor", data.executor_rows(ROWS["executor"])),
+        ("dev", data.executor_rows(100, data.SERIES["dev"])),
+    ):
         write_rows(work / f"{name}.jsonl", rows)
 
 
 def stage(role: str, base: Path, work: Path) -> Job:
     """The sft run that makes planner or executor."""
-    options = {"sft.init": base, "sft.train": work / f"{role}.jsonl",
-               **({"sft.dev": work / "dev.jsonl"} if role == "executor" else {})}  # fmt: skip
+    options = {
+        "sft.init": base,
+        "sft.train": work / f"{role}.jsonl",
+        **({"sft.dev": work / "dev.jsonl"} if role == "executor" else {}),
+    }
     return run_job(f"sft {role}", work / role, f"configs/{NAME}-{role}.toml", options)
 
 
@@ -48,22 +54,50 @@ def main() -> None:
     words = sys.argv[1:]
     cut = words.index("--") if "--" in words else len(words)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrained", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--base", type=Path, required=True, help="folder of SmolLM2-135M-Instruct (docs/reward-model.md says how to get it)")
+    parser.add_argument(
+        "--base",
+        type=Path,
+        required=True,
+        help="folder of SmolLM2-135M-Instruct (docs/reward-model.md says how to get it)",
+    )
     parser.add_argument("--seeds", default="2", help="how many training seeds, or a list such as 3,4,7")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; one for a GPU")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; one for a GPU"
+    )
     parser.add_argument("--problems", type=int, default=200, help="fresh problems of the evaluation")
     args = parser.parse_args(words[:cut])
     if not (args.base / "config.json").exists():
         raise SystemExit(f"--base {args.base}: no model folder (config.json is missing)")
     work, results = ROOT / "runs" / NAME, ROOT / "benchmarks" / "results" / f"compare-{NAME}.json"
-    claim(work, {"base": print_of(args.base), **{role: print_of(ROOT / f"configs/{NAME}-{role}.toml") for role in ROWS}})
+    claim(
+        work, {"base": print_of(args.base), **{role: print_of(ROOT / f"configs/{NAME}-{role}.toml") for role in ROWS}}
+    )
     if not (work / "dev.jsonl").exists():
         write_data(work)
     run_all([stage(role, args.base.resolve(), work) for role in ROWS], args.jobs)
 
-    compare = [sys.executable, "-m", "benchmarks.compare", "--config", f"configs/{NAME}-math.toml", "--arms", "exec_only,tracelift",
-               "--seeds", args.seeds, "--jobs", str(args.jobs), "--problems", str(args.problems), "--samples", "2",
-               "--out", f"runs/compare/{NAME}", "--results", str(results), *words[cut:]]  # fmt: skip
+    compare = [
+        sys.executable,
+        "-m",
+        "benchmarks.compare",
+        "--config",
+        f"configs/{NAME}-math.toml",
+        "--arms",
+        "exec_only,tracelift",
+        "--seeds",
+        args.seeds,
+        "--jobs",
+        str(args.jobs),
+        "--problems",
+        str(args.problems),
+        "--samples",
+        "2",
+        "--out",
+        f"runs/compare/{NAME}",
+        "--results",
+        str(results),
+        *words[cut:],
+    ]
     if done := subprocess.run(compare, cwd=ROOT).returncode:
         raise SystemExit(done)
     record = json.loads(results.read_text())

@@ -43,8 +43,10 @@ def section(path: Path) -> str:
 
 
 def study_section(record: dict[str, Any]) -> str:
-    made = (f"`{record['command']}`, training seeds {', '.join(map(str, record['seeds']))}, {record['steps']} updates a run, "
-            f"{record['problems']} fresh problems, evaluation seed {record['eval_seed']}. {machine(record['versions'])}")  # fmt: skip
+    made = (
+        f"`{record['command']}`, training seeds {', '.join(map(str, record['seeds']))}, {record['steps']} updates a run, "
+        f"{record['problems']} fresh problems, evaluation seed {record['eval_seed']}. {machine(record['versions'])}"
+    )
     return f"## When the mechanism matters\n\n{render_study(record)}\n\n{made}"
 
 
@@ -65,9 +67,7 @@ def compare_section(path: Path, record: dict[str, Any]) -> str:
         f"--eval.samples {record['samples']} --eval.k 1,{record['samples']}`. {expected(record)}"
     )
     title = record.get("about", f"{record['world']} demo")
-    return (
-        f"## The reward compared, {title}\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
-    )
+    return f"## The reward compared, {title}\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
 
 
 def expected(record: dict[str, Any]) -> str:
@@ -76,9 +76,15 @@ def expected(record: dict[str, Any]) -> str:
     if arm is None or 0 not in record["seeds"]:
         return ""
     at, greedy = record["seeds"].index(0), record["arms"][arm]["greedy"]
-    told = [f"{name} {number(greedy[key]['seeds'][at], key)}" for key, name in
-            (("accuracy", "accuracy"), ("trace_validity", "trace validity"), ("wrong_reason_rate", "wrong-reason rate"))
-            if key in greedy and greedy[key]["seeds"][at] is not None]  # fmt: skip
+    told = [
+        f"{name} {number(greedy[key]['seeds'][at], key)}"
+        for key, name in (
+            ("accuracy", "accuracy"),
+            ("trace_validity", "trace validity"),
+            ("wrong_reason_rate", "wrong-reason rate"),
+        )
+        if key in greedy and greedy[key]["seeds"][at] is not None
+    ]
     return f"Seed 0 of {TITLES[arm]} gave, greedy: {', '.join(told)}; every seed's figures are in the JSON."
 
 
@@ -118,7 +124,9 @@ def _tables(record: dict[str, Any]) -> list[str]:
             named = value
         else:
             continue
-        nested = [k for k in named[0] if isinstance(named[0][k], list) and all(isinstance(v, dict) for v in named[0][k])]
+        nested = [
+            k for k in named[0] if isinstance(named[0][k], list) and all(isinstance(v, dict) for v in named[0][k])
+        ]
         if nested:
             for row in named:
                 told = ", ".join(f"{k.replace('_', ' ')} {_cell(v)}" for k, v in row.items() if k not in nested)
@@ -153,8 +161,10 @@ def readme_parts(folder: Path) -> dict[str, str]:
     parts = [compared(world, record) for world, record in records.items()]
     if (folder / "step-cpu.json").exists():
         step = json.loads((folder / "step-cpu.json").read_text())
-        parts.append(f"One whole GRPO step on a CPU ({step['shape']}, 12.6 M parameters), beside TRL's GRPOTrainer: {step['speedup']:.1f} × its "
-                     f"speed (the goal is 5 ×) at {step['memory_ratio']:.2f} of its peak memory.")  # fmt: skip
+        parts.append(
+            f"One whole GRPO step on a CPU ({step['shape']}, 12.6 M parameters), beside TRL's GRPOTrainer: {step['speedup']:.1f} × its "
+            f"speed (the goal is 5 ×) at {step['memory_ratio']:.2f} of its peak memory."
+        )
     parts.append("Every figure, with its command, seeds, versions and machine: [docs/results.md](docs/results.md).")
     seeds = len(records["math"]["seeds"]) if "math" in records else 0
     picture = f"![rewards compared on the embedded math demo, {seeds} seeds](benchmarks/results/compare-math.png)"
@@ -163,20 +173,32 @@ def readme_parts(folder: Path) -> dict[str, str]:
 
 def compared(world: str, record: dict[str, Any], mode: str = "greedy") -> str:
     """The short table of one world, and TraceLift against execution only in one sentence."""
-    columns = (("accuracy", "accuracy"), ("trace_validity", "trace valid"), ("wrong_reason_rate", "right for a wrong reason"))
-    lines = ["| reward | " + " | ".join(t for _, t in columns) + " | updates | executor tokens |", "|" + "---|" * 6,
-             "| start | " + " | ".join(number(record["start"][mode].get(k), k) for k, _ in columns) + " | 0 | |"]  # fmt: skip
+    columns = (
+        ("accuracy", "accuracy"),
+        ("trace_validity", "trace valid"),
+        ("wrong_reason_rate", "right for a wrong reason"),
+    )
+    lines = [
+        "| reward | " + " | ".join(t for _, t in columns) + " | updates | executor tokens |",
+        "|" + "---|" * 6,
+        "| start | " + " | ".join(number(record["start"][mode].get(k), k) for k, _ in columns) + " | 0 | |",
+    ]
     for arm, f in record["arms"].items():
         updates, tokens = (sum(f[k]) / len(f[k]) for k in ("updates", "executor_tokens"))
         cells = " | ".join(plus_minus(f[mode].get(k), k) for k, _ in columns)
         lines.append(f"| {TITLES[arm]} | {cells} | {updates:.0f} | {tokens:,.0f} |")
-    head = (f"The {world} demo: one planner trained by {len(set(record['arms']) - {MATCHED})} rewards, {len(record['seeds'])} seeds each, evaluated {mode} on "
-            f"{record['problems']:,} fresh problems; mean ± sd over seeds.")  # fmt: skip
+    head = (
+        f"The {world} demo: one planner trained by {len(set(record['arms']) - {MATCHED})} rewards, {len(record['seeds'])} seeds each, evaluated {mode} on "
+        f"{record['problems']:,} fresh problems; mean ± sd over seeds."
+    )
     beside = ("trace_validity", "wrong_reason_rate")
     asked = [c for c in record["comparisons"] if c["mode"] == mode and c["a"].startswith("exec_only")]
-    told = [f"**TraceLift minus {TITLES[c['a']]}**: {interval(c, 100, 1)} points of accuracy (exact p {c['p']:.2g}, Holm {c['p_holm']:.2g}); "
-            + ", ".join(f"{n.replace('_', ' ')} {interval(c['figures'].get(n), 1, 3)}" for n in beside) + "."
-            for c in asked]  # fmt: skip
+    told = [
+        f"**TraceLift minus {TITLES[c['a']]}**: {interval(c, 100, 1)} points of accuracy (exact p {c['p']:.2g}, Holm {c['p_holm']:.2g}); "
+        + ", ".join(f"{n.replace('_', ' ')} {interval(c['figures'].get(n), 1, 3)}" for n in beside)
+        + "."
+        for c in asked
+    ]
     told += [holds([{"accuracy": c, **c["figures"]} for c in asked], beside)] if asked else []
     return "\n\n".join([head, "\n".join(lines), *told])
 
@@ -203,7 +225,9 @@ def page(folder: Path) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.results", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--check", action="store_true", help="only say whether docs/results.md and README.md are up to date")
+    parser.add_argument(
+        "--check", action="store_true", help="only say whether docs/results.md and README.md are up to date"
+    )
     args = parser.parse_args()
     folder, readme = ROOT / "benchmarks" / "results", ROOT / "README.md"
     wanted = {ROOT / "docs" / "results.md": page(folder), readme: filled(readme.read_text(), readme_parts(folder))}
@@ -211,7 +235,16 @@ def main() -> int:
     for path in wanted:
         if not args.check:
             path.write_text(wanted[path])
-        print(f"{path}: " + ("up to date" if path not in stale else "not what benchmarks/results/ says; run make results" if args.check else "written"))
+        print(
+            f"{path}: "
+            + (
+                "up to date"
+                if path not in stale
+                else "not what benchmarks/results/ says; run make results"
+                if args.check
+                else "written"
+            )
+        )
     return 1 if args.check and stale else 0
 
 

@@ -90,9 +90,17 @@ def run_rival(model, prompts: list[list[int]], lengths: list[int]) -> dict[str, 
         ids = torch.tensor([[0] * (width - len(p)) + p for p in some])
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in some])
         model.generate(
-            ids, attention_mask=mask, max_new_tokens=max(rows), do_sample=True, temperature=1.0, top_k=0, top_p=1.0,
-            pad_token_id=0, eos_token_id=None, stopping_criteria=StoppingCriteriaList([StopAtLength(width, rows)]),
-        )  # fmt: skip
+            ids,
+            attention_mask=mask,
+            max_new_tokens=max(rows),
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            pad_token_id=0,
+            eos_token_id=None,
+            stopping_criteria=StoppingCriteriaList([StopAtLength(width, rows)]),
+        )
     return {"rows per call": batch}
 
 
@@ -124,12 +132,18 @@ def to_transformers(model: Transformer):
     c = model.config
     rival = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=c.vocab_size, hidden_size=c.hidden_size, intermediate_size=c.intermediate_size,
-            num_hidden_layers=c.num_layers, num_attention_heads=c.num_heads, num_key_value_heads=c.num_kv_heads,
-            head_dim=c.head_dim, max_position_embeddings=c.max_positions, rms_norm_eps=c.norm_eps,
+            vocab_size=c.vocab_size,
+            hidden_size=c.hidden_size,
+            intermediate_size=c.intermediate_size,
+            num_hidden_layers=c.num_layers,
+            num_attention_heads=c.num_heads,
+            num_key_value_heads=c.num_kv_heads,
+            head_dim=c.head_dim,
+            max_position_embeddings=c.max_positions,
+            rms_norm_eps=c.norm_eps,
             tie_word_embeddings=True,
         )
-    )  # fmt: skip
+    )
     missing, unexpected = rival.load_state_dict(model.state_dict(), strict=False)
     assert not unexpected and missing in ([], ["lm_head.weight"]), (missing, unexpected)
     rival.tie_weights()
@@ -145,10 +159,10 @@ def resident(what: str) -> int:
 def tokens_computed(problems: int = 8, traces: int = 4, repeats: int = 3) -> dict[str, float]:
     """Prompt tokens of one problem's executor runs, by the sampler's counters, and by the authors' way of running them."""
     import models
-    from tracelift.executor.local import LocalBackend
-    from tracelift.worlds.tasks import DemoTasks
     from tracelift.executor.executor import Executor, ExecutorSettings
+    from tracelift.executor.local import LocalBackend
     from tracelift.tasks.prompts import BASELINE, EXECUTOR
+    from tracelift.worlds.tasks import DemoTasks
 
     tokenizer = models.load_tokenizer(ROOT / "assets/math/executor")
     backend = LocalBackend(models.load_pretrained(ROOT / "assets/math/executor"), tokenizer)
@@ -159,16 +173,22 @@ def tokens_computed(problems: int = 8, traces: int = 4, repeats: int = 3) -> dic
         mine = [(task, f"{task.truth.trace} Variant {i}.") for i in range(traces)]
         lengths = [len(tokenizer.encode(executor.trace_prompt(*item))) for item in mine]
         # Each trace: one end-to-end run, K with the trace, and the K baselines sampled anew.
-        theirs += (1 + repeats) * sum(lengths) + traces * repeats * len(tokenizer.encode(executor.baseline_prompt(task)))
+        theirs += (1 + repeats) * sum(lengths) + traces * repeats * len(
+            tokenizer.encode(executor.baseline_prompt(task))
+        )
         prompts += traces * (1 + 2 * repeats)
         items += mine
     executor.evaluate(items)
     ours = backend.sampler.prefilled_tokens
     return {
-        "problems": problems, "traces": traces, "repeats": repeats, "released code: prompts a problem": prompts / problems,
-        "released code: prompt tokens a problem": theirs / problems, "prompt tokens computed a problem": ours / problems,
+        "problems": problems,
+        "traces": traces,
+        "repeats": repeats,
+        "released code: prompts a problem": prompts / problems,
+        "released code: prompt tokens a problem": theirs / problems,
+        "prompt tokens computed a problem": ours / problems,
         "share": ours / theirs,
-    }  # fmt: skip
+    }
 
 
 def main() -> None:
@@ -201,10 +221,14 @@ def main() -> None:
         "threads": args.threads,
         "load average before": os.getloadavg(),
         "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "system": platform.system()},
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "tokens": tokens,
         "workloads": {},
-    }  # fmt: skip
+    }
     for name in args.workloads:
         runs: dict[str, list[dict]] = {"ours": [], "transformers": []}
         for _ in range(args.repeats):
@@ -214,7 +238,10 @@ def main() -> None:
                 if done.returncode:
                     raise SystemExit(f"{who} failed on {name}:\n{done.stderr}")
                 seen.append(json.loads(done.stdout.splitlines()[-1]))
-                print(f"{name:9s} {who:13s} {seen[-1]['seconds']:8.2f} s, {seen[-1]['cpu_seconds']:8.2f} s of CPU", flush=True)
+                print(
+                    f"{name:9s} {who:13s} {seen[-1]['seconds']:8.2f} s, {seen[-1]['cpu_seconds']:8.2f} s of CPU",
+                    flush=True,
+                )
         report["workloads"][name] = entry = {}
         for who, seen in runs.items():
             times = [r["seconds"] for r in seen]

@@ -24,12 +24,12 @@ import torch
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, trainable
 from tracelift.config import load_config
-from tracelift.tasks.task import Task
 from tracelift.distributed.world import World
-from tracelift.training.memory_plan import GiB, planner_plan, size
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
+from tracelift.tasks.task import Task
 from tracelift.training.learner import Learner
+from tracelift.training.memory_plan import GiB, planner_plan, size
 from train import update_policy
 
 QWEN_1_5B = ModelConfig(151_936, 1536, 8960, 28, 12, 2, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2")
@@ -52,12 +52,40 @@ def random_model(shape: ModelConfig, dtype: torch.dtype) -> Transformer:
 
 
 def measure(dtype: str, problems: int, samples: int, prompt: int, new: int) -> dict:
-    config = load_config(None, [
-        "--run.dtype", dtype, "--lora.r", "16", "--planner.samples", str(samples), "--planner.max_new_tokens", str(new),
-        "--grpo.problems", str(problems), "--optim.lr", "1e-5", "--optim.warmup", "0", "--optim.checkpoint_activations",
-        "--optim.state_dtype", "int8", "--optim.micro_tokens", str(prompt + samples * new), "--executor.url", "http://elsewhere",
-        "--executor.memory_mb", "1024", "--reward_model.path", "", "--reward.mode", "exec_only",
-        "--planner.max_problem_chars", str(3 * prompt)])  # fmt: skip
+    config = load_config(
+        None,
+        [
+            "--run.dtype",
+            dtype,
+            "--lora.r",
+            "16",
+            "--planner.samples",
+            str(samples),
+            "--planner.max_new_tokens",
+            str(new),
+            "--grpo.problems",
+            str(problems),
+            "--optim.lr",
+            "1e-5",
+            "--optim.warmup",
+            "0",
+            "--optim.checkpoint_activations",
+            "--optim.state_dtype",
+            "int8",
+            "--optim.micro_tokens",
+            str(prompt + samples * new),
+            "--executor.url",
+            "http://elsewhere",
+            "--executor.memory_mb",
+            "1024",
+            "--reward_model.path",
+            "",
+            "--reward.mode",
+            "exec_only",
+            "--planner.max_problem_chars",
+            str(3 * prompt),
+        ],
+    )
     plan = planner_plan(config, "cpu", 1, QWEN_1_5B)
     print(plan.render(), flush=True)
     seconds, clock = {}, time.perf_counter()
@@ -75,18 +103,28 @@ def measure(dtype: str, problems: int, samples: int, prompt: int, new: int) -> d
     started = {name: p.detach().clone() for name, p in trainable(model).items()}
     ids = [[(7919 * i + 104_729 * t) % 150_000 for t in range(prompt)] for i in range(problems)]
     sampler = Sampler(model, eos_ids=set(), pad_id=0, memory_bytes=config.executor.memory_mb << 20)
-    answers = sampler.generate(ids, SamplingParams(n=samples, max_new_tokens=new, seed=0), keys=[(0, i) for i in range(problems)])
-    groups = [[Sample(Task(f"p{i}", "", "0"), p, c, "", None, reward=sum(t % 2 == 0 for t in c.tokens) / new) for c in cs]
-              for i, (p, cs) in enumerate(zip(ids, answers, strict=True))]  # fmt: skip
+    answers = sampler.generate(
+        ids, SamplingParams(n=samples, max_new_tokens=new, seed=0), keys=[(0, i) for i in range(problems)]
+    )
+    groups = [
+        [Sample(Task(f"p{i}", "", "0"), p, c, "", None, reward=sum(t % 2 == 0 for t in c.tokens) / new) for c in cs]
+        for i, (p, cs) in enumerate(zip(ids, answers, strict=True))
+    ]
     lap("sample")
     metrics = update_policy(model, groups, learner, None, config, World(), 0, 0)
     lap("update")
     moved = sum((p.detach() - started[name]).abs().sum().item() for name, p in trainable(model).items())
     if not (moved > 0 and math.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0):
         raise SystemExit(f"the step did not train: {metrics}")
-    return {"parameters": sum(p.numel() for p in model.parameters()), "trained": sum(p.numel() for p in learner.names),
-            "seconds": seconds, "peak_resident_gib": peak() / GiB, "resident_before_gib": before / GiB, "planned_gib": plan.peak / GiB,
-            "metrics": {k: metrics[k] for k in ("loss", "grad_norm", "fresh_ratio_deviation_max")}}  # fmt: skip
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "trained": sum(p.numel() for p in learner.names),
+        "seconds": seconds,
+        "peak_resident_gib": peak() / GiB,
+        "resident_before_gib": before / GiB,
+        "planned_gib": plan.peak / GiB,
+        "metrics": {k: metrics[k] for k in ("loss", "grad_norm", "fresh_ratio_deviation_max")},
+    }
 
 
 def peak() -> int:
@@ -103,10 +141,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     args = parser.parse_args()
     result = measure(args.dtype, args.problems, args.samples, args.prompt, args.new)
-    result |= {"what": "one GRPO step, Qwen2.5-1.5B shape, random weights, LoRA r 16, no GPU", "dtype": args.dtype,
-               "shape": f"{args.problems} problems x {args.samples} samples, {args.prompt}+{args.new} tokens",
-               "command": "python -m benchmarks.scale_step", "torch": torch.__version__, "python": platform.python_version(),
-               "cores": os.cpu_count(), "load_average": os.getloadavg()[0], "date": time.strftime("%Y-%m-%d")}  # fmt: skip
+    result |= {
+        "what": "one GRPO step, Qwen2.5-1.5B shape, random weights, LoRA r 16, no GPU",
+        "dtype": args.dtype,
+        "shape": f"{args.problems} problems x {args.samples} samples, {args.prompt}+{args.new} tokens",
+        "command": "python -m benchmarks.scale_step",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "date": time.strftime("%Y-%m-%d"),
+    }
     print(json.dumps(result, indent=2))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -33,8 +33,12 @@ from tracelift.training.memory_plan import GiB, Shape, planner_plan
 
 SHAPES = {
     "1.5 B": ModelConfig(151_936, 1536, 8960, 28, 12, 2, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2"),
-    "7 B": ModelConfig(152_064, 3584, 18_944, 28, 28, 4, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2", tied_head=False),
-    "32 B": ModelConfig(152_064, 5120, 27_648, 64, 40, 8, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2", tied_head=False),
+    "7 B": ModelConfig(
+        152_064, 3584, 18_944, 28, 28, 4, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2", tied_head=False
+    ),
+    "32 B": ModelConfig(
+        152_064, 5120, 27_648, 64, 40, 8, 128, 32_768, rope_theta=1e6, qkv_bias=True, family="qwen2", tied_head=False
+    ),
 }  # Qwen2.5
 NODE = 8  # GPUs that share NVLink
 
@@ -108,29 +112,71 @@ def predict(name: str, gpus: int, lora: bool, states: str = "float32", job: Job 
     sample = prefill * problems * job.prompt + decode_seconds(shape, d, traces, job.prompt + job.new / 2, job.new)
     runs = traces * (1 + job.repeats) + problems * job.repeats
     execute = prefill * (traces * (job.prompt + job.new) + problems * job.prompt) + decode_seconds(
-        shape, d, runs, job.prompt + job.new + job.answer / 2, job.answer)
+        shape, d, runs, job.prompt + job.new + job.answer / 2, job.answer
+    )
     tokens = problems * (job.prompt + job.samples * job.new)
     pairs = problems * (job.prompt**2 / 2 + job.samples * (job.new * job.prompt + job.new**2 / 2))
-    arithmetic = (body_flops(shape, tokens, pairs, lora, True) + head_flops(c, traces * job.new, not lora)) / (d.flops * d.mfu)
+    arithmetic = (body_flops(shape, tokens, pairs, lora, True) + head_flops(c, traces * job.new, not lora)) / (
+        d.flops * d.mfu
+    )
     config = run_config(lora, sharded, states, job)
     micros = max(1.0, tokens / config.optim.micro_tokens)
     link = (d.nvlink if gpus <= NODE else d.network) * d.links
-    moved = micros * (2 * weight_bytes + 2 * weight_bytes) if sharded else 4 * shape.lora * 2 if gpus > 1 else 0  # fp32 gradients
+    moved = (
+        micros * (2 * weight_bytes + 2 * weight_bytes) if sharded else 4 * shape.lora * 2 if gpus > 1 else 0
+    )  # fp32 gradients
     update = max(arithmetic, moved / link)
     gather = weight_bytes / link if sharded else 0.0
     local, remote = (plan_bytes(config, gpus, c, own) for own in (True, False))
-    return {"model": name, "gpus": gpus, "trains": "LoRA" if lora else "all" if states == "float32" else f"all, {states} states", "sample_s": sample, "execute_s": execute,
-            "update_s": update, "gather_s": gather, "step_s": sample + execute + update + gather, "bound_by": "links" if moved / link > arithmetic else "arithmetic",
-            "local_bytes": local, "remote_bytes": remote, "fits": "here" if local <= d.memory else "remote" if remote <= d.memory else "no"}  # fmt: skip
+    return {
+        "model": name,
+        "gpus": gpus,
+        "trains": "LoRA" if lora else "all" if states == "float32" else f"all, {states} states",
+        "sample_s": sample,
+        "execute_s": execute,
+        "update_s": update,
+        "gather_s": gather,
+        "step_s": sample + execute + update + gather,
+        "bound_by": "links" if moved / link > arithmetic else "arithmetic",
+        "local_bytes": local,
+        "remote_bytes": remote,
+        "fits": "here" if local <= d.memory else "remote" if remote <= d.memory else "no",
+    }
 
 
 def run_config(lora: bool, sharded: bool, states: str, job: Job) -> Config:
-    return load_config(None, [
-        "--run.dtype", "bfloat16", "--lora.r", "16" if lora else "0", "--optim.checkpoint_activations", "--optim.micro_tokens", "16384",
-        "--optim.state_dtype", states,
-        "--planner.samples", str(job.samples), "--planner.max_new_tokens", str(job.new), "--grpo.problems", str(job.problems),
-        "--planner.max_problem_chars", str(3 * job.prompt), "--executor.memory_mb", "16384", "--reward_model.path", "",
-        "--reward.mode", "exec_only", "--parallel.mode", "fsdp" if sharded else "none", "--executor.url", "http://elsewhere"])  # fmt: skip
+    return load_config(
+        None,
+        [
+            "--run.dtype",
+            "bfloat16",
+            "--lora.r",
+            "16" if lora else "0",
+            "--optim.checkpoint_activations",
+            "--optim.micro_tokens",
+            "16384",
+            "--optim.state_dtype",
+            states,
+            "--planner.samples",
+            str(job.samples),
+            "--planner.max_new_tokens",
+            str(job.new),
+            "--grpo.problems",
+            str(job.problems),
+            "--planner.max_problem_chars",
+            str(3 * job.prompt),
+            "--executor.memory_mb",
+            "16384",
+            "--reward_model.path",
+            "",
+            "--reward.mode",
+            "exec_only",
+            "--parallel.mode",
+            "fsdp" if sharded else "none",
+            "--executor.url",
+            "http://elsewhere",
+        ],
+    )
 
 
 def plan_bytes(config: Config, gpus: int, planner: ModelConfig, executor_here: bool) -> int:
@@ -144,8 +190,10 @@ def table(rows: list[dict]) -> str:
     place = {"here": "fits beside the planner", "remote": "**remote**", "no": "**does not fit**"}
     for r in rows:
         seconds = " | ".join(f"{r[k]:.1f} s" for k in ("sample_s", "execute_s", "update_s", "gather_s", "step_s"))
-        lines.append(f"| {r['model']} | {r['trains']} | {r['gpus']} | {seconds} | {r['bound_by']} | {r['local_bytes'] / GiB:.0f} | "
-                     f"{r['remote_bytes'] / GiB:.0f} | {place[r['fits']]} |")  # fmt: skip
+        lines.append(
+            f"| {r['model']} | {r['trains']} | {r['gpus']} | {seconds} | {r['bound_by']} | {r['local_bytes'] / GiB:.0f} | "
+            f"{r['remote_bytes'] / GiB:.0f} | {place[r['fits']]} |"
+        )
     return "\n".join(lines)
 
 
@@ -159,7 +207,9 @@ def counted_flops(c: ModelConfig, tokens: int) -> tuple[int, float]:
     model = Transformer(c).init_weights(0).double()  # fp64: every product goes through operators the counter knows
     with FlopCounterMode(display=False) as counter:
         model(torch.arange(tokens)[None] % c.vocab_size, attend=plain_attention).square().sum().backward()
-    return counter.get_total_flops(), body_flops(Shape.of(c), tokens, tokens**2, False, False)  # the counter counts unseen pairs
+    return counter.get_total_flops(), body_flops(
+        Shape.of(c), tokens, tokens**2, False, False
+    )  # the counter counts unseen pairs
 
 
 def plain_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B,T,H,E), (B,T,G,E) -> (B,T,H,E)
@@ -183,7 +233,10 @@ def timed_update(c: ModelConfig, tokens: int, repeats: int = 5) -> float:
 
 def check() -> dict:
     torch.set_num_threads(1)
-    shapes = {n: ModelConfig(512, n, 4 * n, layers, n // 32, n // 64, 32, 2048) for n, layers in ((128, 2), (256, 2), (384, 4))}
+    shapes = {
+        n: ModelConfig(512, n, 4 * n, layers, n // 32, n // 64, 32, 2048)
+        for n, layers in ((128, 2), (256, 2), (384, 4))
+    }
     flops = {}
     for n, c in shapes.items():
         counted, predicted = counted_flops(c, 256)
@@ -191,8 +244,12 @@ def check() -> dict:
     work = {n: body_flops(Shape.of(c), 256, 256**2 / 2, False, False) for n, c in shapes.items()}
     seconds = {n: timed_update(c, 256) for n, c in shapes.items()}
     rate = work[256] / seconds[256]
-    return {"flops": flops, "seconds": {n: {"measured": seconds[n], "predicted_from_256": work[n] / rate} for n in shapes},
-            "gflops_per_s": rate / 1e9, "threads": torch.get_num_threads()}  # fmt: skip
+    return {
+        "flops": flops,
+        "seconds": {n: {"measured": seconds[n], "predicted_from_256": work[n] / rate} for n in shapes},
+        "gflops_per_s": rate / 1e9,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def main() -> None:

@@ -38,7 +38,9 @@ def make_checkpoint(folder: Path) -> None:
 
     from models import ModelConfig, Transformer, save_pretrained
 
-    shape = ModelConfig(VOCAB, 256, 688, 6, 4, 2, 64, 2048, tied_head=True, qkv_bias=True, family="qwen2", rope_theta=1e6)
+    shape = ModelConfig(
+        VOCAB, 256, 688, 6, 4, 2, 64, 2048, tied_head=True, qkv_bias=True, family="qwen2", rope_theta=1e6
+    )
     save_pretrained(Transformer(shape).init_weights(0), folder)
     tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -50,7 +52,10 @@ def make_checkpoint(folder: Path) -> None:
 
 def prompts(step: int) -> list[list[int]]:
     """Prompt token ids of one step; no special tokens among them."""
-    return [[3 + (7919 * (step * PROMPTS + p) + 104729 * t) % (VOCAB - 3) for t in range(PROMPT_TOKENS)] for p in range(PROMPTS)]
+    return [
+        [3 + (7919 * (step * PROMPTS + p) + 104729 * t) % (VOCAB - 3) for t in range(PROMPT_TOKENS)]
+        for p in range(PROMPTS)
+    ]
 
 
 def even_share(ids: list[int]) -> float:
@@ -62,14 +67,26 @@ def ours(folder: Path, steps: int) -> dict:
 
     import models
     from tracelift.config import load_config
-    from tracelift.tasks.task import Task
     from tracelift.distributed.world import World
     from tracelift.rl.sample import Sample
     from tracelift.sampler import Sampler, SamplingParams
+    from tracelift.tasks.task import Task
     from tracelift.training.learner import Learner
     from train import update_policy
 
-    config = load_config(None, ["--grpo.problems", str(PROMPTS), "--planner.samples", str(SAMPLES), "--planner.max_new_tokens", str(NEW_TOKENS), "--optim.lr", "1e-6"])
+    config = load_config(
+        None,
+        [
+            "--grpo.problems",
+            str(PROMPTS),
+            "--planner.samples",
+            str(SAMPLES),
+            "--planner.max_new_tokens",
+            str(NEW_TOKENS),
+            "--optim.lr",
+            "1e-6",
+        ],
+    )
     model = models.load_pretrained(folder)
     sampler = Sampler(model, eos_ids=set(), pad_id=2)  # no end token: every completion has its full length
     learner = Learner(model, config.optim, steps, World())
@@ -79,7 +96,9 @@ def ours(folder: Path, steps: int) -> dict:
         ids = prompts(step)
         params = SamplingParams(n=SAMPLES, max_new_tokens=NEW_TOKENS, temperature=1.0, seed=0)
         groups = []
-        for prompt, completions in zip(ids, sampler.generate(ids, params, keys=[(step, i) for i in range(PROMPTS)]), strict=True):
+        for prompt, completions in zip(
+            ids, sampler.generate(ids, params, keys=[(step, i) for i in range(PROMPTS)]), strict=True
+        ):
             task = Task("p", "", "0")
             groups.append([Sample(task, prompt, c, "", None, reward=even_share(c.tokens)) for c in completions])
         sampled = time.perf_counter()
@@ -87,7 +106,13 @@ def ours(folder: Path, steps: int) -> dict:
         seconds.append(time.perf_counter() - started)
         cpu_seconds.append(time.process_time() - cpu)
         phases.append(sampled - started)
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "sampling_seconds": phases, "peak_gib": peak_gib(), "torch": torch.__version__}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "sampling_seconds": phases,
+        "peak_gib": peak_gib(),
+        "torch": torch.__version__,
+    }
 
 
 def trl(folder: Path, steps: int) -> dict:
@@ -113,19 +138,44 @@ def trl(folder: Path, steps: int) -> dict:
 
     with tempfile.TemporaryDirectory() as out:
         args = GRPOConfig(
-            output_dir=out, per_device_train_batch_size=PROMPTS * SAMPLES, num_generations=SAMPLES, max_completion_length=NEW_TOKENS,
-            max_steps=steps, learning_rate=1e-6, beta=0.0, temperature=1.0, report_to=[], save_strategy="no", use_cpu=True,
-            bf16=False, gradient_checkpointing=False, logging_steps=1, disable_tqdm=True, shuffle_dataset=False,
+            output_dir=out,
+            per_device_train_batch_size=PROMPTS * SAMPLES,
+            num_generations=SAMPLES,
+            max_completion_length=NEW_TOKENS,
+            max_steps=steps,
+            learning_rate=1e-6,
+            beta=0.0,
+            temperature=1.0,
+            report_to=[],
+            save_strategy="no",
+            use_cpu=True,
+            bf16=False,
+            gradient_checkpointing=False,
+            logging_steps=1,
+            disable_tqdm=True,
+            shuffle_dataset=False,
             generation_kwargs={"min_new_tokens": NEW_TOKENS},
-        )  # fmt: skip
-        trainer = GRPOTrainer(model=model, processing_class=tokenizer, reward_funcs=reward, args=args, train_dataset=Dataset.from_list(rows))
+        )
+        trainer = GRPOTrainer(
+            model=model,
+            processing_class=tokenizer,
+            reward_funcs=reward,
+            args=args,
+            train_dataset=Dataset.from_list(rows),
+        )
         times = Times()
         trainer.add_callback(times)
         times.marks[0] = (time.perf_counter(), time.process_time())
         trainer.train()
     seconds, cpu_seconds = ([b[i] - a[i] for a, b in zip(times.marks, times.marks[1:], strict=False)] for i in (0, 1))
-    return {"seconds": seconds, "cpu_seconds": cpu_seconds, "peak_gib": peak_gib(), "torch": torch.__version__,
-            "trl": importlib.metadata.version("trl"), "transformers": importlib.metadata.version("transformers")}  # fmt: skip
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_gib": peak_gib(),
+        "torch": torch.__version__,
+        "trl": importlib.metadata.version("trl"),
+        "transformers": importlib.metadata.version("transformers"),
+    }
 
 
 def run_side(side: str, folder: Path, steps: int) -> dict | None:
@@ -138,7 +188,10 @@ def run_side(side: str, folder: Path, steps: int) -> dict | None:
     after_first = result["seconds"][1:] or result["seconds"]
     result["median_s"] = statistics.median(after_first)
     result["median_cpu_s"] = statistics.median(result["cpu_seconds"][1:] or result["cpu_seconds"])
-    print(f"{side}: {result['median_s']:.2f} s a step, {result['median_cpu_s']:.2f} s of CPU (medians of {len(after_first)}), peak {result['peak_gib']:.2f} GiB", flush=True)
+    print(
+        f"{side}: {result['median_s']:.2f} s a step, {result['median_cpu_s']:.2f} s of CPU (medians of {len(after_first)}), peak {result['peak_gib']:.2f} GiB",
+        flush=True,
+    )
     return result
 
 
@@ -158,14 +211,24 @@ def main() -> None:
         folder = Path(tmp) / "model"
         make_checkpoint(folder)
         sides = {side: run_side(side, folder, args.steps) for side in ("ours", "trl")}
-    result = {"what": "one GRPO step, CPU fp32", "shape": f"{PROMPTS}x{SAMPLES} samples, {PROMPT_TOKENS}+{NEW_TOKENS} tokens",
-              "command": "python -m benchmarks.step", "python": platform.python_version(), "cores": os.cpu_count(),
-              "device": device_name("cpu"), "load_average": round(os.getloadavg()[0], 1), "date": time.strftime("%Y-%m-%d"), **sides}  # fmt: skip
+    result = {
+        "what": "one GRPO step, CPU fp32",
+        "shape": f"{PROMPTS}x{SAMPLES} samples, {PROMPT_TOKENS}+{NEW_TOKENS} tokens",
+        "command": "python -m benchmarks.step",
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "device": device_name("cpu"),
+        "load_average": round(os.getloadavg()[0], 1),
+        "date": time.strftime("%Y-%m-%d"),
+        **sides,
+    }
     if sides["ours"] and sides["trl"]:
         result["speedup"] = sides["trl"]["median_s"] / sides["ours"]["median_s"]
         result["cpu_ratio"] = sides["trl"]["median_cpu_s"] / sides["ours"]["median_cpu_s"]
         result["memory_ratio"] = sides["ours"]["peak_gib"] / sides["trl"]["peak_gib"]
-        print(f"ours is {result['speedup']:.1f}x faster ({result['cpu_ratio']:.1f}x by CPU time) at {result['memory_ratio']:.2f} of the memory")
+        print(
+            f"ours is {result['speedup']:.1f}x faster ({result['cpu_ratio']:.1f}x by CPU time) at {result['memory_ratio']:.2f} of the memory"
+        )
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(result, indent=2) + "\n")

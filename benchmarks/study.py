@@ -29,8 +29,8 @@ from typing import Any
 
 from benchmarks.jobs import ROOT, Job, claim, eval_job, flags, print_of, run_all, run_job, train_job
 from benchmarks.study_figures import collect
-from tracelift.runs.folder import versions
 from tracelift.files import write_text
+from tracelift.runs.folder import versions
 
 CONFIG = "configs/math-demo.toml"
 EVAL_SEED = 20_260  # as in benchmarks/compare.py
@@ -88,7 +88,18 @@ def make_base(out: Path) -> Path:
         if (work / "base" / "final" / "config.json").exists():
             return work / "base" / "final"
     work = out / "base"
-    command = [sys.executable, "-m", "tracelift.worlds.build", "math", "--until", "base", "--work", str(work), "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "tracelift.worlds.build",
+        "math",
+        "--until",
+        "base",
+        "--work",
+        str(work),
+        "--threads",
+        "1",
+    ]
     run_all([Job("base", command, work / "build.log", work / "base" / "final" / "config.json")], 1)
     return work / "base" / "final"
 
@@ -113,8 +124,13 @@ def make_executors(names: set[str], args: argparse.Namespace) -> None:
 
 def train(cell: Cell, seed: int, args: argparse.Namespace) -> Job:
     folder = args.out / slug(cell.id) / str(seed)
-    options = {"run.seed": seed, "data.seed": 1000 + seed, "run.steps": args.steps,
-               "executor.path": executor_path(cell.executor, args.out), **cell.options}  # fmt: skip
+    options = {
+        "run.seed": seed,
+        "data.seed": 1000 + seed,
+        "run.steps": args.steps,
+        "executor.path": executor_path(cell.executor, args.out),
+        **cell.options,
+    }
     job = train_job(folder, CONFIG, options)
     job.name = f"train {cell.id} {seed}"
     return job
@@ -122,8 +138,15 @@ def train(cell: Cell, seed: int, args: argparse.Namespace) -> Job:
 
 def evaluate(planner: str | Path, executor: str, folder: Path, arms: str, args: argparse.Namespace) -> Job:
     """One planner with one executor. The RM column is the asset's in every cell, whatever it was trained by."""
-    options = {"eval.benchmarks": "demo:math", "eval.limit": args.problems, "eval.samples": 2, "eval.k": "1",
-               "eval.arms": arms, "run.seed": EVAL_SEED, "executor.path": executor_path(executor, args.out)}  # fmt: skip
+    options = {
+        "eval.benchmarks": "demo:math",
+        "eval.limit": args.problems,
+        "eval.samples": 2,
+        "eval.k": "1",
+        "eval.arms": arms,
+        "run.seed": EVAL_SEED,
+        "executor.path": executor_path(executor, args.out),
+    }
     job = eval_job(folder, CONFIG, planner, options)
     job.name = f"evaluate {folder.relative_to(args.out)}"
     return job
@@ -132,8 +155,12 @@ def evaluate(planner: str | Path, executor: str, folder: Path, arms: str, args: 
 def transfers(executors: set[str]) -> list[tuple[str, str]]:
     """(cell, executor it never saw) to evaluate."""
     made = {c.id: c.executor for c in CELLS}
-    return [(cell, e) for cell in TRANSFERRED for e in ("weak", "medium", "strong", "repairing")
-            if e in executors and made[cell] != e]  # fmt: skip
+    return [
+        (cell, e)
+        for cell in TRANSFERRED
+        for e in ("weak", "medium", "strong", "repairing")
+        if e in executors and made[cell] != e
+    ]
 
 
 def main() -> None:
@@ -141,8 +168,14 @@ def main() -> None:
     parser.add_argument("--seeds", default="3", help="how many training seeds, or a list such as 3,4,7")
     parser.add_argument("--steps", type=int, default=40, help="updates of a run")
     parser.add_argument("--problems", type=int, default=500, help="fresh problems of an evaluation")
-    parser.add_argument("--cells", default="*", help="only cells whose AXIS.NAME fits this pattern, e.g. 'rm.*'; the reference always runs")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core")
+    parser.add_argument(
+        "--cells",
+        default="*",
+        help="only cells whose AXIS.NAME fits this pattern, e.g. 'rm.*'; the reference always runs",
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/study/math"), help="folder of the runs")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results" / "study-math.json")
     parser.add_argument("--list", action="store_true", help="say what the cells are, and stop")
@@ -159,17 +192,33 @@ def main() -> None:
     claim(args.out, {"config": print_of(ROOT / CONFIG), "steps": args.steps, "problems": args.problems, **models})
     make_executors(executors, args)
     start = "assets/math/planner"
-    run_all([evaluate(start, e, args.out / "start" / e, "direct,planner,reference,foreign", args) for e in sorted(executors)], args.jobs)
+    run_all(
+        [
+            evaluate(start, e, args.out / "start" / e, "direct,planner,reference,foreign", args)
+            for e in sorted(executors)
+        ],
+        args.jobs,
+    )
     run_all([train(c, s, args) for s in args.seeds for c in chosen], args.jobs)
     where = {c.id: args.out / slug(c.id) for c in chosen}
-    jobs = [evaluate(where[c.id] / str(s) / "final", c.executor, where[c.id] / str(s) / "eval", "planner", args)
-            for c in chosen for s in args.seeds]  # fmt: skip
+    jobs = [
+        evaluate(where[c.id] / str(s) / "final", c.executor, where[c.id] / str(s) / "eval", "planner", args)
+        for c in chosen
+        for s in args.seeds
+    ]
     moved = [t for t in transfers(executors) if t[0] in where]
-    jobs += [evaluate(where[cell] / str(s) / "final", e, where[cell] / str(s) / f"with-{e}", "planner", args)
-             for cell, e in moved for s in args.seeds]  # fmt: skip
+    jobs += [
+        evaluate(where[cell] / str(s) / "final", e, where[cell] / str(s) / f"with-{e}", "planner", args)
+        for cell, e in moved
+        for s in args.seeds
+    ]
     run_all(jobs, args.jobs)
 
-    done = [c for c in CELLS if all((args.out / slug(c.id) / str(s) / "eval" / "outcomes.json").exists() for s in args.seeds)]
+    done = [
+        c
+        for c in CELLS
+        if all((args.out / slug(c.id) / str(s) / "eval" / "outcomes.json").exists() for s in args.seeds)
+    ]
     record: dict[str, Any] = {
         "command": shlex.join(["python", "-m", "benchmarks.study", *sys.argv[1:]]),
         "versions": versions(),
@@ -177,9 +226,15 @@ def main() -> None:
         "steps": args.steps,
         "problems": args.problems,
         "eval_seed": EVAL_SEED,
-        **collect(args.out, [(c.axis, c.name, c.executor, slug(c.id), c.options) for c in done], args.seeds, moved,
-                  {c.id: slug(c.id) for c in CELLS}, REFERENCE),
-    }  # fmt: skip
+        **collect(
+            args.out,
+            [(c.axis, c.name, c.executor, slug(c.id), c.options) for c in done],
+            args.seeds,
+            moved,
+            {c.id: slug(c.id) for c in CELLS},
+            REFERENCE,
+        ),
+    }
     args.results.parent.mkdir(parents=True, exist_ok=True)
     write_text(args.results, json.dumps(record, indent=1) + "\n")
     print(f"{len(done)} of {len(CELLS)} cells; figures: {args.results}")

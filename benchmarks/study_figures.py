@@ -26,8 +26,14 @@ AXES = {
 COMPARED = ("trace_validity", "wrong_reason_rate")
 
 
-def collect(out: Path, cells: Sequence[tuple[str, str, str, str, Mapping[str, str]]], seeds: Sequence[int],
-            moved: Sequence[tuple[str, str]], folders: Mapping[str, str], reference: str) -> dict[str, Any]:  # fmt: skip
+def collect(
+    out: Path,
+    cells: Sequence[tuple[str, str, str, str, Mapping[str, str]]],
+    seeds: Sequence[int],
+    moved: Sequence[tuple[str, str]],
+    folders: Mapping[str, str],
+    reference: str,
+) -> dict[str, Any]:
     """executors: what each can do, with the starting planner; cells; contrasts; transfer. cells: (axis, name, executor,
     folder, options); moved: (cell, executor it never saw)."""
     executors = {}
@@ -41,14 +47,24 @@ def collect(out: Path, cells: Sequence[tuple[str, str, str, str, Mapping[str, st
         runs = [out / folder / str(seed) for seed in seeds]
         figures, scores[f"{axis}.{name}"] = measured(runs, "eval", executors[executor]["direct"])
         seconds = [sum(r["seconds"] for r in read_jsonl(run / "timings.jsonl")) for run in runs]
-        record["cells"].append({"axis": axis, "name": name, "executor": executor, "options": dict(options), **figures,
-                                "executor_tokens": sum(map(tokens_of, runs)) / len(runs),
-                                "train_seconds": round(sum(seconds) / len(runs), 1)})  # fmt: skip
+        record["cells"].append(
+            {
+                "axis": axis,
+                "name": name,
+                "executor": executor,
+                "options": dict(options),
+                **figures,
+                "executor_tokens": sum(map(tokens_of, runs)) / len(runs),
+                "train_seconds": round(sum(seconds) / len(runs), 1),
+            }
+        )
     by_id = {f"{c['axis']}.{c['name']}": c for c in record["cells"]}
     for a, b in questions(list(by_id), reference):
         record["contrasts"].append({"a": a, "b": b, **{mode: compared(by_id, scores, a, b, mode) for mode in MODES}})
     for cell, executor in moved:
-        figures, _ = measured([out / folders[cell] / str(s) for s in seeds], f"with-{executor}", executors[executor]["direct"])
+        figures, _ = measured(
+            [out / folders[cell] / str(s) for s in seeds], f"with-{executor}", executors[executor]["direct"]
+        )
         record["transfer"].append({"trained": cell, "executor": executor, **figures})
     return record
 
@@ -57,14 +73,18 @@ def measured(runs: Sequence[Path], name: str, direct: float) -> tuple[dict[str, 
     """({mode: summary}, {mode: figure → seed → problem}) of the evaluations `name` of one cell's runs."""
     evals = [read_eval(run / name) for run in runs]
     scores = {mode: by_figure([letters for _, letters in evals], mode) for mode in MODES}
-    return {mode: summary([one_seed(results, mode, direct) for results, _ in evals], scores[mode]["accuracy"])
-            for mode in MODES}, scores  # fmt: skip
+    return {
+        mode: summary([one_seed(results, mode, direct) for results, _ in evals], scores[mode]["accuracy"])
+        for mode in MODES
+    }, scores
 
 
 def questions(ids: Sequence[str], reference: str) -> list[tuple[str, str]]:
     """(a, b) of every difference b − a: TraceLift from execution only with each executor, other cells from the
     reference."""
-    pairs = [(i.replace("tracelift", "exec_only"), i) for i in ids if i.startswith("executor.") and i.endswith("tracelift")]
+    pairs = [
+        (i.replace("tracelift", "exec_only"), i) for i in ids if i.startswith("executor.") and i.endswith("tracelift")
+    ]
     pairs += [(reference, i) for i in ids if not i.startswith("executor.")]
     return [(a, b) for a, b in pairs if a in ids and b in ids]
 
@@ -78,10 +98,16 @@ def compared(cells: Mapping[str, Any], scores: Mapping[str, Any], a: str, b: str
 
 def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
     """Tables of one mode, greedy unless told: executors, cells by axis with their differences, transfer."""
-    parts = ["What each executor can do, greedy, before any training\n\n" + table(
-        ["executor", "no trace", "starting planner", "reference trace", "foreign trace"],
-        [[name, *(share(f.get(arm)) for arm in ("direct", "planner", "reference", "foreign"))]
-         for name, f in record["executors"].items()])]  # fmt: skip
+    parts = [
+        "What each executor can do, greedy, before any training\n\n"
+        + table(
+            ["executor", "no trace", "starting planner", "reference trace", "foreign trace"],
+            [
+                [name, *(share(f.get(arm)) for arm in ("direct", "planner", "reference", "foreign"))]
+                for name, f in record["executors"].items()
+            ],
+        )
+    ]
     cells = {f"{c['axis']}.{c['name']}": c for c in record["cells"]}
     for axis, title in AXES.items():
         own = [i for i in cells if i.startswith(f"{axis}.")]
@@ -89,20 +115,53 @@ def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
         if not own or not asked:
             continue
         shown = list(dict.fromkeys([*(c["a"] for c in asked if c["a"] not in own), *own]))
-        rows = [[cells[i]["name"], *(plus_minus(cells[i][mode].get(k), k) for k, _ in FIGURES), f"{cells[i]['executor_tokens']:,.0f}"]
-                for i in shown]  # fmt: skip
+        rows = [
+            [
+                cells[i]["name"],
+                *(plus_minus(cells[i][mode].get(k), k) for k, _ in FIGURES),
+                f"{cells[i]['executor_tokens']:,.0f}",
+            ]
+            for i in shown
+        ]
         parts.append(f"**{title}** ({mode})\n\n" + table(["cell", *(t for _, t in FIGURES), "executor tokens"], rows))
-        rows = [[f"{cells[c['b']]['name']} minus {cells[c['a']]['name']}", interval(c[mode]["accuracy"], 100, 1),
-                 f"{c[mode]['accuracy']['p']:.2g}", detectable(c[mode]["accuracy"]),
-                 *(interval(c[mode].get(n), 1, 3) for n in COMPARED)] for c in asked]  # fmt: skip
-        parts.append(table(["difference", "points [95%]", "exact p", "detectable at 80%", *(n.replace("_", " ") for n in COMPARED)], rows))
+        rows = [
+            [
+                f"{cells[c['b']]['name']} minus {cells[c['a']]['name']}",
+                interval(c[mode]["accuracy"], 100, 1),
+                f"{c[mode]['accuracy']['p']:.2g}",
+                detectable(c[mode]["accuracy"]),
+                *(interval(c[mode].get(n), 1, 3) for n in COMPARED),
+            ]
+            for c in asked
+        ]
+        parts.append(
+            table(
+                [
+                    "difference",
+                    "points [95%]",
+                    "exact p",
+                    "detectable at 80%",
+                    *(n.replace("_", " ") for n in COMPARED),
+                ],
+                rows,
+            )
+        )
     if record["contrasts"]:
         parts.append(holds([c[mode] for c in record["contrasts"]], COMPARED))
     if record["transfer"]:
-        rows = [[c["trained"].removeprefix("executor."), c["executor"], *(plus_minus(c[mode].get(k), k) for k, _ in FIGURES[:3]),
-                 plus_minus(c[mode].get("uplift"), "uplift")] for c in record["transfer"]]  # fmt: skip
-        parts.append(f"**Planners with executors they never saw** ({mode})\n\n"
-                     + table(["trained with", "evaluated with", *(t for _, t in FIGURES[:3]), "uplift"], rows))  # fmt: skip
+        rows = [
+            [
+                c["trained"].removeprefix("executor."),
+                c["executor"],
+                *(plus_minus(c[mode].get(k), k) for k, _ in FIGURES[:3]),
+                plus_minus(c[mode].get("uplift"), "uplift"),
+            ]
+            for c in record["transfer"]
+        ]
+        parts.append(
+            f"**Planners with executors they never saw** ({mode})\n\n"
+            + table(["trained with", "evaluated with", *(t for _, t in FIGURES[:3]), "uplift"], rows)
+        )
     return "\n\n".join(parts)
 
 

@@ -93,8 +93,16 @@ def take(x: Tensor | None, kept: Tensor | None) -> Tensor | None:
 
 
 def _forward(
-    hidden: Tensor, weight: Tensor, targets: Tensor, ref_hidden: Tensor | None, ref_weight: Tensor | None,
-    temperature: float, ignore_index: int, backend: str, logits_dtype: torch.dtype, rows: int,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ref_hidden: Tensor | None,
+    ref_weight: Tensor | None,
+    temperature: float,
+    ignore_index: int,
+    backend: str,
+    logits_dtype: torch.dtype,
+    rows: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # (N,H), (V,H), (N,), (N,H'), (V,H')
     n, vocab = len(targets), len(weight)
     kept = kept_rows(targets, ignore_index)
@@ -104,9 +112,16 @@ def _forward(
     parts = []
     for i in range(0, len(chosen), rows):
         chunk = slice(i, i + rows)
-        parts.append(ops.implementation(backend).forward(
-            head.logits(chunk), chosen[chunk], None if ref is None else ref.logits(chunk), temperature, ignore_index,
-            vocab))
+        parts.append(
+            ops.implementation(backend).forward(
+                head.logits(chunk),
+                chosen[chunk],
+                None if ref is None else ref.logits(chunk),
+                temperature,
+                ignore_index,
+                vocab,
+            )
+        )
     shapes = ops.stats_shapes(n, ref is not None)
     whole = [hidden.new_zeros(shape, dtype=ops.compute_dtype(hidden)) for shape in shapes]
     for out, pieces in zip(whole, zip(*parts)):
@@ -128,10 +143,23 @@ def _(hidden, weight, targets, ref_hidden, ref_weight, temperature, ignore_index
 
 
 def _gradients(
-    hidden: Tensor, weight: Tensor, targets: Tensor, ref_hidden: Tensor | None, ref_weight: Tensor | None,
-    stats: list[Tensor], g_logprob: Tensor | None, g_logsumexp: Tensor | None, g_entropy: Tensor | None,
-    g_kl: Tensor | None, temperature: float, ignore_index: int, backend: str, logits_dtype: torch.dtype, rows: int,
-    need_hidden: bool, need_weight: bool,
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ref_hidden: Tensor | None,
+    ref_weight: Tensor | None,
+    stats: list[Tensor],
+    g_logprob: Tensor | None,
+    g_logsumexp: Tensor | None,
+    g_entropy: Tensor | None,
+    g_kl: Tensor | None,
+    temperature: float,
+    ignore_index: int,
+    backend: str,
+    logits_dtype: torch.dtype,
+    rows: int,
+    need_hidden: bool,
+    need_weight: bool,
 ) -> tuple[Tensor, Tensor]:  # -> dh (N,H), dW (V,H); (0,) where not needed
     vocab, kept = len(weight), kept_rows(targets, ignore_index)
     h, ref_h, chosen = take(hidden, kept), take(ref_hidden if g_kl is not None else None, kept), take(targets, kept)
@@ -146,9 +174,16 @@ def _gradients(
         logits = None  # lets go of the last chunk before the next is made
         logits = head.logits(chunk)
         ops.implementation(backend).backward(
-            logits, logits, chosen[chunk], None if ref is None else ref.logits(chunk),
-            RowStats(*(s[..., chunk] for s in stats)), tuple(None if g is None else g[chunk] for g in incoming),
-            temperature, ignore_index, vocab)
+            logits,
+            logits,
+            chosen[chunk],
+            None if ref is None else ref.logits(chunk),
+            RowStats(*(s[..., chunk] for s in stats)),
+            tuple(None if g is None else g[chunk] for g in incoming),
+            temperature,
+            ignore_index,
+            vocab,
+        )
         spread(logits, h[chunk], weight, dh[chunk] if need_hidden else None, dw if need_weight else None)
     if need_hidden and kept is not None:
         dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)
@@ -167,14 +202,34 @@ def spread(dz: Tensor, h: Tensor, weight: Tensor, dh: Tensor | None, dw: Tensor 
 
 
 linear_score_rows_backward = torch.library.custom_op(
-    "tracelift::linear_score_rows_backward", _gradients, mutates_args=())
+    "tracelift::linear_score_rows_backward", _gradients, mutates_args=()
+)
 
 
 @linear_score_rows_backward.register_fake
-def _(hidden, weight, targets, ref_hidden, ref_weight, stats, g_logprob, g_logsumexp, g_entropy, g_kl, temperature,
-      ignore_index, backend, logits_dtype, rows, need_hidden, need_weight):
-    return (torch.empty_like(hidden) if need_hidden else hidden.new_empty(0),
-            torch.empty_like(weight) if need_weight else weight.new_empty(0))
+def _(
+    hidden,
+    weight,
+    targets,
+    ref_hidden,
+    ref_weight,
+    stats,
+    g_logprob,
+    g_logsumexp,
+    g_entropy,
+    g_kl,
+    temperature,
+    ignore_index,
+    backend,
+    logits_dtype,
+    rows,
+    need_hidden,
+    need_weight,
+):
+    return (
+        torch.empty_like(hidden) if need_hidden else hidden.new_empty(0),
+        torch.empty_like(weight) if need_weight else weight.new_empty(0),
+    )
 
 
 def _save(ctx, inputs, output) -> None:
@@ -191,7 +246,8 @@ def _backward(gradients, ctx, *incoming):
     if all(g is None for g in used) or not (need_hidden or need_weight):
         return (None,) * 10
     dh, dw = gradients(
-        hidden, weight, targets, ref_hidden, ref_weight, stats, *used, *ctx.scalars, need_hidden, need_weight)
+        hidden, weight, targets, ref_hidden, ref_weight, stats, *used, *ctx.scalars, need_hidden, need_weight
+    )
     return (dh if need_hidden else None, dw if need_weight else None) + (None,) * 8
 
 
@@ -240,8 +296,16 @@ def linear_logprob(
     flat, head, chosen, ref = check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index)
     score = linear_score_rows if ops.traced(hidden) else LinearScoreRows.apply
     out = score(
-        flat, head, chosen, *ref, check_temperature(temperature), ignore_index, choose_backend(backend, hidden),
-        logits_dtype or hidden.dtype, chunk_rows(hidden, len(head), chunk))
+        flat,
+        head,
+        chosen,
+        *ref,
+        check_temperature(temperature),
+        ignore_index,
+        choose_backend(backend, hidden),
+        logits_dtype or hidden.dtype,
+        chunk_rows(hidden, len(head), chunk),
+    )
     kl = None if ref[0] is None else out[3].view(targets.shape)
     return TokenScores(*(o.view(targets.shape) for o in out[:3]), kl)
 
@@ -253,7 +317,8 @@ def check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ig
     if torch.is_autocast_enabled(hidden.device.type):  # as F.linear would
         narrow = torch.get_autocast_dtype(hidden.device.type)
         hidden, weight, ref_hidden, ref_weight = (
-            None if x is None else x.to(narrow) for x in (hidden, weight, ref_hidden, ref_weight))
+            None if x is None else x.to(narrow) for x in (hidden, weight, ref_hidden, ref_weight)
+        )
     if hidden.dtype != weight.dtype:
         raise TypeError(f"hidden is {hidden.dtype} and weight {weight.dtype}: cast one of them, or run under autocast")
     vocab = check_vocab(vocab_size, len(weight))
@@ -264,8 +329,10 @@ def check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ig
         if (ref_hidden.requires_grad or ref_weight.requires_grad) and torch.is_grad_enabled():
             raise ValueError("ref_hidden or ref_weight requires grad, but the reference is a constant: detach them")
         if ref_hidden.shape[:-1] != hidden.shape[:-1] or ref_weight.shape != (len(weight), ref_hidden.shape[-1]):
-            raise ValueError(f"ref_hidden {tuple(ref_hidden.shape)} and ref_weight {tuple(ref_weight.shape)} must be "
-                             f"(..., H') and (V, H') with the leading shape and V of hidden and weight")
+            raise ValueError(
+                f"ref_hidden {tuple(ref_hidden.shape)} and ref_weight {tuple(ref_weight.shape)} must be "
+                f"(..., H') and (V, H') with the leading shape and V of hidden and weight"
+            )
         ref = (ref_hidden.reshape(-1, ref_hidden.shape[-1]), ref_weight[:vocab])
     elif ref_weight is not None:
         raise ValueError("ref_weight was given without ref_hidden")

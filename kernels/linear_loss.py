@@ -57,7 +57,8 @@ class LinearLoss(torch.autograd.Function):
             whole.append(stats[: 3 if ref_head is None else 4])
             if any(g is not None for g in incoming):
                 rowwise.backward(
-                    logits, logits, y[chunk], ref_logits, stats, incoming, temperature, ignore_index, vocab)
+                    logits, logits, y[chunk], ref_logits, stats, incoming, temperature, ignore_index, vocab
+                )
                 spread(logits, h[chunk], weight, None if dh is None else dh[chunk], dw)
         if dh is not None and kept is not None:
             dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)
@@ -72,8 +73,10 @@ class LinearLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g_loss, *_):
         if ctx.gradients is None:
-            raise RuntimeError("linear_loss hands out its gradient once: call backward a single time, or use "
-                               "linear_logprob where the graph must be kept")
+            raise RuntimeError(
+                "linear_loss hands out its gradient once: call backward a single time, or use "
+                "linear_logprob where the graph must be kept"
+            )
         # Scaled in place and let go of, so that autograd can take them as .grad without a second head-sized copy.
         gradients, ctx.gradients = ctx.gradients, None
         if g_loss.device.type != "cpu" or g_loss != 1:  # asking a GPU would wait for it
@@ -133,8 +136,14 @@ def linear_loss(
     for i, d in enumerate(data):
         if d.shape != targets.shape:
             raise ValueError(f"data[{i}] has shape {tuple(d.shape)}, targets {tuple(targets.shape)}: one value a token")
-    scalars = (check_temperature(temperature), ignore_index, choose_backend(backend, hidden),
-               logits_dtype or hidden.dtype, chunk_rows(hidden, len(head), chunk), torch.is_grad_enabled())
+    scalars = (
+        check_temperature(temperature),
+        ignore_index,
+        choose_backend(backend, hidden),
+        logits_dtype or hidden.dtype,
+        chunk_rows(hidden, len(head), chunk),
+        torch.is_grad_enabled(),
+    )
     total, *scores = LinearLoss.apply(flat, head, chosen, ref, loss, [d.detach().reshape(-1) for d in data], scalars)
     shaped = [s.view(targets.shape) for s in scores]
     return total, TokenScores(*shaped) if len(shaped) == 4 else TokenScores(*shaped, None)

@@ -26,7 +26,7 @@ class TokenScores(NamedTuple):
 
 
 def choose_backend(backend: str, tensor: Tensor) -> str:
-    """"auto" is Triton on a GPU and PyTorch elsewhere; float64 exists only in PyTorch."""
+    """ "auto" is Triton on a GPU and PyTorch elsewhere; float64 exists only in PyTorch."""
     if backend not in BACKENDS:
         raise ValueError(f"backend={backend!r}: choose one of {', '.join(map(repr, BACKENDS))}")
     if backend == "triton" and tensor.dtype == torch.float64:
@@ -51,8 +51,10 @@ def check_targets(targets: Tensor, shape: torch.Size, vocab: int, ignore_index: 
         bad = ((flat < 0) | (flat >= vocab)) & (flat != ignore_index)
         if bool(bad.any()):
             i = int(bad.nonzero()[0])
-            raise IndexError(f"target {int(flat[i])} at flat position {i} is outside the vocabulary of {vocab} "
-                             f"(and is not ignore_index={ignore_index})")
+            raise IndexError(
+                f"target {int(flat[i])} at flat position {i} is outside the vocabulary of {vocab} "
+                f"(and is not ignore_index={ignore_index})"
+            )
     return flat
 
 
@@ -111,8 +113,16 @@ def logprob_kl(
     if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape) if n > 1):
         raise ValueError("inplace_grad=True needs rows of their own, but these logits are an expanded view")
     logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
-    out = ops.score(logits, flat, ref_logits, check_temperature(temperature), ignore_index, vocab,
-                         choose_backend(backend, logits), inplace_grad)
+    out = ops.score(
+        logits,
+        flat,
+        ref_logits,
+        check_temperature(temperature),
+        ignore_index,
+        vocab,
+        choose_backend(backend, logits),
+        inplace_grad,
+    )
     shape = targets.shape
     kl = None if ref_logits is None else out[3].view(shape)
     return TokenScores(out[0].view(shape), out[1].view(shape), out[2].view(shape), kl)

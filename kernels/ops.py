@@ -34,8 +34,14 @@ def stats_shapes(n: int, with_ref: bool) -> tuple[tuple[int, ...], ...]:
 
 
 def _forward(
-    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, temperature: float, ignore_index: int, vocab: int,
-    backend: str, inplace_grad: bool,
+    logits: Tensor,
+    targets: Tensor,
+    ref_logits: Tensor | None,
+    temperature: float,
+    ignore_index: int,
+    vocab: int,
+    backend: str,
+    inplace_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Statistics of each row: logits (..., V), targets (N,), ref_logits (..., V) -> the fields of RowStats."""
     return tuple(implementation(backend).forward(logits, targets, ref_logits, temperature, ignore_index, vocab))
@@ -51,22 +57,53 @@ def _(logits, targets, ref_logits, temperature, ignore_index, vocab, backend, in
 
 
 def _fill(
-    grad: Tensor, logits: Tensor | None, targets: Tensor, ref_logits: Tensor | None, stats: list[Tensor],
-    g_logprob: Tensor | None, g_logsumexp: Tensor | None, g_entropy: Tensor | None, g_kl: Tensor | None,
-    temperature: float, ignore_index: int, vocab: int, backend: str,
+    grad: Tensor,
+    logits: Tensor | None,
+    targets: Tensor,
+    ref_logits: Tensor | None,
+    stats: list[Tensor],
+    g_logprob: Tensor | None,
+    g_logsumexp: Tensor | None,
+    g_entropy: Tensor | None,
+    g_kl: Tensor | None,
+    temperature: float,
+    ignore_index: int,
+    vocab: int,
+    backend: str,
 ) -> None:
     """Fills `grad`. Without `logits`, `grad` holds them on entry and is overwritten."""
     implementation(backend).backward(
-        grad, grad if logits is None else logits, targets, ref_logits, RowStats(*stats),
-        (g_logprob, g_logsumexp, g_entropy, g_kl), temperature, ignore_index, vocab)
+        grad,
+        grad if logits is None else logits,
+        targets,
+        ref_logits,
+        RowStats(*stats),
+        (g_logprob, g_logsumexp, g_entropy, g_kl),
+        temperature,
+        ignore_index,
+        vocab,
+    )
 
 
 score_rows_backward = torch.library.custom_op("tracelift::score_rows_backward", _fill, mutates_args=("grad",))
 
 
 @score_rows_backward.register_fake
-def _(grad, logits, targets, ref_logits, stats, g_logprob, g_logsumexp, g_entropy, g_kl, temperature, ignore_index,
-      vocab, backend):
+def _(
+    grad,
+    logits,
+    targets,
+    ref_logits,
+    stats,
+    g_logprob,
+    g_logsumexp,
+    g_entropy,
+    g_kl,
+    temperature,
+    ignore_index,
+    vocab,
+    backend,
+):
     return None
 
 

@@ -130,8 +130,13 @@ def forward(
         first = here.stop
         y_block = targets[here]
         for rows in chunks(y_block != ignore_index, vocab):
-            values = forward_chunk(x_block[rows, :vocab], y_block[rows], inv_t, scratch,
-                                   None if ref_block is None else ref_block[rows, :vocab])
+            values = forward_chunk(
+                x_block[rows, :vocab],
+                y_block[rows],
+                inv_t,
+                scratch,
+                None if ref_block is None else ref_block[rows, :vocab],
+            )
             for slot, value in zip(slots, values, strict=True):
                 slot[here][rows] = value
     return stats
@@ -163,9 +168,15 @@ def forward_chunk(
 
 
 def backward(
-    grad: Tensor, logits: Tensor, targets: Tensor, ref_logits: Tensor | None, stats: RowStats,
+    grad: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    ref_logits: Tensor | None,
+    stats: RowStats,
     incoming: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
-    temperature: float, ignore_index: int, vocab: int,
+    temperature: float,
+    ignore_index: int,
+    vocab: int,
 ) -> None:  # (..., V) to fill, (..., V), (N,), (..., V), -, each (N,): d loss / d (logprob, logsumexp, entropy, kl)
     """Write d loss / d logits into `grad`, which may be `logits` itself."""
     g_lp, g_lse, g_h, g_kl = incoming
@@ -197,16 +208,33 @@ def backward(
             direct = isinstance(rows, slice) and grad.dtype == scratch.dtype
             x = x_block[rows, :vocab]
             out = out_block[rows, :vocab] if direct else scratch("p", len(x))
-            backward_chunk(x, None if ref_block is None else ref_block[rows, :vocab], out, inv_t, scratch,
-                           *(None if v is None else v[rows] for v in per_row))
+            backward_chunk(
+                x,
+                None if ref_block is None else ref_block[rows, :vocab],
+                out,
+                inv_t,
+                scratch,
+                *(None if v is None else v[rows] for v in per_row),
+            )
             if not direct:
                 out_block[rows, :vocab] = out.to(grad.dtype)
 
 
 def backward_chunk(
-    x: Tensor, ref: Tensor | None, out: Tensor, inv_t: float, scratch: Scratch,
-    y: Tensor, top: Tensor, log_s: Tensor, g_lp: Tensor, level: Tensor, g_h: Tensor | None, g_kl: Tensor | None,
-    ref_top: Tensor | None = None, ref_log_s: Tensor | None = None,
+    x: Tensor,
+    ref: Tensor | None,
+    out: Tensor,
+    inv_t: float,
+    scratch: Scratch,
+    y: Tensor,
+    top: Tensor,
+    log_s: Tensor,
+    g_lp: Tensor,
+    level: Tensor,
+    g_h: Tensor | None,
+    g_kl: Tensor | None,
+    ref_top: Tensor | None = None,
+    ref_log_s: Tensor | None = None,
 ) -> None:  # x, ref, out (n,V); from y on (n,) each
     n, y = len(x), y[:, None]
     logp = shifted(x, top, inv_t, scratch("d", n)).sub_(log_s[:, None])

@@ -97,7 +97,8 @@ class ShardedScores(torch.autograd.Function):
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
         used = tuple(None if g is None else g.contiguous() for g in (g_lp, g_lse, g_h, g_kl))
         ops.implementation(backend).backward(
-            grad, logits, local, ref_logits, RowStats(*stats), used, temperature, ignore_index, vocab)
+            grad, logits, local, ref_logits, RowStats(*stats), used, temperature, ignore_index, vocab
+        )
         return grad, *(None,) * 8
 
 
@@ -134,7 +135,16 @@ def sharded_logprob_kl(
         raise ValueError(f"shard_vocab_size={vocab}: must lie between 1 and the shard's {logits.shape[-1]} columns")
     logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
     flat = targets.reshape(-1).long().contiguous()
-    out = ShardedScores.apply(logits, flat, ref_logits, vocab_start, check_temperature(temperature), ignore_index,
-                              vocab, choose_backend(backend, logits), group)
+    out = ShardedScores.apply(
+        logits,
+        flat,
+        ref_logits,
+        vocab_start,
+        check_temperature(temperature),
+        ignore_index,
+        vocab,
+        choose_backend(backend, logits),
+        group,
+    )
     shaped = [o.view(targets.shape) for o in out]
     return TokenScores(*shaped) if ref_logits is not None else TokenScores(*shaped, None)

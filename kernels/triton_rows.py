@@ -72,15 +72,38 @@ def finite(m):
     return tl.where(m == -INF, 0.0, m)
 
 
-@triton.jit(do_not_specialize=["n", "ignore_index", "x_inner", "x_outer_stride", "x_inner_stride", "r_inner",
-                               "r_outer_stride", "r_inner_stride"], do_not_specialize_on_alignment=["targets", "out"])
+@triton.jit(
+    do_not_specialize=[
+        "n",
+        "ignore_index",
+        "x_inner",
+        "x_outer_stride",
+        "x_inner_stride",
+        "r_inner",
+        "r_outer_stride",
+        "r_inner_stride",
+    ],
+    do_not_specialize_on_alignment=["targets", "out"],
+)
 def forward_kernel(
-    logits, ref_logits, targets, out,  # (N rows of V), the same or a dummy, (N,), (5 or 8, N) fp32
-    n: tl.int64, vocab, inv_t, ignore_index: tl.int64,
-    x_inner: tl.int64, x_outer_stride: tl.int64, x_inner_stride: tl.int64,
-    r_inner: tl.int64, r_outer_stride: tl.int64, r_inner_stride: tl.int64,
-    BLOCK: tl.constexpr, HAS_REF: tl.constexpr, ALIGNED: tl.constexpr,
-):  # fmt: skip
+    logits,
+    ref_logits,
+    targets,
+    out,  # (N rows of V), the same or a dummy, (N,), (5 or 8, N) fp32
+    n: tl.int64,
+    vocab,
+    inv_t,
+    ignore_index: tl.int64,
+    x_inner: tl.int64,
+    x_outer_stride: tl.int64,
+    x_inner_stride: tl.int64,
+    r_inner: tl.int64,
+    r_outer_stride: tl.int64,
+    r_inner_stride: tl.int64,
+    BLOCK: tl.constexpr,
+    HAS_REF: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     out += row
     y = tl.load(targets + row)
@@ -174,17 +197,47 @@ def forward_kernel(
         tl.store(out + 7 * n, tl.where(dead, 0.0, tl.where(ref_dead, INF, kl)))
 
 
-@triton.jit(do_not_specialize=["n", "ignore_index", "x_inner", "x_outer_stride", "x_inner_stride", "r_inner",
-                               "r_outer_stride", "r_inner_stride", "g_inner", "g_outer_stride", "g_inner_stride"],
-            do_not_specialize_on_alignment=["targets", "row_stats", "weights"])
+@triton.jit(
+    do_not_specialize=[
+        "n",
+        "ignore_index",
+        "x_inner",
+        "x_outer_stride",
+        "x_inner_stride",
+        "r_inner",
+        "r_outer_stride",
+        "r_inner_stride",
+        "g_inner",
+        "g_outer_stride",
+        "g_inner_stride",
+    ],
+    do_not_specialize_on_alignment=["targets", "row_stats", "weights"],
+)
 def backward_kernel(
-    grad, logits, ref_logits, targets, row_stats, weights,  # row_stats (2 or 4, N): norm; weights (3 or 4, N): below
-    n: tl.int64, vocab, columns, inv_t, ignore_index: tl.int64,
-    x_inner: tl.int64, x_outer_stride: tl.int64, x_inner_stride: tl.int64,
-    r_inner: tl.int64, r_outer_stride: tl.int64, r_inner_stride: tl.int64,
-    g_inner: tl.int64, g_outer_stride: tl.int64, g_inner_stride: tl.int64,
-    BLOCK: tl.constexpr, HAS_REF: tl.constexpr, ALIGNED: tl.constexpr,
-):  # fmt: skip
+    grad,
+    logits,
+    ref_logits,
+    targets,
+    row_stats,
+    weights,  # row_stats (2 or 4, N): norm; weights (3 or 4, N): below
+    n: tl.int64,
+    vocab,
+    columns,
+    inv_t,
+    ignore_index: tl.int64,
+    x_inner: tl.int64,
+    x_outer_stride: tl.int64,
+    x_inner_stride: tl.int64,
+    r_inner: tl.int64,
+    r_outer_stride: tl.int64,
+    r_inner_stride: tl.int64,
+    g_inner: tl.int64,
+    g_outer_stride: tl.int64,
+    g_inner_stride: tl.int64,
+    BLOCK: tl.constexpr,
+    HAS_REF: tl.constexpr,
+    ALIGNED: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     g_row = grad + row_start(row, g_inner, g_outer_stride, g_inner_stride, ALIGNED)
     y = tl.load(targets + row)
@@ -285,17 +338,35 @@ def forward(
     if n:
         with on_device(x):
             forward_kernel[(n,)](
-                x, r, targets, out, n, vocab, 1.0 / temperature, ignore_index, *x_layout, *r_layout, HAS_REF=has_ref,
-                ALIGNED=aligned(x, r), **launch_options(vocab, has_ref))
+                x,
+                r,
+                targets,
+                out,
+                n,
+                vocab,
+                1.0 / temperature,
+                ignore_index,
+                *x_layout,
+                *r_layout,
+                HAS_REF=has_ref,
+                ALIGNED=aligned(x, r),
+                **launch_options(vocab, has_ref),
+            )
     # One allocation, handed on in pieces that do not share storage: operators may not return two views of one.
     fields = (out[0], out[1], out[2], out[7] if has_ref else out.new_empty(0), out[3:7] if has_ref else out[3:5])
     return RowStats(*(f.clone() for f in fields))
 
 
 def backward(
-    grad: Tensor, logits: Tensor, targets: Tensor, ref_logits: Tensor | None, stats: RowStats,
+    grad: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    ref_logits: Tensor | None,
+    stats: RowStats,
     incoming: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
-    temperature: float, ignore_index: int, vocab: int,
+    temperature: float,
+    ignore_index: int,
+    vocab: int,
 ) -> None:
     """As kernels.reference.backward."""
     n = targets.numel()
@@ -313,9 +384,24 @@ def backward(
     g_layout = row_layout(grad)
     with on_device(x):
         backward_kernel[(n,)](
-            grad, x, r, targets, stats.norm.contiguous(), weights, n, vocab, grad.shape[-1], 1.0 / temperature,
-            ignore_index, *x_layout, *r_layout, *g_layout, HAS_REF=g_kl is not None,
-            ALIGNED=aligned(x, r, grad), **launch_options(grad.shape[-1], g_kl is not None))
+            grad,
+            x,
+            r,
+            targets,
+            stats.norm.contiguous(),
+            weights,
+            n,
+            vocab,
+            grad.shape[-1],
+            1.0 / temperature,
+            ignore_index,
+            *x_layout,
+            *r_layout,
+            *g_layout,
+            HAS_REF=g_kl is not None,
+            ALIGNED=aligned(x, r, grad),
+            **launch_options(grad.shape[-1], g_kl is not None),
+        )
     torch.autograd.graph.increment_version(grad)  # a kernel writes behind autograd's back; in-place must be seen
 
 

@@ -90,9 +90,11 @@ def parse_metadata(meta: dict[str, Any], tensors: dict[str, Any], where: str) ->
     heads, hidden, context = get("attention.head_count"), get("embedding_length"), get("context_length")
     head_dim = get("attention.key_length", hidden // heads)
     for key, fine in (
-        ("expert_count", 0), ("rope.scaling.type", "none"), ("rope.dimension_count", head_dim),
+        ("expert_count", 0),
+        ("rope.scaling.type", "none"),
+        ("rope.dimension_count", head_dim),
         ("attention.value_length", head_dim),
-    ):  # fmt: skip
+    ):
         if get(key, fine) != fine:
             raise CheckpointError(f"{where}: {family}.{key} = {get(key)} is not supported (only {fine})")
     if get("attention.sliding_window", context) < context:
@@ -183,10 +185,12 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
         splitter = byte_level
     elif pre in ("qwen2", "llama-bpe", "llama3"):
         words = Regex(_SPLIT % ("" if pre == "qwen2" else "{1,3}"))
-        splitter = pre_tokenizers.Sequence([
-            pre_tokenizers.Split(words, behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ])  # fmt: skip
+        splitter = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(words, behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
     else:
         raise CheckpointError(f"{where}: tokenizer.ggml.pre {pre!r} is unknown here; use --tokenizer FOLDER")
     tokens: list[str] = meta["tokenizer.ggml.tokens"]

@@ -118,8 +118,10 @@ def parse_config(raw: dict[str, Any], where: str = "config.json") -> ModelConfig
     heads, hidden = r.number("num_attention_heads", None), r.number("hidden_size", None)
     default = _DEFAULTS[family]
     if raw.get("head_dim", default["head_dim"]) is None and hidden % heads:
-        raise CheckpointError(f'{where}: "hidden_size" {hidden} is no multiple of "num_attention_heads" {heads}, '
-                              'and there is no "head_dim"')
+        raise CheckpointError(
+            f'{where}: "hidden_size" {hidden} is no multiple of "num_attention_heads" {heads}, '
+            'and there is no "head_dim"'
+        )
     layers = r.number("num_hidden_layers", None)
     positions = r.number("max_position_embeddings", default["max_position_embeddings"])
     _check_attention_is_full(r, family, layers, positions)

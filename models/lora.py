@@ -202,11 +202,7 @@ def save_adapter(model: nn.Module, path: str | PathLike[str], base_model: str = 
     config: LoRAConfig | None = getattr(model, "lora_config", None)
     if config is None:
         raise ValueError("the model carries no LoRA adapters to save; models.save_pretrained writes whole models")
-    tensors = {
-        _PREFIX + _to_peft(name): p
-        for name, p in model.named_parameters()
-        if _saved(name, config)
-    }
+    tensors = {_PREFIX + _to_peft(name): p for name, p in model.named_parameters() if _saved(name, config)}
     targets = config.targets if isinstance(config.targets, str) else list(config.targets)
     raw = {
         "peft_type": "LORA",

@@ -43,7 +43,9 @@ def build_planner(config: Config, device: torch.device) -> tuple[Transformer, To
     p = config.planner
     if p.adapter and config.lora.r:
         raise ValueError("planner.adapter and lora.r: an adapter brings its own rank; give one of the two")
-    model = models.load_pretrained(p.path, dtype=getattr(torch, config.run.dtype), device=device, adapter=p.adapter or None)
+    model = models.load_pretrained(
+        p.path, dtype=getattr(torch, config.run.dtype), device=device, adapter=p.adapter or None
+    )
     attach_lora(model, config.lora, config.run.seed)
     return model, models.load_tokenizer(p.path)
 
@@ -58,8 +60,13 @@ def build_policy(config: Config, world: World, device: torch.device) -> Policy:
 
 
 def build_sampler(model: Transformer, tokenizer: Tokenizer, config: Config) -> Sampler:
-    return Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode,
-                   memory_bytes=config.executor.memory_mb * MiB)  # fmt: skip
+    return Sampler(
+        model,
+        tokenizer.eos_ids,
+        tokenizer.pad_id,
+        decode=tokenizer.decode,
+        memory_bytes=config.executor.memory_mb * MiB,
+    )
 
 
 def build_judge(config: Config) -> TaskJudge:
@@ -69,8 +76,13 @@ def build_judge(config: Config) -> TaskJudge:
     return TaskJudge(limits, c.workers, c.allow_weak_sandbox)
 
 
-def build_executor(config: Config, device: torch.device, cache: Path | None, say: Callable[[str], None] = print,
-                   give_up: Callable[[], bool] = bool) -> Executor:  # fmt: skip
+def build_executor(
+    config: Config,
+    device: torch.device,
+    cache: Path | None,
+    say: Callable[[str], None] = print,
+    give_up: Callable[[], bool] = bool,
+) -> Executor:
     """A frozen model: a remote server's where `executor.url` is set, or a local one.
 
     say, give_up: who hears that the server is waited for, and what ends the wait early (a request to stop).
@@ -79,10 +91,16 @@ def build_executor(config: Config, device: torch.device, cache: Path | None, say
     settings = ExecutorSettings(
         template=load_template(e.prompt, EXECUTOR, ("problem", "trace")),
         baseline_template=load_template(e.baseline_prompt, BASELINE, ("problem",)),
-        repeats=e.repeats, baseline_repeats=e.baseline_repeats or e.repeats, max_new_tokens=e.max_new_tokens,
-        temperature=e.temperature, stop=tuple(e.stop), seed=config.run.seed, retries=e.retries,
-        uplift=e.uplift, nats=e.likelihood_nats,
-    )  # fmt: skip
+        repeats=e.repeats,
+        baseline_repeats=e.baseline_repeats or e.repeats,
+        max_new_tokens=e.max_new_tokens,
+        temperature=e.temperature,
+        stop=tuple(e.stop),
+        seed=config.run.seed,
+        retries=e.retries,
+        uplift=e.uplift,
+        nats=e.likelihood_nats,
+    )
     judge = build_judge(config)
     if e.url:
         from tracelift.executor.client import RemoteBackend
@@ -131,8 +149,9 @@ def check_references(config: Config, tasks: TaskSource) -> None:
             spellings(task, tuple(config.executor.stop))
 
 
-def build_scorer(config: Config, device: torch.device, say: Callable[[str], None] = print,
-                 give_up: Callable[[], bool] = bool) -> Scorer | None:  # fmt: skip
+def build_scorer(
+    config: Config, device: torch.device, say: Callable[[str], None] = print, give_up: Callable[[], bool] = bool
+) -> Scorer | None:
     """The Reason RM of a folder, on `reward_model.device` or else `device`, or of a server where `reward_model.url` is set;
     None where neither is given."""
     r = config.reward_model
@@ -141,7 +160,9 @@ def build_scorer(config: Config, device: torch.device, say: Callable[[str], None
         from tracelift.reward_model.remote import RemoteScorer
 
         patience = Outage(config.executor.patience_s, say, give_up)
-        return RemoteScorer(r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries, patience=patience)
+        return RemoteScorer(
+            r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries, patience=patience
+        )
     if not r.path:
         return None
     if r.path.partition(":")[0] == "oracle":
@@ -161,7 +182,9 @@ def from_any_rank(world: World) -> Callable[[str], None]:
     return lambda line: print(line if world.is_main else f"rank {world.rank}: {line}", flush=True)
 
 
-def load_tasks(source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> TaskSource:
+def load_tasks(
+    source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print
+) -> TaskSource:
     """`demo:math` or `demo:code`; `code:FILE`, programs with tests; or a file of problems (tracelift/tasks/sources.py).
 
     Rows longer than `max_chars` characters are left out and counted aloud. Raises FileNotFoundError for a missing file,

@@ -26,8 +26,12 @@ REMOVED = {  # keys of earlier versions: what to use instead
 }
 
 
-def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] = (), base: Config | None = None,
-                training: bool = True) -> Config:  # fmt: skip
+def load_config(
+    path: str | Path | None,
+    overrides: list[str] | tuple[str, ...] = (),
+    base: Config | None = None,
+    training: bool = True,
+) -> Config:
     """Read a TOML file (None: all defaults), apply `--section.key value` overrides in order, and check the whole.
 
     `base` (changed in place) stands in for the defaults; `training = False` leaves out what only a training run needs.
@@ -44,7 +48,9 @@ def load_config(path: str | Path | None, overrides: list[str] | tuple[str, ...] 
             raise ConfigError(f"{path}: not valid TOML: {e}") from None
         for section, values in table.items():
             if not isinstance(values, dict):
-                raise ConfigError(f"{path}: '{section}' stands outside a section; write it under one of {_names(config)}")
+                raise ConfigError(
+                    f"{path}: '{section}' stands outside a section; write it under one of {_names(config)}"
+                )
             for key, value in values.items():
                 _assign(config, section, key, value, where=str(path))
     words = list(overrides)
@@ -151,36 +157,55 @@ def _check(c: Config, where: str, training: bool) -> None:
     shares = "optim.beta1 optim.beta2 grpo.clip_low executor.max_error_share"
     least = """executor.patience_s executor.temperature executor.retries executor.baseline_repeats grpo.clip_high grpo.kl_coef
         data.eval_problems data.limit eval.limit eval.traces_shown optim.warmup optim.nan_batches lora.from_block reward_model.retries"""
-    for names, good, words in ((positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
-                               (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"), (least, lambda x: x >= 0, "not be below 0")):  # fmt: skip
+    for names, good, words in (
+        (positive, lambda x: 0 < x < math.inf, "be above 0 and finite"),
+        (shares, lambda x: 0 <= x <= 1, "lie between 0 and 1"),
+        (least, lambda x: x >= 0, "not be below 0"),
+    ):
         for name in names.split():
             section, _, key = name.partition(".")
             if not good(value := getattr(getattr(c, section), key)):
                 raise ConfigError(f"{where}: {name} must {words}, got {value}")
     if (c.executor.url or c.reward_model.url) and c.executor.patience_s >= c.parallel.timeout_s:
-        raise ConfigError(f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
-                          f"{c.parallel.timeout_s:g}, or the other ranks give up on one that waits")  # fmt: skip
+        raise ConfigError(
+            f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
+            f"{c.parallel.timeout_s:g}, or the other ranks give up on one that waits"
+        )
     if training and c.run.stage != "planner" and c.parallel.mode != "none":
-        raise ConfigError(f"{where}: parallel.mode = '{c.parallel.mode}' is for run.stage = 'planner'; '{c.run.stage}' trains "
-                          "replicas on every rank (parallel.mode = 'none')")  # fmt: skip
+        raise ConfigError(
+            f"{where}: parallel.mode = '{c.parallel.mode}' is for run.stage = 'planner'; '{c.run.stage}' trains "
+            "replicas on every rank (parallel.mode = 'none')"
+        )
     if training and c.run.stage == "planner":
         needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
         if needs_rm and not (c.reward_model.path or c.reward_model.url):
             raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
         if c.executor.uplift == "likelihood" and c.reward.variant == "paper":
-            raise ConfigError(f"{where}: executor.uplift = 'likelihood' needs reward.variant = 'corrected': the paper's uplift is a "
-                              "difference of success rates")  # fmt: skip
+            raise ConfigError(
+                f"{where}: executor.uplift = 'likelihood' needs reward.variant = 'corrected': the paper's uplift is a "
+                "difference of success rates"
+            )
         if c.executor.uplift == "likelihood" and c.executor.url:
-            raise ConfigError(f"{where}: executor.uplift = 'likelihood' needs the log-probabilities of given texts, which a server at "
-                              "executor.url does not give; use a local executor.path, or executor.uplift = 'sampled'")  # fmt: skip
+            raise ConfigError(
+                f"{where}: executor.uplift = 'likelihood' needs the log-probabilities of given texts, which a server at "
+                "executor.url does not give; use a local executor.path, or executor.uplift = 'sampled'"
+            )
         if c.planner.samples < 2:
             raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
         if c.grpo.minibatches > c.grpo.problems:
-            raise ConfigError(f"{where}: grpo.minibatches = {c.grpo.minibatches} cannot each hold one of "
-                              f"grpo.problems = {c.grpo.problems} problems")  # fmt: skip
-        if c.data.eval_problems and c.data.source.startswith("demo:") and c.data.eval_seed == c.data.seed \
-                and c.data.eval_source in ("", c.data.source):  # fmt: skip
-            raise ConfigError(f"{where}: data.eval_seed = data.seed = {c.data.seed}: evaluation would meet problems of training")
+            raise ConfigError(
+                f"{where}: grpo.minibatches = {c.grpo.minibatches} cannot each hold one of "
+                f"grpo.problems = {c.grpo.problems} problems"
+            )
+        if (
+            c.data.eval_problems
+            and c.data.source.startswith("demo:")
+            and c.data.eval_seed == c.data.seed
+            and c.data.eval_source in ("", c.data.source)
+        ):
+            raise ConfigError(
+                f"{where}: data.eval_seed = data.seed = {c.data.seed}: evaluation would meet problems of training"
+            )
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:

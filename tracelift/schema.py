@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def opt(default: Any, help: str) -> Any:  # noqa: A002 (the word argparse taught everyone)
+def opt(default: Any, help: str) -> Any:
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata={"help": help})
     return field(default=default, metadata={"help": help})
@@ -22,21 +22,31 @@ class RunConfig:
     seed: int = opt(0, "names the run: every random draw is keyed by it")
     out: str = opt("", "run folder; empty means runs/<config file's name>")
     resume: bool = opt(False, "go on from the newest good checkpoint in the run folder")
-    steps: int = opt(80, "optimizer rounds: one round is one global batch of problems (planner) or rows (sft, reward_model)")
+    steps: int = opt(
+        80, "optimizer rounds: one round is one global batch of problems (planner) or rows (sft, reward_model)"
+    )
     save_every: int = opt(10, "rounds between checkpoints; the last round always saves")
     keep: int = opt(2, "checkpoints kept in the run folder")
     log_tokens: bool = opt(True, "samples.jsonl also holds each trace's token ids and log-probs, for tracelift.explain")
     device: str = opt("auto", "auto, cpu, cuda or cuda:N; auto takes the GPU of this rank where there is one")
-    dtype: Literal["float32", "bfloat16"] = opt("float32", "weights and activations of the trained model; log-probs are fp32 always")
-    stop_s: float = opt(300.0, "seconds a run that was asked to stop (SIGTERM) may take to finish its round and save; then it ends as it is, "
-                        "also while it waits for another rank")  # fmt: skip
+    dtype: Literal["float32", "bfloat16"] = opt(
+        "float32", "weights and activations of the trained model; log-probs are fp32 always"
+    )
+    stop_s: float = opt(
+        300.0,
+        "seconds a run that was asked to stop (SIGTERM) may take to finish its round and save; then it ends as it is, "
+        "also while it waits for another rank",
+    )
     threads: int = opt(0, "CPU threads of this process; 0 shares the cores among the local ranks")
 
 
 @dataclass
 class DataConfig:
-    source: str = opt("demo:math", "demo:math or demo:code (endless), code:FILE (programs with tests), or a JSONL file with "
-                      "problem/answer or GSM8K's question/answer fields")
+    source: str = opt(
+        "demo:math",
+        "demo:math or demo:code (endless), code:FILE (programs with tests), or a JSONL file with "
+        "problem/answer or GSM8K's question/answer fields",
+    )
     seed: int = opt(1000, "which series of demo problems training draws from")
     eval_source: str = opt("", "held-out problems; empty: the demo's own fresh series, or no evaluation for a file")
     eval_seed: int = opt(9000, "which series of demo problems evaluation draws from; never a training series")
@@ -49,12 +59,20 @@ class PlannerConfig:
     path: str = opt("assets/math/planner", "Hugging Face folder of the model to train")
     adapter: str = opt("", "PEFT LoRA folder to start from")
     prompt: str = opt("demo", "planner prompt: demo, math, code, or a text file with {problem}")
-    chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
-    prefill: str = opt("", "text that starts every reply, e.g. '<reasoning>', for models that know no tags; it is not trained")
-    stop: list[str] = opt([], "strings that end a trace beside the end token, e.g. '</reasoning>' for models that talk on")
+    chat: Literal["auto", "on", "off"] = opt(
+        "auto", "wrap prompts in the tokenizer's chat template; auto: where it has one"
+    )
+    prefill: str = opt(
+        "", "text that starts every reply, e.g. '<reasoning>', for models that know no tags; it is not trained"
+    )
+    stop: list[str] = opt(
+        [], "strings that end a trace beside the end token, e.g. '</reasoning>' for models that talk on"
+    )
     samples: int = opt(8, "traces sampled per problem (the paper's number of generations G)")
     max_new_tokens: int = opt(96, "longest trace, in tokens")
-    temperature: float = opt(1.0, "sampling temperature; part of the score, so the policy gradient is that of this distribution")
+    temperature: float = opt(
+        1.0, "sampling temperature; part of the score, so the policy gradient is that of this distribution"
+    )
     max_problem_chars: int = opt(2500, "longer problems are refused or skipped, never cut in the middle")
 
 
@@ -65,23 +83,39 @@ class ExecutorConfig:
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor")
     model: str = opt("", "model name to ask that server for")
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
-    prompt: str = opt("demo", "prompt with the trace: demo, demo-code, math (asks for a number; on eval.py's math:FILE for an "
-                      "expression), code, or a text file with {problem} and {trace}")  # fmt: skip
-    baseline_prompt: str = opt("demo", "prompt without the trace: demo, demo-code, math, code, or a text file with {problem}")
-    chat: Literal["auto", "on", "off"] = opt("auto", "wrap prompts in the tokenizer's chat template; auto: where it has one")
+    prompt: str = opt(
+        "demo",
+        "prompt with the trace: demo, demo-code, math (asks for a number; on eval.py's math:FILE for an "
+        "expression), code, or a text file with {problem} and {trace}",
+    )
+    baseline_prompt: str = opt(
+        "demo", "prompt without the trace: demo, demo-code, math, code, or a text file with {problem}"
+    )
+    chat: Literal["auto", "on", "off"] = opt(
+        "auto", "wrap prompts in the tokenizer's chat template; auto: where it has one"
+    )
     repeats: int = opt(3, "K: runs per arm behind a success rate")
     uplift: Literal["sampled", "likelihood"] = opt(
-        "sampled", "difference of success rates over K runs, or log p(reference | x, z) - log p(reference | x), exact, without runs "
-        "(a local executor and reward.variant = 'corrected'; evaluation always samples)")
-    likelihood_nats: float = opt(1.0, "likelihood uplift worth an uplift of 1; the reward clips at 1, likelihood_clipped counts how often")
-    baseline_repeats: int = opt(0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem")
+        "sampled",
+        "difference of success rates over K runs, or log p(reference | x, z) - log p(reference | x), exact, without runs "
+        "(a local executor and reward.variant = 'corrected'; evaluation always samples)",
+    )
+    likelihood_nats: float = opt(
+        1.0, "likelihood uplift worth an uplift of 1; the reward clips at 1, likelihood_clipped counts how often"
+    )
+    baseline_repeats: int = opt(
+        0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem"
+    )
     max_new_tokens: int = opt(8, "longest artifact, in tokens")
     temperature: float = opt(0.5, "executor sampling temperature")
     stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
     max_trace_chars: int = opt(2000, "longer traces count as format failures")
     retries: int = opt(2, "times a failed executor call is tried again before its sample leaves the group")
-    patience_s: float = opt(600.0, "seconds a run waits for a remote executor or Reason RM that is gone before it saves a checkpoint "
-                            "and stops; 0: such samples become ERROR verdicts at once")  # fmt: skip
+    patience_s: float = opt(
+        600.0,
+        "seconds a run waits for a remote executor or Reason RM that is gone before it saves a checkpoint "
+        "and stops; 0: such samples become ERROR verdicts at once",
+    )
     max_error_share: float = opt(0.25, "past this share of ERROR verdicts in a round the run stops and says why")
     cache: str = opt("", "baseline cache file; empty means baseline_cache.RANK.jsonl in the run folder")
     memory_mb: int = opt(2048, "key-value memory the sampler may use, in MiB")
@@ -89,9 +123,14 @@ class ExecutorConfig:
 
 @dataclass
 class RewardModelConfig:
-    path: str = opt("assets/math/reward_model", "Reason RM folder; empty: no RM, for reward modes that need none; oracle or oracle:NOISE: "
-                    "the math demo's own rubric, with NOISE the share of traces judged by wrong labels (for studies)")  # fmt: skip
-    url: str = opt("", "server that answers /score (python -m tracelift.serve, or the authors' schema) used instead of a local RM")
+    path: str = opt(
+        "assets/math/reward_model",
+        "Reason RM folder; empty: no RM, for reward modes that need none; oracle or oracle:NOISE: "
+        "the math demo's own rubric, with NOISE the share of traces judged by wrong labels (for studies)",
+    )
+    url: str = opt(
+        "", "server that answers /score (python -m tracelift.serve, or the authors' schema) used instead of a local RM"
+    )
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key")
     timeout_s: float = opt(60.0, "seconds one call of that server may take")
     retries: int = opt(4, "times a failed call of that server is tried again before its samples leave their groups")
@@ -102,11 +141,19 @@ class RewardModelConfig:
 @dataclass
 class RewardConfig:
     mode: Literal["tracelift", "exec_only", "rm_only", "uplift_only", "product_only"] = opt(
-        "tracelift", "math: 0.5 e2e + 0.5 R u, code: exec + code_weight R c; exec_only: e2e or exec; the rest are ablations: R, u, R u")
-    variant: Literal["paper", "corrected"] = opt("corrected", "the paper's formulas to the digit, or with the released code's faults mended")
-    format_reward: float = opt(-0.5, "reward of a trace without one complete <reasoning> block; the executor is not called")
+        "tracelift",
+        "math: 0.5 e2e + 0.5 R u, code: exec + code_weight R c; exec_only: e2e or exec; the rest are ablations: R, u, R u",
+    )
+    variant: Literal["paper", "corrected"] = opt(
+        "corrected", "the paper's formulas to the digit, or with the released code's faults mended"
+    )
+    format_reward: float = opt(
+        -0.5, "reward of a trace without one complete <reasoning> block; the executor is not called"
+    )
     leak_penalty: float = opt(0.0, "subtracted where the trace states the final answer or holds code of the program")
-    exec_style: Literal["binary", "pass_rate", "coderl", "hybrid"] = opt("hybrid", "how a program's run on the hidden tests is shaped")
+    exec_style: Literal["binary", "pass_rate", "coderl", "hybrid"] = opt(
+        "hybrid", "how a program's run on the hidden tests is shaped"
+    )
     code_weight: float = opt(0.2, "weight of R c in the code reward (the paper: 0.2)")
 
 
@@ -116,7 +163,9 @@ class SandboxConfig:
     wall_seconds: float = opt(10.0, "wall-clock time of a program on one test, for programs that sleep or wait")
     memory_mb: int = opt(1024, "address space of a program, in MiB")
     workers: int = opt(0, "programs that run at once; 0 takes the number of cores")
-    allow_weak_sandbox: bool = opt(False, "run programs even where the kernel gives no network or file isolation; logged loudly")
+    allow_weak_sandbox: bool = opt(
+        False, "run programs even where the kernel gives no network or file isolation; logged loudly"
+    )
 
 
 @dataclass
@@ -124,14 +173,20 @@ class GrpoConfig:
     problems: int = opt(16, "problems per round, over all ranks")
     epochs: int = opt(1, "passes over one rollout")
     minibatches: int = opt(1, "optimizer updates per pass")
-    importance: Literal["token", "sequence"] = opt("token", "ratio per token (GRPO) or one geometric-mean ratio per trace (GSPO)")
+    importance: Literal["token", "sequence"] = opt(
+        "token", "ratio per token (GRPO) or one geometric-mean ratio per trace (GSPO)"
+    )
     aggregate: Literal["sequence", "token", "constant"] = opt(
-        "token", "loss mean over traces of token means, over all tokens (DAPO), or over traces x max_new_tokens (Dr. GRPO)")
+        "token",
+        "loss mean over traces of token means, over all tokens (DAPO), or over traces x max_new_tokens (Dr. GRPO)",
+    )
     advantage_scale: Literal["std", "none"] = opt("std", "divide a group's centred rewards by their deviation, or not")
     clip_low: float = opt(0.2, "ratio floor is 1 - clip_low")
     clip_high: float = opt(0.2, "ratio ceiling is 1 + clip_high")
     kl_coef: float = opt(0.0, "weight of the KL penalty to the starting planner; above 0 keeps a frozen copy")
-    kl_estimator: Literal["k1", "k2", "k3", "exact"] = opt("k3", "estimator on sampled tokens, or the exact sum over the vocabulary")
+    kl_estimator: Literal["k1", "k2", "k3", "exact"] = opt(
+        "k3", "estimator on sampled tokens, or the exact sum over the vocabulary"
+    )
     entropy_coef: float = opt(0.0, "entropy bonus")
 
 
@@ -144,19 +199,34 @@ class OptimConfig:
     beta2: float = opt(0.95, "AdamW second-moment decay")
     weight_decay: float = opt(0.0, "AdamW weight decay, on matrices only")
     max_grad_norm: float = opt(1.0, "global gradient norm is clipped to this")
-    micro_tokens: int = opt(16384, "most tokens (padding included) in one forward and backward pass; changes memory, not gradients")
-    checkpoint_activations: bool = opt(False, "keep only each block's input and compute the block again in the backward pass")
-    state_dtype: Literal["float32", "bfloat16", "int8"] = opt("float32", "AdamW moments between steps: 8, 4 or 2 bytes a parameter")
+    micro_tokens: int = opt(
+        16384, "most tokens (padding included) in one forward and backward pass; changes memory, not gradients"
+    )
+    checkpoint_activations: bool = opt(
+        False, "keep only each block's input and compute the block again in the backward pass"
+    )
+    state_dtype: Literal["float32", "bfloat16", "int8"] = opt(
+        "float32", "AdamW moments between steps: 8, 4 or 2 bytes a parameter"
+    )
     master_weights: bool = opt(True, "bfloat16 weights keep an fp32 master; without it they are rounded stochastically")
-    on_nan: Literal["stop", "skip"] = opt("stop", "a round whose loss or gradient is not finite stops the run, or is skipped and counted")
-    nan_batches: int = opt(4, "most such batches each rank keeps in RUN/nan for study (python -m tracelift.explain.nan RUN); 0 keeps none")
+    on_nan: Literal["stop", "skip"] = opt(
+        "stop", "a round whose loss or gradient is not finite stops the run, or is skipped and counted"
+    )
+    nan_batches: int = opt(
+        4, "most such batches each rank keeps in RUN/nan for study (python -m tracelift.explain.nan RUN); 0 keeps none"
+    )
 
 
 @dataclass
 class ParallelConfig:
-    mode: Literal["none", "ddp", "fsdp"] = opt("none", "planner stage on several ranks: replicas that add up gradients in one message "
-                                               "after the backward pass, or during it (ddp), or weights in shards (fsdp)")  # fmt: skip
-    timeout_s: float = opt(1800.0, "seconds a rank waits for the others before the job ends; more than executor.patience_s")
+    mode: Literal["none", "ddp", "fsdp"] = opt(
+        "none",
+        "planner stage on several ranks: replicas that add up gradients in one message "
+        "after the backward pass, or during it (ddp), or weights in shards (fsdp)",
+    )
+    timeout_s: float = opt(
+        1800.0, "seconds a rank waits for the others before the job ends; more than executor.patience_s"
+    )
 
 
 @dataclass
@@ -164,8 +234,12 @@ class LoraConfig:
     r: int = opt(0, "rank of LoRA adapters on the trained model; 0 trains every weight (the paper: 16 planner, 32 RM)")
     alpha: float = opt(32.0, "adapters are scaled by alpha / r")
     dropout: float = opt(0.0, "dropout before the adapters; never active while sampling or scoring")
-    targets: list[str] = opt(["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "adapted layers, by name")
-    from_block: int = opt(0, "first transformer block with adapters; those below it are computed without a backward pass")
+    targets: list[str] = opt(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "adapted layers, by name"
+    )
+    from_block: int = opt(
+        0, "first transformer block with adapters; those below it are computed without a backward pass"
+    )
 
 
 @dataclass
@@ -199,20 +273,32 @@ class RmTrainingConfig:
 
 @dataclass
 class EvalConfig:
-    benchmarks: list[str] = opt(["demo:math"], "what to evaluate on: demo:math, demo:code, or FORMAT:FILE with FORMAT one of "
-                                "gsm8k, svamp, math, humaneval, mbpp, code, tasks (problem/answer rows)")
-    arms: list[str] = opt(["direct", "planner", "reference", "foreign"], "what the executor is given: no trace, the planner's, "
-                          "the data's own, the planner's trace of another problem")
-    modes: list[str] = opt(["greedy", "sampled"], "greedy: planner and executor at temperature 0; sampled: at their own")
+    benchmarks: list[str] = opt(
+        ["demo:math"],
+        "what to evaluate on: demo:math, demo:code, or FORMAT:FILE with FORMAT one of "
+        "gsm8k, svamp, math, humaneval, mbpp, code, tasks (problem/answer rows)",
+    )
+    arms: list[str] = opt(
+        ["direct", "planner", "reference", "foreign"],
+        "what the executor is given: no trace, the planner's, the data's own, the planner's trace of another problem",
+    )
+    modes: list[str] = opt(
+        ["greedy", "sampled"], "greedy: planner and executor at temperature 0; sampled: at their own"
+    )
     samples: int = opt(4, "traces per problem, each with one executor run, in sampled mode")
     k: list[int] = opt([1, 4], "the k of pass@k, each at most eval.samples")
     limit: int = opt(400, "problems per benchmark; 0 takes all (the demo: 1000)")
-    out: str = opt("", "folder of records, results.json and report.html; empty: RUN/eval, or runs/eval-PLANNER "
-                   "(its folder's name, after its run's where that is final, a checkpoint's model and the like)")
+    out: str = opt(
+        "",
+        "folder of records, results.json and report.html; empty: RUN/eval, or runs/eval-PLANNER "
+        "(its folder's name, after its run's where that is final, a checkpoint's model and the like)",
+    )
     chunk: int = opt(64, "problems between two saves of the records")
     resamples: int = opt(2000, "bootstrap resamples of problems, and sign flips")
     max_error_share: float = opt(0.1, "past this share of unjudged executor runs the evaluation stops and says why")
-    traces_shown: int = opt(4, "samples per problem and arm to read in the HTML report, whose shares are over all; 0 shows all")
+    traces_shown: int = opt(
+        4, "samples per problem and arm to read in the HTML report, whose shares are over all; 0 shows all"
+    )
     groups: str = opt("", "eval.py reward-model: TraceLift-Groups JSONL to judge the Reason RM on")
 
 

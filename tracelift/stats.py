@@ -70,7 +70,9 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
 def binomial_mass(counts: Sequence[int], n: int, p: float) -> float:
     """P(X in counts) for X ~ Bin(n, p), 0 < p < 1."""
     log_p, log_q, ways = math.log(p), math.log1p(-p), math.lgamma(n + 1)
-    return math.fsum(math.exp(ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q) for i in counts)
+    return math.fsum(
+        math.exp(ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_p + (n - i) * log_q) for i in counts
+    )
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
@@ -188,7 +190,9 @@ def permutation_exact(a: Sequence[float], b: Sequence[float]) -> float:
     """
     n, pool = len(a), [*a, *b]
     if not a or not b or (ways := math.comb(len(pool), n)) > 10**6:
-        raise ValueError(f"{len(a)} against {len(b)} runs: expected at least one on each side, and a million ways at most")
+        raise ValueError(
+            f"{len(a)} against {len(b)} runs: expected at least one on each side, and a million ways at most"
+        )
     total, near = math.fsum(pool), 1e-12 * (1 + sum(map(abs, pool)))
 
     def gap(side: Sequence[float]) -> float:

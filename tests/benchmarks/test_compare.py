@@ -83,20 +83,30 @@ def test_more_problems_never_stand_in_for_more_runs():
     assert problem_variance(still, moved) == pytest.approx(0.25 * 40 / 39 / 40)
     wide = contrast([0.0, 0.0], [0.5, 0.5], problem_variance(still, moved))
     assert wide["low"] < 0.5 < wide["high"] and problem_variance(still, [[0.5] * 40] * 2) == 0
-    assert problem_variance([[0.0, None, 1.0]], [[1.0, 1.0, 1.0]]) == pytest.approx(0.25), "what a run left unjudged does not count"
+    assert problem_variance([[0.0, None, 1.0]], [[1.0, 1.0, 1.0]]) == pytest.approx(0.25), (
+        "what a run left unjudged does not count"
+    )
 
 
 def test_validity_and_wrong_reasons_are_told_by_problem():
     """Their means are the figures; a rate over right samples varies as a jackknife over problems says."""
-    letters = {"arms": {"planner": {"greedy": ["11", "10", "01", "00", "1-"]}}, "valid": {"p": {"greedy": ["10", "01", "11", "0-", "1-"]}}}
+    letters = {
+        "arms": {"planner": {"greedy": ["11", "10", "01", "00", "1-"]}},
+        "valid": {"p": {"greedy": ["10", "01", "11", "0-", "1-"]}},
+    }
     found = per_problem(letters, "greedy")
     assert found["accuracy"] == [1, 0.5, 0.5, 0, None] and found["trace_validity"] == [0.5, 0.5, 1, 0, 1]
     wrong, right = [1, 1, 0, 0, 0], [2, 1, 1, 0, 1]  # right samples on an invalid trace, and right samples
     rate = sum(wrong) / sum(right)
     assert sum(found["wrong_reason_rate"]) / 5 == pytest.approx(rate)
-    assert found["wrong_reason_rate"] == pytest.approx([rate + (w - rate * r) / (sum(right) / 5) for w, r in zip(wrong, right)])
+    assert found["wrong_reason_rate"] == pytest.approx(
+        [rate + (w - rate * r) / (sum(right) / 5) for w, r in zip(wrong, right)]
+    )
     wrong, right = ([i % k == 0 for i in range(300)] for k in (6, 2))
-    big = {"arms": {"planner": {"greedy": ["01"[r] for r in right]}}, "valid": {"p": {"greedy": ["10"[w] for w in wrong]}}}
+    big = {
+        "arms": {"planner": {"greedy": ["01"[r] for r in right]}},
+        "valid": {"p": {"greedy": ["10"[w] for w in wrong]}},
+    }
     values = per_problem(big, "greedy")["wrong_reason_rate"]
     left = [(sum(wrong) - w) / (sum(right) - r) for w, r in zip(wrong, right)]
     jackknife = 299 / 300 * sum((x - sum(left) / 300) ** 2 for x in left)
@@ -105,18 +115,29 @@ def test_validity_and_wrong_reasons_are_told_by_problem():
     assert list(per_problem(big, "greedy")) == ["accuracy"], "an evaluation that did not keep them"
     seeds = by_figure([letters, letters], "greedy")
     sides = {n: {"seeds": [0.5, 0.5]} for n in ("accuracy", "trace_validity", "trace_tokens")}
-    made = contrasts(sides, sides, seeds, {**seeds, "trace_validity": [[0.0] * 5] * 2}, ("trace_validity", "trace_tokens"))
+    made = contrasts(
+        sides, sides, seeds, {**seeds, "trace_validity": [[0.0] * 5] * 2}, ("trace_validity", "trace_tokens")
+    )
     assert made["trace_validity"]["se_problems"] > 0 == made["trace_tokens"]["se_problems"]
 
 
 def test_no_interval_where_the_runs_do_not_differ():
     """Two seeds that agree are not certainty, and the page says which intervals are for other problems too."""
     same, apart = contrast([0.0, 0.0], [0.0, 0.0]), contrast([0.1, 0.2], [0.2, 0.4])
-    assert interval(same, 1, 3) == "+0.000 [-]" and detectable(same) == "-" and interval(apart, 1, 3).startswith("+0.150 [-")
+    assert (
+        interval(same, 1, 3) == "+0.000 [-]"
+        and detectable(same) == "-"
+        and interval(apart, 1, 3).startswith("+0.150 [-")
+    )
     known = contrast([0.1, 0.2], [0.2, 0.4], 0.01)
-    told = holds([{"accuracy": known, "trace_validity": apart, "wrong_reason_rate": same}], ("trace_validity", "wrong_reason_rate"))
+    told = holds(
+        [{"accuracy": known, "trace_validity": apart, "wrong_reason_rate": same}],
+        ("trace_validity", "wrong_reason_rate"),
+    )
     assert "those of trace validity and wrong reason rate for other seeds on the same problems. [-] stands" in told
-    told = holds([{"accuracy": known, "trace_validity": known, "answer_stated": apart}], ("trace_validity", "answer_stated"))
+    told = holds(
+        [{"accuracy": known, "trace_validity": known, "answer_stated": apart}], ("trace_validity", "answer_stated")
+    )
     assert told.endswith("other problems, those of answer stated for other seeds on the same problems.")
 
 
@@ -149,8 +170,18 @@ def test_jobs_are_done_once_and_failures_are_named(tmp_path):
 
 
 def test_the_section_of_the_page_names_command_seeds_and_machine(runs, tmp_path):
-    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "command": "python -m benchmarks.compare", "versions": {"torch": "9"},
-              "world": "math", "config": "c.toml", "overrides": [], "seeds": [0, 1, 2], "eval_seed": 5, "problems": PROBLEMS, "samples": 1}  # fmt: skip
+    record = {
+        **aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]),
+        "command": "python -m benchmarks.compare",
+        "versions": {"torch": "9"},
+        "world": "math",
+        "config": "c.toml",
+        "overrides": [],
+        "seeds": [0, 1, 2],
+        "eval_seed": 5,
+        "problems": PROBLEMS,
+        "samples": 1,
+    }
     text = compare_section(tmp_path / "compare-math.json", record)
     for told in (
         "`python -m benchmarks.compare`",
@@ -166,12 +197,27 @@ def test_the_readme_says_what_the_figures_say(runs, tmp_path):
     """Table, differences and picture stand between the markers; a marker that went missing is an error."""
     folder = tmp_path / "results"
     folder.mkdir()
-    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "command": "c", "versions": {}, "world": "math", "config": "c.toml",
-              "overrides": [], "seeds": [0, 1, 2], "eval_seed": 5, "problems": PROBLEMS, "samples": 1}  # fmt: skip
+    record = {
+        **aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]),
+        "command": "c",
+        "versions": {},
+        "world": "math",
+        "config": "c.toml",
+        "overrides": [],
+        "seeds": [0, 1, 2],
+        "eval_seed": 5,
+        "problems": PROBLEMS,
+        "samples": 1,
+    }
     (folder / "compare-math.json").write_text(json.dumps(record))
-    (folder / "bench.json").write_text(json.dumps({"tasks": [{"name": "a", "rows": [{"who": "ours", "s": 1.5}]}], "cores": 2}))
+    (folder / "bench.json").write_text(
+        json.dumps({"tasks": [{"name": "a", "rows": [{"who": "ours", "s": 1.5}]}], "cores": 2})
+    )
     parts = readme_parts(folder)
-    text = filled("x\n<!-- picture:begin -->\nold\n<!-- picture:end -->\n<!-- results:begin -->\nold\n<!-- results:end -->\ny\n", parts)
+    text = filled(
+        "x\n<!-- picture:begin -->\nold\n<!-- picture:end -->\n<!-- results:begin -->\nold\n<!-- results:end -->\ny\n",
+        parts,
+    )
     assert "\nold\n" not in text and "3 seeds](benchmarks/results/compare-math.png)" in text
     assert "| TraceLift | 0.675 ± 0.066 |" in text and "**TraceLift minus execution only**: +12.5 [" in text
     assert filled(text, parts) == text
@@ -187,15 +233,31 @@ def test_the_pretrained_models_go_on_from_where_their_sft_was(tmp_path, monkeypa
     assert "configs/smollm2-planner.toml" in fresh.command and "--run.resume" not in fresh.command
     jsonl(tmp_path / "planner" / "metrics.jsonl", [{"step": 1}])
     again = pretrained.stage("planner", tmp_path / "base", tmp_path)
-    assert again.command == [*fresh.command, "--run.resume"] and "--sft.dev" in pretrained.stage("executor", tmp_path, tmp_path).command
+    assert (
+        again.command == [*fresh.command, "--run.resume"]
+        and "--sft.dev" in pretrained.stage("executor", tmp_path, tmp_path).command
+    )
     monkeypatch.setattr(sys, "argv", ["pretrained", "--base", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit, match="no model folder"):
         pretrained.main()
 
 
 def test_a_pretrained_section_names_its_models_and_every_sft_row_is_learnable(runs, tmp_path):
-    record = {**aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]), "world": "math", "config": "c", "overrides": [], "seeds": [0, 1, 2],
-              "eval_seed": 1, "problems": 40, "samples": 2, "command": "x", "versions": {}, "about": pretrained.ABOUT}  # fmt: skip
-    assert compare_section(tmp_path / "compare-smollm2.json", record).startswith(f"## The reward compared, {pretrained.ABOUT}\n")
+    record = {
+        **aggregate(runs, ["exec_only", "tracelift"], [0, 1, 2]),
+        "world": "math",
+        "config": "c",
+        "overrides": [],
+        "seeds": [0, 1, 2],
+        "eval_seed": 1,
+        "problems": 40,
+        "samples": 2,
+        "command": "x",
+        "versions": {},
+        "about": pretrained.ABOUT,
+    }
+    assert compare_section(tmp_path / "compare-smollm2.json", record).startswith(
+        f"## The reward compared, {pretrained.ABOUT}\n"
+    )
     pretrained.write_data(tmp_path)
     assert [len(read_rows(tmp_path / f"{name}.jsonl")) for name in ("planner", "executor", "dev")] == [4000, 6000, 100]

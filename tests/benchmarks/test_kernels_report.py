@@ -26,7 +26,9 @@ def test_a_figure_of_another_device_decides_nothing():
 
 
 def test_the_cpu_goals_are_of_time_and_of_memory():
-    slow, heavy = (goal_lines(record("x86_64 CPU (some name)", t, p, dtype="float32")) for t, p in ((0.7, 40), (0.5, 60)))
+    slow, heavy = (
+        goal_lines(record("x86_64 CPU (some name)", t, p, dtype="float32")) for t, p in ((0.7, 40), (0.5, 60))
+    )
     assert [line.split("|")[-2].strip() for line in slow[2:4]] == ["**not met**", "met"]
     assert [line.split("|")[-2].strip() for line in heavy[2:4]] == ["met", "**not met**"]
 

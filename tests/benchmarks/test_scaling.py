@@ -22,11 +22,16 @@ def test_shapes_have_the_published_parameter_counts(name, billions):
 def test_the_table_of_the_document_is_the_one_the_code_makes():
     document = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
     for name, gpus, lora in (("7 B", 8, False), ("32 B", 1, True)):
-        assert table([predict(name, gpus, lora)]).splitlines()[-1] in document, "run python -m benchmarks.scaling and paste its table"
+        assert table([predict(name, gpus, lora)]).splitlines()[-1] in document, (
+            "run python -m benchmarks.scaling and paste its table"
+        )
 
 
 def test_more_devices_never_take_longer_or_more_memory():
     for name in SHAPES:
         for lora in (False, True):
             rows = [predict(name, gpus, lora) for gpus in (1, 8, 64)]
-            assert all(b["step_s"] < a["step_s"] and b["remote_bytes"] <= a["remote_bytes"] for a, b in zip(rows, rows[1:], strict=False))
+            assert all(
+                b["step_s"] < a["step_s"] and b["remote_bytes"] <= a["remote_bytes"]
+                for a, b in zip(rows, rows[1:], strict=False)
+            )

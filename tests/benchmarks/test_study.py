@@ -29,8 +29,11 @@ def test_cells_are_named_apart_and_asked_about():
 def test_figures_and_tables_follow_from_the_evaluations(tmp_path):
     for executor, right in (("strong", 4), ("weak", 2)):
         evaluation(tmp_path / "start" / executor, right, ("direct", "planner", "reference"))
-    cells = [("executor", "strong exec_only", "strong", "a", {}), ("executor", "strong tracelift", "strong", "b", {}),
-             ("rm", "oracle", "strong", "c", {"reward_model.path": "oracle"})]  # fmt: skip
+    cells = [
+        ("executor", "strong exec_only", "strong", "a", {}),
+        ("executor", "strong tracelift", "strong", "b", {}),
+        ("rm", "oracle", "strong", "c", {"reward_model.path": "oracle"}),
+    ]
     for folder, shares in (("a", (10, 12)), ("b", (20, 24)), ("c", (30, 34))):
         for seed, right in enumerate(shares):
             run = tmp_path / folder / str(seed)
@@ -41,7 +44,10 @@ def test_figures_and_tables_follow_from_the_evaluations(tmp_path):
     record = collect(tmp_path, cells, [0, 1], [(REFERENCE, "weak")], {REFERENCE: "b"}, REFERENCE)
     assert record["executors"]["weak"] == {"direct": 2 / 40, "planner": 2 / 40, "reference": 2 / 40}
     assert record["cells"][1]["greedy"]["accuracy"]["mean"] == 22 / 40 and record["cells"][1]["executor_tokens"] == 100
-    assert [(c["a"], c["b"]) for c in record["contrasts"]] == [("executor.strong exec_only", REFERENCE), (REFERENCE, "rm.oracle")]
+    assert [(c["a"], c["b"]) for c in record["contrasts"]] == [
+        ("executor.strong exec_only", REFERENCE),
+        (REFERENCE, "rm.oracle"),
+    ]
     assert record["contrasts"][1]["greedy"]["accuracy"]["difference"] == pytest.approx(10 / 40)
     assert record["contrasts"][1]["greedy"]["accuracy"]["p"] == 2 / 6
     (moved,) = record["transfer"]

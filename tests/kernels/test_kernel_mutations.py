@@ -19,68 +19,87 @@ TORCH = {
     "nothing": ("", ""),
     "zero gradient": ("    p.scatter_(1, y, exact.mul_(inv_t)[:, None])", "    p.zero_()"),
     "zeroed non-target gradient": ("    p.scatter_(1, y, exact", "    p.zero_().scatter_(1, y, exact"),
-    "dropped entropy gradient": ("    if g_h is not None:\n        touched",
-                                 "    g_h = None\n    if g_h is not None:\n        touched"),
+    "dropped entropy gradient": (
+        "    if g_h is not None:\n        touched",
+        "    g_h = None\n    if g_h is not None:\n        touched",
+    ),
     "phantom column": ("    log_s = log_sum(e, dead)", "    log_s = torch.log(log_sum(e, dead).exp() + (-top).exp())"),
-    "ignored incoming gradient": ("    g_lp, g_lse, g_h, g_kl = incoming",
-                                  "    g_lp, g_lse, g_h, g_kl = (g if g is None else g * 0 + 1 for g in incoming)"),
+    "ignored incoming gradient": (
+        "    g_lp, g_lse, g_h, g_kl = incoming",
+        "    g_lp, g_lse, g_h, g_kl = (g if g is None else g * 0 + 1 for g in incoming)",
+    ),
     "off-by-one target": ("    n, y = len(x), y[:, None]", "    n, y = len(x), (y[:, None] + 1) % x.shape[-1]"),
     "off-by-one target forward": ("d.gather(-1, y[:, None])", "d.gather(-1, (y[:, None] + 1) % x.shape[-1])"),
-    "temperature applied twice": ("    top, dead = row_max(x, dtype)\n",
-                                  "    top, dead = row_max(x, dtype)\n    inv_t = inv_t * inv_t\n"),
-    "temperature twice backward": ("scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), 1.0 / temperature, 0",
-                                   "scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), temperature**-2, 0"),
+    "temperature applied twice": (
+        "    top, dead = row_max(x, dtype)\n",
+        "    top, dead = row_max(x, dtype)\n    inv_t = inv_t * inv_t\n",
+    ),
+    "temperature twice backward": (
+        "scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), 1.0 / temperature, 0",
+        "scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), temperature**-2, 0",
+    ),
     "temperature forgotten in the chain rule": ("p.mul_(factor.mul_(inv_t))", "p.mul_(factor)"),
     "KL the other way round": (
         "    kl = (cross / s - (log_s - ref_log_s))",
-        "    cross = weighted(torch.exp(ref_d), -d, product)\n"
-        "    kl = (cross / ref_log_s.exp() - (ref_log_s - log_s))"),
+        "    cross = weighted(torch.exp(ref_d), -d, product)\n    kl = (cross / ref_log_s.exp() - (ref_log_s - log_s))",
+    ),
     "max started at 0": ("    return top.masked_fill_(dead, 0), dead", "    return top.clamp_min_(0), dead"),
     "entropy without its mean": ("level = level - g_h * stats.entropy", "level = level"),
     "KL without its mean": ("level = level - g_kl * stats.kl", "level = level - 0 * stats.kl"),
     "swapped outputs' gradients": ("    g_lp, g_lse, g_h, g_kl = incoming", "    g_lse, g_lp, g_h, g_kl = incoming"),
     "log instead of log1p": ("return rest.log1p_()", "return (rest + 1).log_()"),
     "1 − p by subtraction": ("g_lp * torch.expm1(logp_y)", "g_lp * (logp_y.exp() - 1)"),
-    "division before the maximum": ("    torch.sub(x, top[:, None], out=out)\n    return out if inv_temperature == 1.0 "
-                                    "else out.mul_(inv_temperature)",
-                                    "    top = top[:, None] * inv_temperature\n"
-                                    "    return torch.sub(x * inv_temperature, top, out=out)"),
+    "division before the maximum": (
+        "    torch.sub(x, top[:, None], out=out)\n    return out if inv_temperature == 1.0 "
+        "else out.mul_(inv_temperature)",
+        "    top = top[:, None] * inv_temperature\n    return torch.sub(x * inv_temperature, top, out=out)",
+    ),
 }
 
 TRITON = {
     "nothing": ("", ""),
     "zero gradient": ("dz = tl.where(column == y, at_target, p * factor)", "dz = p * 0"),
-    "zeroed non-target gradient": ("tl.where(column == y, at_target, p * factor)",
-                                   "tl.where(column == y, at_target, p * 0)"),
-    "dropped entropy gradient": ("torch.stack([g_lp, level, -g_h, *rows])",
-                                 "torch.stack([g_lp, level, 0 * g_h, *rows])"),
-    "phantom column": ("x_next = tl.load(x_row + column, mask=column < vocab, other=-INF)\n        counted",
-                       "x_next = tl.load(x_row + column, mask=column < vocab, other=0.0)\n        counted"),
-    "ignored incoming gradient": ("(zero if g is None else g for g in incoming)",
-                                  "(zero if g is None else zero + 1 for g in incoming)"),
+    "zeroed non-target gradient": (
+        "tl.where(column == y, at_target, p * factor)",
+        "tl.where(column == y, at_target, p * 0)",
+    ),
+    "dropped entropy gradient": (
+        "torch.stack([g_lp, level, -g_h, *rows])",
+        "torch.stack([g_lp, level, 0 * g_h, *rows])",
+    ),
+    "phantom column": (
+        "x_next = tl.load(x_row + column, mask=column < vocab, other=-INF)\n        counted",
+        "x_next = tl.load(x_row + column, mask=column < vocab, other=0.0)\n        counted",
+    ),
+    "ignored incoming gradient": (
+        "(zero if g is None else g for g in incoming)",
+        "(zero if g is None else zero + 1 for g in incoming)",
+    ),
     "off-by-one target": ("column == y,", "column == y + 1,"),
     "off-by-one target forward": ("tl.where(inside, y, 0)).to", "tl.where(inside, (y + 1) % vocab, 0)).to"),
     "temperature applied twice": ("vocab, 1.0 / temperature, ignore", "vocab, 1.0 / temperature**2, ignore"),
     "temperature twice backward": ("grad.shape[-1], 1.0 / temperature,", "grad.shape[-1], 1.0 / temperature**2,"),
     "temperature forgotten in the chain rule": ("    level *= inv_t\n    slope *= inv_t * LN2", "    slope *= LN2"),
-    "KL the other way round": ("        m_ref = -INF\n        more_ref", "        x_row, r_row = r_row, x_row\n"
-                               "        m_ref = -INF\n        more_ref"),
+    "KL the other way round": (
+        "        m_ref = -INF\n        more_ref",
+        "        x_row, r_row = r_row, x_row\n        m_ref = -INF\n        more_ref",
+    ),
     "max started at 0": ("    m = -INF\n", "    m = 0.0\n"),
     "entropy without its mean": ("g_lse - g_lp - g_h * stats.entropy", "g_lse - g_lp"),
     "KL without its mean": ("level = level - g_kl * stats.kl", "level = level - 0 * stats.kl"),
     "swapped outputs' gradients": ("g_lp, g_lse, g_h, g_kl = (zero", "g_lse, g_lp, g_h, g_kl = (zero"),
     "log instead of log1p": ("    return tl.where(r < 0.5, series, tl.log(1.0 + r))", "    return tl.log(1.0 + r)"),
     "1 − p by subtraction": ("    return tl.where(x > -0.5, near, 1.0 - tl.exp(x))", "    return 1.0 - tl.exp(x)"),
-    "division before the maximum": ("bits = (counted - finite(m)) * scale",
-                                    "bits = counted * scale - finite(m) * scale"),
+    "division before the maximum": (
+        "bits = (counted - finite(m)) * scale",
+        "bits = counted * scale - finite(m) * scale",
+    ),
     "sums not moved to a new maximum": ("            sum_e *= decay\n", ""),
     "entropy not moved to a new maximum": ("decay * (sum_ed + shift * sum_e)", "decay * sum_ed"),
     "KL not moved to a new maximum": ("decay * (sum_ec + shift * sum_e)", "decay * sum_ec"),
     "KL not moved to a new reference maximum": ("                sum_ec -= shift * sum_e\n", ""),
     "first block only": ("for _ in range(0, vocab, BLOCK):", "for _ in range(0, 1, BLOCK):"),
 }
-
-
 
 
 def verify(backend: str) -> None:
@@ -132,8 +151,16 @@ def test_the_triton_backend_mutated_is_caught(name, monkeypatch, tmp_path):
 
 def test_the_issue_asks_for_these():
     """The list of the project's issue on kernels, word for word, is covered by both backends."""
-    asked = {"zero gradient", "zeroed non-target gradient", "dropped entropy gradient", "phantom column",
-             "ignored incoming gradient", "off-by-one target", "temperature applied twice", "KL the other way round",
-             "max started at 0"}
+    asked = {
+        "zero gradient",
+        "zeroed non-target gradient",
+        "dropped entropy gradient",
+        "phantom column",
+        "ignored incoming gradient",
+        "off-by-one target",
+        "temperature applied twice",
+        "KL the other way round",
+        "max started at 0",
+    }
     assert asked <= set(TORCH) and asked <= set(TRITON)
     assert reference.CHUNK_ELEMENTS > 300

@@ -29,9 +29,24 @@ def test_opcheck_of_the_row_operators(where, with_ref):
     torch.library.opcheck(ops.score_rows, args)
     stats = list(ops.score_rows(*args))
     one = torch.ones(5, device=device)
-    torch.library.opcheck(ops.score_rows_backward, (
-        torch.empty_like(x), x.detach(), y, args[2], [s.detach() for s in stats], one, None, one,
-        one if with_ref else None, 0.7, -100, 40, backend))
+    torch.library.opcheck(
+        ops.score_rows_backward,
+        (
+            torch.empty_like(x),
+            x.detach(),
+            y,
+            args[2],
+            [s.detach() for s in stats],
+            one,
+            None,
+            one,
+            one if with_ref else None,
+            0.7,
+            -100,
+            40,
+            backend,
+        ),
+    )
 
 
 @pytest.mark.parametrize("with_ref", [False, True])
@@ -45,9 +60,27 @@ def test_opcheck_of_the_linear_operators(where, with_ref):
     torch.library.opcheck(linear.linear_score_rows, args)
     stats = [s.detach() for s in linear.linear_score_rows(*args)]
     one = torch.ones(6, device=device)
-    torch.library.opcheck(linear.linear_score_rows_backward, (
-        h.detach(), w.detach(), y, *ref, stats, one, None, one, one if with_ref else None, 0.7, -100, backend,
-        torch.float32, 4, True, True))
+    torch.library.opcheck(
+        linear.linear_score_rows_backward,
+        (
+            h.detach(),
+            w.detach(),
+            y,
+            *ref,
+            stats,
+            one,
+            None,
+            one,
+            one if with_ref else None,
+            0.7,
+            -100,
+            backend,
+            torch.float32,
+            4,
+            True,
+            True,
+        ),
+    )
 
 
 def test_the_operator_and_the_direct_route_agree(where):

@@ -24,8 +24,13 @@ def test_kernels_compile_for_sm_80_90_and_100_as_recorded(dtypes):
 def test_the_record_is_complete_and_the_gate_can_fail(monkeypatch):
     pytest.importorskip("triton")
     record = json.loads(RECORD.read_text())
-    want = {f"{k} {d}{r} sm_{t}" for k in ("forward", "backward") for d in ("bf16", "fp16", "fp32")
-            for r in ("", " with reference") for t in (80, 90, 100)}
+    want = {
+        f"{k} {d}{r} sm_{t}"
+        for k in ("forward", "backward")
+        for d in ("bf16", "fp16", "fp32")
+        for r in ("", " with reference")
+        for t in (80, 90, 100)
+    }
     assert set(record["kernels"]) == want
     assert all(v["stack"] == v["local"] == 0 for v in record["kernels"].values())
     code = f"""

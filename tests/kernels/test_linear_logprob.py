@@ -37,8 +37,9 @@ def test_each_output_alone(where, name):
     backend, device = where
     h, w, rh, rw, y, weights = problem(seed=1)
     h, w = h.to(device).requires_grad_(), w.to(device).requires_grad_()
-    s = kernels.linear_logprob(h, w, y.to(device), 1.3, chunk=16, ref_hidden=rh.to(device), ref_weight=rw.to(device),
-                               backend=backend)
+    s = kernels.linear_logprob(
+        h, w, y.to(device), 1.3, chunk=16, ref_hidden=rh.to(device), ref_weight=rw.to(device), backend=backend
+    )
     (getattr(s, name) * weights[NAMES.index(name)].to(device)).sum().backward()
     _, dh, dw = oracle(h, w, y, weights, 1.3, rh, rw, names=(name,))
     close(h.grad, dh, 1e-5)

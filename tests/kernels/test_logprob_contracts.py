@@ -74,8 +74,12 @@ def test_gradient_reaches_the_tensor_behind_a_view(where):
     kernels.logprob_kl(leaf[:, :-1], y[:, 1:], backend=backend).logprob.sum().backward()
     assert bool((leaf.grad[:, -1] == 0).all())
     flat = x[:, :-1].reshape(-1, 1000)
-    check(lambda x, y, r, t: kernels.logprob_kl(x, y, r, t, backend=backend), flat, y[:, 1:].cpu().reshape(-1),
-          device=device)
+    check(
+        lambda x, y, r, t: kernels.logprob_kl(x, y, r, t, backend=backend),
+        flat,
+        y[:, 1:].cpu().reshape(-1),
+        device=device,
+    )
 
 
 def test_misaligned_and_narrow_targets(where):
@@ -157,8 +161,9 @@ def test_ignored_rows_are_not_read(backend):
     if V_IS_NOT_WHOLE_PAGES:
         pytest.skip("pages larger than a row of this test")
     env = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run([sys.executable, "-c", UNREAD, backend, "touch"], cwd=ROOT, env=env, capture_output=True,
-                            text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", UNREAD, backend, "touch"], cwd=ROOT, env=env, capture_output=True, text=True
+    )
     assert "survived" in result.stdout, result.stderr
     assert result.returncode < 0, "reading the protected page should have killed the process"
 
@@ -292,8 +297,11 @@ ERRORS = {
     "vocabulary": (lambda: kernels.logprob_kl(X, Y, vocab_size=6), ValueError, "vocab_size=6"),
     "backend": (lambda: kernels.logprob_kl(X, Y, backend="cuda"), ValueError, "'triton'"),
     "float64 in Triton": (lambda: kernels.logprob_kl(X.double(), Y, backend="triton"), TypeError, "float64"),
-    "in place on expanded": (lambda: kernels.logprob_kl(X[:1].expand(2, 3, 5), Y, inplace_grad=True), ValueError,
-                             "expanded"),
+    "in place on expanded": (
+        lambda: kernels.logprob_kl(X[:1].expand(2, 3, 5), Y, inplace_grad=True),
+        ValueError,
+        "expanded",
+    ),
 }
 
 

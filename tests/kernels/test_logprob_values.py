@@ -37,8 +37,15 @@ def test_without_a_reference_and_over_temperatures(where, temperature, V):
 def test_half_precision_costs_only_the_rounding_of_its_own_tensors(where, dtype, V):
     backend, device = where
     x = rows(KINDS, V, dtype=dtype, seed=V)
-    check(scorer(backend), x, pick_targets(x), noisy(x), temperature=0.7, device=device,
-          interpreted=where == ("triton", "cpu"))
+    check(
+        scorer(backend),
+        x,
+        pick_targets(x),
+        noisy(x),
+        temperature=0.7,
+        device=device,
+        interpreted=where == ("triton", "cpu"),
+    )
 
 
 def test_targets_that_are_certain_keep_their_digits(where):
@@ -93,8 +100,14 @@ def test_logits_of_minus_infinity(where, case):
     x = rows(("model", "negative", "tied"), 9000)
     r = noisy(x)
     y = torch.tensor([8000, 4100, 100])
-    cut = {"first block": slice(0, 4096), "middle block": slice(4096, 8192), "last block": slice(8192, None),
-           "every other": slice(0, None, 2), "all but one": slice(None), "target": slice(0, 0)}[case]
+    cut = {
+        "first block": slice(0, 4096),
+        "middle block": slice(4096, 8192),
+        "last block": slice(8192, None),
+        "every other": slice(0, None, 2),
+        "all but one": slice(None),
+        "target": slice(0, 0),
+    }[case]
     keep = x.gather(1, y[:, None]), r.gather(1, y[:, None])
     x[:, cut], r[:, cut] = -torch.inf, -torch.inf
     if case == "target":

@@ -42,8 +42,9 @@ def work(rank: int, address: str, out: str, backends: list[str]) -> None:
     results = {}
     for backend in backends:
         for name, reference in ((f"{backend} ref", cut(ref)), (f"{backend} plain", None)):
-            s = kernels.sharded_logprob_kl(shard, y, reference, 0.7, vocab_start=start, shard_vocab_size=stop - start,
-                                           backend=backend)
+            s = kernels.sharded_logprob_kl(
+                shard, y, reference, 0.7, vocab_start=start, shard_vocab_size=stop - start, backend=backend
+            )
             for k, v in enumerate(s):
                 if v is not None:
                     weights = torch.linspace(0.5, 2, len(y))

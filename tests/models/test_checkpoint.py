@@ -182,10 +182,9 @@ def test_full_disk_leaves_the_earlier_folder(make_model, tmp_path):
 def test_a_failing_block_changes_nothing(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "a").write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        with replaced_folder(tmp_path / "m", lambda name: True) as aside:
-            (aside / "a").write_text("new")
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), replaced_folder(tmp_path / "m", lambda name: True) as aside:
+        (aside / "a").write_text("new")
+        raise KeyboardInterrupt
     assert (tmp_path / "m" / "a").read_text() == "old" and os.listdir(tmp_path) == ["m"]
 
 
@@ -195,9 +194,8 @@ def test_a_save_killed_between_its_two_renames_is_told_and_mended(make_model, tm
     os.rename(tmp_path / "m", tmp_path / ".m.old")
     with pytest.raises(FileNotFoundError, match=r"\.m\.old"):
         models.load_pretrained(tmp_path / "m")
-    with pytest.raises(ZeroDivisionError):
-        with replaced_folder(tmp_path / "m", lambda name: True):
-            1 / 0
+    with pytest.raises(ZeroDivisionError), replaced_folder(tmp_path / "m", lambda name: True):
+        1 / 0
     assert torch.equal(models.load_pretrained(tmp_path / "m").head_weight, model.head_weight)
 
 

@@ -18,7 +18,14 @@ from models.transformer import rope_frequencies
 gguf = pytest.importorskip("gguf")
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-TEXTS = ["48 clips, 24 = 48/2", "It's I'LL  two\n\nlines", "café 日本 😀 ½", "<|im_start|>user\nhi<|im_end|>", "", " x "]
+TEXTS = [
+    "48 clips, 24 = 48/2",
+    "It's I'LL  two\n\nlines",
+    "café 日本 😀 ½",
+    "<|im_start|>user\nhi<|im_end|>",
+    "",
+    " x ",
+]
 MODES = {"llama": {}, "qwen2": {"qkv_bias": True}, "qwen3": {"qk_norm": True}}
 
 
@@ -36,11 +43,16 @@ def write_gguf(path, model, family, pre="smollm", kind="f32", **overrides):
     w = gguf.GGUFWriter(path, family)
     tokens, merges = byte_vocabulary()
     numbers = {
-        "block_count": c.num_layers, "context_length": c.max_positions, "embedding_length": c.hidden_size,
-        "feed_forward_length": c.intermediate_size, "attention.head_count": c.num_heads,
-        "attention.head_count_kv": c.num_kv_heads, "attention.key_length": c.head_dim,
-        "attention.value_length": c.head_dim, "vocab_size": c.vocab_size,
-    }  # fmt: skip
+        "block_count": c.num_layers,
+        "context_length": c.max_positions,
+        "embedding_length": c.hidden_size,
+        "feed_forward_length": c.intermediate_size,
+        "attention.head_count": c.num_heads,
+        "attention.head_count_kv": c.num_kv_heads,
+        "attention.key_length": c.head_dim,
+        "attention.value_length": c.head_dim,
+        "vocab_size": c.vocab_size,
+    }
     for key, value in numbers.items():
         w.add_uint32(f"{family}.{key}", value)
     w.add_float32(f"{family}.attention.layer_norm_rms_epsilon", c.norm_eps)
@@ -67,8 +79,11 @@ def write_gguf(path, model, family, pre="smollm", kind="f32", **overrides):
         parts = stem.split(".")
         block = f"blk.{parts[2]}.{names['.'.join(parts[3:])]}" if "layers" in parts else names[stem]
         if kind == "q8_0" and p.dim() == 2:
-            w.add_tensor(f"{block}.{leaf}", gguf.quants.quantize(value, gguf.GGMLQuantizationType.Q8_0),
-                         raw_dtype=gguf.GGMLQuantizationType.Q8_0)  # fmt: skip
+            w.add_tensor(
+                f"{block}.{leaf}",
+                gguf.quants.quantize(value, gguf.GGMLQuantizationType.Q8_0),
+                raw_dtype=gguf.GGMLQuantizationType.Q8_0,
+            )
         else:
             w.add_tensor(f"{block}.{leaf}", np.ascontiguousarray(value, dtype=np.float32))
     if c.rope_scaling is not None:

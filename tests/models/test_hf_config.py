@@ -108,9 +108,22 @@ def test_idle_sliding_windows_are_accepted(raw):
 @pytest.mark.parametrize("tied", [True, False])
 def test_writing_and_reading_give_the_same_config(name, scaling, tied):
     config = ModelConfig(
-        97, 24, 40, 3, 4, 2, 10, 77, norm_eps=1e-4, rope_theta=3e4, rope_scaling=scaling, tied_head=tied,
-        qkv_bias=name == "qwen2", qk_norm=name == "qwen3", family=name,
-    )  # fmt: skip
+        97,
+        24,
+        40,
+        3,
+        4,
+        2,
+        10,
+        77,
+        norm_eps=1e-4,
+        rope_theta=3e4,
+        rope_scaling=scaling,
+        tied_head=tied,
+        qkv_bias=name == "qwen2",
+        qk_norm=name == "qwen3",
+        family=name,
+    )
     raw = json.loads(json.dumps(to_hf_config(config, torch.bfloat16)))
     assert parse_config(raw) == config and raw["torch_dtype"] == "bfloat16"
 

@@ -76,10 +76,9 @@ def test_adapters_off_is_the_base(make_model, make_adapted, tokens):
     base, model = logits(make_model(), tokens), make_adapted()
     tuned = logits(model, tokens)
     assert (tuned - base).abs().max() > 0.1
-    with pytest.raises(ZeroDivisionError):
-        with lora.disabled(model):
-            assert torch.equal(logits(model, tokens), base)
-            1 / 0
+    with pytest.raises(ZeroDivisionError), lora.disabled(model):
+        assert torch.equal(logits(model, tokens), base)
+        1 / 0
     assert torch.equal(logits(model, tokens), tuned)
 
 
@@ -90,17 +89,15 @@ def test_merging_computes_the_same_and_gives_the_bits_back(make_adapted, tokens,
     before, want, pointer = bits(model), logits(model, tokens), model.model.layers[0].mlp.up_proj.weight.data_ptr()
     scale = want.float().abs().max()
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError):
-            with lora.merged(model, backup_device=device):
-                got = logits(model, tokens)
-                assert (got - want).abs().max() / scale < (1e-5 if dtype == torch.float32 else 0.05)
-                assert not same(bits(model), before)
-                assert model.model.layers[0].mlp.up_proj.weight.data_ptr() == pointer  # in place
-                1 / 0
+        with pytest.raises(ZeroDivisionError), lora.merged(model, backup_device=device):
+            got = logits(model, tokens)
+            assert (got - want).abs().max() / scale < (1e-5 if dtype == torch.float32 else 0.05)
+            assert not same(bits(model), before)
+            assert model.model.layers[0].mlp.up_proj.weight.data_ptr() == pointer  # in place
+            1 / 0
         assert same(bits(model), before) and torch.equal(logits(model, tokens), want)
-    with lora.merged(model), pytest.raises(RuntimeError, match="merged"):
-        with lora.disabled(model):
-            pass
+    with lora.merged(model), pytest.raises(RuntimeError, match="merged"), lora.disabled(model):
+        pass
 
 
 def test_merged_weights_are_rounded_once(make_adapted):
@@ -240,9 +237,13 @@ def test_peft_reads_ours(peft_pair, tokens, targets, rslora):
 def test_ours_reads_pefts(peft_pair, tokens, also):
     peft, theirs, path = peft_pair
     config = peft.LoraConfig(
-        r=4, lora_alpha=12, lora_dropout=0.1, target_modules=["q_proj", "k_proj", "gate_proj"], modules_to_save=also,
+        r=4,
+        lora_alpha=12,
+        lora_dropout=0.1,
+        target_modules=["q_proj", "k_proj", "gate_proj"],
+        modules_to_save=also,
         task_type="CAUSAL_LM",
-    )  # fmt: skip
+    )
     theirs = peft.get_peft_model(theirs, config).eval()
     gen = torch.Generator().manual_seed(2)
     with torch.no_grad():

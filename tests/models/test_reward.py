@@ -168,9 +168,15 @@ def test_scores_equal_a_transformers_model_of_the_released_layout(tmp_path, toke
             return 0.5 * (derived + head), derived, head, expected
 
     config = tf.Qwen2Config(
-        vocab_size=61, hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=61,
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+    )
     config.rm_dimension_names, config.rm_dimension_weights = list(NAMES), list(WEIGHTS)
     config.rm_num_labels, config.rm_use_total_head, config.classifier_dropout = 5, True, 0.0
     theirs = Qwen2ForReasonRewardModel(config).eval()

@@ -55,9 +55,16 @@ def folder(tmp_path):
 def spm_model() -> bytes:
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS * 5), model_writer=out, vocab_size=330, model_type="bpe", byte_fallback=True,
-        normalization_rule_name="identity", remove_extra_whitespaces=False, minloglevel=2, num_threads=1,
-    )  # fmt: skip
+        sentence_iterator=iter(CORPUS * 5),
+        model_writer=out,
+        vocab_size=330,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        num_threads=1,
+    )
     return out.getvalue()
 
 
@@ -75,8 +82,10 @@ def test_ids_are_those_of_transformers(folder, flags, post):
     backend = byte_level()
     if post:
         backend.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
-    path = folder({"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast", **flags},
-                  backend=backend)  # fmt: skip
+    path = folder(
+        {"bos_token": "<s>", "eos_token": "</s>", "tokenizer_class": "PreTrainedTokenizerFast", **flags},
+        backend=backend,
+    )
     ours, theirs = models.load_tokenizer(path), tf.AutoTokenizer.from_pretrained(path)
     for text in TEXTS:
         assert ours.encode(text) == theirs.encode(text)
@@ -253,10 +262,14 @@ def test_sentencepiece_special_tokens_are_those_of_transformers(tmp_path, spm_mo
     sp = sentencepiece.SentencePieceProcessor(model_proto=spm_model)
     vocab = {sp.id_to_piece(i): i for i in range(330)}
     merges = sorted(
-        ((a, piece[len(a) :]) for piece in vocab for a in (piece[:k] for k in range(1, len(piece)))
-         if a in vocab and piece[len(a) :] in vocab and not piece.startswith("<")),
+        (
+            (a, piece[len(a) :])
+            for piece in vocab
+            for a in (piece[:k] for k in range(1, len(piece)))
+            if a in vocab and piece[len(a) :] in vocab and not piece.startswith("<")
+        ),
         key=lambda m: vocab["".join(m)],
-    )  # fmt: skip
+    )
     added = {"330": {"content": "<|im_end|>", "special": True, "normalized": False}}
     theirs = tf.LlamaTokenizer(vocab=vocab, merges=merges, legacy=legacy, add_bos_token=True)
     theirs.add_tokens([tokenizers.AddedToken("<|im_end|>", special=True, normalized=False)])

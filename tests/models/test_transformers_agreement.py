@@ -92,9 +92,7 @@ def test_transformers_loads_what_we_save(name, tmp_path):
     reference.save_pretrained(tmp_path / "a")
     ours = models.load_pretrained(tmp_path / "a")
     models.save_pretrained(ours, tmp_path / "b", max_shard_bytes=60_000)
-    again, info = tf.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "b", dtype=torch.float32, output_loading_info=True
-    )
+    again, info = tf.AutoModelForCausalLM.from_pretrained(tmp_path / "b", dtype=torch.float32, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert type(again) is type(reference)
     assert torch.equal(their_logits(again.eval()), their_logits(reference))

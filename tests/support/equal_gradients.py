@@ -37,11 +37,15 @@ class Case:
 def rows():
     gen = torch.Generator().manual_seed(0)
     draw = lambda n: torch.randint(211, (n,), generator=gen).tolist()  # noqa: E731
-    return [Row(draw(5 + i % 3), [draw(4 + (i + j) % 5) for j in range(3)], [3 * i + j for j in range(3)]) for i in range(5)]
+    return [
+        Row(draw(5 + i % 3), [draw(4 + (i + j) % 5) for j in range(3)], [3 * i + j for j in range(3)]) for i in range(5)
+    ]
 
 
 def build(case):
-    model = Transformer(ModelConfig(**SHAPE, tied_head=case.tied)).init_weights(0, std=0.1).to(getattr(torch, case.dtype))
+    model = (
+        Transformer(ModelConfig(**SHAPE, tied_head=case.tied)).init_weights(0, std=0.1).to(getattr(torch, case.dtype))
+    )
     if case.lora:
         attach(model, LoRAConfig(case.lora, 8.0), seed=1)
         noise = torch.Generator().manual_seed(2)
@@ -90,22 +94,40 @@ def examine(case: Case, world: World) -> dict:
     parallel.sum_gradients(learner.names)
     parallel.sum_gradients = lambda names: None  # done: the update shall find them as they are compared here
     exact = {name: wide(p.grad) for p, name in single.names.items()}
-    errors = {name: ((wide(p.grad) - exact[name]).norm() / exact[name].norm()).item() for p, name in learner.names.items()}
-    shards = {name: p.to_local().numel() / p.numel() for p, name in learner.names.items() if hasattr(p, "to_local") and p.dim() > 1}
+    errors = {
+        name: ((wide(p.grad) - exact[name]).norm() / exact[name].norm()).item() for p, name in learner.names.items()
+    }
+    shards = {
+        name: p.to_local().numel() / p.numel()
+        for p, name in learner.names.items()
+        if hasattr(p, "to_local") and p.dim() > 1
+    }
     metrics, alone_metrics = learner.update(0), single.update(0)
     parallel.gather()
     after, wanted = dict(parallel.whole.named_parameters()), dict(alone.named_parameters())
     apart = {name: ((wide(after[name]) - wide(q)).norm().item(), q.numel()) for name, q in wanted.items()}
     moved = max(norm / (0.01 * n**0.5) for norm, n in apart.values())  # in learning rates, of the worst parameter
     moved_all = (sum(norm**2 for norm, _ in apart.values()) / sum(n for _, n in apart.values())) ** 0.5 / 0.01
-    with torch.no_grad(), merged(parallel.whole) as folded:  # what is sampled from and saved; without LoRA the model itself
+    with (
+        torch.no_grad(),
+        merged(parallel.whole) as folded,
+    ):  # what is sampled from and saved; without LoRA the model itself
         merged_loss = loss_of(Parallel(folded, "none", World()), together, total).item()
         moved_loss = loss_of(single.parallel, together, total).item()
     where = max(errors, key=errors.get)
-    return {"loss": [sum(world.gather(loss)), expected.item()], "error": errors[where], "where": where, "turns": turns, "moved": moved,
-            "moved_all": moved_all,
-            "norm": [metrics["grad_norm"], alone_metrics["grad_norm"]], "names": sorted(errors) == sorted(exact), "shards": shards,
-            "kept": all(after[name].shape == q.shape for name, q in wanted.items()), "merged": [merged_loss, moved_loss]}  # fmt: skip
+    return {
+        "loss": [sum(world.gather(loss)), expected.item()],
+        "error": errors[where],
+        "where": where,
+        "turns": turns,
+        "moved": moved,
+        "moved_all": moved_all,
+        "norm": [metrics["grad_norm"], alone_metrics["grad_norm"]],
+        "names": sorted(errors) == sorted(exact),
+        "shards": shards,
+        "kept": all(after[name].shape == q.shape for name, q in wanted.items()),
+        "merged": [merged_loss, moved_loss],
+    }
 
 
 def main(argv):

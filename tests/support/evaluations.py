@@ -9,10 +9,33 @@ import pytest
 
 
 def arguments(job, out, *extra):
-    return ["--planner", str(job / "planner"), "--executor.path", str(job / "executor"), "--reward_model.path", str(job / "reward_model"),
-            "--planner.max_new_tokens", "20", "--executor.max_new_tokens", "4", "--run.threads", "1", "--eval.benchmarks",
-            f"tasks:{job / 'problems-with-traces.jsonl'}", "--eval.out", str(out), "--eval.samples", "3", "--eval.k", "1,3",
-            "--eval.resamples", "200", "--eval.traces_shown", "0", *extra]  # fmt: skip
+    return [
+        "--planner",
+        str(job / "planner"),
+        "--executor.path",
+        str(job / "executor"),
+        "--reward_model.path",
+        str(job / "reward_model"),
+        "--planner.max_new_tokens",
+        "20",
+        "--executor.max_new_tokens",
+        "4",
+        "--run.threads",
+        "1",
+        "--eval.benchmarks",
+        f"tasks:{job / 'problems-with-traces.jsonl'}",
+        "--eval.out",
+        str(out),
+        "--eval.samples",
+        "3",
+        "--eval.k",
+        "1,3",
+        "--eval.resamples",
+        "200",
+        "--eval.traces_shown",
+        "0",
+        *extra,
+    ]
 
 
 def read(out, name="results.json"):
@@ -30,9 +53,20 @@ def dom(page: Path) -> str:
     """The document after its script has run (before the load event, so no waiting). Starting a browser on a machine with
     other work to do may fail, which says nothing about the page: three tries, then a skip that says so."""
     for attempt in range(3):
-        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-extensions",
-                   "--no-first-run", "--disable-background-networking", "--disable-component-update",
-                   f"--user-data-dir={page.parent / f'profile-{page.stem}-{attempt}'}", "--dump-dom", page.as_uri()]  # fmt: skip
+        command = [
+            CHROMIUM,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--disable-extensions",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            f"--user-data-dir={page.parent / f'profile-{page.stem}-{attempt}'}",
+            "--dump-dom",
+            page.as_uri(),
+        ]
         try:
             ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
         except subprocess.TimeoutExpired:

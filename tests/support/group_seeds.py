@@ -77,8 +77,7 @@ SEEDS = [
         "After the second stop, 186 - 54 = <<186-54=132>>132 people are on the train.\n#### 132",
     ),
     (
-        "Sofia reads 24 pages on Monday and twice as many on Tuesday. The book has 150 pages. How many "
-        "pages are left?",
+        "Sofia reads 24 pages on Monday and twice as many on Tuesday. The book has 150 pages. How many pages are left?",
         "Sofia reads 24 * 2 = <<24*2=48>>48 pages on Tuesday.\nShe reads 24 + 48 = <<24+48=72>>72 pages in "
         "two days.\n"
         "There are 150 - 72 = <<150-72=78>>78 pages left.\n#### 78",

@@ -58,19 +58,37 @@ class Ended:
 class Server:
     def __init__(self, folder: Path) -> None:
         self.folder, self.count = folder, 0
-        env = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self.process = subprocess.Popen([sys.executable, __file__], env=env, cwd=folder, text=True,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+        env = os.environ | {
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+            "OMP_NUM_THREADS": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, __file__], env=env, cwd=folder, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
 
-    def start(self, *argv: str, hurt: Hurt | None = None, kill_after: float | None = None, ranks: int = 1,
-              picture: bool = False, script: str = "train") -> list[Ended]:  # fmt: skip
+    def start(
+        self,
+        *argv: str,
+        hurt: Hurt | None = None,
+        kill_after: float | None = None,
+        ranks: int = 1,
+        picture: bool = False,
+        script: str = "train",
+    ) -> list[Ended]:
         """Run to the end on `ranks` processes; one `Ended` a rank. Without `picture` nothing is plotted: half the time.
 
         script: the module whose `main(argv)` runs, train.py or one of this folder."""
         self.count += 1
         outputs = [str(self.folder / f"out-{self.count}-{rank}.txt") for rank in range(ranks)]
-        request = {"argv": argv, "hurt": hurt.__dict__ if hurt else None, "kill_after": kill_after, "outputs": outputs,
-                   "picture": picture, "script": script}  # fmt: skip
+        request = {
+            "argv": argv,
+            "hurt": hurt.__dict__ if hurt else None,
+            "kill_after": kill_after,
+            "outputs": outputs,
+            "picture": picture,
+            "script": script,
+        }
         print(json.dumps(request), file=self.process.stdin, flush=True)
         codes = json.loads(self.process.stdout.readline())
         return [Ended(code, Path(path).read_text(errors="replace")) for code, path in zip(codes, outputs, strict=True)]
@@ -168,8 +186,14 @@ def serve() -> None:
             pid = os.fork()
             if pid == 0:
                 if size > 1:
-                    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(size),
-                                   "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}  # fmt: skip
+                    os.environ |= {
+                        "RANK": str(rank),
+                        "WORLD_SIZE": str(size),
+                        "LOCAL_RANK": str(rank),
+                        "LOCAL_WORLD_SIZE": str(size),
+                        "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": port,
+                    }
                 os._exit(child(request, rank))
             pids.append(pid)
         if request["kill_after"] is not None:

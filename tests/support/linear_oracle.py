@@ -21,8 +21,11 @@ def oracle(h, w, y, weights, temperature, rh=None, rw=None, names=("logprob", "l
     z = (h @ w.t() / temperature)[kept]
     logp = z.log_softmax(-1)
     p = logp.exp()
-    scores = {"logprob": logp.gather(-1, y.cpu()[kept][:, None])[:, 0], "logsumexp": z.logsumexp(-1),
-              "entropy": -(p * logp).sum(-1)}
+    scores = {
+        "logprob": logp.gather(-1, y.cpu()[kept][:, None])[:, 0],
+        "logsumexp": z.logsumexp(-1),
+        "entropy": -(p * logp).sum(-1),
+    }
     if rh is not None:
         logq = (rh.double().cpu() @ rw.double().cpu().t() / temperature)[kept].log_softmax(-1)
         scores["kl"] = (p * (logp - logq)).sum(-1)

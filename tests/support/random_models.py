@@ -7,9 +7,16 @@ from models import ModelConfig
 
 def tiny_config(**changes) -> ModelConfig:
     shape = dict(
-        vocab_size=61, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=6,
-        max_positions=64, norm_eps=1e-3,
-    )  # fmt: skip
+        vocab_size=61,
+        hidden_size=24,
+        intermediate_size=40,
+        num_layers=2,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=6,
+        max_positions=64,
+        norm_eps=1e-3,
+    )
     return ModelConfig(**{**shape, **changes})
 
 

@@ -88,8 +88,16 @@ def noisy(x: Tensor, scale: float = 0.02, seed: int = 1) -> Tensor:
     return (x.double() + scale * torch.randn(x.shape, generator=gen, dtype=torch.float64)).to(x.dtype)
 
 
-def check(score, logits, targets, ref=None, temperature=1.0, only: tuple[str, ...] = NAMES, device="cpu",
-          interpreted: bool = False) -> None:
+def check(
+    score,
+    logits,
+    targets,
+    ref=None,
+    temperature=1.0,
+    only: tuple[str, ...] = NAMES,
+    device="cpu",
+    interpreted: bool = False,
+) -> None:
     """Assert that `score(logits, targets, ref, temperature)` and its gradients are those of the definitions.
 
     fp32: log-prob within 1e-6 of its own size; the other scores within 1e-6 of the size of their terms; gradients
@@ -132,4 +140,5 @@ def check(score, logits, targets, ref=None, temperature=1.0, only: tuple[str, ..
         i, j = divmod(int((error / slack).argmax()), logits.shape[-1])
         assert bool((error <= slack).all()), (
             f"gradient of {'+'.join(names)} at row {i}, column {j} (target {int(targets[i])}): "
-            f"{have[i, j].item()} should be {want[i, j].item()}")
+            f"{have[i, j].item()} should be {want[i, j].item()}"
+        )

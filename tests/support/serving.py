@@ -18,7 +18,10 @@ class Served:
     """A running server. `url` is its root; `log` grows with its lines."""
 
     def __init__(self, *arguments: str, key: str | None = KEY) -> None:
-        env = {k: v for k, v in os.environ.items() if k != "TRACELIFT_API_KEY"} | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        env = {k: v for k, v in os.environ.items() if k != "TRACELIFT_API_KEY"} | {
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+        }
         env |= {"TRACELIFT_API_KEY": key} if key else {}
         command = [sys.executable, "-m", "tracelift.serve", "--port", "0", "--threads", "1", *arguments]
         self.process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
@@ -53,7 +56,9 @@ class Served:
         sent |= {k.replace("_", "-"): v for k, v in headers.items()}
         connection = self.connect()
         try:
-            connection.request(method or ("GET" if body is None else "POST"), path, data, {k: v for k, v in sent.items() if v})
+            connection.request(
+                method or ("GET" if body is None else "POST"), path, data, {k: v for k, v in sent.items() if v}
+            )
             response = connection.getresponse()
             return response.status, json.loads(response.read())
         finally:

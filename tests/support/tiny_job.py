@@ -42,8 +42,13 @@ def problem(a: int, b: int) -> str:
 
 def planner_rows(count: int) -> list[dict]:
     rng = random.Random(5)
-    return [{"prompt": problem(a, b) + "\n", "completion": f"<reasoning>{a} + {b} = {a + b + rng.choice((0, 0, 1))}</reasoning>"}
-            for a, b in sums(count, 1)]  # fmt: skip
+    return [
+        {
+            "prompt": problem(a, b) + "\n",
+            "completion": f"<reasoning>{a} + {b} = {a + b + rng.choice((0, 0, 1))}</reasoning>",
+        }
+        for a, b in sums(count, 1)
+    ]
 
 
 def executor_rows(count: int) -> list[dict]:
@@ -61,40 +66,118 @@ def rubric(total: float) -> dict:
 def group_rows(count: int) -> list[dict]:
     rows = []
     for i, (a, b) in enumerate(sums(count, 3)):
-        wrong = [{"reasoning": f"{a} + {b} = {a + b + k}", "negative_kind": f"off_by_{k}", "rubric": rubric(0.25)} for k in (1, 2, 3, 4)]
-        rows.append({"problem_id": f"g{i}", "source": "tiny", "task_type": "math", "problem": problem(a, b),
-                     "reference_solution": str(a + b), "negative_bank": wrong,
-                     "positive_pool": [{"reasoning": f"{a} + {b} = {a + b}", "rubric": rubric(1)}]})  # fmt: skip
+        wrong = [
+            {"reasoning": f"{a} + {b} = {a + b + k}", "negative_kind": f"off_by_{k}", "rubric": rubric(0.25)}
+            for k in (1, 2, 3, 4)
+        ]
+        rows.append(
+            {
+                "problem_id": f"g{i}",
+                "source": "tiny",
+                "task_type": "math",
+                "problem": problem(a, b),
+                "reference_solution": str(a + b),
+                "negative_bank": wrong,
+                "positive_pool": [{"reasoning": f"{a} + {b} = {a + b}", "rubric": rubric(1)}],
+            }
+        )
     return rows
 
 
 def sft_arguments(folder: Path, data: Path, out: Path, steps: int) -> list[str]:
-    return ["--run.stage", "sft", "--run.out", str(out), "--run.steps", str(steps), "--run.threads", "1", "--sft.shape", SHAPE,
-            "--sft.tokenizer", str(folder / "tokenizer"), "--sft.train", str(data), "--sft.batch_size", "32",
-            "--optim.lr", "0.01"]  # fmt: skip
+    return [
+        "--run.stage",
+        "sft",
+        "--run.out",
+        str(out),
+        "--run.steps",
+        str(steps),
+        "--run.threads",
+        "1",
+        "--sft.shape",
+        SHAPE,
+        "--sft.tokenizer",
+        str(folder / "tokenizer"),
+        "--sft.train",
+        str(data),
+        "--sft.batch_size",
+        "32",
+        "--optim.lr",
+        "0.01",
+    ]
 
 
 def rm_arguments(folder: Path, out: Path, steps: int) -> list[str]:
-    return ["--run.stage", "reward_model", "--run.out", str(out), "--run.steps", str(steps), "--run.threads", "1",
-            "--rm.train", str(folder / "groups.jsonl"), "--rm.dev", str(folder / "groups-dev.jsonl"),
-            "--rm.init", str(folder / "executor"), "--rm.groups", "8", "--rm.eval_every", "4", "--optim.lr", "0.003",
-            "--rm.max_tokens", "96"]  # fmt: skip
+    return [
+        "--run.stage",
+        "reward_model",
+        "--run.out",
+        str(out),
+        "--run.steps",
+        str(steps),
+        "--run.threads",
+        "1",
+        "--rm.train",
+        str(folder / "groups.jsonl"),
+        "--rm.dev",
+        str(folder / "groups-dev.jsonl"),
+        "--rm.init",
+        str(folder / "executor"),
+        "--rm.groups",
+        "8",
+        "--rm.eval_every",
+        "4",
+        "--optim.lr",
+        "0.003",
+        "--rm.max_tokens",
+        "96",
+    ]
 
 
 def planner_arguments(folder: Path, out: Path, *extra: str) -> list[str]:
-    return ["--run.out", str(out), "--run.steps", "4", "--run.save_every", "2", "--run.threads", "1",
-            "--data.source", str(folder / "problems.jsonl"), "--data.eval_source", str(folder / "problems.jsonl"),
-            "--data.eval_problems", "6", "--planner.path", str(folder / "planner"), "--planner.samples", "4",
-            "--planner.max_new_tokens", "20", "--executor.path", str(folder / "executor"), "--executor.max_new_tokens", "4",
-            "--reward_model.path", str(folder / "reward_model"), "--grpo.problems", "6", "--optim.lr", "0.003", *extra]  # fmt: skip
+    return [
+        "--run.out",
+        str(out),
+        "--run.steps",
+        "4",
+        "--run.save_every",
+        "2",
+        "--run.threads",
+        "1",
+        "--data.source",
+        str(folder / "problems.jsonl"),
+        "--data.eval_source",
+        str(folder / "problems.jsonl"),
+        "--data.eval_problems",
+        "6",
+        "--planner.path",
+        str(folder / "planner"),
+        "--planner.samples",
+        "4",
+        "--planner.max_new_tokens",
+        "20",
+        "--executor.path",
+        str(folder / "executor"),
+        "--executor.max_new_tokens",
+        "4",
+        "--reward_model.path",
+        str(folder / "reward_model"),
+        "--grpo.problems",
+        "6",
+        "--optim.lr",
+        "0.003",
+        *extra,
+    ]
 
 
 def make_job(folder: Path) -> Path:
     """tokenizer/, planner/, executor/, reward_model/ and their data in `folder`. A few seconds on one core."""
     planner = write_jsonl(folder / "planner.jsonl", planner_rows(400))
     executor = write_jsonl(folder / "executor.jsonl", executor_rows(400))
-    write_jsonl(folder / "problems.jsonl", [{"problem_id": f"p{i}", "problem": problem(a, b), "answer": a + b}
-                                            for i, (a, b) in enumerate(sums(20, 4))])  # fmt: skip
+    write_jsonl(
+        folder / "problems.jsonl",
+        [{"problem_id": f"p{i}", "problem": problem(a, b), "answer": a + b} for i, (a, b) in enumerate(sums(20, 4))],
+    )
     write_jsonl(folder / "groups.jsonl", group_rows(40))
     write_jsonl(folder / "groups-dev.jsonl", group_rows(10))
     corpus = [r["prompt"] + r["completion"] for path in (planner, executor) for r in map(json.loads, open(path))]
@@ -105,8 +188,18 @@ def make_job(folder: Path) -> Path:
         run.prepare(config)
         run_sft(config, run, World(), torch.device("cpu"), silent).rename(folder / name)
     tokenizer = models.load_tokenizer(folder / "tokenizer")
-    shape = ModelConfig(vocab_size=tokenizer.vocab_size, hidden_size=32, intermediate_size=64, num_layers=1, num_heads=2,
-                        num_kv_heads=2, head_dim=16, max_positions=96)  # fmt: skip
-    rm = RewardModel.from_transformer(Transformer(shape).init_weights(7, std=0.3), RewardConfig(MATH_DIMENSIONS), seed=7)
+    shape = ModelConfig(
+        vocab_size=tokenizer.vocab_size,
+        hidden_size=32,
+        intermediate_size=64,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=2,
+        head_dim=16,
+        max_positions=96,
+    )
+    rm = RewardModel.from_transformer(
+        Transformer(shape).init_weights(7, std=0.3), RewardConfig(MATH_DIMENSIONS), seed=7
+    )
     models.save_reward_model(rm, folder / "reward_model", tokenizer)
     return folder

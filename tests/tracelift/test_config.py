@@ -17,11 +17,15 @@ def toml(tmp_path, text):
 
 def test_defaults_file_and_command_line_in_that_order(tmp_path):
     path = toml(tmp_path, '[run]\nsteps = 7\nseed = 3\n[optim]\nlr = 1\n[executor]\nstop = ["a", "b"]\n')
-    config = load_config(path, ["--run.steps", "9", "--run.resume", "--optim.warmup=0", "--reward.format_reward", "-0.25"])
+    config = load_config(
+        path, ["--run.steps", "9", "--run.resume", "--optim.warmup=0", "--reward.format_reward", "-0.25"]
+    )
     assert (config.run.steps, config.run.seed, config.run.resume) == (9, 3, True)
     assert config.optim.lr == 1.0 and type(config.optim.lr) is float and config.optim.warmup == 0
     assert config.executor.stop == ["a", "b"] and config.reward.format_reward == -0.25
-    untouched = dataclasses.replace(config, run=Config().run, optim=Config().optim, executor=Config().executor, reward=Config().reward)
+    untouched = dataclasses.replace(
+        config, run=Config().run, optim=Config().optim, executor=Config().executor, reward=Config().reward
+    )
     assert untouched == Config()
 
 
@@ -134,7 +138,9 @@ def test_the_configs_that_ship_with_the_project_are_read():
         load_config(path)
 
 
-@pytest.mark.parametrize(("words", "instead"), [(("--executor.ranks", "2"), "executor.url"), (("--parallel.shard_head",), "fsdp")])
+@pytest.mark.parametrize(
+    ("words", "instead"), [(("--executor.ranks", "2"), "executor.url"), (("--parallel.shard_head",), "fsdp")]
+)
 def test_a_key_of_an_earlier_version_says_what_to_use_instead(words, instead, tmp_path):
     with pytest.raises(ConfigError, match=rf"{words[0][2:]} is no longer there; .*{instead}"):
         load_config(None, list(words))

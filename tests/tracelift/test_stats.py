@@ -154,7 +154,17 @@ def outcomes_of(n, gained, lost):
 
 @pytest.mark.parametrize("n,cases", [(5, 9), (10, 9), (30, 9), (200, 1)])
 def test_the_paired_interval_covers_by_counting_every_outcome(n, cases):
-    chances = [(0.1, 0.05), (0.01, 0.0), (0.05, 0.0), (0.3, 0.0), (0.3, 0.03), (0.5, 0.45), (0.9, 0.01), (0.02, 0.02), (0.7, 0.1)]
+    chances = [
+        (0.1, 0.05),
+        (0.01, 0.0),
+        (0.05, 0.0),
+        (0.3, 0.0),
+        (0.3, 0.03),
+        (0.5, 0.45),
+        (0.9, 0.01),
+        (0.02, 0.02),
+        (0.7, 0.1),
+    ]
     for gained, lost in chances[:cases]:
         covered = 0.0
         for g, l, chance in outcomes_of(n, gained, lost):
@@ -227,7 +237,16 @@ def test_power_is_the_sum_over_every_outcome():
 
 def test_what_is_called_detectable_is():
     """At few discordant problems the least difference exceeds the discordance; too few problems can show nothing."""
-    for n, psi in ((6, 0.1), (8, 0.375), (100, 0.05), (1000, 0.003), (200, 0.0), (200, 0.05), (400, 0.02), (1000, 0.15)):
+    for n, psi in (
+        (6, 0.1),
+        (8, 0.375),
+        (100, 0.05),
+        (1000, 0.003),
+        (200, 0.0),
+        (200, 0.05),
+        (400, 0.02),
+        (1000, 0.15),
+    ):
         d = least_detectable_difference(n, psi)
         wide = max(psi, d)
         assert 0.79 < mcnemar_power(n, wide, d) < 0.81, (n, psi)
@@ -303,7 +322,9 @@ def test_welch_by_hand_and_by_coverage():
     assert w.high - w.difference == pytest.approx(t_quantile(0.975, w.df) * math.sqrt(5 / 3))
     assert w.p == pytest.approx(2 * t_cdf(-4 / math.sqrt(5 / 3), w.df)) and w.least_detectable > w.high - w.difference
     wider = welch([1, 2, 3], [4, 6, 8], 0.5)
-    assert wider.high - 4 == pytest.approx((w.high - 4) * math.sqrt((5 / 3 + 0.5) / (5 / 3))), "never narrower for more doubt"
+    assert wider.high - 4 == pytest.approx((w.high - 4) * math.sqrt((5 / 3 + 0.5) / (5 / 3))), (
+        "never narrower for more doubt"
+    )
     assert welch([2, 2], [3, 3], 0.25).high == pytest.approx(1 + 0.5 * 1.959964, abs=1e-6)
     assert welch([2, 2], [3, 3]) == Welch(1, 1, 1, 0.0, math.inf, 0.0)
     rng, inside = random.Random(3), 0

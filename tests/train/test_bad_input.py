@@ -68,16 +68,30 @@ def test_weights_that_are_not_finite_end_in_a_sentence(job, server, spoilt, out)
     ended = server.run(*planner_arguments(job, out, *SHORT, "--planner.path", str(spoilt / "nan")))
     assert ended.code == 2 and "the planner's log-probs are not finite" in ended.message
     ended = server.run(*planner_arguments(job, out, *SHORT, "--executor.path", str(spoilt / "nan")))
-    assert ended.code == 2 and "samples ended in an ERROR verdict" in ended.message and "the executor's log-probs" in ended.message
+    assert (
+        ended.code == 2
+        and "samples ended in an ERROR verdict" in ended.message
+        and "the executor's log-probs" in ended.message
+    )
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_checkpoint_intact_or_is_skipped(job, server, out):
-    extra = ("--run.save_every", "1", "--data.eval_problems", "0", "--optim.micro_tokens", "100000")  # one piece a round
+    extra = (
+        "--run.save_every",
+        "1",
+        "--data.eval_problems",
+        "0",
+        "--optim.micro_tokens",
+        "100000",
+    )  # one piece a round
     hurt = Hurt("nan", "train:policy_loss", 3)
     ended = server.run(*planner_arguments(job, out, *extra), hurt=hurt)
     assert ended.code == 2 and "round 3: the gradient is not finite (norm nan)" in ended.message, ended
     assert [p.name for p in sorted((out / "checkpoints").iterdir())] == ["step-000001", "step-000002"]
-    server.done(*planner_arguments(job, out, *extra, "--resume", "--optim.on_nan", "skip"), hurt=Hurt("nan", "train:policy_loss", 1))
+    server.done(
+        *planner_arguments(job, out, *extra, "--resume", "--optim.on_nan", "skip"),
+        hurt=Hurt("nan", "train:policy_loss", 1),
+    )
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [m["updates_skipped"] for m in metrics] == [0, 0, 1, 1]
 

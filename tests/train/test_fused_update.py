@@ -29,15 +29,29 @@ def groups_of(P: int, G: int) -> list[list[Sample]]:
         for g in range(G):
             tokens = torch.randint(211, (3 + 5 * ((p + g) % 4),), generator=gen).tolist()
             old = (-math.log(211) + 0.3 * torch.randn(len(tokens), generator=gen)).tolist()
-            group.append(Sample(Task("p", "", "0"), prompt, Completion(tokens, old), "", None, reward=float((p + g) % 3)))
+            group.append(
+                Sample(Task("p", "", "0"), prompt, Completion(tokens, old), "", None, reward=float((p + g) % 3))
+            )
         groups.append(group)
     return groups
 
 
 def update(monkeypatch, linear_loss, lora: bool, *settings: str) -> tuple[dict[str, float], list[torch.Tensor]]:
     """Metrics of one round of one update, and the gradients the optimizer saw."""
-    config = load_config(None, ["--grpo.problems", "4", "--planner.samples", "4", "--planner.temperature", "0.8",
-                                "--optim.micro_tokens", "120", *settings])  # fmt: skip
+    config = load_config(
+        None,
+        [
+            "--grpo.problems",
+            "4",
+            "--planner.samples",
+            "4",
+            "--planner.temperature",
+            "0.8",
+            "--optim.micro_tokens",
+            "120",
+            *settings,
+        ],
+    )
     model = Transformer(SHAPE).init_weights(0, std=0.1)
     if lora:
         attach(model, LoRAConfig(4, 8.0), seed=1)
@@ -47,7 +61,9 @@ def update(monkeypatch, linear_loss, lora: bool, *settings: str) -> tuple[dict[s
             p += 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(i))
     learner, grads = Learner(model, config.optim, 10, World()), []
     step = learner.optimizer.step
-    monkeypatch.setattr(learner.optimizer, "step", lambda: grads.extend(p.grad.clone() for p in learner.names) or step())
+    monkeypatch.setattr(
+        learner.optimizer, "step", lambda: grads.extend(p.grad.clone() for p in learner.names) or step()
+    )
     monkeypatch.setattr(kernels, "linear_loss", linear_loss)
     return update_policy(model, groups_of(4, 4), learner, reference, config, World(), 0, 0), grads
 
@@ -59,11 +75,23 @@ def score_first(hidden, weight, targets, loss, *data, **options):
 
 
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("settings", [
-    (),
-    ("--grpo.aggregate", "sequence", "--grpo.entropy_coef", "0.05", "--grpo.kl_coef", "0.2", "--grpo.kl_estimator", "k3"),
-    ("--grpo.kl_coef", "0.2", "--grpo.kl_estimator", "exact"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        (
+            "--grpo.aggregate",
+            "sequence",
+            "--grpo.entropy_coef",
+            "0.05",
+            "--grpo.kl_coef",
+            "0.2",
+            "--grpo.kl_estimator",
+            "k3",
+        ),
+        ("--grpo.kl_coef", "0.2", "--grpo.kl_estimator", "exact"),
+    ],
+)
 def test_same_metrics_and_gradients(monkeypatch, settings, lora):
     calls = []
     real = kernels.linear_loss

@@ -18,16 +18,27 @@ from tracelift.worlds.build.tokenizer import save_tokenizer, train_tokenizer
 
 SHAPE = "{hidden_size=48, intermediate_size=96, num_layers=2, num_heads=2, head_dim=24, max_positions=512}"
 PROBLEMS = {  # name: (what it does, its body, three tests)
-    "plus": ("Sum.", "    return a + b\n", ["candidate(1, 2) == 3", "candidate(0, 5) == 5", "abs(candidate(2, 2) - 4) < 1e-9"]),
+    "plus": (
+        "Sum.",
+        "    return a + b\n",
+        ["candidate(1, 2) == 3", "candidate(0, 5) == 5", "abs(candidate(2, 2) - 4) < 1e-9"],
+    ),
     "minus": ("Gap.", "    return a - b\n", ["candidate(1, 2) == -1", "candidate(5, 0) == 5", "candidate(7, 7) == 0"]),
     "times": ("Area.", "    return a * b\n", ["candidate(1, 2) == 2", "candidate(3, 3) == 9", "candidate(0, 4) == 0"]),
 }
-TRACES = {"plus": f"{OPEN}a and b together{CLOSE}", "minus": f"{OPEN}b off a{CLOSE}", "times": f"{OPEN}a times b, and on and on"}
+TRACES = {
+    "plus": f"{OPEN}a and b together{CLOSE}",
+    "minus": f"{OPEN}b off a{CLOSE}",
+    "times": f"{OPEN}a times b, and on and on",
+}
 DIRECT = {  # a continuation of the stub; one that is wrong; a program with words around it
     "plus": "    return a + b\n", "minus": "    return b - a\n",
     "times": "Sure:\n```python\ndef times(a, b):\n    return a * b\n```\nDone.",
 }  # fmt: skip
-GUIDED = {"plus": "```python\ndef plus(a, b):\n    raise SystemExit(0)\n```", "minus": "def minus(a, b):\n    return a - b\n"}
+GUIDED = {
+    "plus": "```python\ndef plus(a, b):\n    raise SystemExit(0)\n```",
+    "minus": "def minus(a, b):\n    return a - b\n",
+}
 
 
 def stub(name: str) -> str:
@@ -42,21 +53,50 @@ def folder(tmp_path_factory):
     except SandboxError as error:
         pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("humaneval")
-    rows = [{"task_id": f"T/{name}", "prompt": stub(name), "entry_point": name, "canonical_solution": body,
-             "test": "def check(candidate):\n" + "".join(f"    assert {t}\n" for t in tests)}
-            for name, (_, body, tests) in PROBLEMS.items()]  # fmt: skip
+    rows = [
+        {
+            "task_id": f"T/{name}",
+            "prompt": stub(name),
+            "entry_point": name,
+            "canonical_solution": body,
+            "test": "def check(candidate):\n" + "".join(f"    assert {t}\n" for t in tests),
+        }
+        for name, (_, body, tests) in PROBLEMS.items()
+    ]
     (folder / "HumanEval.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     planner = [(PLANNER["code"].format(problem=stub(name)), TRACES[name]) for name in PROBLEMS]
     executor = [(BASELINE["code"].format(problem=stub(name)), DIRECT[name]) for name in PROBLEMS]
-    executor += [(EXECUTOR["code"].format(problem=stub(name), trace=TRACES[name][len(OPEN) : -len(CLOSE)]), program)
-                 for name, program in GUIDED.items()]  # fmt: skip
+    executor += [
+        (EXECUTOR["code"].format(problem=stub(name), trace=TRACES[name][len(OPEN) : -len(CLOSE)]), program)
+        for name, program in GUIDED.items()
+    ]
     save_tokenizer(train_tokenizer([a + b for a, b in planner + executor] * 3, 600), folder / "tokenizer")
     for name, pairs in (("planner", planner), ("executor", executor)):
         data = folder / f"{name}.jsonl"
         data.write_text("".join(json.dumps({"prompt": a, "completion": b}) + "\n" for a, b in pairs))
-        config = load_config(None, ["--run.stage", "sft", "--run.out", str(folder / f"{name}-run"), "--run.steps", "80",
-                                    "--run.threads", "1", "--sft.shape", SHAPE, "--sft.tokenizer", str(folder / "tokenizer"),
-                                    "--sft.train", str(data), "--sft.batch_size", str(len(pairs)), "--optim.lr", "0.01"])  # fmt: skip
+        config = load_config(
+            None,
+            [
+                "--run.stage",
+                "sft",
+                "--run.out",
+                str(folder / f"{name}-run"),
+                "--run.steps",
+                "80",
+                "--run.threads",
+                "1",
+                "--sft.shape",
+                SHAPE,
+                "--sft.tokenizer",
+                str(folder / "tokenizer"),
+                "--sft.train",
+                str(data),
+                "--sft.batch_size",
+                str(len(pairs)),
+                "--optim.lr",
+                "0.01",
+            ],
+        )
         run = RunFolder(folder / f"{name}-run")
         run.prepare(config)
         run_sft(config, run, World(), torch.device("cpu"), lambda line: None).rename(folder / name)
@@ -71,10 +111,32 @@ def out(folder, tmp_path_factory):
 
 
 def arguments(folder, out, *extra):
-    return ["configs/eval-code.toml", "--planner", str(folder / "planner"), "--executor.path", str(folder / "executor"),
-            "--planner.max_new_tokens", "40", "--executor.max_new_tokens", "60", "--eval.benchmarks",
-            f"humaneval:{folder / 'HumanEval.jsonl'}", "--eval.arms", "direct,planner,foreign", "--eval.samples", "4",
-            "--eval.k", "1,4", "--eval.resamples", "100", "--run.threads", "1", "--eval.out", str(out), *extra]  # fmt: skip
+    return [
+        "configs/eval-code.toml",
+        "--planner",
+        str(folder / "planner"),
+        "--executor.path",
+        str(folder / "executor"),
+        "--planner.max_new_tokens",
+        "40",
+        "--executor.max_new_tokens",
+        "60",
+        "--eval.benchmarks",
+        f"humaneval:{folder / 'HumanEval.jsonl'}",
+        "--eval.arms",
+        "direct,planner,foreign",
+        "--eval.samples",
+        "4",
+        "--eval.k",
+        "1,4",
+        "--eval.resamples",
+        "100",
+        "--run.threads",
+        "1",
+        "--eval.out",
+        str(out),
+        *extra,
+    ]
 
 
 def records(out, kind):
@@ -102,7 +164,12 @@ def test_other_limits_judge_anew(out, folder, tmp_path):
     """A verdict under one limit of memory or time is not taken over under another; the traces are."""
     copy = tmp_path / "out"
     shutil.copytree(out, copy)
-    for limits in (["--sandbox.memory_mb", "512"], ["--sandbox.wall_seconds", "11"], ["--sandbox.cpu_seconds", "3"], []):
+    for limits in (
+        ["--sandbox.memory_mb", "512"],
+        ["--sandbox.wall_seconds", "11"],
+        ["--sandbox.cpu_seconds", "3"],
+        [],
+    ):
         before = len(records(copy, "run"))
         more = ["--eval.arms", "direct", "--eval.modes", "greedy", *limits]
         assert evaluation.main(arguments(folder, copy, *more)) == 0

@@ -45,7 +45,9 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(job, server, out):
     assert survivor.code == 2 and "silent for parallel.timeout_s = 3 s" in survivor.message
 
 
-@pytest.mark.parametrize(("at", "call"), [("tracelift.rl.rollout:grade", 2), ("tracelift.distributed.world:World.sum_gradients", 1)])
+@pytest.mark.parametrize(
+    ("at", "call"), [("tracelift.rl.rollout:grade", 2), ("tracelift.distributed.world:World.sum_gradients", 1)]
+)
 def test_a_stop_request_ends_the_wait_for_a_rank_that_hangs(job, server, out, at, call):
     """parallel.timeout_s is far off: what ends both is run.stop_s after SIGTERM, whatever they wait in."""
     args = planner_arguments(job, out, *SHORT, "--parallel.timeout_s", "500", "--run.stop_s", "2")
@@ -73,14 +75,25 @@ def test_torchrun_ends_the_job_restarts_it_and_the_run_is_the_same(job, server, 
     script = tmp_path / "wrapped.py"
     script.write_text(WRAPPED.format(tests=str(ROOT / "tests")))
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max-restarts=1", str(script),
-               *planner_arguments(job, out, *steps)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node=2",
+        "--max-restarts=1",
+        str(script),
+        *planner_arguments(job, out, *steps),
+    ]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "rank 0 of 2 lost another rank" in done.stderr and "exitcode: -9" in done.stderr
     assert "going on after round 1" in done.stdout and done.stdout.count("run folder") == 2, "one rank speaks, twice"
     assert_same_metrics(rounds(out), rounds(tmp_path / "alone"))
-    before = [json.loads((folder / "eval_before.json").read_text())["sampled"]["correct"] for folder in (out, tmp_path / "alone")]
+    before = [
+        json.loads((folder / "eval_before.json").read_text())["sampled"]["correct"]
+        for folder in (out, tmp_path / "alone")
+    ]
     assert before[0] == before[1], "evaluation draws the same numbers on two ranks as on one"
 
 

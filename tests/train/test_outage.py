@@ -20,8 +20,21 @@ from tracelift.reward_model.scorer import ScoreItem
 
 
 def arguments(job, out, port, *extra):
-    return planner_arguments(job, out, "--run.steps", "3", "--run.save_every", "3", "--data.eval_problems", "0", "--executor.url",
-                             f"http://127.0.0.1:{port}", "--executor.model", "sums", *extra)  # fmt: skip
+    return planner_arguments(
+        job,
+        out,
+        "--run.steps",
+        "3",
+        "--run.save_every",
+        "3",
+        "--data.eval_problems",
+        "0",
+        "--executor.url",
+        f"http://127.0.0.1:{port}",
+        "--executor.model",
+        "sums",
+        *extra,
+    )
 
 
 def contents(folder):
@@ -51,9 +64,13 @@ def test_a_server_that_dies_and_comes_back_leaves_no_trace(job, server, undistur
         run = threading.Thread(target=lambda: ended.extend(server.start(*arguments(job, out, first.port), ranks=ranks)))
         run.start()
         assert first.process.wait(300) == 1, "it died while the run went on"
-        said = [server.folder / f"out-{server.count}-{rank}.txt" for rank in range(ranks)]  # whichever rank meets it says so
+        said = [
+            server.folder / f"out-{server.count}-{rank}.txt" for rank in range(ranks)
+        ]  # whichever rank meets it says so
         until = time.monotonic() + 300
-        while not any("waiting for the executor at http://127.0.0.1" in path.read_text() for path in said if path.exists()):
+        while not any(
+            "waiting for the executor at http://127.0.0.1" in path.read_text() for path in said if path.exists()
+        ):
             assert run.is_alive() and time.monotonic() < until, ended
             time.sleep(0.2)
         with Mortal(first.port):
@@ -108,7 +125,11 @@ def test_a_reason_rm_that_dies_is_waited_for_too():
         finally:
             for server in again:
                 server.__exit__()
-    assert [(s.total, s.error) for s in scores] == [(0.3, None), (0.5, None)] and "the Reason RM at" in said[-1] and "answers again" in said[-1]
+    assert (
+        [(s.total, s.error) for s in scores] == [(0.3, None), (0.5, None)]
+        and "the Reason RM at" in said[-1]
+        and "answers again" in said[-1]
+    )
 
 
 def test_patience_is_bounded_and_says_what_it_waits_for():

@@ -44,16 +44,27 @@ def test_a_run_leaves_what_it_promises(undisturbed):
     assert all(m["fresh_ratio_deviation_max"] < 1e-4 for m in metrics), "recomputed and sampled log-probs are the same"
     assert any(m["grad_norm"] > 0 for m in metrics) and any(0 < m["zero_spread"] < 1 for m in metrics)
     timings = [json.loads(line) for line in (undisturbed / "timings.jsonl").read_text().splitlines()]
-    assert all(t[k] > 0 for t in timings for k in ("seconds", "sample_s", "grade_s", "update_tokens_per_s", "executor_runs"))
+    assert all(
+        t[k] > 0 for t in timings for k in ("seconds", "sample_s", "grade_s", "update_tokens_per_s", "executor_runs")
+    )
     assert sorted(p.name for p in (undisturbed / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
-    for name in ("config.json", "curves.png", "summary.txt", "eval_before.json", "eval_after.json", "final/tokenizer.json"):
+    for name in (
+        "config.json",
+        "curves.png",
+        "summary.txt",
+        "eval_before.json",
+        "eval_after.json",
+        "final/tokenizer.json",
+    ):
         assert (undisturbed / name).stat().st_size > 0
     summary = json.loads((undisturbed / "summary.json").read_text())
     assert set(summary) == {"greedy", "sampled"} and summary["greedy"]["paired"]["n"] == 6
 
 
 def test_training_moved_the_weights(job, undisturbed):
-    assert (undisturbed / "final" / "model.safetensors").read_bytes() != (job / "planner" / "model.safetensors").read_bytes()
+    assert (undisturbed / "final" / "model.safetensors").read_bytes() != (
+        job / "planner" / "model.safetensors"
+    ).read_bytes()
 
 
 # -- killed at any moment --------------------------------------------------------------------------------------------
@@ -107,7 +118,10 @@ def test_chaos_fifty_kills_at_random_instants_leave_no_trace(job, server, undist
     while kills < instants:
         delays.append(rng.uniform(0.1, longest))
         ended = server.start(*args, kill_after=delays[-1], ranks=ranks)
-        assert all(e.code in ((-9, 0) if ranks == 1 else (-9, 0, 2)) for e in ended), (delays, ended)  # 2: saw the other die first
+        assert all(e.code in ((-9, 0) if ranks == 1 else (-9, 0, 2)) for e in ended), (
+            delays,
+            ended,
+        )  # 2: saw the other die first
         kills += any(e.code == -9 for e in ended)
         if all(e.code == 0 for e in ended):
             compare_with_undisturbed(out, undisturbed, ranks, delays)
@@ -128,7 +142,11 @@ def compare_with_undisturbed(folder, undisturbed, ranks, delays):
 def test_sigterm_finishes_the_round_saves_and_exits_143(job, server, undisturbed, out):
     ended = server.run(*planner_arguments(job, out), hurt=Hurt("term", "train:update_policy", 3))
     assert ended.code == 143 and "stopped on request after round 3" in ended.text
-    assert len(rounds(out)) == 3 and (out / "checkpoints" / "step-000003" / "state.json").exists() and not (out / "final").exists()
+    assert (
+        len(rounds(out)) == 3
+        and (out / "checkpoints" / "step-000003" / "state.json").exists()
+        and not (out / "final").exists()
+    )
     text = server.done(*planner_arguments(job, out, "--resume"))
     assert "going on after round 3" in text
     assert contents(out) == contents(undisturbed)
@@ -182,7 +200,9 @@ def test_micro_batches_change_nothing_but_memory(job, server, out, importance):
     found = []
     for tokens in (1, 10_000):
         folder = out / str(tokens)
-        server.done(*planner_arguments(job, folder, *MANY, "--grpo.importance", importance, "--optim.micro_tokens", str(tokens)))
+        server.done(
+            *planner_arguments(job, folder, *MANY, "--grpo.importance", importance, "--optim.micro_tokens", str(tokens))
+        )
         found.append(rounds(folder))
     assert_same_metrics(*found)
 

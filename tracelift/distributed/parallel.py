@@ -118,7 +118,10 @@ class Parallel:
     def clip(self, parameters: Collection[nn.Parameter], most: float) -> float:
         """Scale gradients so that their norm over all ranks is at most `most`; returns the norm. One that is not finite
         is left as it is. Collective where anything is sharded."""
-        kinds = ([p for p in parameters if isinstance(p, DTensor)], [p for p in parameters if not isinstance(p, DTensor)])
+        kinds = (
+            [p for p in parameters if isinstance(p, DTensor)],
+            [p for p in parameters if not isinstance(p, DTensor)],
+        )
         totals = [(kind, torch.nn.utils.get_total_norm([p.grad for p in kind])) for kind in kinds if kind]
         norm = math.hypot(*(number(total) for _, total in totals))
         if not math.isfinite(norm):

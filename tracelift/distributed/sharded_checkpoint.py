@@ -56,7 +56,9 @@ def read_sharded(folder: Path, likes: dict[str, Tensor], extra: str, world: Worl
             raise ValueError(f"{folder}: holds '{name}', which this model does not train")
         like = likes[owner]
         whole = math.prod(stored.size) == 1 and name.endswith(".step")
-        make = torch.zeros(stored.size) if whole else zeros_like_rows_of(like, tuple(stored.size), stored.properties.dtype)
+        make = (
+            torch.zeros(stored.size) if whole else zeros_like_rows_of(like, tuple(stored.size), stored.properties.dtype)
+        )
         made[name] = make
     if missing := sorted(likes.keys() - found.keys()):
         raise ValueError(f"{folder}: holds no weights for '{missing[0]}'")
@@ -93,5 +95,11 @@ def zeros_like_rows_of(p: Tensor, shape: tuple[int, ...], dtype: torch.dtype) ->
     if not isinstance(p, DTensor):
         return torch.zeros(shape, dtype=dtype, device=p.device)
     here = torch.zeros((local(p).shape[0], *shape[1:]), dtype=dtype, device=p.device)
-    return DTensor.from_local(here, p.device_mesh, p.placements, run_check=False, shape=torch.Size(shape),
-                              stride=torch.empty(shape, device="meta").stride())  # fmt: skip
+    return DTensor.from_local(
+        here,
+        p.device_mesh,
+        p.placements,
+        run_check=False,
+        shape=torch.Size(shape),
+        stride=torch.empty(shape, device="meta").stride(),
+    )

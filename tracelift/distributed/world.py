@@ -90,7 +90,9 @@ def join(device: str, timeout_s: float = 600.0) -> World:
     if "RANK" not in os.environ:
         rank, size, local_rank, local_size = 0, 1, 0, 1
     else:
-        rank, size, local_rank, local_size = (int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        rank, size, local_rank, local_size = (
+            int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        )
     if size > 1 and not dist.is_initialized():
         backend = "nccl" if device.startswith("cuda") else "gloo"
         limit = timedelta(seconds=timeout_s)
@@ -107,7 +109,15 @@ def lost_contact(error: RuntimeError) -> str | None:
     Every backend has words of its own, and gloo a plain RuntimeError, for a peer whose connection closed (it died) or
     who said nothing for the timeout (it hangs).
     """
-    words = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out", "timed out", "NCCL", "Connection refused")
+    words = (
+        "Connection closed by peer",
+        "Connection reset by peer",
+        "Broken pipe",
+        "Timed out",
+        "timed out",
+        "NCCL",
+        "Connection refused",
+    )
     if not isinstance(error, dist.DistError) and not ("gloo" in str(error) and any(w in str(error) for w in words)):
         return None
     return " ".join(str(error).split())[:200]
@@ -143,8 +153,10 @@ def find_device(wanted: str, key: str) -> torch.device:
     if device.type == "cuda":
         index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
         if index >= torch.cuda.device_count():
-            raise ValueError(f"{key} = '{wanted}' is GPU {index}, but this PyTorch sees {torch.cuda.device_count()} GPUs; "
-                             "use cpu, or fewer ranks")  # fmt: skip
+            raise ValueError(
+                f"{key} = '{wanted}' is GPU {index}, but this PyTorch sees {torch.cuda.device_count()} GPUs; "
+                "use cpu, or fewer ranks"
+            )
         device = torch.device("cuda", index)
     return device
 

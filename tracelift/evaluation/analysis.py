@@ -119,7 +119,11 @@ def trace_figures(
     by_problem("trace validity", lambda s: s["valid"])
     if runs is not None:
         wrong = [
-            [not s["valid"] for s, passed in zip(t["samples"], o or [], strict=False) if passed and s["valid"] is not None]
+            [
+                not s["valid"]
+                for s, passed in zip(t["samples"], o or [], strict=False)
+                if passed and s["valid"] is not None
+            ]
             for t, o in zip(traces, outcomes(runs, rule), strict=True)
         ]
         wrong = [w for w in wrong if w]
@@ -155,13 +159,27 @@ def compare(
     if mode == "greedy":
         lost, gained = sum(x > y for x, y in means), sum(y > x for x, y in means)
         low, high = paired_interval(gained, lost, n)
-        return {"n": n, "difference": (gained - lost) / n, "low": low, "high": high, "test": "McNemar exact",
-                "p": mcnemar_exact(lost, gained), "gained": gained, "lost": lost,
-                "least_detectable": least_detectable_difference(n, (lost + gained) / n, POWER)}  # fmt: skip
+        return {
+            "n": n,
+            "difference": (gained - lost) / n,
+            "low": low,
+            "high": high,
+            "test": "McNemar exact",
+            "p": mcnemar_exact(lost, gained),
+            "gained": gained,
+            "lost": lost,
+            "least_detectable": least_detectable_difference(n, (lost + gained) / n, POWER),
+        }
     boot = paired_bootstrap([x for x, _ in means], [y for _, y in means], resamples=resamples)
-    return {"n": n, "difference": boot.difference, "low": boot.low, "high": boot.high,
-            "test": "sign flips over problems", "p": boot.p,
-            "least_detectable": least_detectable_mean([y - x for x, y in means], POWER)}  # fmt: skip
+    return {
+        "n": n,
+        "difference": boot.difference,
+        "low": boot.low,
+        "high": boot.high,
+        "test": "sign flips over problems",
+        "p": boot.p,
+        "least_detectable": least_detectable_mean([y - x for x, y in means], POWER),
+    }
 
 
 def questions(labels: Sequence[str]) -> list[tuple[str, str]]:
@@ -174,16 +192,23 @@ def questions(labels: Sequence[str]) -> list[tuple[str, str]]:
     return [(a, b) for a, b in pairs if a in labels and b in labels]
 
 
-def analyse(results: dict[str, Record], rules: dict[str, Sequence[str]], ks: Sequence[int], resamples: int,
-            dimensions: Sequence[str] = ()) -> Figure:  # fmt: skip
+def analyse(
+    results: dict[str, Record],
+    rules: dict[str, Sequence[str]],
+    ks: Sequence[int],
+    resamples: int,
+    dimensions: Sequence[str] = (),
+) -> Figure:
     """Figures of every benchmark and the comparisons between arms. results: benchmark name → `arms.evaluate`'s
     record."""
     benchmarks: Figure = {}
     comparisons: list[Figure] = []
     for name, found in results.items():
         headline = rules[name][0]
-        arms = {label: {mode: arm_figures(runs, rules[name], mode, ks) for mode, runs in modes.items()}
-                for label, modes in found["arms"].items()}  # fmt: skip
+        arms = {
+            label: {mode: arm_figures(runs, rules[name], mode, ks) for mode, runs in modes.items()}
+            for label, modes in found["arms"].items()
+        }
         traces = {}
         for label, modes in found["traces"].items():
             own = found["arms"].get("planner" if len(found["traces"]) == 1 else f"planner {label}", {})

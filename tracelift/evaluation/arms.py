@@ -89,8 +89,13 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
     """
     c, n = planner.config, bench.samples(mode)
     temperature = 0.0 if mode == "greedy" else c.planner.temperature
-    params = SamplingParams(n=n, max_new_tokens=c.planner.max_new_tokens, temperature=temperature,
-                            seed=bench.config.run.seed, stop=tuple(c.planner.stop))  # fmt: skip
+    params = SamplingParams(
+        n=n,
+        max_new_tokens=c.planner.max_new_tokens,
+        temperature=temperature,
+        seed=bench.config.run.seed,
+        stop=tuple(c.planner.stop),
+    )
     limit = bench.config.executor.max_trace_chars
     mine = bench.world.share(list(problems))
     keys = [
@@ -104,14 +109,23 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
             groups = sample_traces(planner.sampler, planner.prompt, [p.task for _, p in chunk], params, draws, limit)
             found = []
             for (key, p), group in zip(chunk, groups, strict=True):
-                samples = [{"text": s.text, "trace": s.trace, "tokens": len(s.completion.tokens),
-                            "finish_reason": s.completion.finish_reason} for s in group]  # fmt: skip
+                samples = [
+                    {
+                        "text": s.text,
+                        "trace": s.trace,
+                        "tokens": len(s.completion.tokens),
+                        "finish_reason": s.completion.finish_reason,
+                    }
+                    for s in group
+                ]
                 found.append({"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples})
             bench.records.add(found)
             bar.update(len(chunk))
     traces = [bench.records.get(key) or {} for key in keys]
-    told = [{**t, "samples": [{**s, **_facts(p, s["trace"])} for s in t["samples"]]}
-            for p, t in zip(mine, traces, strict=True)]  # fmt: skip
+    told = [
+        {**t, "samples": [{**s, **_facts(p, s["trace"])} for s in t["samples"]]}
+        for p, t in zip(mine, traces, strict=True)
+    ]
     merged = bench.world.merge(_with_scores(bench, mine, told))
     errors = [s["rm_error"] for t in merged for s in t["samples"] if s["rm_error"]]
     total = sum(s["trace"] is not None for t in merged for s in t["samples"])
@@ -155,8 +169,10 @@ def _with_scores(bench: Bench, problems: Sequence[Problem], traces: list[Record]
         found = [{"key": key, "kind": "score", **asdict(s)} for (key, _), s in zip(chunk, scores, strict=True)]
         bench.records.add([r for r in found if not r["error"]])
         bench.records.hold([r for r in found if r["error"]])
-    return [{**t, "samples": [{**s, **_score(bench, key)} for s, key in zip(t["samples"], row, strict=True)]}
-            for t, row in zip(traces, names, strict=True)]  # fmt: skip
+    return [
+        {**t, "samples": [{**s, **_score(bench, key)} for s, key in zip(t["samples"], row, strict=True)]}
+        for t, row in zip(traces, names, strict=True)
+    ]
 
 
 def _score(bench: Bench, key: str | None) -> Record:
@@ -198,8 +214,9 @@ def _borrow(traces: Sequence[Record], i: int, j: int) -> str | None:
     return None
 
 
-def run_arm(bench: Bench, arm: str, label: str, problems: Sequence[Problem], traces: Sequence[Record] | None,
-            mode: str) -> list[Record | None]:  # fmt: skip
+def run_arm(
+    bench: Bench, arm: str, label: str, problems: Sequence[Problem], traces: Sequence[Record] | None, mode: str
+) -> list[Record | None]:
     """One record per problem, in order, on every rank: {samples: [{artifact, verdicts, detail, tokens, given}]}.
 
     None where the arm has nothing to give (no reference trace). Raises TrainingError past `eval.max_error_share`.
@@ -235,8 +252,12 @@ def run_arm(bench: Bench, arm: str, label: str, problems: Sequence[Problem], tra
             bench.records.add([r for r in found if not errors_in(r)])
             bench.records.hold([r for r in found if errors_in(r)])
             bar.update(len(chunk))
-    merged = bench.world.merge([({**(bench.records.get(key) or {}), "given": texts} if key else None)
-                                for key, (_, texts) in zip(keys, mine, strict=True)])  # fmt: skip
+    merged = bench.world.merge(
+        [
+            ({**(bench.records.get(key) or {}), "given": texts} if key else None)
+            for key, (_, texts) in zip(keys, mine, strict=True)
+        ]
+    )
     refuse_too_many_errors(merged, f"{label}, {mode}", bench.config.eval.max_error_share)
     return merged
 
@@ -271,8 +292,14 @@ def _answer(bench: Bench, chunk: Sequence[tuple[str, Problem, list[str | None]]]
                 j = judged.get(at)
                 at += 1
             verdicts = {rule: v.name for rule, v in j.verdicts.items()} if j else {}
-            samples.append({"artifact": reply.text if prompt is not None else None, "tokens": reply.tokens,
-                            "verdicts": verdicts, "detail": reply.error or (j.detail if j else "")})  # fmt: skip
+            samples.append(
+                {
+                    "artifact": reply.text if prompt is not None else None,
+                    "tokens": reply.tokens,
+                    "verdicts": verdicts,
+                    "detail": reply.error or (j.detail if j else ""),
+                }
+            )
         out.append({"key": key, "kind": "run", "problem_id": p.problem_id, "samples": samples})
     return out
 

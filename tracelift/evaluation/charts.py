@@ -15,8 +15,9 @@ _LABELS = (190, 500)  # pixels of room for labels: at least, at most
 _SLIM, _BROAD = frozenset("iljtfrI.,:;'!|()[]- "), frozenset("mwMW@%")
 
 
-def intervals(rows: Sequence[tuple[str, float, float, float]], low: float, high: float, zero: bool = False,
-              unit: str = "") -> str:  # fmt: skip
+def intervals(
+    rows: Sequence[tuple[str, float, float, float]], low: float, high: float, zero: bool = False, unit: str = ""
+) -> str:
     """Dots with error bars. rows: (label, value, low, high); the axis runs from `low` to `high`.
 
     The picture grows with its longest label; one that is too long even so loses its middle and has it in its title.

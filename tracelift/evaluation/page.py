@@ -22,8 +22,14 @@ from tracelift.tasks.benchmarks import Benchmark
 _TEMPLATE = Path(__file__).with_name("page.html")
 
 
-def render_page(title: str, results: dict[str, Any], benchmarks: Sequence[Benchmark], found: dict[str, Record],
-                dimensions: Sequence[str], most_samples: int = 0) -> str:  # fmt: skip
+def render_page(
+    title: str,
+    results: dict[str, Any],
+    benchmarks: Sequence[Benchmark],
+    found: dict[str, Record],
+    dimensions: Sequence[str],
+    most_samples: int = 0,
+) -> str:
     """The page. results: analyse()'s, with command and versions; found: benchmark name → arms.evaluate()'s record.
 
     most_samples: of each problem and arm that can be read in full, 0 for all; of the others the outcome is kept, so that
@@ -105,10 +111,15 @@ def _charts(results: dict[str, Any], found: dict[str, Record]) -> str:
     parts = []
     for name, bench in results["benchmarks"].items():
         for mode in dict.fromkeys(m for arm in bench["arms"].values() for m in arm):
-            rows = [(label, f["value"], f["low"], f["high"]) for label, modes in bench["arms"].items()
-                    if mode in modes and (f := modes[mode]["accuracy"])["value"] is not None]  # fmt: skip
-            parts += [f"<h2>{escape(name)}, {mode}</h2><h3>Accuracy ({escape(bench['rules'][0])}), 95% intervals</h3>",
-                      charts.intervals(rows, 0.0, 1.0)]  # fmt: skip
+            rows = [
+                (label, f["value"], f["low"], f["high"])
+                for label, modes in bench["arms"].items()
+                if mode in modes and (f := modes[mode]["accuracy"])["value"] is not None
+            ]
+            parts += [
+                f"<h2>{escape(name)}, {mode}</h2><h3>Accuracy ({escape(bench['rules'][0])}), 95% intervals</h3>",
+                charts.intervals(rows, 0.0, 1.0),
+            ]
             asked = [c for c in results["comparisons"] if c["benchmark"] == name and c["mode"] == mode]
             if asked:
                 points = [

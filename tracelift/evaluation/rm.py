@@ -45,8 +45,10 @@ def evaluate_rm(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
     kinds = [c.negative_kind for _, _, c, _ in kept]
     figures = ranking_metrics(total, gold, owner, positive, kinds)
     members = _members(owner, positive)
-    by_group = [ranking_metrics([total[j] for j in m], [gold[j] for j in m], [0] * len(m), [positive[j] for j in m])
-                for m in members]  # fmt: skip
+    by_group = [
+        ranking_metrics([total[j] for j in m], [gold[j] for j in m], [0] * len(m), [positive[j] for j in m])
+        for m in members
+    ]
     pairs = [sum(positive[j] for j in m) * sum(not positive[j] for j in m) for m in members]
     return {
         "groups": len(groups),
@@ -114,7 +116,9 @@ def _dimensions(rows: Sequence[tuple[Group, dict[str, int], RMScore]]) -> dict[s
         out[name] = {
             "MAE": sum(gaps) / len(gaps),
             "nearest label right": sum(x < 0.5 for x in gaps) / len(gaps),
-            "expected by given label": [{"given": g, "n": len(x), "expected": sum(x) / len(x)} for g, x in sorted(by_label.items())],
+            "expected by given label": [
+                {"given": g, "n": len(x), "expected": sum(x) / len(x)} for g, x in sorted(by_label.items())
+            ],
         }
     return out
 
@@ -138,14 +142,27 @@ def render_rm(f: dict[str, Any]) -> str:
         )
     ]
     kinds = sorted(f["per kind"].items(), key=lambda item: item[1]["pair accuracy"])
-    blocks.append(columns([["flaw of the negative", "pair accuracy", "pairs"],
-                           *([k, f"{v['pair accuracy']:.3f}", str(v["pairs"])] for k, v in kinds)]))  # fmt: skip
+    blocks.append(
+        columns(
+            [
+                ["flaw of the negative", "pair accuracy", "pairs"],
+                *([k, f"{v['pair accuracy']:.3f}", str(v["pairs"])] for k, v in kinds),
+            ]
+        )
+    )
     blocks.append(
         columns(
             [
                 ["dimension (0 to 4)", "MAE", "nearest label right", "mean expected label where 0, 1, … is given"],
-                *([k, f"{v['MAE']:.3f}", f"{v['nearest label right']:.3f}",
-                   "  ".join(f"{r['given']}: {r['expected']:.2f}" for r in v["expected by given label"])] for k, v in f["dimensions"].items()),
+                *(
+                    [
+                        k,
+                        f"{v['MAE']:.3f}",
+                        f"{v['nearest label right']:.3f}",
+                        "  ".join(f"{r['given']}: {r['expected']:.2f}" for r in v["expected by given label"]),
+                    ]
+                    for k, v in f["dimensions"].items()
+                ),
             ]
         )
     )

@@ -11,10 +11,10 @@ from typing import Any
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+import matplotlib.pyplot as plt
 
-from tracelift.evaluation.table import cell  # noqa: E402
-from tracelift.runs.plots import COLOURS  # noqa: E402
+from tracelift.evaluation.table import cell
+from tracelift.runs.plots import COLOURS
 
 
 def draw_rm(figures: dict[str, Any], path: Path) -> Path:
@@ -22,16 +22,30 @@ def draw_rm(figures: dict[str, Any], path: Path) -> Path:
     figure, (pairs, totals, labels) = plt.subplots(1, 3, figsize=(14, 4.2), width_ratios=(1.2, 1, 1))
     pairs.barh([k.replace("_", " ") for k, _ in kinds], [v["pair accuracy"] for _, v in kinds], color=COLOURS[0])
     pairs.axvline(0.5, color=COLOURS[2], linewidth=1)
-    pairs.set(xlim=(0, 1), title=f"pairs ranked right, by flaw (all: {cell({**figures['pair accuracy'], 'low': None})})")
+    pairs.set(
+        xlim=(0, 1), title=f"pairs ranked right, by flaw (all: {cell({**figures['pair accuracy'], 'low': None})})"
+    )
     bins = figures["calibration"]["bins"]
     totals.plot([0, 1], [0, 1], color=COLOURS[2], linewidth=1)
     totals.plot([b["predicted"] for b in bins], [b["gold"] for b in bins], "o-", color=COLOURS[0])
-    totals.set(xlim=(0, 1), ylim=(0, 1), xlabel="predicted total", ylabel="mean gold total",
-               title=f"calibration (error {figures['calibration']['expected_calibration_error']:.3f})")  # fmt: skip
+    totals.set(
+        xlim=(0, 1),
+        ylim=(0, 1),
+        xlabel="predicted total",
+        ylabel="mean gold total",
+        title=f"calibration (error {figures['calibration']['expected_calibration_error']:.3f})",
+    )
     labels.plot([0, 4], [0, 4], color=COLOURS[2], linewidth=1)
     for (name, d), colour in zip(figures["dimensions"].items(), COLOURS[:2] + COLOURS[3:] + ("#5c4d7d",), strict=False):
         rows = d["expected by given label"]
-        labels.plot([r["given"] for r in rows], [r["expected"] for r in rows], "o-", color=colour, label=name.replace("_", " "), markersize=4)
+        labels.plot(
+            [r["given"] for r in rows],
+            [r["expected"] for r in rows],
+            "o-",
+            color=colour,
+            label=name.replace("_", " "),
+            markersize=4,
+        )
     labels.set(xlim=(-0.2, 4.2), ylim=(-0.2, 4.2), xlabel="given label", ylabel="mean expected label", title="labels")
     labels.legend(fontsize=7, frameon=False)
     for axis in (pairs, totals, labels):

@@ -85,4 +85,6 @@ def _comparisons(asked: Sequence[Figure]) -> str:
                 c["test"] + counts,
             ]
         )
-    return columns(rows) + ("\n  detectable -: no difference that can be named would have been found four times in five" if unseen else "")
+    return columns(rows) + (
+        "\n  detectable -: no difference that can be named would have been found four times in five" if unseen else ""
+    )

@@ -32,8 +32,12 @@ class BaselineCache:
         if path is not None and path.exists():
             records = read_jsonl(path)
             try:
-                self._known = {r["key"]: Baseline(r["successes"], r["repeats"], None, tuple(map(tuple, r.get("runs", ()))),
-                                                    r.get("logprob")) for r in records}  # fmt: skip
+                self._known = {
+                    r["key"]: Baseline(
+                        r["successes"], r["repeats"], None, tuple(map(tuple, r.get("runs", ()))), r.get("logprob")
+                    )
+                    for r in records
+                }
             except (KeyError, TypeError):
                 raise ValueError(f"{path}: is not a baseline cache; give executor.cache another file") from None
             if not path.read_bytes().endswith(b"\n"):  # drop the torn line, or the next record would be glued to it

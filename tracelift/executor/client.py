@@ -38,7 +38,13 @@ MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anywa
 PASSING = {408, 409, 425, 429}  # worth another try, like every 5xx but one
 NEVER = 501  # not implemented
 GONE = {502, 503, 504}  # said by what stands before a server that is not there, or by one that is not ready
-TELLING = ("id", "root", "parent", "meta", "fingerprint")  # what an entry of /v1/models says of its model; the rest may change by the call
+TELLING = (
+    "id",
+    "root",
+    "parent",
+    "meta",
+    "fingerprint",
+)  # what an entry of /v1/models says of its model; the rest may change by the call
 OUTAGES = 3  # a request lost in so many is no longer thought innocent
 PROBE = CompletionRequest("Are you there?", max_tokens=1, temperature=0.0)
 
@@ -154,8 +160,9 @@ class RemoteBackend:
                     left.append(request)
         return [replies[r] for r in requests]
 
-    def _ask(self, requests: Sequence[CompletionRequest], replies: dict[CompletionRequest, Reply],
-             progress: Progress | None) -> dict[CompletionRequest, _Answer]:  # fmt: skip
+    def _ask(
+        self, requests: Sequence[CompletionRequest], replies: dict[CompletionRequest, Reply], progress: Progress | None
+    ) -> dict[CompletionRequest, _Answer]:
         """Ask all side by side, add what came to `replies`, and return those for which there seemed to be no server."""
         lost: dict[CompletionRequest, _Answer] = {}
         total = len(replies) + len(requests)
@@ -229,8 +236,10 @@ class RemoteBackend:
         if status != 200:
             detail = " ".join(data[:300].decode("utf-8", "replace").split())
             raise _Failure(
-                f"the server answered {status}: {detail}", status in PASSING or (status >= 500 and status != NEVER),
-                _retry_after(headers), status in GONE,
+                f"the server answered {status}: {detail}",
+                status in PASSING or (status >= 500 and status != NEVER),
+                _retry_after(headers),
+                status in GONE,
             )
         return data
 

@@ -67,8 +67,12 @@ class Outcome:
     verdicts: tuple[str, ...] = field(default=(), compare=False)  # theirs, by name
     base_runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # the baseline's (text, verdict)
     error: str | None = None
-    judgement: Judgement | None = field(default=None, compare=False)  # of the end-to-end run; None where it gave no text
-    logprobs: tuple[float, float] | None = None  # of the reference with and without the trace, where uplift is by likelihood
+    judgement: Judgement | None = field(
+        default=None, compare=False
+    )  # of the end-to-end run; None where it gave no text
+    logprobs: tuple[float, float] | None = (
+        None  # of the reference with and without the trace, where uplift is by likelihood
+    )
     nats: float = 1.0
 
     @property
@@ -90,30 +94,43 @@ class Outcome:
 class Executor:
     """Runs a frozen language model on problems with and without traces, and judges what it wrote."""
 
-    def __init__(self, backend: Backend, settings: ExecutorSettings, cache: BaselineCache | None = None,
-                 wrap: Callable[[str], str] = lambda text: text, judge: Judge | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        backend: Backend,
+        settings: ExecutorSettings,
+        cache: BaselineCache | None = None,
+        wrap: Callable[[str], str] = lambda text: text,
+        judge: Judge | None = None,
+    ) -> None:
         """wrap: puts a prompt into the executor's chat template, where it has one. judge: the verifier V.
 
         Raises ValueError for uplift by likelihood from a backend that cannot score given texts.
         """
         if settings.uplift == "likelihood" and not hasattr(backend, "score"):
-            raise ValueError("executor.uplift = 'likelihood' needs the log-probabilities of given texts, which this executor (a server, "
-                             "or ranks of its own) does not give; use a local executor.path, or executor.uplift = 'sampled'")  # fmt: skip
+            raise ValueError(
+                "executor.uplift = 'likelihood' needs the log-probabilities of given texts, which this executor (a server, "
+                "or ranks of its own) does not give; use a local executor.path, or executor.uplift = 'sampled'"
+            )
         self.backend, self.settings, self.wrap = backend, settings, wrap
         self.judge = judge or TaskJudge()
         self.cache = cache if cache is not None else BaselineCache()
         self.tokens = 0  # generated so far, for throughput and for counting what a run cost
         self.runs = 0  # distinct requests: equal ones are answered once
 
-    def evaluate(self, items: Sequence[tuple[Task, str]], progress: Progress | None = None,
-                 need_repeats: bool = True) -> list[Outcome]:  # fmt: skip
+    def evaluate(
+        self, items: Sequence[tuple[Task, str]], progress: Progress | None = None, need_repeats: bool = True
+    ) -> list[Outcome]:
         """One outcome per (task, trace). With `need_repeats = False` (exec_only) only the end-to-end run is made."""
         s = self.settings
         if need_repeats and s.uplift == "likelihood":
             return self._with_likelihoods(items, self.evaluate(items, progress, need_repeats=False))
         K = s.repeats if need_repeats else 0
         keys = [self.baseline_key(task) if need_repeats else "" for task, _ in items]
-        missing = {key: task for key, (task, _) in zip(keys, items, strict=True) if need_repeats and self.cache.get(key) is None}
+        missing = {
+            key: task
+            for key, (task, _) in zip(keys, items, strict=True)
+            if need_repeats and self.cache.get(key) is None
+        }
 
         requests = [request for task, trace in items for request in self._with_trace(task, trace, K)]
         requests += [request for task in missing.values() for request in self._without(task)]
@@ -130,18 +147,31 @@ class Executor:
         baselines: dict[str, Baseline] = {}
         for key, texts in zip(missing, without, strict=True):
             arm = [next(judged) for _ in range(s.baseline_repeats)]
-            baselines[key] = Baseline(successes(arm), s.baseline_repeats, first_error(arm),
-                                      tuple((r.text, j.verdict.name) for r, j in zip(texts, arm, strict=True)))  # fmt: skip
+            baselines[key] = Baseline(
+                successes(arm),
+                s.baseline_repeats,
+                first_error(arm),
+                tuple((r.text, j.verdict.name) for r, j in zip(texts, arm, strict=True)),
+            )
         self.cache.put({key: b for key, b in baselines.items() if b.error is None})
         outcomes = []
         for key, runs, (primary, *repeats) in zip(keys, with_trace, runs_judged, strict=True):
             base = baselines.get(key) or self.cache.get(key) or Baseline(0, s.baseline_repeats)
-            outcomes.append(Outcome(
-                e2e=primary.verdict, with_successes=successes(repeats), repeats=s.repeats,
-                base_successes=base.successes, base_repeats=base.repeats, artifact=runs[0].text,
-                runs=tuple(r.text for r in runs[1:]), verdicts=tuple(j.verdict.name for j in repeats), base_runs=base.runs,
-                error=first_error([primary, *repeats]) or base.error,
-                judgement=primary))  # fmt: skip
+            outcomes.append(
+                Outcome(
+                    e2e=primary.verdict,
+                    with_successes=successes(repeats),
+                    repeats=s.repeats,
+                    base_successes=base.successes,
+                    base_repeats=base.repeats,
+                    artifact=runs[0].text,
+                    runs=tuple(r.text for r in runs[1:]),
+                    verdicts=tuple(j.verdict.name for j in repeats),
+                    base_runs=base.runs,
+                    error=first_error([primary, *repeats]) or base.error,
+                    judgement=primary,
+                )
+            )
         return outcomes
 
     def begin(self, task: Task, trace: str, need_repeats: bool = True) -> None:
@@ -168,8 +198,11 @@ class Executor:
         """The outcomes of the end-to-end runs with both arms' likelihoods: one pass over all traces and new baselines."""
         arms = [self._score_request(self.trace_prompt(task, trace), task) for task, trace in items]
         keys = [self.baseline_key(task) for task, _ in items]
-        missing = {key: self._score_request(self.baseline_prompt(task), task)
-                   for key, (task, _) in zip(keys, items, strict=True) if self.cache.get(key) is None}  # fmt: skip
+        missing = {
+            key: self._score_request(self.baseline_prompt(task), task)
+            for key, (task, _) in zip(keys, items, strict=True)
+            if self.cache.get(key) is None
+        }
         distinct = list(dict.fromkeys([*arms, *missing.values()]))
         found = dict(zip(distinct, self.backend.score(distinct) if distinct else [], strict=True))
         new = {key: as_baseline(found[request]) for key, request in missing.items()}
@@ -178,9 +211,18 @@ class Executor:
         for outcome, request, key in zip(outcomes, arms, keys, strict=True):
             base, arm = new.get(key) or self.cache.get(key), found[request]
             error = outcome.error or arm.error or base.error
-            out.append(replace(outcome, with_successes=math.exp(arm.logprob), repeats=1, base_successes=base.successes,
-                               base_repeats=1, nats=self.settings.nats, error=error,
-                               logprobs=None if error else (arm.logprob, base.logprob)))  # fmt: skip
+            out.append(
+                replace(
+                    outcome,
+                    with_successes=math.exp(arm.logprob),
+                    repeats=1,
+                    base_successes=base.successes,
+                    base_repeats=1,
+                    nats=self.settings.nats,
+                    error=error,
+                    logprobs=None if error else (arm.logprob, base.logprob),
+                )
+            )
         return out
 
     def _score_request(self, prompt: str, task: Task) -> ScoreRequest:
@@ -196,8 +238,12 @@ class Executor:
     def _judge(self, owned: Sequence[tuple[Task, Reply]], in_full: Sequence[bool]) -> list[Judgement]:
         """One judgement per reply; a reply that never came is an ERROR that says why."""
         came = [(task, reply.text) for task, reply in owned if reply.error is None]
-        judged = iter(self.judge(came, [full for (_, reply), full in zip(owned, in_full, strict=True) if reply.error is None]))
-        return [next(judged) if reply.error is None else Judgement(Verdict.ERROR, detail=reply.error) for _, reply in owned]
+        judged = iter(
+            self.judge(came, [full for (_, reply), full in zip(owned, in_full, strict=True) if reply.error is None])
+        )
+        return [
+            next(judged) if reply.error is None else Judgement(Verdict.ERROR, detail=reply.error) for _, reply in owned
+        ]
 
     def trace_prompt(self, task: Task, trace: str) -> str:
         return self.wrap(render(self.settings.template, problem=task.problem, trace=trace))

@@ -69,9 +69,14 @@ class TaskJudge:
         found |= {item: judgement for item, judgement in first.items() if judgement.verdict is not Verdict.PASS}
         rest = [item for item in programs if item not in found]
         found |= self._run(rest, problems)
-        return [found[id(task.code), text] if task.code is not None else number_judgement(task, text) for task, text in items]
+        return [
+            found[id(task.code), text] if task.code is not None else number_judgement(task, text)
+            for task, text in items
+        ]
 
-    def _run(self, programs: Sequence[tuple[int, str]], tests: dict[int, CodeProblem]) -> dict[tuple[int, str], Judgement]:
+    def _run(
+        self, programs: Sequence[tuple[int, str]], tests: dict[int, CodeProblem]
+    ) -> dict[tuple[int, str], Judgement]:
         if not programs:
             return {}
         jobs = [(tests[key].program(text), together(tests[key])) for key, text in programs]
@@ -102,4 +107,6 @@ def program_judgement(code: CodeProblem, result: ProgramResult) -> Judgement:
     if len(result.outcomes) > hidden:
         visible_rate = ProgramResult(result.outcomes[hidden:]).pass_rate
         result = ProgramResult(result.outcomes[:hidden])
-    return Judgement(result.verdict, result.status, result.pass_rate, result.produced_output, visible_rate, result.summary())
+    return Judgement(
+        result.verdict, result.status, result.pass_rate, result.produced_output, visible_rate, result.summary()
+    )

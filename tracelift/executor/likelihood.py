@@ -30,10 +30,14 @@ def spellings(task: Task, stop: tuple[str, ...]) -> tuple[str, ...]:
         ways = (text, " " + text)
     if not text:
         kind = "program" if task.code is not None else "answer"
-        raise ValueError(f"{task.problem_id}: executor.uplift = 'likelihood' needs a reference {kind}, and this problem has none; "
-                         "leave it out, or use executor.uplift = 'sampled'")  # fmt: skip
+        raise ValueError(
+            f"{task.problem_id}: executor.uplift = 'likelihood' needs a reference {kind}, and this problem has none; "
+            "leave it out, or use executor.uplift = 'sampled'"
+        )
     ways = tuple(way for way in ways if not any(s in way for s in stop))
     if not ways:
-        raise ValueError(f"{task.problem_id}: executor.stop = {list(stop)} would cut the reference {text[:40]!r}, so the executor "
-                         "can never write it; shorten executor.stop, or use executor.uplift = 'sampled'")  # fmt: skip
+        raise ValueError(
+            f"{task.problem_id}: executor.stop = {list(stop)} would cut the reference {text[:40]!r}, so the executor "
+            "can never write it; shorten executor.stop, or use executor.uplift = 'sampled'"
+        )
     return ways

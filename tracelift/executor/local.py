@@ -83,7 +83,9 @@ class LocalBackend:
             if math.isfinite(top):
                 found[request] = Likelihood(top + math.log(math.fsum(math.exp(v - top) for v in values)))
             else:
-                found[request] = Likelihood(-math.inf, "the executor's log-probs are not finite: its weights hold NaN or overflow")
+                found[request] = Likelihood(
+                    -math.inf, "the executor's log-probs are not finite: its weights hold NaN or overflow"
+                )
         return [found[r] for r in requests]
 
     def _ends_at(self, stop: tuple[str, ...]) -> list[int]:

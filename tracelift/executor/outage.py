@@ -42,8 +42,10 @@ class Outage:
         while why is not None:
             waited = time.monotonic() - started
             if waited >= self.seconds:
-                raise ServerGone(f"{what} has been gone for {waited:.0f} s ({why}); start it again and --resume, "
-                                 "or allow a longer wait (executor.patience_s)")  # fmt: skip
+                raise ServerGone(
+                    f"{what} has been gone for {waited:.0f} s ({why}); start it again and --resume, "
+                    "or allow a longer wait (executor.patience_s)"
+                )
             self.say(f"waiting for {what}, {waited:.0f} s of at most {self.seconds:.0f} s: {why}")
             until = min(time.monotonic() + pause, started + self.seconds)
             while (left := until - time.monotonic()) > 0:

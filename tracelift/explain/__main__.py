@@ -57,8 +57,14 @@ class Page:
 
     def __init__(self, width: int) -> None:
         self.width, self.lines = width, []
-        self.wrapper = textwrap.TextWrapper(width, initial_indent="  ", subsequent_indent="  ", replace_whitespace=False,
-                                            drop_whitespace=False, break_on_hyphens=False)  # fmt: skip
+        self.wrapper = textwrap.TextWrapper(
+            width,
+            initial_indent="  ",
+            subsequent_indent="  ",
+            replace_whitespace=False,
+            drop_whitespace=False,
+            break_on_hyphens=False,
+        )
 
     def head(self, text: str) -> None:
         self.lines += ["", text, "-" * min(self.width, len(text))]
@@ -81,7 +87,9 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
     groups = grouped(records)
     at = next((i for i, g in enumerate(groups) if g[0]["problem_id"] == problem), None)
     if at is None:
-        raise ExplainError(f"round {step} had no problem '{problem}'; it had {', '.join(g[0]['problem_id'] for g in groups)}")
+        raise ExplainError(
+            f"round {step} had no problem '{problem}'; it had {', '.join(g[0]['problem_id'] for g in groups)}"
+        )
     group, advantage = groups[at], replay_advantages(groups, config)[at]
     counts = replay_counts(groups, group[0]["group"], step, config)
     if sample is not None and not 1 <= sample <= len(group):
@@ -114,7 +122,10 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
 
 def _baseline(page: Page, r: Record, config: Config) -> None:
     page.head("The executor without any trace")
-    page.text("It read: " + render(load_template(config.executor.baseline_prompt, BASELINE, ("problem",)), problem=r["problem"]))
+    page.text(
+        "It read: "
+        + render(load_template(config.executor.baseline_prompt, BASELINE, ("problem",)), problem=r["problem"])
+    )
     if r.get("likelihoods"):
         page.text(f"log p(reference) = {r['likelihoods'][1]:.3f} nats, p = {r['success_base']:.3g}: computed, not run")
         return
@@ -141,12 +152,18 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
     page.head(f"Trace {j + 1}: reward {_number(r['reward'])}, advantage {advantage:+.3f}")
     if r["trace"] is None:
         page.text(r["text"])
-        page.text(f"no complete <reasoning> block ({r['finish_reason']}): the executor was not called; "
-                  f"reward.format_reward = {config.reward.format_reward}")  # fmt: skip
+        page.text(
+            f"no complete <reasoning> block ({r['finish_reason']}): the executor was not called; "
+            f"reward.format_reward = {config.reward.format_reward}"
+        )
         return
     page.text(r["trace"])
     notes = [
-        "" if r["valid"] is None else "every step true and grounded" if r["valid"] else f"NOT valid: {why_invalid(r, config) or 'not a true and grounded derivation'}",
+        ""
+        if r["valid"] is None
+        else "every step true and grounded"
+        if r["valid"]
+        else f"NOT valid: {why_invalid(r, config) or 'not a true and grounded derivation'}",
         "states the answer" if r["leaked"] else "",
         "without the steps that yield it" if r["leaked_unsupported"] else "",
     ]
@@ -181,7 +198,11 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
         labels = ", ".join(f"{n} {v:.2f}" for n, v in zip(names, r["rm_dimensions"], strict=False))
         page.text(
             f"Reason RM R = {r['rm_total']:.3f}"
-            + (f" = 0.5 x derived {r['rm_derived']:.3f} + 0.5 x head {r['rm_head']:.3f}" if r["rm_head"] is not None else "")
+            + (
+                f" = 0.5 x derived {r['rm_derived']:.3f} + 0.5 x head {r['rm_head']:.3f}"
+                if r["rm_head"] is not None
+                else ""
+            )
             + f"   (rubric labels, 0 to 4: {labels})"
         )
     _formula(page, r, config)
@@ -191,7 +212,9 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
 
 def _check(page: Page, what: str, logged: str, text: str, r: Record) -> None:
     if "status" not in r and logged != Verdict.ERROR.name and verify_math(text, r["reference"]).name != logged:
-        page.text(f"! the {what} was logged as {logged}; today's verifier says {verify_math(text, r['reference']).name}")
+        page.text(
+            f"! the {what} was logged as {logged}; today's verifier says {verify_math(text, r['reference']).name}"
+        )
 
 
 def _formula(page: Page, r: Record, config: Config) -> None:
@@ -216,7 +239,11 @@ def _formula(page: Page, r: Record, config: Config) -> None:
     }[config.reward.mode]
     page.text(f"reward = {told}{f' - leak penalty {penalty:g}' if penalty else ''} = {_number(r['reward'])}")
     again = replay_reward(r, config)
-    if again is not None and r["reward"] is not None and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9):
+    if (
+        again is not None
+        and r["reward"] is not None
+        and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9)
+    ):
         page.text(f"! replayed from the counts it is {again:.6f}")
 
 
@@ -228,8 +255,10 @@ def _group(page: Page, group: Sequence[Record], advantage: Sequence[float], conf
         return
     mean = sum(kept) / len(kept)
     std = math.sqrt(sum((x - mean) ** 2 for x in kept) / (len(kept) - 1))
-    page.text(f"mean {mean:.4f}, standard deviation {std:.4f} over {len(kept)} traces; A = (r - mean)"
-              + (" / (std + 0.0001)" if config.grpo.advantage_scale == "std" else ""))  # fmt: skip
+    page.text(
+        f"mean {mean:.4f}, standard deviation {std:.4f} over {len(kept)} traces; A = (r - mean)"
+        + (" / (std + 0.0001)" if config.grpo.advantage_scale == "std" else "")
+    )
     if std == 0:
         page.text("all rewards are equal: this group moves nothing")
     top = max(abs(a) for a in advantage) or 1.0

@@ -26,8 +26,11 @@ def show(path: Path) -> str:
     norms: dict[str, float] = head["grad_norms"]
     bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
     finite = sorted(((n, name) for name, n in norms.items() if math.isfinite(n)), reverse=True)
-    lines = [f"round {head['step']}, update {head['update']}, rank {head['rank']}: gradient norm {head['grad_norm']}",
-             f"gradients that are not finite: {len(bad)} of {len(norms)} parameters", *_some(f"  {name}" for name in bad)]  # fmt: skip
+    lines = [
+        f"round {head['step']}, update {head['update']}, rank {head['rank']}: gradient norm {head['grad_norm']}",
+        f"gradients that are not finite: {len(bad)} of {len(norms)} parameters",
+        *_some(f"  {name}" for name in bad),
+    ]
     if finite:
         lines += ["largest finite ones:", *(f"  {norm:.4g}  {name}" for norm, name in finite[:5])]
     suspects: set[int] = set()
@@ -36,12 +39,16 @@ def show(path: Path) -> str:
     for m in odd:
         suspects |= set(m["samples"])
     lines += _some(f"  loss {m['loss']} on samples {m['samples']}" for m in odd)
-    lines.append(f"{'sample':>8}{'tokens':>8}{'advantage':>11}{'reward':>9}{'least log-prob':>16}  problem  (* in such a micro-batch)")
+    lines.append(
+        f"{'sample':>8}{'tokens':>8}{'advantage':>11}{'reward':>9}{'least log-prob':>16}  problem  (* in such a micro-batch)"
+    )
     for s in sorted(samples, key=lambda s: (s["id"] not in suspects, s["id"])):
         least = min(s["logprobs"], default=0.0)
         reward = "none" if s["reward"] is None else f"{s['reward']:.3f}"
-        lines.append(f"{s['id']:>7}{'*' if s['id'] in suspects else ' '}{len(s['token_ids']):>8}{s['advantage']:>11.3f}{reward:>9}"
-                     f"{least:>16.3f}  {s['problem_id']}  {s['text'][:60]!r}")  # fmt: skip
+        lines.append(
+            f"{s['id']:>7}{'*' if s['id'] in suspects else ' '}{len(s['token_ids']):>8}{s['advantage']:>11.3f}{reward:>9}"
+            f"{least:>16.3f}  {s['problem_id']}  {s['text'][:60]!r}"
+        )
     return "\n".join(lines)
 
 
@@ -53,8 +60,10 @@ def _some(lines: Any) -> list[str]:
 
 def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help") or len(argv) > 2:
-        print("usage: python -m tracelift.explain.nan RUN [FILE]\n\n"
-              "Show a batch whose gradient was not finite; without FILE list those the run kept.")  # fmt: skip
+        print(
+            "usage: python -m tracelift.explain.nan RUN [FILE]\n\n"
+            "Show a batch whose gradient was not finite; without FILE list those the run kept."
+        )
         return 0 if argv and argv[0] in ("-h", "--help") else 1
     folder = Path(argv[0]) / "nan"
     found = sorted(folder.glob("*.jsonl"))

@@ -59,7 +59,11 @@ def _truth(r: Record, config: Config) -> Any:
     if not config.data.source.startswith("demo:") or r["trace"] is None:
         return None
     task = DemoTasks(config.data.seed, config.data.source.removeprefix("demo:")).named(r["problem_id"])
-    return task.truth.check(r["trace"]) if task is not None and task.truth is not None and task.problem == r["problem"] else None
+    return (
+        task.truth.check(r["trace"])
+        if task is not None and task.truth is not None and task.problem == r["problem"]
+        else None
+    )
 
 
 def grouped(records: Sequence[Record]) -> list[list[Record]]:
@@ -105,9 +109,16 @@ def replay_reward(r: Record, config: Config) -> float | None:
         base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
         counts, uplift = (round(r["success_with"] * K), round(r["success_base"] * base), K), None
     return math_reward(
-        r["e2e"] == "PASS", *counts, r["rm_total"], base_repeats=base, variant=config.reward.variant,
-        mode=config.reward.mode, leaked=r["leaked"], leak_penalty=config.reward.leak_penalty, uplift=uplift,
-    ).reward  # fmt: skip
+        r["e2e"] == "PASS",
+        *counts,
+        r["rm_total"],
+        base_repeats=base,
+        variant=config.reward.variant,
+        mode=config.reward.mode,
+        leaked=r["leaked"],
+        leak_penalty=config.reward.leak_penalty,
+        uplift=uplift,
+    ).reward
 
 
 def contradictions(r: Record, config: Config) -> list[str]:
@@ -126,11 +137,17 @@ def contradictions(r: Record, config: Config) -> list[str]:
         found.append(("the reward's R", r["parts"]["reason_score"], min(1.0, max(0.0, r["rm_total"]))))
     if "status" not in r:
         leak = leaks_answer(r["trace"], r["reference"], r["problem"])
-        found += [("leaked", r["leaked"], leak.stated), ("leaked_unsupported", r["leaked_unsupported"], leak.unsupported)]
+        found += [
+            ("leaked", r["leaked"], leak.stated),
+            ("leaked_unsupported", r["leaked_unsupported"], leak.unsupported),
+        ]
     if (truth := _truth(r, config)) is not None:
         found.append(("valid", r["valid"], truth.fault is None))
-    return [f"{what} was logged as {_told(logged)}; the rest of the record gives {_told(again)}"
-            for what, logged, again in found if logged is not None and abs(logged - again) > 1e-5]  # fmt: skip
+    return [
+        f"{what} was logged as {_told(logged)}; the rest of the record gives {_told(again)}"
+        for what, logged, again in found
+        if logged is not None and abs(logged - again) > 1e-5
+    ]
 
 
 def _told(value: float | bool) -> str:

@@ -49,7 +49,9 @@ def _build(arguments: argparse.Namespace) -> int:
         with open(arguments.seeds, "rb") as file:
             total = sum(1 for line in itertools.islice(file, arguments.limit) if line.strip())
     values = {name: getattr(arguments, name) for name in _DEFAULTS}
-    values["source"] = arguments.source or (_DEFAULTS["source"] if arguments.domain == "math" else Path(arguments.seeds).stem)
+    values["source"] = arguments.source or (
+        _DEFAULTS["source"] if arguments.domain == "math" else Path(arguments.seeds).stem
+    )
     with tqdm(total=total, unit="seed", disable=arguments.quiet) as bar:
         summary = build(
             arguments.seeds,
@@ -149,12 +151,24 @@ def _generate(arguments: argparse.Namespace) -> int:
 
     groups = read_groups(arguments.file, min_negatives=0)[: arguments.limit]
     config = Config()
-    config.planner.prompt, config.planner.chat, config.planner.prefill = arguments.prompt, arguments.chat, arguments.prefill
+    config.planner.prompt, config.planner.chat, config.planner.prefill = (
+        arguments.prompt,
+        arguments.chat,
+        arguments.prefill,
+    )
     try:
-        model, tokenizer = models.load_pretrained(arguments.generate_with), models.load_tokenizer(arguments.generate_with)
+        model, tokenizer = (
+            models.load_pretrained(arguments.generate_with),
+            models.load_tokenizer(arguments.generate_with),
+        )
         prompt = PlannerPrompt(config, tokenizer)
-        params = SamplingParams(arguments.samples, arguments.max_new_tokens, arguments.temperature, seed=arguments.seed,
-                                stop=tuple(arguments.stop or ()))  # fmt: skip
+        params = SamplingParams(
+            arguments.samples,
+            arguments.max_new_tokens,
+            arguments.temperature,
+            seed=arguments.seed,
+            stop=tuple(arguments.stop or ()),
+        )
         sampler = Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
         facts: Counter = Counter()
         with tqdm(total=len(groups), unit="group", disable=arguments.quiet) as bar:
@@ -190,11 +204,17 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("build", _build, "make groups from seed problems: DIR/train.jsonl, DIR/dev.jsonl, DIR/summary.json")
-    sub.add_argument("--seeds", required=True, help="JSONL with `question` and `answer` (GSM8K's layout) a line; code: with `problem`, "
-                     "`trace` and perhaps `solution`, or demo:code for problems of the code world")  # fmt: skip
+    sub.add_argument(
+        "--seeds",
+        required=True,
+        help="JSONL with `question` and `answer` (GSM8K's layout) a line; code: with `problem`, "
+        "`trace` and perhaps `solution`, or demo:code for problems of the code world",
+    )
     sub.add_argument("--domain", choices=["math", "code"], default="math", help="what the seeds are (default: math)")
     sub.add_argument("--out", required=True, metavar="DIR", help="folder for the three files; made if missing")
-    sub.add_argument("--source", help="name of the data set, part of each problem_id (default: gsm8k; code: the file's name)")
+    sub.add_argument(
+        "--source", help="name of the data set, part of each problem_id (default: gsm8k; code: the file's name)"
+    )
     sub.add_argument("--seed", type=int, default=_DEFAULTS["seed"], help="names the build and the split (default: 18)")
     sub.add_argument("--dev", type=float, default=_DEFAULTS["dev"], help="share of problems held out (default: 0.1)")
     sub.add_argument("--negatives", type=int, default=_DEFAULTS["negatives"], help="at most so many a group")
@@ -238,14 +258,26 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--max-failures", type=int, default=20, help="stop past so many unjudged traces (default: 20)")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")
 
-    sub = command("generate", _generate, "add flawed traces that a model writes, where a calculation or the result is known to be wrong")
+    sub = command(
+        "generate",
+        _generate,
+        "add flawed traces that a model writes, where a calculation or the result is known to be wrong",
+    )
     sub.add_argument("file", metavar="FILE")
-    sub.add_argument("--generate-with", required=True, metavar="MODEL", help="Hugging Face folder of the model that writes")
+    sub.add_argument(
+        "--generate-with", required=True, metavar="MODEL", help="Hugging Face folder of the model that writes"
+    )
     sub.add_argument("--out", required=True, metavar="FILE", help="the groups with the traces added")
-    sub.add_argument("--prompt", default="math", help="planner prompt: demo, math, or a text file with {problem} (default: math)")
-    sub.add_argument("--chat", choices=["auto", "on", "off"], default="auto", help="wrap prompts in the tokenizer's chat template")
+    sub.add_argument(
+        "--prompt", default="math", help="planner prompt: demo, math, or a text file with {problem} (default: math)"
+    )
+    sub.add_argument(
+        "--chat", choices=["auto", "on", "off"], default="auto", help="wrap prompts in the tokenizer's chat template"
+    )
     sub.add_argument("--prefill", default="", help="text that starts every reply, e.g. '<reasoning>'")
-    sub.add_argument("--stop", action="append", metavar="TEXT", help="text that ends a trace, e.g. '</reasoning>'; may be repeated")
+    sub.add_argument(
+        "--stop", action="append", metavar="TEXT", help="text that ends a trace, e.g. '</reasoning>'; may be repeated"
+    )
     sub.add_argument("--samples", type=int, default=4, help="traces written for a problem (default: 4)")
     sub.add_argument("--most", type=int, default=2, help="of them added to a group at most (default: 2)")
     sub.add_argument("--temperature", type=float, default=1.0)

@@ -163,14 +163,18 @@ def _code_offers(seed: Seed, rng: random.Random, facts: Counter) -> _Offers | st
             if flawed is None:
                 facts["no place", name] += 1
             else:
-                options = [code.candidate(seed.trace, quotations[:n], (name, flawed)) for n in range(len(quotations) + 1)]
+                options = [
+                    code.candidate(seed.trace, quotations[:n], (name, flawed)) for n in range(len(quotations) + 1)
+                ]
                 yield name, code.joined(flawed[0], seed.trace), options
 
     positives = [code.candidate(seed.trace, quotations[:n], None) for n in range(len(quotations) + 1)]
     return _Offers(positives, code.joined(steps, seed.trace), seed.answer, offers())
 
 
-def _negatives(found: _Offers, targets: list[int], rng: random.Random, settings: Settings, facts: Counter) -> list[Candidate]:
+def _negatives(
+    found: _Offers, targets: list[int], rng: random.Random, settings: Settings, facts: Counter
+) -> list[Candidate]:
     """The flaws that pass the filters, each opened with as many quotations as its length needs."""
     negatives: list[Candidate] = []
     reference, kept = words_of(found.reference), []
@@ -203,7 +207,9 @@ def _counted(group: Group, split: str, facts: Counter, settings: Settings) -> Bu
     for candidate in group.negative_bank:
         flaw = (candidate.extra.get("metadata") or {}).get("flaw") or {}
         facts["kind", candidate.negative_kind] += 1
-        facts["answer changed", candidate.negative_kind] += bool(flaw.get("answer_changed", candidate.extra.get("changes_result")))
+        facts["answer changed", candidate.negative_kind] += bool(
+            flaw.get("answer_changed", candidate.extra.get("changes_result"))
+        )
         facts["place", flaw.get("place", "not recorded")] += 1
         facts["negative length", len(candidate.reasoning)] += 1
         for name, label in candidate.rubric.dimensions.items():

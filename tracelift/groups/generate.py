@@ -36,8 +36,15 @@ _EXPRESSION = re.compile(r"[$(]*[0-9][0-9.,]*\)?(?:\s*[-+*/×]\s*[$(]*[0-9][0-9.
 CHUNK = 32  # groups sampled in one call
 
 
-def generate(groups: Sequence[Group], sampler: Sampler, prompt: PlannerPrompt, params: SamplingParams, most: int, max_trace: int,
-             progress: Callable[[int], None] = lambda done: None) -> Iterator[tuple[Group, Counter]]:  # fmt: skip
+def generate(
+    groups: Sequence[Group],
+    sampler: Sampler,
+    prompt: PlannerPrompt,
+    params: SamplingParams,
+    most: int,
+    max_trace: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Iterator[tuple[Group, Counter]]:
     """Each group with up to `most` of the model's flawed traces added, and what became of all it wrote.
 
     Deterministic: draws are keyed by (params.seed, place of the group in the file). Raises GroupError on a code group or
@@ -54,10 +61,14 @@ def generate(groups: Sequence[Group], sampler: Sampler, prompt: PlannerPrompt, p
 
 def answer_of(group: Group) -> str:
     if group.task_type != "math":
-        raise GroupError(f"{group.problem_id} is a {group.task_type} group; what is wrong with a written plan is not known")
+        raise GroupError(
+            f"{group.problem_id} is a {group.task_type} group; what is wrong with a written plan is not known"
+        )
     answer = str(group.metadata.get("answer", group.reference_solution))
     if len([n for n in find_numbers(plain(answer)) if n.value is not None]) != 1:
-        raise GroupError(f"{group.problem_id} has no single number for an answer: {answer[:60]!r} (metadata.answer, or reference_solution)")
+        raise GroupError(
+            f"{group.problem_id} has no single number for an answer: {answer[:60]!r} (metadata.answer, or reference_solution)"
+        )
     return answer
 
 
@@ -105,8 +116,17 @@ def flawed(trace: str, answer: str) -> Candidate | str:
         kind, place = "generated_slip", place_of(min(line, steps - 1), steps)
         note = f"the result is {_shown(wrong.left.value)}, not {_shown(wrong.right.value)}"
         rubric = rubric_of("slip_carried" if changed else "slip_repaired", place, changed, changed)
-    flaw = {"line": line, "place": place, "note": note, "carried": changed, "answer_changed": changed, "final_answer": _shown(final)}
-    return Candidate(trace, rubric, kind, {"negative_index": 0, "label": "negative", "metadata": {"generated": True, "flaw": flaw}})
+    flaw = {
+        "line": line,
+        "place": place,
+        "note": note,
+        "carried": changed,
+        "answer_changed": changed,
+        "final_answer": _shown(final),
+    }
+    return Candidate(
+        trace, rubric, kind, {"negative_index": 0, "label": "negative", "metadata": {"generated": True, "flaw": flaw}}
+    )
 
 
 def conclusion(text: str) -> Fraction | None:

@@ -144,7 +144,9 @@ class Cache:
                 file.write(json.dumps({"key": key, "scores": scores}, ensure_ascii=False) + "\n")
 
 
-def ask(endpoint: JudgeEndpoint, prompt: str, names: Sequence[str], sleep: Callable[[float], None] = time.sleep) -> dict:
+def ask(
+    endpoint: JudgeEndpoint, prompt: str, names: Sequence[str], sleep: Callable[[float], None] = time.sleep
+) -> dict:
     """One judgement. Tries again on time-outs, 408, 429, 5xx and answers that are not the object asked for.
 
     Raises JudgeError after the last try, or at once where trying again cannot help (another 4xx status).

@@ -45,7 +45,11 @@ def read_seeds(path: str | os.PathLike[str], domain: str = "math") -> Iterator[t
                 trace = next((row[key] for key in ("trace", "reasoning", "plan") if key in row), None)
                 if domain == "code":
                     answer = "" if row.get("solution") is None else row["solution"]
-                needed = (("problem", problem), ("trace", trace)) if domain == "code" else (("question", problem), ("answer", answer))
+                needed = (
+                    (("problem", problem), ("trace", trace))
+                    if domain == "code"
+                    else (("question", problem), ("answer", answer))
+                )
                 for key, value in needed:
                     if not isinstance(value, str) or not value.strip():
                         raise GroupError(f"{key} is missing or no text")

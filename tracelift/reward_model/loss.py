@@ -14,8 +14,17 @@ from models.reward import RewardScores
 from tracelift.reward_model.scorer import RMTargets
 
 
-def rm_loss(logits: Tensor, scores: RewardScores, targets: RMTargets, counts: tuple[int, int], *, total_weight: float = 0.5,
-            rank_weight: float = 0.7, negative_weight: float = 0.0, negative_margin: float = 0.15) -> dict[str, Tensor]:  # fmt: skip
+def rm_loss(
+    logits: Tensor,
+    scores: RewardScores,
+    targets: RMTargets,
+    counts: tuple[int, int],
+    *,
+    total_weight: float = 0.5,
+    rank_weight: float = 0.7,
+    negative_weight: float = 0.0,
+    negative_margin: float = 0.15,
+) -> dict[str, Tensor]:
     """The parts of the loss and their weighted sum under "loss".
 
     logits (B, dims, C), scores from RewardModel.combine; counts = (traces, positive-negative pairs) of the global batch,
@@ -42,8 +51,13 @@ def rm_loss(logits: Tensor, scores: RewardScores, targets: RMTargets, counts: tu
     return parts
 
 
-def ranking_metrics(total: Sequence[float], gold: Sequence[float], group: Sequence[int], positive: Sequence[bool],
-                    kinds: Sequence[str | None] | None = None) -> dict[str, float]:  # fmt: skip
+def ranking_metrics(
+    total: Sequence[float],
+    gold: Sequence[float],
+    group: Sequence[int],
+    positive: Sequence[bool],
+    kinds: Sequence[str | None] | None = None,
+) -> dict[str, float]:
     """Pair accuracy (ties count half), group accuracy (a positive above every negative), MAE and RMSE of the total.
 
     With `kinds` also `pair/KIND`: accuracy over the pairs whose negative has that flaw.

@@ -66,7 +66,9 @@ class OracleScorer:
         if not isinstance(problem, MathProblem):
             return no_score("the oracle judges the math demo's problems only (data.source = 'demo:math')")
         rng = random.Random(f"oracle:{item.problem}:{item.reasoning}")
-        labels, total = rng.choice(list(RUBRIC.values())) if rng.random() < self.noise else row_of(problem, item.reasoning)
+        labels, total = (
+            rng.choice(list(RUBRIC.values())) if rng.random() < self.noise else row_of(problem, item.reasoning)
+        )
         return RMScore(total, sum(labels) / (4 * len(labels)), None, tuple(map(float, labels)))
 
 

@@ -87,11 +87,18 @@ class RemoteScorer:
 
     def _complete(self, score: RMScore) -> RMScore:
         n, m = len(score.dimensions), len(self.dimension_names)
-        return score if score.error is not None or n == m else no_score(f"the Reason RM's server gave {n} dimensions of {m}")
+        return (
+            score
+            if score.error is not None or n == m
+            else no_score(f"the Reason RM's server gave {n} dimensions of {m}")
+        )
 
     def _request(self, items: Sequence[ScoreItem]) -> CompletionRequest:
-        rows = [{"problem": i.problem, "reasoning": i.reasoning, "task_name": i.task_type, "task_type": i.type_text}
-                | ({"tests": i.tests} if i.tests else {}) for i in items]  # fmt: skip
+        rows = [
+            {"problem": i.problem, "reasoning": i.reasoning, "task_name": i.task_type, "task_type": i.type_text}
+            | ({"tests": i.tests} if i.tests else {})
+            for i in items
+        ]
         return CompletionRequest(json.dumps({"items": rows, "max_length": self.max_tokens, "batch_size": ITEMS}), 1)
 
 

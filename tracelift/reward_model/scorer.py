@@ -33,8 +33,15 @@ def rm_text(task_type: str, problem: str, reasoning: str, type_text: str = "", t
     return "\n".join([*lines, "<reasoning>", reasoning, "</reasoning>"])
 
 
-def rm_tokens(tokenizer: Tokenizer, max_tokens: int, task_type: str, problem: str, reasoning: str,
-              type_text: str = "", tests: str = "") -> list[int]:  # fmt: skip
+def rm_tokens(
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    task_type: str,
+    problem: str,
+    reasoning: str,
+    type_text: str = "",
+    tests: str = "",
+) -> list[int]:
     """`rm_text` in at most `max_tokens` tokens. Too long: the problem loses its beginning; the reasoning is never cut.
 
     Raises ValueError where the reasoning and the frame alone exceed `max_tokens`.
@@ -43,7 +50,9 @@ def rm_tokens(tokenizer: Tokenizer, max_tokens: int, task_type: str, problem: st
     kept = problem
     while len(ids) > max_tokens:
         if not kept:
-            raise ValueError(f"a trace of {len(reasoning)} characters does not fit the RM's {max_tokens} tokens; raise max_tokens")
+            raise ValueError(
+                f"a trace of {len(reasoning)} characters does not fit the RM's {max_tokens} tokens; raise max_tokens"
+            )
         excess = len(ids) - max_tokens
         kept = kept[max(16, 2 * excess) :]
         ids = tokenizer.encode(rm_text(task_type, kept, reasoning, type_text, tests))
@@ -93,7 +102,9 @@ class Scorer(Protocol):
 class LocalScorer:
     """Scores with a model in this process: equal items once, and traces of one problem share their common tokens."""
 
-    def __init__(self, rm: RewardModel, tokenizer: Tokenizer, max_tokens: int = 2048, batch_tokens: int = 16384) -> None:
+    def __init__(
+        self, rm: RewardModel, tokenizer: Tokenizer, max_tokens: int = 2048, batch_tokens: int = 16384
+    ) -> None:
         self.rm, self.tokenizer = rm.eval(), tokenizer
         self.max_tokens, self.batch_tokens = min(max_tokens, rm.config.max_positions), batch_tokens
         self.dimension_names = rm.reward.dimension_names
@@ -115,7 +126,15 @@ class LocalScorer:
         encoded: list[tuple[ScoreItem, list[int]]] = []
         for item in dict.fromkeys(items):
             try:
-                ids = rm_tokens(self.tokenizer, self.max_tokens, item.task_type, item.problem, item.reasoning, item.type_text, item.tests)  # fmt: skip
+                ids = rm_tokens(
+                    self.tokenizer,
+                    self.max_tokens,
+                    item.task_type,
+                    item.problem,
+                    item.reasoning,
+                    item.type_text,
+                    item.tests,
+                )
                 encoded.append((item, ids))
             except ValueError as e:
                 known[item] = no_score(str(e))
@@ -139,8 +158,12 @@ def pool(rm: RewardModel, rows: Sequence[Tree], pad_id: int) -> tuple[Tensor, Te
 def _rows(scores: RewardScores) -> list[RMScore]:
     total, derived, dimensions = scores.total.tolist(), scores.derived.tolist(), scores.dimensions.tolist()
     head = scores.head.tolist() if scores.head is not None else [None] * len(total)
-    return [RMScore(t, d, h, tuple(x)) if math.isfinite(t) else no_score("the Reason RM's score is not finite: its weights hold NaN or overflow")
-            for t, d, h, x in zip(total, derived, head, dimensions, strict=True)]  # fmt: skip
+    return [
+        RMScore(t, d, h, tuple(x))
+        if math.isfinite(t)
+        else no_score("the Reason RM's score is not finite: its weights hold NaN or overflow")
+        for t, d, h, x in zip(total, derived, head, dimensions, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,9 @@ class Encoded:
 
 def encode(number: int, group: Group, chosen: list[Candidate], tokenizer: Tokenizer, max_tokens: int) -> Encoded:
     """Raises ValueError where a trace does not fit `max_tokens`."""
-    ids = [rm_tokens(tokenizer, max_tokens, group.task_type, group.problem, c.reasoning, group.type_text) for c in chosen]
+    ids = [
+        rm_tokens(tokenizer, max_tokens, group.task_type, group.problem, c.reasoning, group.type_text) for c in chosen
+    ]
     tree = Tree(tuple(map(tuple, ids)), tuple(range(len(ids))))
     return Encoded(tree, number, tuple(chosen), dimensions_of(group.task_type))
 
@@ -95,8 +97,10 @@ def refuse_other_rubrics(rm: RewardModel, groups: list[Group], path: str) -> Non
     """Raise ValueError where a group's labels are of other dimensions than the heads that would learn them."""
     for group in groups:
         if dimensions_of(group.task_type) != rm.reward.dimension_names:
-            raise ValueError(f"{path}: group {group.problem_id!r} is rubricked for {group.task_type}, but the model's heads are "
-                             f"{', '.join(rm.reward.dimension_names)}; train one model a task type")  # fmt: skip
+            raise ValueError(
+                f"{path}: group {group.problem_id!r} is rubricked for {group.task_type}, but the model's heads are "
+                f"{', '.join(rm.reward.dimension_names)}; train one model a task type"
+            )
 
 
 def draw(group: Group, negatives: int, rng: random.Random) -> list[Candidate]:
@@ -105,7 +109,9 @@ def draw(group: Group, negatives: int, rng: random.Random) -> list[Candidate]:
     return [rng.choice(group.positive_pool), *rng.sample(bank, min(negatives, len(bank)))]
 
 
-def run_reward_model(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> Path:
+def run_reward_model(
+    config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]
+) -> Path:
     """Train, and leave the best model in run/final. Returns that folder."""
     c = config.rm
     if not c.train:
@@ -118,7 +124,9 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
     attach_lora(rm, config.lora, config.run.seed, also_train=("dimension_heads", "total_head"))
     limit = min(c.max_tokens, rm.config.max_positions)
     learner = Learner(rm, config.optim, config.run.steps, world)
-    say(f"reward model: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(groups)} groups, {len(dev)} held out")
+    say(
+        f"reward model: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(groups)} groups, {len(dev)} held out"
+    )
     orders: dict[int, list[int]] = {}
 
     def chosen_for(step: int) -> list[tuple[int, Group, list[Candidate]]]:
@@ -145,8 +153,16 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
         sums: dict[str, float] = {}
         for piece in pieces(everything):
             logits, scores, targets = judged(rm, piece, tokenizer.pad_id)
-            parts = rm_loss(logits, scores, targets, counts, total_weight=c.total_weight,
-                            rank_weight=c.rank_weight, negative_weight=c.negative_weight, negative_margin=c.negative_margin)  # fmt: skip
+            parts = rm_loss(
+                logits,
+                scores,
+                targets,
+                counts,
+                total_weight=c.total_weight,
+                rank_weight=c.rank_weight,
+                negative_weight=c.negative_weight,
+                negative_margin=c.negative_margin,
+            )
             parts["loss"].backward()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
@@ -160,8 +176,18 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
         for piece in pieces(everything):
             _, scores, t = judged(rm, piece, tokenizer.pad_id)
             kinds = [x.negative_kind for each in piece for x in each.traces]
-            rows.extend(zip(scores.total.tolist(), t.total.tolist(), t.group.tolist(), t.positive.tolist(), kinds,
-                            scores.dimensions.tolist(), t.labels.tolist(), strict=True))  # fmt: skip
+            rows.extend(
+                zip(
+                    scores.total.tolist(),
+                    t.total.tolist(),
+                    t.group.tolist(),
+                    t.positive.tolist(),
+                    kinds,
+                    scores.dimensions.tolist(),
+                    t.labels.tolist(),
+                    strict=True,
+                )
+            )
         rows = [row for part in world.gather(rows) for row in part]
         total, gold, owner, positive, kinds, dims, labels = (list(x) for x in zip(*rows, strict=True))
         metrics = ranking_metrics(total, gold, owner, positive, kinds)
@@ -171,7 +197,9 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
 
     best_folder, best = run.path / "best", [-1.0]
     if run.writes and (best_folder / "config.json").exists() and config.run.resume:
-        best[0] = max((r["dev/group_accuracy"] for r in run.read("metrics.jsonl") if "dev/group_accuracy" in r), default=-1.0)
+        best[0] = max(
+            (r["dev/group_accuracy"] for r in run.read("metrics.jsonl") if "dev/group_accuracy" in r), default=-1.0
+        )
 
     def keep_best(step: int, metrics: dict[str, float]) -> None:
         if metrics["group_accuracy"] > best[0]:
@@ -192,8 +220,19 @@ def run_reward_model(config: Config, run: RunFolder, world: World, device: torch
         load_adapter(base, folder)
         return base
 
-    fit(config, run, world, learner, round_loss=round_loss, write_model=write_model, read_model=read_model,
-        evaluate=evaluate if dev else None, eval_every=c.eval_every, say=say, on_eval=keep_best)  # fmt: skip
+    fit(
+        config,
+        run,
+        world,
+        learner,
+        round_loss=round_loss,
+        write_model=write_model,
+        read_model=read_model,
+        evaluate=evaluate if dev else None,
+        eval_every=c.eval_every,
+        say=say,
+        on_eval=keep_best,
+    )
     final = run.path / "final"
     if world.is_main:
         draw_curves(run.path)

@@ -23,12 +23,23 @@ from tracelift.tasks.task import Task
 _EVALUATION = 1 << 40  # first element of every evaluation key: never a training round
 
 
-def evaluate_planner(sampler: Sampler, prompt: PlannerPrompt, executor: Executor, scorer: Scorer | None,
-                     tasks: Sequence[tuple[int, Task]], config: Config, greedy: bool) -> list[Sample]:  # fmt: skip
+def evaluate_planner(
+    sampler: Sampler,
+    prompt: PlannerPrompt,
+    executor: Executor,
+    scorer: Scorer | None,
+    tasks: Sequence[tuple[int, Task]],
+    config: Config,
+    greedy: bool,
+) -> list[Sample]:
     """One graded sample per (number, task); the number names the task's random draws, whichever rank works on it."""
-    params = SamplingParams(n=1, max_new_tokens=config.planner.max_new_tokens,
-                            temperature=0.0 if greedy else config.planner.temperature, seed=config.run.seed,
-                            stop=tuple(config.planner.stop))  # fmt: skip
+    params = SamplingParams(
+        n=1,
+        max_new_tokens=config.planner.max_new_tokens,
+        temperature=0.0 if greedy else config.planner.temperature,
+        seed=config.run.seed,
+        stop=tuple(config.planner.stop),
+    )
     keys = [(_EVALUATION, number) for number, _ in tasks]
     groups = sample_traces(sampler, prompt, [t for _, t in tasks], params, keys, config.executor.max_trace_chars)
     # Success rates whatever the training's uplift, so that runs can be compared.
@@ -36,7 +47,9 @@ def evaluate_planner(sampler: Sampler, prompt: PlannerPrompt, executor: Executor
     if greedy:  # repeats of a greedy executor are the same run
         settings = dataclasses.replace(settings, temperature=0.0, repeats=1, baseline_repeats=1)
     runner = Executor(executor.backend, settings, executor.cache, executor.wrap, executor.judge)
-    full = dataclasses.replace(config, reward=dataclasses.replace(config.reward, mode="tracelift" if scorer else "uplift_only"))
+    full = dataclasses.replace(
+        config, reward=dataclasses.replace(config.reward, mode="tracelift" if scorer else "uplift_only")
+    )
     grade(groups, runner, scorer, full)
     return [group[0] for group in groups]
 
@@ -79,5 +92,10 @@ def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
     """Exact two-sided McNemar test on the same problems."""
     gained = sum(b and not a for a, b in zip(before, after, strict=True))
     lost = sum(a and not b for a, b in zip(before, after, strict=True))
-    return {"gained": gained, "lost": lost, "n": len(before), "points": 100 * (gained - lost) / max(1, len(before)),
-            "p": mcnemar_exact(lost, gained)}  # fmt: skip
+    return {
+        "gained": gained,
+        "lost": lost,
+        "n": len(before),
+        "points": 100 * (gained - lost) / max(1, len(before)),
+        "p": mcnemar_exact(lost, gained),
+    }

@@ -26,21 +26,41 @@ if TYPE_CHECKING:  # rollout imports training, which imports this
     from tracelift.training.packing import Row
 
 
-def describe(rows: Sequence[Row], samples: Sequence[Sample], advantage: Sequence[float], losses: Sequence[tuple[list[int], float]],
-             counts: BatchCounts) -> tuple[dict[str, Any], list[dict[str, Any]]]:  # fmt: skip
+def describe(
+    rows: Sequence[Row],
+    samples: Sequence[Sample],
+    advantage: Sequence[float],
+    losses: Sequence[tuple[list[int], float]],
+    counts: BatchCounts,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """(head, samples) for `keep_batch`: the rows of one update, their ids being places in `samples` and `advantage`.
 
     losses: each micro-batch's sample ids and loss.
     """
     head = {"micro_batches": [{"samples": ids, "loss": loss} for ids, loss in losses], "counts": asdict(counts)}
     ids = [i for row in rows for i in row.sequence_ids]
-    return head, [samples[i].record() | {"id": i, "advantage": float(advantage[i]), "prompt_token_ids": list(samples[i].prompt_tokens),
-                                         "token_ids": list(samples[i].completion.tokens), "logprobs": list(samples[i].completion.logprobs)}
-                  for i in ids]  # fmt: skip
+    return head, [
+        samples[i].record()
+        | {
+            "id": i,
+            "advantage": float(advantage[i]),
+            "prompt_token_ids": list(samples[i].prompt_tokens),
+            "token_ids": list(samples[i].completion.tokens),
+            "logprobs": list(samples[i].completion.logprobs),
+        }
+        for i in ids
+    ]
 
 
-def keep_batch(folder: Path, limit: int, step: int, update: int, rank: int, head: Mapping[str, Any],
-               samples: Sequence[Mapping[str, Any]]) -> Path | None:  # fmt: skip
+def keep_batch(
+    folder: Path,
+    limit: int,
+    step: int,
+    update: int,
+    rank: int,
+    head: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+) -> Path | None:
     """Write one rank's part of a bad batch; None where this rank has its `limit` of them (a round run again is not new).
 
     step: 0-based round; update: its number within the round. Raises OSError if the file cannot be written.

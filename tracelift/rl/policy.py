@@ -33,16 +33,29 @@ class Policy:
     sampler: Sampler
     prompt: PlannerPrompt
 
-    def sample(self, step: int, problems: Sequence[tuple[int, Task]],
-               early: Callable[[Task, str], None] | None = None) -> list[list[Sample]]:  # fmt: skip
+    def sample(
+        self, step: int, problems: Sequence[tuple[int, Task]], early: Callable[[Task, str], None] | None = None
+    ) -> list[list[Sample]]:
         """z ~ π_θ(· | x), G traces of each (number in the round, problem). Collective: gathers the weights."""
         c = self.config.planner
         self.model.eval()  # no dropout between the sampled distribution and the scored one
         self.parallel.gather()
-        params = SamplingParams(n=c.samples, max_new_tokens=c.max_new_tokens, temperature=c.temperature,
-                                seed=self.config.run.seed, stop=tuple(c.stop))  # fmt: skip
-        return sample_traces(self.sampler, self.prompt, [task for _, task in problems], params,
-                             [(step, number) for number, _ in problems], self.config.executor.max_trace_chars, early)  # fmt: skip
+        params = SamplingParams(
+            n=c.samples,
+            max_new_tokens=c.max_new_tokens,
+            temperature=c.temperature,
+            seed=self.config.run.seed,
+            stop=tuple(c.stop),
+        )
+        return sample_traces(
+            self.sampler,
+            self.prompt,
+            [task for _, task in problems],
+            params,
+            [(step, number) for number, _ in problems],
+            self.config.executor.max_trace_chars,
+            early,
+        )
 
     def write(self, folder: Path) -> None:
         """A checkpoint's model: the adapter alone where one is trained."""

@@ -76,11 +76,24 @@ class Round(Clock):
         executor, scorer = r.parts[2], r.parts[3]
         metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
         r.run.log("metrics.jsonl", {"step": step + 1, **metrics})
-        r.run.log("samples.jsonl", *({"step": step + 1, "group": i, "sample": j, **s.record(r.config.run.log_tokens)}
-                                     for i, group in enumerate(everyone) for j, s in enumerate(group)))  # fmt: skip
+        r.run.log(
+            "samples.jsonl",
+            *(
+                {"step": step + 1, "group": i, "sample": j, **s.record(r.config.run.log_tokens)}
+                for i, group in enumerate(everyone)
+                for j, s in enumerate(group)
+            ),
+        )
         cost = r.world.gather((self.executor_tokens, executor.runs - self._runs))  # less where cached
-        r.run.log("timings.jsonl", {"step": step + 1, **self.record(), "executor_tokens": sum(t for t, _ in cost),
-                                    "executor_runs": sum(n for _, n in cost)})  # fmt: skip
+        r.run.log(
+            "timings.jsonl",
+            {
+                "step": step + 1,
+                **self.record(),
+                "executor_tokens": sum(t for t, _ in cost),
+                "executor_runs": sum(n for _, n in cost),
+            },
+        )
         r.board.log(step + 1, metrics)
         r.progress(step, metrics, self)
 
@@ -88,8 +101,18 @@ class Round(Clock):
 class Report:
     """Evaluates before and after training and writes summary.json, summary.txt and curves.png."""
 
-    def __init__(self, config: Config, run: RunFolder, world: World, prompt: PlannerPrompt, sampler: Sampler,
-                 executor: Executor, scorer: Scorer | None, held_out: list[Task], say: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: Config,
+        run: RunFolder,
+        world: World,
+        prompt: PlannerPrompt,
+        sampler: Sampler,
+        executor: Executor,
+        scorer: Scorer | None,
+        held_out: list[Task],
+        say: Callable[[str], None],
+    ) -> None:
         self.config, self.run, self.world, self.say = config, run, world, say
         self.parts = (sampler, prompt, executor, scorer)
         self.tasks = held_out
@@ -98,8 +121,10 @@ class Report:
         self.board = TensorBoard(self.run.path / "tensorboard", done, writes=self.world.is_main)
         if done == 0:
             self.before()
-            self.say("A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
-                     "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm.")  # fmt: skip
+            self.say(
+                "A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
+                "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm."
+            )
 
     def round(self, step: int) -> Round:
         return Round(self, step)
@@ -113,13 +138,24 @@ class Report:
                     self.say(f"before training, {mode}: {_line(records[mode]['summary'])}")
 
     def progress(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
-        shown = [("reward", "reward"), ("acc", "accuracy"), ("uplift", "uplift"), ("rm", "rm_score"), ("valid", "trace_validity"),
-                 ("wrong-reason", "wrong_reason_rate"), ("flat", "zero_spread"), ("ent", "entropy"), ("|g|", "grad_norm")]  # fmt: skip
+        shown = [
+            ("reward", "reward"),
+            ("acc", "accuracy"),
+            ("uplift", "uplift"),
+            ("rm", "rm_score"),
+            ("valid", "trace_validity"),
+            ("wrong-reason", "wrong_reason_rate"),
+            ("flat", "zero_spread"),
+            ("ent", "entropy"),
+            ("|g|", "grad_norm"),
+        ]
         figures = "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown if key in metrics)
         laps = " ".join(f"{name} {seconds:.1f}" for name, (seconds, _) in clock.laps.items())
         seconds = clock.record()["seconds"]
         left = (self.config.run.steps - step - 1) * seconds
-        self.say(f"{step + 1:4d}/{self.config.run.steps}  {figures}  {seconds:.1f}s ({laps})  ~{left / 60:.1f} min left")
+        self.say(
+            f"{step + 1:4d}/{self.config.run.steps}  {figures}  {seconds:.1f}s ({laps})  ~{left / 60:.1f} min left"
+        )
 
     def after(self) -> None:
         """Evaluate again, print and write the table, samples and picture."""
@@ -133,7 +169,10 @@ class Report:
             return
         before = json.loads((self.run.path / "eval_before.json").read_text())
         tests = {mode: paired(before[mode]["correct"], after[mode]["correct"]) for mode in MODES}
-        summary = {mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]} for mode in MODES}
+        summary = {
+            mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]}
+            for mode in MODES
+        }
         write_text(self.run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
         write_text(self.run.path / "eval_after.json", json.dumps(after) + "\n")
         text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
@@ -141,10 +180,14 @@ class Report:
         write_text(self.run.path / "summary.txt", text + "\n")
         self.say("\n" + text)
         draw_curves(self.run.path)
-        self.say(f"\npicture: {self.run.path / 'curves.png'}   table: {self.run.path / 'summary.txt'}   "
-                 f"traces: {self.run.path / 'samples.jsonl'}   model: {self.run.path / 'final'}")  # fmt: skip
-        self.say(f"why a trace earned its reward: python -m tracelift.explain {self.run.path}\n"
-                 f"more problems, controls and a page: python eval.py --run {self.run.path}")  # fmt: skip
+        self.say(
+            f"\npicture: {self.run.path / 'curves.png'}   table: {self.run.path / 'summary.txt'}   "
+            f"traces: {self.run.path / 'samples.jsonl'}   model: {self.run.path / 'final'}"
+        )
+        self.say(
+            f"why a trace earned its reward: python -m tracelift.explain {self.run.path}\n"
+            f"more problems, controls and a page: python eval.py --run {self.run.path}"
+        )
 
     def _evaluate(self) -> dict[str, Any]:
         sampler, prompt, executor, scorer = self.parts
@@ -154,8 +197,11 @@ class Report:
         for mode in MODES:
             mine = evaluate_planner(sampler, prompt, executor, scorer, share, self.config, mode == "greedy")
             samples: list[Sample] = self.world.merge(mine)
-            out[mode] = {"summary": summarise(samples), "correct": [s.correct for s in samples],
-                         "samples": [s.record() for s in samples[: 4 * _SHOWN]]}  # fmt: skip
+            out[mode] = {
+                "summary": summarise(samples),
+                "correct": [s.correct for s in samples],
+                "samples": [s.record() for s in samples[: 4 * _SHOWN]],
+            }
         return out
 
 
@@ -172,8 +218,10 @@ def render_table(mode: str, summary: dict[str, Any]) -> str:
     for name in after:
         cells = [_cell(side.get(name)) for side in (before, after)]
         lines.append(f"  {name:<{width - 2}}{cells[0]:>24}{cells[1]:>24}")
-    lines.append(f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost, "
-                 f"exact McNemar p = {test['p']:.2g}")  # fmt: skip
+    lines.append(
+        f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost, "
+        f"exact McNemar p = {test['p']:.2g}"
+    )
     return "\n".join(lines)
 
 

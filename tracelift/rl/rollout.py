@@ -41,9 +41,15 @@ class PlannerPrompt:
         return ids + self.tokenizer.encode(self.prefill, add_special_tokens=False) if self.prefill else ids
 
 
-def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task], params: SamplingParams,
-                  keys: Sequence[tuple[int, ...]], max_trace_chars: int,
-                  early: Callable[[Task, str], None] | None = None) -> list[list[Sample]]:  # fmt: skip
+def sample_traces(
+    sampler: Sampler,
+    prompt: PlannerPrompt,
+    tasks: Sequence[Task],
+    params: SamplingParams,
+    keys: Sequence[tuple[int, ...]],
+    max_trace_chars: int,
+    early: Callable[[Task, str], None] | None = None,
+) -> list[list[Sample]]:
     """`params.n` samples per task, grouped by task. `early` is told each trace as soon as it is written.
 
     Raises ValueError on a prompt that leaves no room for a trace, TrainingError on log-probs that are not finite.
@@ -64,13 +70,19 @@ def sample_traces(sampler: Sampler, prompt: PlannerPrompt, tasks: Sequence[Task]
 
     groups = sampler.generate(prompts, params, keys=list(keys), finished=written if early else None)
     if not all(math.isfinite(x) for completions in groups for c in completions for x in c.logprobs):
-        raise TrainingError("the planner's log-probs are not finite: its weights hold NaN or have grown without bound; "
-                            "start from good weights, or resume from an earlier checkpoint with a lower optim.lr")  # fmt: skip
+        raise TrainingError(
+            "the planner's log-probs are not finite: its weights hold NaN or have grown without bound; "
+            "start from good weights, or resume from an earlier checkpoint with a lower optim.lr"
+        )
     out = []
     for task, ids, completions in zip(tasks, prompts, groups, strict=True):
         texts = [prompt.prefill + prompt.tokenizer.decode(c.tokens) for c in completions]
-        out.append([Sample(task, ids, c, text, extract_trace(text, max_trace_chars))
-                    for c, text in zip(completions, texts, strict=True)])  # fmt: skip
+        out.append(
+            [
+                Sample(task, ids, c, text, extract_trace(text, max_trace_chars))
+                for c, text in zip(completions, texts, strict=True)
+            ]
+        )
     return out
 
 
@@ -88,7 +100,10 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
         s.outcome, s.error = outcome, outcome.error
     if scorer is not None:
         judged = [s for s in formed if s.error is None]
-        items = [ScoreItem(s.task.task_type, s.task.problem, s.trace or "", s.task.task_type, truth=s.task.truth) for s in judged]
+        items = [
+            ScoreItem(s.task.task_type, s.task.problem, s.trace or "", s.task.task_type, truth=s.task.truth)
+            for s in judged
+        ]
         for s, score in zip(judged, scorer.score(items), strict=True):
             s.rm, s.error = score, score.error
     for s in samples:
@@ -105,7 +120,9 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
             s.reward = reward_of(s, config)
 
 
-def grade_everywhere(groups: list[list[Sample]], executor: Executor, scorer: Scorer | None, config: Config, world: World) -> list[list[Sample]]:
+def grade_everywhere(
+    groups: list[list[Sample]], executor: Executor, scorer: Scorer | None, config: Config, world: World
+) -> list[list[Sample]]:
     """Grade this rank's groups in place; returns all ranks' groups, in the order of the round's problems.
 
     Raises ServerGone on every rank where a server that any rank asks stayed away for longer than executor.patience_s.
@@ -132,10 +149,18 @@ def reward_of(s: Sample, config: Config) -> float:
     if s.task.code is not None:
         return program_reward(s, o, config)
     s.parts = math_reward(
-        o.e2e is Verdict.PASS, o.with_successes, o.base_successes, o.repeats,
-        s.rm.total if s.rm is not None else None, variant=c.variant, mode=c.mode, base_repeats=o.base_repeats,
-        leaked=s.leaked, leak_penalty=c.leak_penalty, uplift=None if o.logprobs is None else o.uplift,
-    )  # fmt: skip
+        o.e2e is Verdict.PASS,
+        o.with_successes,
+        o.base_successes,
+        o.repeats,
+        s.rm.total if s.rm is not None else None,
+        variant=c.variant,
+        mode=c.mode,
+        base_repeats=o.base_repeats,
+        leaked=s.leaked,
+        leak_penalty=c.leak_penalty,
+        uplift=None if o.logprobs is None else o.uplift,
+    )
     return s.parts.reward
 
 
@@ -146,8 +171,16 @@ def program_reward(s: Sample, o: Outcome, config: Config) -> float:
         raise ValueError(f"{s.task.problem_id}: a program without a judgement has no reward")
     shaped = exec_reward(run.status, run.pass_rate, c.exec_style, c.variant, run.produced_output)
     s.parts = code_reward(
-        shaped, o.with_successes, o.base_successes, o.repeats, s.rm.total if s.rm is not None else None, weight=c.code_weight,
-        variant=c.variant, mode=c.mode, base_repeats=o.base_repeats, exec_range=(-1.0, 1.0) if c.exec_style == "coderl" else (0.0, 1.0),
+        shaped,
+        o.with_successes,
+        o.base_successes,
+        o.repeats,
+        s.rm.total if s.rm is not None else None,
+        weight=c.code_weight,
+        variant=c.variant,
+        mode=c.mode,
+        base_repeats=o.base_repeats,
+        exec_range=(-1.0, 1.0) if c.exec_style == "coderl" else (0.0, 1.0),
         uplift=None if o.logprobs is None else o.uplift,
-    )  # fmt: skip
+    )
     return s.parts.reward - (c.leak_penalty if s.leaked else 0.0)

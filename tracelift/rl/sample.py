@@ -43,22 +43,45 @@ class Sample:
         """Everything about this sample, for samples.jsonl; with `tokens` also the trained tokens and their log-probs."""
         o, r, c = self.outcome, self.rm, self.completion
         trained = {"token_ids": c.tokens, "logprobs": [round(x, 4) for x in c.logprobs]} if tokens else {}
-        ran = {} if o is None or o.judgement is None or self.task.code is None else {
-            "status": o.judgement.status, "pass_rate": o.judgement.pass_rate, "visible_rate": o.judgement.visible_rate,
-            "detail": o.judgement.detail}  # fmt: skip
+        ran = (
+            {}
+            if o is None or o.judgement is None or self.task.code is None
+            else {
+                "status": o.judgement.status,
+                "pass_rate": o.judgement.pass_rate,
+                "visible_rate": o.judgement.visible_rate,
+                "detail": o.judgement.detail,
+            }
+        )
         return ran | {
-            "problem_id": self.task.problem_id, "problem": self.task.problem, "reference": self.task.reference,
-            "text": self.text, "trace": self.trace, "tokens": len(self.completion.tokens),
-            "finish_reason": self.completion.finish_reason, "artifact": o.artifact if o else None,
-            "runs": list(o.runs) if o else [], "verdicts": list(o.verdicts) if o else [],
-            "base_runs": [list(run) for run in o.base_runs] if o else [], "e2e": o.e2e.name if o else None,
-            "success_with": o.success_with if o else None, "success_base": o.success_base if o else None,
-            "uplift": o.uplift if o else None, "likelihoods": list(o.logprobs) if o and o.logprobs else None, "rm_total": r.total if r else None,
-            "rm_derived": r.derived if r else None, "rm_head": r.head if r else None,
-            "rm_dimensions": list(r.dimensions) if r else None, "leaked": self.leaked,
-            "leaked_unsupported": self.leaked_unsupported, "valid": self.valid,
-            "parts": asdict(self.parts) if self.parts else None, "reward": self.reward, "error": self.error, **trained,
-        }  # fmt: skip
+            "problem_id": self.task.problem_id,
+            "problem": self.task.problem,
+            "reference": self.task.reference,
+            "text": self.text,
+            "trace": self.trace,
+            "tokens": len(self.completion.tokens),
+            "finish_reason": self.completion.finish_reason,
+            "artifact": o.artifact if o else None,
+            "runs": list(o.runs) if o else [],
+            "verdicts": list(o.verdicts) if o else [],
+            "base_runs": [list(run) for run in o.base_runs] if o else [],
+            "e2e": o.e2e.name if o else None,
+            "success_with": o.success_with if o else None,
+            "success_base": o.success_base if o else None,
+            "uplift": o.uplift if o else None,
+            "likelihoods": list(o.logprobs) if o and o.logprobs else None,
+            "rm_total": r.total if r else None,
+            "rm_derived": r.derived if r else None,
+            "rm_head": r.head if r else None,
+            "rm_dimensions": list(r.dimensions) if r else None,
+            "leaked": self.leaked,
+            "leaked_unsupported": self.leaked_unsupported,
+            "valid": self.valid,
+            "parts": asdict(self.parts) if self.parts else None,
+            "reward": self.reward,
+            "error": self.error,
+            **trained,
+        }
 
 
 def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:

@@ -162,7 +162,9 @@ class PrefillAttention:
         cache.mask[self.page, self.place] = 0.0
         self.sets = [self._layout(members, device) for members in sets.values()]
 
-    def _layout(self, members: list[tuple[PrefixNode, int]], device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _layout(
+        self, members: list[tuple[PrefixNode, int]], device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         T = round_up(max(len(n.tokens) for n, _ in members), 2 * ROWS)
         S = round_up(max(n.end for n, _ in members), PAGE)
         take = np.zeros((len(members), T), dtype=np.int64)  # packed index of each padded query

@@ -154,7 +154,9 @@ class StaticDecoder:
         """The step for these shapes; a shape met for the first time is recorded, on a GPU."""
         shape = (rows, pages, truncates, tuple(ends.tolist()))
         if shape not in self.steps:
-            found = StaticStep(self.model, self.cache, rows, pages, truncates, torch.tensor(ends, device=self.model.device))
+            found = StaticStep(
+                self.model, self.cache, rows, pages, truncates, torch.tensor(ends, device=self.model.device)
+            )
             if self.model.device.type == "cuda":
                 found.replay = self._record(found)
             self.steps[shape] = found

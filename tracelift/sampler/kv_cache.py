@@ -66,7 +66,12 @@ class PagedCache:
         for readers, capacity in groups:
             self.groups.append(PageGroup(readers, total, capacity))
             total += capacity
-        if store is not None and store.keys.shape[1] >= total and store.keys.dtype == dtype and store.keys.device == device:
+        if (
+            store is not None
+            and store.keys.shape[1] >= total
+            and store.keys.dtype == dtype
+            and store.keys.device == device
+        ):
             self.keys, self.values, self.mask = store.keys.zero_(), store.values.zero_(), store.mask.fill_(MASKED)
             return
         total += spare
@@ -88,4 +93,3 @@ class PagedCache:
         for page in pages:
             heapq.heappush(pool.free, page)
         pool.used.difference_update(pages)
-

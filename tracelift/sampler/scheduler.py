@@ -186,7 +186,9 @@ class Schedule:
         renew = live[self.count[live] % DRAWS == 0]
         if len(renew):
             params = [self.rows[i].params for i in renew]
-            words = (torch.tensor(x) for x in ([self.rows[i].stream for i in renew], [seed_words(p.seed) for p in params]))
+            words = (
+                torch.tensor(x) for x in ([self.rows[i].stream for i in renew], [seed_words(p.seed) for p in params])
+            )
             self.draws[self.slot[renew]] = uniforms(*words, torch.from_numpy(self.count[renew]), DRAWS).numpy()
         u = self._tensor(self.draws[self.slot, self.count % DRAWS])
         logits = self.project(self.hidden)[: len(self.rows)]

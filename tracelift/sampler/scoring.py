@@ -58,7 +58,9 @@ def score(
     found: dict[Text, list[float]] = {}
     for some, nodes in parts:
         leaf = {some[node.prompt]: node for node in nodes if node.prompt is not None}
-        asked: dict[PrefixNode, list[tuple[int, Text, int]]] = defaultdict(list)  # (position in the text, text, its target)
+        asked: dict[PrefixNode, list[tuple[int, Text, int]]] = defaultdict(
+            list
+        )  # (position in the text, text, its target)
         for text in (t for t in distinct if feeds[t] in leaf):
             whole = text[0] + text[1]
             for node in leaf[feeds[text]].path():

@@ -58,16 +58,22 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[HttpService, list[Bat
         model = models.load_pretrained(a.executor, dtype=dtype, device=device).requires_grad_(False)
         tokenizer = models.load_tokenizer(a.executor)
         sampler = Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, tokenizer.decode, a.memory_mb * MiB)
-        completions = Completions(sampler, tokenizer, a.name or os.path.basename(os.path.normpath(a.executor)), a.max_completions)
+        completions = Completions(
+            sampler, tokenizer, a.name or os.path.basename(os.path.normpath(a.executor)), a.max_completions
+        )
         worker = Batcher("completions", completions.run, a.batch, a.queue, _say)
-        posts["/v1/completions"] = Endpoint(lambda body: (w := completions.read(body), w.units), worker, completions.reply)
+        posts["/v1/completions"] = Endpoint(
+            lambda body: (w := completions.read(body), w.units), worker, completions.reply
+        )
         served.append((completions.name, LocalBackend(model, tokenizer, sampler).fingerprint))
     if a.reward_model:
         rm = models.load_reward_model(a.reward_model, dtype=dtype, device=device).requires_grad_(False)
         scorer = LocalScorer(rm, models.load_tokenizer(a.reward_model), a.max_tokens)
         scores = Scores(scorer, os.path.basename(os.path.normpath(a.reward_model)), a.max_items)
         worker = Batcher("traces", scores.run, a.batch, a.queue, _say)
-        posts["/score"] = Endpoint(lambda body: (b := scores.read(body), len(b.items)), worker, lambda _, found: scores.reply(found))
+        posts["/score"] = Endpoint(
+            lambda body: (b := scores.read(body), len(b.items)), worker, lambda _, found: scores.reply(found)
+        )
         served.append((scores.name, scores.fingerprint))
     started = int(time.time())
     about = {"object": "model", "created": started, "owned_by": "tracelift"}
@@ -119,28 +125,77 @@ def _say(line: str) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m tracelift.serve", description="Serve an executor (/v1/completions) and a Reason RM (/score).")
+    p = argparse.ArgumentParser(
+        prog="python -m tracelift.serve", description="Serve an executor (/v1/completions) and a Reason RM (/score)."
+    )
     p.add_argument("--executor", metavar="FOLDER", help="Hugging Face folder of a language model")
     p.add_argument("--reward-model", metavar="FOLDER", help="folder of a Reason RM")
     p.add_argument("--name", help="the executor's name in the protocol (default: its folder's)")
     p.add_argument("--host", default="127.0.0.1", help="address to bind (default: loopback only)")
-    p.add_argument("--port", type=_number(int, 0, 65535), default=8000, help="port; 0 takes a free one and prints it (default: 8000)")
-    p.add_argument("--key-env", default="TRACELIFT_API_KEY", metavar="NAME", help="environment variable with the API key; unset: no key")
+    p.add_argument(
+        "--port",
+        type=_number(int, 0, 65535),
+        default=8000,
+        help="port; 0 takes a free one and prints it (default: 8000)",
+    )
+    p.add_argument(
+        "--key-env",
+        default="TRACELIFT_API_KEY",
+        metavar="NAME",
+        help="environment variable with the API key; unset: no key",
+    )
     p.add_argument("--open", action="store_true", help="serve other machines without a key")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     p.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="weights and activations")
     p.add_argument("--threads", type=_number(int, 0), default=0, help="CPU threads; 0 leaves it to PyTorch")
-    p.add_argument("--memory-mb", type=_number(int, 1), default=2048, help="keys and values of the sampler, in MiB (default: 2048)")
-    p.add_argument("--max-tokens", type=_number(int, 1), default=2048, help="longest input of the Reason RM, in tokens (default: 2048)")
-    p.add_argument("--batch", type=_number(int, 1), default=256, help="completions or traces run together at most (default: 256)")
-    p.add_argument("--queue", type=_number(int, 1), default=1024, help="completions or traces that may wait; past it 429 (default: 1024)")
-    p.add_argument("--max-completions", type=_number(int, 1), default=256, help="completions of one request (default: 256)")
-    p.add_argument("--max-items", type=_number(int, 1), default=1024, help="items of one /score request (default: 1024)")
-    p.add_argument("--max-body-mb", type=_number(float, 0.001), default=8.0, help="largest request, in MiB (default: 8)")
-    p.add_argument("--connections", type=_number(int, 1), default=64, help="connections at once; past it 503 (default: 64)")
-    p.add_argument("--read-timeout", type=_number(float, 0.1), default=20.0, help="seconds a request may take to arrive (default: 20)")
-    p.add_argument("--timeout", type=_number(float, 0.1), default=600.0, help="seconds a client waits for its result (default: 600)")
-    p.add_argument("--grace", type=_number(float, 0.0), default=30.0, help="seconds for requests under way when told to stop (default: 30)")
+    p.add_argument(
+        "--memory-mb", type=_number(int, 1), default=2048, help="keys and values of the sampler, in MiB (default: 2048)"
+    )
+    p.add_argument(
+        "--max-tokens",
+        type=_number(int, 1),
+        default=2048,
+        help="longest input of the Reason RM, in tokens (default: 2048)",
+    )
+    p.add_argument(
+        "--batch", type=_number(int, 1), default=256, help="completions or traces run together at most (default: 256)"
+    )
+    p.add_argument(
+        "--queue",
+        type=_number(int, 1),
+        default=1024,
+        help="completions or traces that may wait; past it 429 (default: 1024)",
+    )
+    p.add_argument(
+        "--max-completions", type=_number(int, 1), default=256, help="completions of one request (default: 256)"
+    )
+    p.add_argument(
+        "--max-items", type=_number(int, 1), default=1024, help="items of one /score request (default: 1024)"
+    )
+    p.add_argument(
+        "--max-body-mb", type=_number(float, 0.001), default=8.0, help="largest request, in MiB (default: 8)"
+    )
+    p.add_argument(
+        "--connections", type=_number(int, 1), default=64, help="connections at once; past it 503 (default: 64)"
+    )
+    p.add_argument(
+        "--read-timeout",
+        type=_number(float, 0.1),
+        default=20.0,
+        help="seconds a request may take to arrive (default: 20)",
+    )
+    p.add_argument(
+        "--timeout",
+        type=_number(float, 0.1),
+        default=600.0,
+        help="seconds a client waits for its result (default: 600)",
+    )
+    p.add_argument(
+        "--grace",
+        type=_number(float, 0.0),
+        default=30.0,
+        help="seconds for requests under way when told to stop (default: 30)",
+    )
     return p
 
 

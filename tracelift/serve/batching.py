@@ -35,8 +35,14 @@ class Job(Generic[Payload, Result]):
 class Batcher(Generic[Payload, Result]):
     """Runs payloads of many threads on one thread, together where they wait together."""
 
-    def __init__(self, name: str, run: Callable[[Sequence[Payload]], Sequence[Result]], most: int, waiting: int,
-                 say: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Payload]], Sequence[Result]],
+        most: int,
+        waiting: int,
+        say: Callable[[str], None],
+    ) -> None:
         """run(payloads) gives one result each, or raises ValueError for what cannot be run. most: units in one call;
         waiting: units in the queue, past which a job is refused. say: one line a call."""
         self.name, self.run, self.most, self.waiting, self.say = name, run, most, waiting, say
@@ -54,7 +60,9 @@ class Batcher(Generic[Payload, Result]):
                 raise Refused(503, "the server is shutting down", retry_after=5)
             queued = sum(j.units for j in self._queue)
             if self._queue and queued + units > self.waiting:
-                raise Refused(429, f"the queue is full: {queued} {self.name} wait already; try again later", retry_after=1)
+                raise Refused(
+                    429, f"the queue is full: {queued} {self.name} wait already; try again later", retry_after=1
+                )
             self._queue.append(job)
             self._change.notify_all()
         return job
@@ -90,7 +98,9 @@ class Batcher(Generic[Payload, Result]):
             started = time.monotonic()
             self._answer(batch)
             units = sum(j.units for j in batch)
-            self.say(f"{units} {self.name} of {len(batch)} requests in {time.monotonic() - started:.2f} s, {self.depth} requests wait")
+            self.say(
+                f"{units} {self.name} of {len(batch)} requests in {time.monotonic() - started:.2f} s, {self.depth} requests wait"
+            )
 
     def _take(self) -> list[Job[Payload, Result]]:
         """Whatever waits, in order, up to `most` units but one job at least; an empty list once closed and drained."""
@@ -111,13 +121,15 @@ class Batcher(Generic[Payload, Result]):
     def _answer(self, batch: list[Job[Payload, Result]]) -> None:
         try:
             results = self.run([job.payload for job in batch])
-        except Exception as error:  # noqa: BLE001  (the worker must outlive any request)
+        except Exception as error:
             if len(batch) > 1:
                 for job in batch:
                     self._answer([job])
                 return
             status = 400 if isinstance(error, ValueError) else 500
-            batch[0].error = Refused(status, str(error) if status == 400 else f"the model failed: {type(error).__name__}: {error}")
+            batch[0].error = Refused(
+                status, str(error) if status == 400 else f"the model failed: {type(error).__name__}: {error}"
+            )
             if status == 500:
                 self.say(f"{self.name}: {type(error).__name__}: {error}")
             batch[0].done.set()

@@ -69,28 +69,44 @@ class Completions:
             raise bad("best_of", "other than n is not offered by this server")
         prompts = self._prompts(body)
         if len(prompts) * n > self.most:
-            raise bad("prompt", f"asks for {len(prompts) * n} completions at once (prompts x n); at most {self.most} are served")
+            raise bad(
+                "prompt",
+                f"asks for {len(prompts) * n} completions at once (prompts x n); at most {self.most} are served",
+            )
         max_tokens = whole(body, "max_tokens", 16, 1, self.limit)
         longest = max(map(len, prompts))
         if longest + max_tokens > self.limit:
-            raise bad("max_tokens", f"of {max_tokens} beside a prompt of {longest} tokens exceeds the model's {self.limit} positions")
+            raise bad(
+                "max_tokens",
+                f"of {max_tokens} beside a prompt of {longest} tokens exceeds the model's {self.limit} positions",
+            )
         echo, logprobs = flag(body, "echo"), whole(body, "logprobs", -1, 0, 1) >= 0
         if echo and logprobs:
             raise bad("echo", "with logprobs is not offered: log-probabilities of a prompt are not computed")
         seed = body.get("seed")
         params = SamplingParams(
-            n=n, max_new_tokens=max_tokens, temperature=real(body, "temperature", 1.0, 0.0, 100.0),
-            top_p=real(body, "top_p", 1.0, 0.0, 1.0, above=True), top_k=whole(body, "top_k", 0, 0, 2**31 - 1),
-            min_p=real(body, "min_p", 0.0, 0.0, 0.999), stop=_stops(body),
+            n=n,
+            max_new_tokens=max_tokens,
+            temperature=real(body, "temperature", 1.0, 0.0, 100.0),
+            top_p=real(body, "top_p", 1.0, 0.0, 1.0, above=True),
+            top_k=whole(body, "top_k", 0, 0, 2**31 - 1),
+            min_p=real(body, "min_p", 0.0, 0.0, 0.999),
+            stop=_stops(body),
             seed=secrets.randbits(64) if seed is None else whole(body, "seed", 0, -(2**63), 2**64 - 1) % 2**64,
-        )  # fmt: skip
-        texts = [self.tokenizer.decode(p) if not isinstance(t, str) else t for p, t in zip(prompts, self._given(body))] if echo else None
+        )
+        texts = (
+            [self.tokenizer.decode(p) if not isinstance(t, str) else t for p, t in zip(prompts, self._given(body))]
+            if echo
+            else None
+        )
         return Wanted(prompts, texts, params, logprobs)
 
     def run(self, wanted: Sequence[Wanted]) -> list[list[list[Completion]]]:
         """All requests in one call of the sampler; per request and prompt, n completions. Their key is empty: the seed names the draws."""
         prompts = [p for w in wanted for p in w.prompts]
-        answers = iter(self.sampler.generate(prompts, [w.params for w in wanted for _ in w.prompts], keys=[()] * len(prompts)))
+        answers = iter(
+            self.sampler.generate(prompts, [w.params for w in wanted for _ in w.prompts], keys=[()] * len(prompts))
+        )
         return [[next(answers) for _ in w.prompts] for w in wanted]
 
     def reply(self, wanted: Wanted, answers: list[list[Completion]]) -> dict[str, Any]:
@@ -101,24 +117,36 @@ class Completions:
         for i, group in enumerate(answers):
             for completion in group:
                 text = visible_text(self.tokenizer, self.sampler.eos_ids, completion.tokens, wanted.params.stop)
-                choices.append({
-                    "index": len(choices),
-                    "text": (wanted.texts[i] if wanted.texts is not None else "") + text,
-                    "logprobs": self._logprobs(completion) if wanted.logprobs else None,
-                    "finish_reason": completion.finish_reason,
-                })  # fmt: skip
+                choices.append(
+                    {
+                        "index": len(choices),
+                        "text": (wanted.texts[i] if wanted.texts is not None else "") + text,
+                        "logprobs": self._logprobs(completion) if wanted.logprobs else None,
+                        "finish_reason": completion.finish_reason,
+                    }
+                )
         made = sum(len(c.tokens) for group in answers for c in group)
         read = sum(map(len, wanted.prompts))
         usage = {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
-        return {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion", "created": int(time.time()),
-                "model": self.name, "choices": choices, "usage": usage}  # fmt: skip
+        return {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": self.name,
+            "choices": choices,
+            "usage": usage,
+        }
 
     def _given(self, body: Mapping[str, Any]) -> list[Any]:
         """The prompts one by one, as text or list of ids."""
         prompt = body.get("prompt")
         if isinstance(prompt, str) or (isinstance(prompt, list) and prompt and all(_is_id(x) for x in prompt)):
             return [prompt]
-        if isinstance(prompt, list) and prompt and (all(isinstance(x, str) for x in prompt) or all(isinstance(x, list) for x in prompt)):
+        if (
+            isinstance(prompt, list)
+            and prompt
+            and (all(isinstance(x, str) for x in prompt) or all(isinstance(x, list) for x in prompt))
+        ):
             return prompt
         raise bad("prompt", "must be a text, a list of texts, a list of token ids, or a list of lists of token ids")
 
@@ -148,8 +176,12 @@ class Completions:
             offsets.append(len(text))
             pieces.append(longer[len(text) :])
             text = longer
-        return {"tokens": pieces, "token_logprobs": completion.logprobs, "text_offset": offsets,
-                "top_logprobs": [{piece: value} for piece, value in zip(pieces, completion.logprobs, strict=True)]}  # fmt: skip
+        return {
+            "tokens": pieces,
+            "token_logprobs": completion.logprobs,
+            "text_offset": offsets,
+            "top_logprobs": [{piece: value} for piece, value in zip(pieces, completion.logprobs, strict=True)],
+        }
 
 
 def _is_id(value: Any) -> bool:

@@ -46,9 +46,17 @@ def real(body: Mapping[str, Any], field: str, default: float, low: float, high: 
     value = body.get(field)
     if value is None:
         return default
-    fine = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    fine = (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
     if not fine or (above and value == low):
-        raise bad(field, f"must be a number {'above' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}, got {_shown(value)}")
+        raise bad(
+            field,
+            f"must be a number {'above' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}, got {_shown(value)}",
+        )
     return float(value)
 
 

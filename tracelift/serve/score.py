@@ -47,9 +47,13 @@ class Scores:
             raise bad("items", f"holds {len(items)} items; at most {self.most} are scored at once")
         limit = self.scorer.max_tokens
         max_tokens = min(whole(body, "max_length", limit, 1, 2**31 - 1), limit)
-        size = whole(body, "batch_size", 0, 1, 2**31 - 1)  # the most traces in one forward pass; absent, the server's choice
+        size = whole(
+            body, "batch_size", 0, 1, 2**31 - 1
+        )  # the most traces in one forward pass; absent, the server's choice
         budget = self.scorer.batch_tokens
-        return Batch(tuple(map(_item, range(len(items)), items)), max_tokens, min(budget, size * max_tokens) if size else budget)
+        return Batch(
+            tuple(map(_item, range(len(items)), items)), max_tokens, min(budget, size * max_tokens) if size else budget
+        )
 
     def run(self, batches: Sequence[Batch]) -> list[list[RMScore]]:
         """Requests of equal bounds in one call, so that they share problems."""
@@ -63,10 +67,18 @@ class Scores:
         return found
 
     def reply(self, scores: Sequence[RMScore]) -> dict[str, Any]:
-        details = [{"error": s.error} if s.error is not None else
-                   {"total": s.total, "derived": s.derived, "head": s.head, "dimensions": s.dimensions} for s in scores]  # fmt: skip
-        return {"scores": [None if s.error is not None else s.total for s in scores], "details": details,
-                "dimension_names": self.scorer.dimension_names, "fingerprint": self.fingerprint}  # fmt: skip
+        details = [
+            {"error": s.error}
+            if s.error is not None
+            else {"total": s.total, "derived": s.derived, "head": s.head, "dimensions": s.dimensions}
+            for s in scores
+        ]
+        return {
+            "scores": [None if s.error is not None else s.total for s in scores],
+            "details": details,
+            "dimension_names": self.scorer.dimension_names,
+            "fingerprint": self.fingerprint,
+        }
 
 
 def _item(number: int, item: Any) -> ScoreItem:
@@ -74,5 +86,10 @@ def _item(number: int, item: Any) -> ScoreItem:
     if not isinstance(item, Mapping):
         raise Refused(400, f"{where}must be an object", "items")
     refuse_unknown(item, ITEM, where)
-    return ScoreItem(text(item, "task_name", where), text(item, "problem", where), text(item, "reasoning", where),
-                     text(item, "task_type", where, ""), text(item, "tests", where, ""))  # fmt: skip
+    return ScoreItem(
+        text(item, "task_name", where),
+        text(item, "problem", where),
+        text(item, "reasoning", where),
+        text(item, "task_type", where, ""),
+        text(item, "tests", where, ""),
+    )

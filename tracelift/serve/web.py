@@ -31,8 +31,16 @@ from tracelift.serve.batching import Batcher
 from tracelift.serve.fields import Refused
 
 LINGER_S = 1.0
-TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
-_BODY = json.dumps({"error": {"message": "too many connections; try again later", "type": TYPES[503], "param": None, "code": None}})
+TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "server_error",
+}
+_BODY = json.dumps(
+    {"error": {"message": "too many connections; try again later", "type": TYPES[503], "param": None, "code": None}}
+)
 FULL = ("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Type: application/json\r\n"
         f"Content-Length: {len(_BODY)}\r\n\r\n{_BODY}").encode()  # fmt: skip
 
@@ -64,8 +72,15 @@ class HttpService(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 128
 
-    def __init__(self, address: tuple[str, int], posts: Mapping[str, Endpoint], gets: Mapping[str, Callable[[], dict[str, Any]]],
-                 limits: RequestLimits, key: str | None, say: Callable[[str], None]) -> None:  # fmt: skip
+    def __init__(
+        self,
+        address: tuple[str, int],
+        posts: Mapping[str, Endpoint],
+        gets: Mapping[str, Callable[[], dict[str, Any]]],
+        limits: RequestLimits,
+        key: str | None,
+        say: Callable[[str], None],
+    ) -> None:
         """key: what clients must send as `Authorization: Bearer KEY`, except for /health; None: no key. Raises OSError where
         the address cannot be had."""
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
@@ -173,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
             return
-        except Exception as error:  # noqa: BLE001  (a bug of ours is a 500, not a dead connection)
+        except Exception as error:
             outcome = Refused(500, f"{type(error).__name__}: {error}")
         status = self._send(outcome)
         note = f": {outcome.message}" if isinstance(outcome, Refused) else ""
@@ -204,7 +219,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.settimeout(self.server.limits.read_s)
         try:
             self.send_response(status)
-            for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
+            for name, value in {
+                "Content-Type": "application/json",
+                "Content-Length": str(len(data)),
+                **headers,
+            }.items():
                 self.send_header(name, value)
             if self.close_connection:
                 self.send_header("Connection", "close")
@@ -258,7 +277,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not (length.isascii() and length.isdigit()):
             raise Refused(400, f"Content-Length {length[:40]!r} is no number of bytes")
         if int(length[:20]) > self.server.limits.body_bytes:
-            raise Refused(413, f"a body of {length[:20]} bytes is more than the {self.server.limits.body_bytes:,} that are read")
+            raise Refused(
+                413, f"a body of {length[:20]} bytes is more than the {self.server.limits.body_bytes:,} that are read"
+            )
         if self.headers.get_content_type() != "application/json":
             raise Refused(415, f"the body must be declared as application/json, not {self.headers.get_content_type()}")
         data = self.rfile.read(int(length))

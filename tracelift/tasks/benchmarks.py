@@ -84,8 +84,10 @@ def read_benchmark(spec: str, config: Config, say: Callable[[str], None] = print
         problems = [READERS[form](row, f"{path}:{n}", f"{path.stem}-{n}") for n, row in _rows(path)]
     kept = [p for p in problems if len(p.task.problem) <= config.planner.max_problem_chars]
     if len(kept) < len(problems):
-        say(f"{spec}: left out {len(problems) - len(kept)} problems longer than planner.max_problem_chars = "
-            f"{config.planner.max_problem_chars}")  # fmt: skip
+        say(
+            f"{spec}: left out {len(problems) - len(kept)} problems longer than planner.max_problem_chars = "
+            f"{config.planner.max_problem_chars}"
+        )
     kept = kept[:limit] if limit else kept
     if not kept:
         raise BenchmarkError(f"{path}: holds no problem")

@@ -42,7 +42,10 @@ EXECUTOR = {
         "helps.\n\nTask:\n{problem}\n\nGuidance:\n{trace}\n\nReply with the program and nothing else.\n"
     ),
 }
-_NUMBER, _EXPRESSION = "Reply with the final number and nothing else.", "Reply with the final answer in LaTeX and nothing else."
+_NUMBER, _EXPRESSION = (
+    "Reply with the final number and nothing else.",
+    "Reply with the final answer in LaTeX and nothing else.",
+)
 BASELINE = {
     "demo": "{problem}\nAnswer:",
     "demo-code": "{problem}\nProgram:\n",
@@ -67,7 +70,9 @@ def load_template(name: str, builtin: dict[str, str], fields: tuple[str, ...]) -
     except ValueError as e:
         raise ValueError(f"{path}: {e}; write literal braces twice: {{{{ }}}}") from None
     if used != set(fields):
-        raise ValueError(f"{path}: needs exactly the fields {', '.join('{' + f + '}' for f in fields)}, has {sorted(used)}")
+        raise ValueError(
+            f"{path}: needs exactly the fields {', '.join('{' + f + '}' for f in fields)}, has {sorted(used)}"
+        )
     return text
 
 

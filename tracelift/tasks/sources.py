@@ -33,7 +33,9 @@ class FileTasks:
         return self.tasks[:count]
 
 
-def file_tasks(path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> FileTasks:
+def file_tasks(
+    path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print
+) -> FileTasks:
     """A JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
 
     Rows longer than `max_chars` characters are left out and counted aloud. Raises FileNotFoundError for a missing file,
@@ -61,7 +63,9 @@ def file_tasks(path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: C
     return FileTasks(tasks, seed)
 
 
-def code_file_tasks(path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print) -> FileTasks:
+def code_file_tasks(
+    path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print
+) -> FileTasks:
     """Programs with tests, in any format of tracelift/programs/formats.py. Raises as `file_tasks` does."""
     if not path.is_file():
         raise FileNotFoundError(f"data source 'code:{path}': no such file")

@@ -17,10 +17,20 @@ from tracelift.schema import Config
 from tracelift.training.learner import Learner
 
 
-def fit(config: Config, run: RunFolder, world: World, learner: Learner, *, round_loss: Callable[[int], dict[str, float]],
-        write_model: Callable[[Path], None], read_model: Callable[[Path], nn.Module],
-        evaluate: Callable[[], dict[str, float]] | None, eval_every: int, say: Callable[[str], None],
-        on_eval: Callable[[int, dict[str, float]], None] | None = None) -> int:  # fmt: skip
+def fit(
+    config: Config,
+    run: RunFolder,
+    world: World,
+    learner: Learner,
+    *,
+    round_loss: Callable[[int], dict[str, float]],
+    write_model: Callable[[Path], None],
+    read_model: Callable[[Path], nn.Module],
+    evaluate: Callable[[], dict[str, float]] | None,
+    eval_every: int,
+    say: Callable[[str], None],
+    on_eval: Callable[[int, dict[str, float]], None] | None = None,
+) -> int:
     """The supervised loop of the sft and reward_model stages. Returns the number of rounds done.
 
     round_loss(step) runs forward and backward over this rank's share of round `step` and returns metrics; evaluate()
@@ -50,7 +60,9 @@ def fit(config: Config, run: RunFolder, world: World, learner: Learner, *, round
         if (step + 1) % max(1, min(eval_every, steps // 20 or 1)) == 0 or last:
             pace = (time.perf_counter() - started) / (step + 1 - done)
             shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "updates_skipped")
-            say(f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)")
+            say(
+                f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)"
+            )
         if (step + 1) % config.run.save_every == 0 or last or stopping:
             learner.save(run, step + 1, config.run.keep, write_model, {})
         if stopping:

@@ -45,8 +45,15 @@ def learning_rate(config: OptimConfig, step: int, steps: int) -> float:
 class Learner:
     """A model with its optimizer: gradients in, one guarded update out."""
 
-    def __init__(self, model: nn.Module, config: OptimConfig, steps: int, world: World, parallel: Parallel | None = None,
-                 bad_batches: Callable[..., Path | None] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        model: nn.Module,
+        config: OptimConfig,
+        steps: int,
+        world: World,
+        parallel: Parallel | None = None,
+        bad_batches: Callable[..., Path | None] | None = None,
+    ) -> None:
         """bad_batches: folder for batches whose gradient is not finite (tracelift/rl/nan_dump.py); None keeps none."""
         self.bad_batches = bad_batches
         self.model, self.config, self.steps, self.world = model, config, steps, world
@@ -56,13 +63,22 @@ class Learner:
             raise TrainingError("the model has no trainable parameter")
         matrices = [p for p in self.names if p.dim() >= 2]
         vectors = [p for p in self.names if p.dim() < 2]
-        self.optimizer = adamw(matrices, vectors, config.lr, (config.beta1, config.beta2), config.weight_decay,
-                               config.state_dtype, config.master_weights)  # fmt: skip
+        self.optimizer = adamw(
+            matrices,
+            vectors,
+            config.lr,
+            (config.beta1, config.beta2),
+            config.weight_decay,
+            config.state_dtype,
+            config.master_weights,
+        )
         if config.checkpoint_activations:
             recompute_blocks(model)
         self.skipped = 0
 
-    def update(self, step: int, nth: int = 0, batch: Callable[[], tuple[dict, list[dict]]] | None = None) -> dict[str, float]:
+    def update(
+        self, step: int, nth: int = 0, batch: Callable[[], tuple[dict, list[dict]]] | None = None
+    ) -> dict[str, float]:
         """Sum gradients over ranks, clip, step, clear. Returns grad_norm (before clipping) and lr.
 
         nth: this update's number within round `step`; batch: what led to it, asked for where its gradient is not finite.
@@ -89,7 +105,9 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": norm, "lr": rate, "updates_skipped": float(self.skipped)}
 
-    def _keep(self, step: int, nth: int, norm: float, batch: Callable[[], tuple[dict, list[dict]]] | None) -> str | None:
+    def _keep(
+        self, step: int, nth: int, norm: float, batch: Callable[[], tuple[dict, list[dict]]] | None
+    ) -> str | None:
         """Write the batch behind a bad gradient; the command that shows it. Collective: norms of shards are sums."""
         norms = {name: number(p.grad.norm()) for p, name in self.names.items()}
         if self.bad_batches is None or batch is None or self.config.nan_batches == 0:
@@ -99,7 +117,9 @@ class Learner:
         path = self.bad_batches(self.config.nan_batches, step, nth, self.world.rank, head, samples)
         return f"python -m tracelift.explain.nan {path.parent.parent} {path.name}" if path else None
 
-    def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]) -> None:
+    def save(
+        self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]
+    ) -> None:
         """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows."""
         tensors = {} if self.parallel.sharded else optimizer_tensors(self.optimizer, self.names)
         if self.parallel.sharded:
@@ -110,7 +130,11 @@ class Learner:
         self.world.barrier()
 
     def _write_shards(self, folder: Path) -> None:
-        states = {f"{_STATE}{self.names[p]}.{key}": value for p, state in self.optimizer.state.items() for key, value in state.items()}
+        states = {
+            f"{_STATE}{self.names[p]}.{key}": value
+            for p, state in self.optimizer.state.items()
+            for key, value in state.items()
+        }
         write_sharded(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
 
     def resume_run(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> int:
@@ -120,7 +144,9 @@ class Learner:
         say(f"going on after round {done}")
         return done
 
-    def resume(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> tuple[int, dict[str, Any]]:  # fmt: skip
+    def resume(
+        self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]
+    ) -> tuple[int, dict[str, Any]]:
         """Load the newest whole checkpoint into this learner; returns (rounds done, state), (0, {}) where there is none."""
 
         def load(folder: Path) -> None:
@@ -134,7 +160,9 @@ class Learner:
                     if name not in fresh:
                         raise ValueError(f"{folder}: holds no weights for '{name}'")
                     if fresh[name].shape != p.shape:
-                        raise ValueError(f"{folder}: '{name}' is {list(fresh[name].shape)}, this model's {list(p.shape)}")
+                        raise ValueError(
+                            f"{folder}: '{name}' is {list(fresh[name].shape)}, this model's {list(p.shape)}"
+                        )
                     p.copy_(place(fresh[name].detach().to(p.dtype), p))
 
         found = run.load_checkpoint(load, say)
@@ -142,7 +170,10 @@ class Learner:
             return 0, {}
         tensors, state = found
         by_name = {name: p for p, name in self.names.items()}
-        whole = {full: place(t, by_name[name]) if (name := full.rpartition(".")[0]) in by_name else t for full, t in tensors.items()}
+        whole = {
+            full: place(t, by_name[name]) if (name := full.rpartition(".")[0]) in by_name else t
+            for full, t in tensors.items()
+        }
         restore_optimizer(self.optimizer, self.names, whole)
         self.skipped = state.get("skipped", 0)
         return state["step"], state

@@ -21,7 +21,9 @@ def attach_lora(model: nn.Module, config: LoraConfig, seed: int, also_train: tup
     if config.from_block:
         blocks = range(config.from_block, model.config.num_layers)
         if not blocks:
-            raise ValueError(f"lora.from_block = {config.from_block}, but the model's {model.config.num_layers} blocks count from 0")
+            raise ValueError(
+                f"lora.from_block = {config.from_block}, but the model's {model.config.num_layers} blocks count from 0"
+            )
         names = "|".join(map(re.escape, config.targets))
         targets = rf".*\.layers\.({'|'.join(map(str, blocks))})\.(.*\.)?({names})"  # PEFT reads a string the same way
     attach(model, LoRAConfig(config.r, config.alpha, config.dropout, targets, also_train), seed)

@@ -49,10 +49,16 @@ class Shape:
     def of(cls, config: ModelConfig, rank: int = 0, targets: tuple[str, ...] = ()) -> Shape:
         with torch.device("meta"):
             model = Transformer(config)
-        linears = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.rpartition(".")[2] in targets]
-        return cls(config, sum(p.numel() for p in model.parameters()), sum(p.numel() for p in model.model.layers[0].parameters()),
-                   sum(p.numel() for p in model.parameters() if p.dim() < 2),
-                   rank * sum(m.in_features + m.out_features for m in linears))  # fmt: skip
+        linears = [
+            m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.rpartition(".")[2] in targets
+        ]
+        return cls(
+            config,
+            sum(p.numel() for p in model.parameters()),
+            sum(p.numel() for p in model.model.layers[0].parameters()),
+            sum(p.numel() for p in model.parameters() if p.dim() < 2),
+            rank * sum(m.in_features + m.out_features for m in linears),
+        )
 
 
 @dataclass
@@ -70,9 +76,15 @@ class Plan:
 
     def render(self, available: int | None = None) -> str:
         lines = ["memory plan, one device (estimates; see tracelift/training/memory_plan.py):"]
-        for title, part in (("always", self.always), ("while sampling", self.sampling), ("while updating", self.updating)):
+        for title, part in (
+            ("always", self.always),
+            ("while sampling", self.sampling),
+            ("while updating", self.updating),
+        ):
             lines += [f"  {title:15} {size(b):>10}  {name}" for name, b in part.items() if b]
-        lines.append(f"  {'peak':15} {size(self.peak):>10}" + (f"  of {size(available)} available" if available else ""))
+        lines.append(
+            f"  {'peak':15} {size(self.peak):>10}" + (f"  of {size(available)} available" if available else "")
+        )
         return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
@@ -93,8 +105,18 @@ def block_activation_bytes(shape: Shape, itemsize: int, lora: bool, rank: int = 
     return elements * itemsize + widened
 
 
-def activation_bytes(shape: Shape, tokens: int, longest_row: int, itemsize: int, *, checkpointing: bool, lora: bool,
-                     rank: int = 0, adapters: int = 0, shared_prompt: bool = True) -> int:  # fmt: skip
+def activation_bytes(
+    shape: Shape,
+    tokens: int,
+    longest_row: int,
+    itemsize: int,
+    *,
+    checkpointing: bool,
+    lora: bool,
+    rank: int = 0,
+    adapters: int = 0,
+    shared_prompt: bool = True,
+) -> int:
     """Activations of one micro-batch of `tokens` positions whose rows hold `longest_row`, at the end of its forward."""
     c = shape.config
     one = tokens * block_activation_bytes(shape, itemsize, lora, rank, adapters)
@@ -163,10 +185,21 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
         plan.updating["gradient messages"] = trained * 4
     if sharded:
         plan.updating["gathered blocks"] = (2 * shape.block + shape.total - c.num_layers * shape.block) * itemsize
-    plan.updating[f"activations of a micro-batch ({tokens:,} tokens{', checkpointed' if config.optim.checkpoint_activations else ''})"] = (
-        activation_bytes(shape, tokens, row, itemsize, checkpointing=config.optim.checkpoint_activations, lora=lora,
-                         rank=rank, adapters=len(targets)))  # fmt: skip
-    plan.updating["a chunk of logits" + ("" if lora else ", the head's gradient")] = logits_bytes(c, device, itemsize, not lora, tokens)
+    plan.updating[
+        f"activations of a micro-batch ({tokens:,} tokens{', checkpointed' if config.optim.checkpoint_activations else ''})"
+    ] = activation_bytes(
+        shape,
+        tokens,
+        row,
+        itemsize,
+        checkpointing=config.optim.checkpoint_activations,
+        lora=lora,
+        rank=rank,
+        adapters=len(targets),
+    )
+    plan.updating["a chunk of logits" + ("" if lora else ", the head's gradient")] = logits_bytes(
+        c, device, itemsize, not lora, tokens
+    )
     return plan
 
 
@@ -181,7 +214,11 @@ def adapter_of(config: Config) -> tuple[int, tuple[str, ...]]:
 def _adapted(shape: Shape, targets: tuple[str, ...]) -> int:
     with torch.device("meta"):
         model = Transformer(shape.config)
-    return sum(m.weight.numel() for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n.rpartition(".")[2] in targets)
+    return sum(
+        m.weight.numel()
+        for n, m in model.named_modules()
+        if isinstance(m, torch.nn.Linear) and n.rpartition(".")[2] in targets
+    )
 
 
 def _frozen(plan: Plan, config: Config, itemsize: int) -> None:
@@ -218,12 +255,15 @@ def available_bytes(device: torch.device, local_ranks: int = 1) -> int | None:
 
 def advice(config: Config, device: str, ranks: int, peak: int) -> list[str]:
     """Single switches that lower the peak, with the peak they lead to, best first."""
-    tries = {"optim.checkpoint_activations = true": ("optim", "checkpoint_activations", True),
-             "optim.micro_tokens halved": ("optim", "micro_tokens", max(1, config.optim.micro_tokens // 2)),
-             "optim.state_dtype = 'int8'": ("optim", "state_dtype", "int8"), "lora.r = 16": ("lora", "r", 16),
-             "run.dtype = 'bfloat16'": ("run", "dtype", "bfloat16"),
-             "executor.memory_mb halved": ("executor", "memory_mb", max(1, config.executor.memory_mb // 2)),
-             "parallel.mode = 'fsdp'": ("parallel", "mode", "fsdp")}  # fmt: skip
+    tries = {
+        "optim.checkpoint_activations = true": ("optim", "checkpoint_activations", True),
+        "optim.micro_tokens halved": ("optim", "micro_tokens", max(1, config.optim.micro_tokens // 2)),
+        "optim.state_dtype = 'int8'": ("optim", "state_dtype", "int8"),
+        "lora.r = 16": ("lora", "r", 16),
+        "run.dtype = 'bfloat16'": ("run", "dtype", "bfloat16"),
+        "executor.memory_mb halved": ("executor", "memory_mb", max(1, config.executor.memory_mb // 2)),
+        "parallel.mode = 'fsdp'": ("parallel", "mode", "fsdp"),
+    }
     found = []
     for text, (section, key, value) in tries.items():
         part = getattr(config, section)
@@ -244,15 +284,19 @@ def announce(config: Config, device: torch.device, ranks: int, local_ranks: int,
     available = available_bytes(device, local_ranks)
     say(plan.render(available))
     if available is not None and plan.peak > available:
-        say(f"  will not fit: {size(plan.peak)} planned, {size(available)} available on {device}. Peak after one change:\n"
-            + "\n".join(f"    {line}" for line in advice(config, device.type, ranks, plan.peak)))  # fmt: skip
+        say(
+            f"  will not fit: {size(plan.peak)} planned, {size(available)} available on {device}. Peak after one change:\n"
+            + "\n".join(f"    {line}" for line in advice(config, device.type, ranks, plan.peak))
+        )
     return plan
 
 
 def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
-        print("usage: python -m tracelift.training.memory_plan [CONFIG.toml] [--section.key value ...] [--ranks N]\n\n"
-              "The memory plan of a planner run with this config; nothing is loaded. train.py --help lists the keys.")  # fmt: skip
+        print(
+            "usage: python -m tracelift.training.memory_plan [CONFIG.toml] [--section.key value ...] [--ranks N]\n\n"
+            "The memory plan of a planner run with this config; nothing is loaded. train.py --help lists the keys."
+        )
         return 0
     try:
         ranks = 1
@@ -267,7 +311,15 @@ def main(argv: list[str]) -> int:
         if config.run.stage != "planner":
             raise ConfigError(f"run.stage = '{config.run.stage}': the plan knows the planner stage only")
         kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.run.device == "auto" else config.run.device
-        local = min(ranks, max(1, torch.cuda.device_count() if kind.startswith("cuda") else int(os.environ.get("LOCAL_WORLD_SIZE", ranks))))
+        local = min(
+            ranks,
+            max(
+                1,
+                torch.cuda.device_count()
+                if kind.startswith("cuda")
+                else int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
+            ),
+        )
         announce(config, torch.device(kind), ranks, local, print)
         return 0
     except (ConfigError, OSError, ValueError) as e:

@@ -34,8 +34,15 @@ _ELEMENTS = 1 << 22  # worked on at once: a few temporaries of 16 MiB, whatever 
 _MASK = 0xFFFFFFFF
 
 
-def adamw(matrices: list[nn.Parameter], vectors: list[nn.Parameter], lr: float, betas: tuple[float, float],
-          weight_decay: float, state_dtype: str, master_weights: bool) -> torch.optim.Optimizer:  # fmt: skip
+def adamw(
+    matrices: list[nn.Parameter],
+    vectors: list[nn.Parameter],
+    lr: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    state_dtype: str,
+    master_weights: bool,
+) -> torch.optim.Optimizer:
     """torch's own fused AdamW where weights and states are fp32, the compact one otherwise; decay on matrices only."""
     groups = []  # whole and sharded parameters apart: the fused optimizer does not mix them
     for params, decay in ((matrices, weight_decay), (vectors, 0.0)):
@@ -92,8 +99,16 @@ class CompactAdamW(torch.optim.Optimizer):
     """See the module docstring. States are named tensors (`exp_avg`, `exp_avg_scale`, ..., `step`, `master`), sharded
     as their parameter is, so they are saved and restored like those of torch's AdamW."""
 
-    def __init__(self, params: Iterable, lr: float, betas: tuple[float, float], eps: float = 1e-8, weight_decay: float = 0.0,
-                 state_dtype: str = "float32", master_weights: bool = True) -> None:  # fmt: skip
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        betas: tuple[float, float],
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        state_dtype: str = "float32",
+        master_weights: bool = True,
+    ) -> None:
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         self.state_dtype, self.master_weights = state_dtype, master_weights
 
@@ -155,7 +170,9 @@ def _read(tensors: dict[str, Tensor], name: str, rows: slice) -> Tensor:
     return tensors[name][rows].to(torch.float32, copy=True)
 
 
-def _write(tensors: dict[str, Tensor], name: str, rows: slice, value: Tensor, noise: Callable[[int], Tensor], kind: int) -> None:
+def _write(
+    tensors: dict[str, Tensor], name: str, rows: slice, value: Tensor, noise: Callable[[int], Tensor], kind: int
+) -> None:
     target = tensors[name]
     if target.dtype == torch.bfloat16:
         value = to_bf16(value, noise(kind))
@@ -167,5 +184,3 @@ def _write(tensors: dict[str, Tensor], name: str, rows: slice, value: Tensor, no
 
 def _rows(x: Tensor) -> Tensor:  # (n,) -> (1,n); (R, ...) -> (R, C)
     return x.view(1, -1) if x.dim() < 2 else x.view(x.shape[0], -1) if x.numel() else x.reshape(0, 1)
-
-

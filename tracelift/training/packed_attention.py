@@ -33,7 +33,9 @@ def packed_attention(owner: Tensor) -> Attend:
     if P * P + S * T * (P + T) < L * L:
         return Blocks(owner, lengths, P, T, device)
     causal = torch.ones(L, L, dtype=torch.bool).tril()
-    visible = causal & ((owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None]))  # padding sees padding: no NaN
+    visible = causal & (
+        (owner[:, None, :] == 0) | (owner[:, None, :] == owner[:, :, None])
+    )  # padding sees padding: no NaN
     return masked_attention(visible.to(device))
 
 
@@ -63,16 +65,25 @@ class Blocks:
         prompt = (torch.arange(P) < lengths[:, :1])[:, None, None].expand(B, S, T, P)
         causal = real[:, :, None] & (step <= step[:, None])  # (B,S,T,T); a padded query sees its prompt: no NaN
         mask = torch.cat((prompt, causal), -1).view(B * S, 1, T, P + T)
-        self.shape, self.own, self.back, self.mask = (B, S, P), own.view(-1).to(device), back.view(-1).to(device), mask.to(device)
+        self.shape, self.own, self.back, self.mask = (
+            (B, S, P),
+            own.view(-1).to(device),
+            back.view(-1).to(device),
+            mask.to(device),
+        )
         self.added: Tensor | None = None
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # (B,L,H,E), (B,L,G,E) -> (B,L,H,E)
         if self.added is None or self.added.dtype != q.dtype:  # an additive mask once, not a conversion in every layer
-            self.added = torch.zeros(self.mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~self.mask, -torch.inf)
+            self.added = torch.zeros(self.mask.shape, dtype=q.dtype, device=q.device).masked_fill_(
+                ~self.mask, -torch.inf
+            )
         B, S, P = self.shape
         of_prompt = causal_attention(layer, q[:, :P], k[:, :P], v[:, :P])
         queries = self._samples(q).flatten(0, 1)  # (B·S,T,H,E)
-        keys, values = (torch.cat((x[:, None, :P].expand(-1, S, -1, -1, -1), self._samples(x)), 2).flatten(0, 1) for x in (k, v))
+        keys, values = (
+            torch.cat((x[:, None, :P].expand(-1, S, -1, -1, -1), self._samples(x)), 2).flatten(0, 1) for x in (k, v)
+        )
         of_samples = _masked(queries, keys, values, self.added)
         out = torch.cat((of_prompt.flatten(0, 1), of_samples.flatten(0, 1)))
         return out.index_select(0, self.back).view(q.shape)

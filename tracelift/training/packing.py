@@ -56,8 +56,10 @@ class Row:
         if len(self.samples) == 1:
             return [self]
         half = len(self.samples) // 2
-        return [Row(self.prompt, self.samples[cut], self.sequence_ids[cut], self.targets[cut] if self.targets else None)
-                for cut in (slice(half), slice(half, None))]  # fmt: skip
+        return [
+            Row(self.prompt, self.samples[cut], self.sequence_ids[cut], self.targets[cut] if self.targets else None)
+            for cut in (slice(half), slice(half, None))
+        ]
 
 
 @dataclass(frozen=True)
@@ -121,8 +123,16 @@ def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -
             sequence.extend([sequence_id] * len(scored))
             at += n
     place = (owner.flatten() != _PADDING).nonzero()[:, 0]
-    number = torch.zeros(B * L, dtype=torch.int64).index_copy(0, place, torch.arange(len(place)))  # of each position's token
-    packed = (tokens.flatten()[place][None], positions.flatten()[place][None], owner, place, number[torch.tensor(source)])
+    number = torch.zeros(B * L, dtype=torch.int64).index_copy(
+        0, place, torch.arange(len(place))
+    )  # of each position's token
+    packed = (
+        tokens.flatten()[place][None],
+        positions.flatten()[place][None],
+        owner,
+        place,
+        number[torch.tensor(source)],
+    )
     flat = (torch.tensor(x, dtype=torch.int64) for x in (targets, sequence))
     return PackedBatch(*(x.to(device) for x in (*packed, *flat)))
 

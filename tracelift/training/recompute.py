@@ -23,7 +23,9 @@ def recompute_blocks(model: nn.Module) -> int:
     blocks = [m for m in model.modules() if isinstance(m, Block)]
     for block in blocks:
         if "forward" not in vars(block):
-            block.forward = partial(_recomputed, block.forward)  # a bound method, so that copies of the model get their own
+            block.forward = partial(
+                _recomputed, block.forward
+            )  # a bound method, so that copies of the model get their own
     return len(blocks)
 
 

@@ -64,7 +64,7 @@ def read_rows(path: str | Path) -> list[Example]:
                 completions = [_completion(c) for c in several]
             except (ValueError, KeyError, TypeError) as e:
                 reason = f"no {e}" if isinstance(e, KeyError) else e
-                raise ValueError(f"{path}:{number}: {reason}; expected {{\"prompt\": ..., \"completion\": ...}}") from None
+                raise ValueError(f'{path}:{number}: {reason}; expected {{"prompt": ..., "completion": ...}}') from None
             rows.append((prompt, completions))
     if not rows:
         raise ValueError(f"{path}: holds no row")
@@ -116,7 +116,11 @@ def deepen(model: Transformer, layers: int, seed: int) -> Transformer:
     """
     if layers < model.config.num_layers:
         raise ConfigError(f"sft.layers = {layers}: the model of sft.init has {model.config.num_layers} already")
-    deeper = Transformer(dataclasses.replace(model.config, num_layers=layers)).init_weights(seed, std=0.05).to(model.device, model.dtype)
+    deeper = (
+        Transformer(dataclasses.replace(model.config, num_layers=layers))
+        .init_weights(seed, std=0.05)
+        .to(model.device, model.dtype)
+    )
     with torch.no_grad():
         for name, p in deeper.named_parameters():
             match = _LAYER.search(name)
@@ -156,7 +160,9 @@ def _scored(completion: Completion, tokenizer: Tokenizer, end: int) -> tuple[lis
             targets += [(len(sample) + j + 1, tag) for j in range(len(piece))]
         if learned is True or meant:
             wanted = tokenizer.encode(meant[0], add_special_tokens=False) if meant else piece
-            agreed = next((j for j, (a, b) in enumerate(zip(piece, wanted, strict=False)) if a != b), min(len(piece), len(wanted)))
+            agreed = next(
+                (j for j, (a, b) in enumerate(zip(piece, wanted, strict=False)) if a != b), min(len(piece), len(wanted))
+            )
             targets += [(len(sample) + j, token) for j, token in enumerate(wanted[: agreed + 1])]
         sample += piece
     if isinstance(completion, str) or completion[-1][1] is True:
@@ -188,7 +194,9 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
     dev_rows = encode(dev, tokenizer, limit)
     learner = Learner(model, config.optim, config.run.steps, world)
     size = config.sft.batch_size
-    say(f"sft: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(rows)} rows, {size} a round")
+    say(
+        f"sft: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(rows)} rows, {size} a round"
+    )
 
     def batch_of(step: int) -> list[Example]:
         picked = []
@@ -224,9 +232,18 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
     def write(folder: Path) -> None:
         models.save_pretrained(model, folder, tokenizer)
 
-    fit(config, run, world, learner, round_loss=round_loss, write_model=write,
+    fit(
+        config,
+        run,
+        world,
+        learner,
+        round_loss=round_loss,
+        write_model=write,
         read_model=lambda folder: models.load_pretrained(folder, dtype=model.dtype, device=device),
-        evaluate=evaluate if dev else None, eval_every=config.sft.eval_every, say=say)  # fmt: skip
+        evaluate=evaluate if dev else None,
+        eval_every=config.sft.eval_every,
+        say=say,
+    )
     final = run.path / "final"
     if world.is_main:
         models.save_pretrained(model.to(getattr(torch, config.sft.save_dtype)), final, tokenizer)

@@ -65,7 +65,7 @@ def _bare(text: str) -> str | None:
 
 def _is_word(tokens: list[re.Match[str]], i: int) -> bool:
     """Two letters or more that stand apart; `xy` in `xy + z` is a product, `and` joins answers."""
-    token = tokens[i][0].strip("*_,.;!?\"#()")
+    token = tokens[i][0].strip('*_,.;!?"#()')
     name = token.rstrip(":")
     if not _WORD.fullmatch(name) or _joins(name):
         return False

@@ -68,15 +68,16 @@ class LatexJudge:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "tracelift.verify.latex"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
+            [sys.executable, "-m", "tracelift.verify.latex"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
         hello = self._read_line(START_SECONDS)
         if hello is None:
             self.close()
-            raise OSError(
-                "the math-verify process did not start; try `python -m tracelift.verify.latex`, then Ctrl-D"
-            )
+            raise OSError("the math-verify process did not start; try `python -m tracelift.verify.latex`, then Ctrl-D")
         return self._child
 
     def _ask(self, gold: str, text: str, seconds: float) -> dict[str, Any] | None:
@@ -124,7 +125,7 @@ def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
         wanted = parse(f"\\boxed{{{gold}}}", parsing_timeout=seconds, raise_on_error=True)
     except (MemoryError, TimeoutException):
         raise
-    except Exception:  # noqa: BLE001 (as below, but no prediction's fault)
+    except Exception:
         wanted = []
     if not wanted:
         return "ERROR", f"math-verify reads no answer in the reference {gold[:60]!r}"
@@ -153,7 +154,7 @@ def serve() -> None:
             verdict, detail = _judge(request["gold"], request["text"], max(1, int(request["seconds"])))
         except (MemoryError, TimeoutException):
             sys.exit(1)  # the parent sees the pipe close and decides whose fault it was
-        except Exception as e:  # noqa: BLE001 (sympy raises every kind there is on strange input: what it cannot compare is not equal)
+        except Exception as e:
             verdict, detail = "FAIL", f"{type(e).__name__}: {e}"[:200]
         print(json.dumps({"verdict": verdict, "detail": detail}), file=out, flush=True)
 

@@ -1,5 +1,4 @@
-"""PASS, FAIL or ERROR: what a verifier says of an artifact.
-"""
+"""PASS, FAIL or ERROR: what a verifier says of an artifact."""
 
 from __future__ import annotations
 

@@ -25,7 +25,11 @@ class Known:
 
     def check(self, trace: str) -> Validity:
         p = self.problem
-        return math_world.check_trace(p, trace) if isinstance(p, math_world.MathProblem) else code_world.check_plan(p, trace)
+        return (
+            math_world.check_trace(p, trace)
+            if isinstance(p, math_world.MathProblem)
+            else code_world.check_plan(p, trace)
+        )
 
 
 @dataclass(frozen=True)

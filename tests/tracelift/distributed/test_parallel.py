@@ -14,16 +14,38 @@ from support.equal_gradients import Case
 from support.job_server import Hurt
 from support.tiny_job import planner_arguments
 
-FULL = [asdict(Case(mode, lora, checkpointing, packed, tokens))
-        for mode in ("none", "ddp", "fsdp") for lora in (0, 4) for packed in (True, False) for tokens in (10**6, 40)
-        for checkpointing in (False, True) if not checkpointing or (packed and tokens == 40)]  # fmt: skip
-FULL += [asdict(Case(mode, lora, checkpointing, tied=tied, dtype=dtype)) for mode in ("none", "ddp", "fsdp") for lora in (0, 4)
-         for checkpointing in (False, True) for tied, dtype in ((False, "float32"), (True, "bfloat16"))]  # fmt: skip
-QUICK = [asdict(case) for case in (Case("none", packed=False), Case("ddp", lora=4), Case("fsdp", checkpointing=True), Case("fsdp", lora=4),
-                                   Case("fsdp", dtype="bfloat16"), Case("ddp", tied=False))]  # fmt: skip
+FULL = [
+    asdict(Case(mode, lora, checkpointing, packed, tokens))
+    for mode in ("none", "ddp", "fsdp")
+    for lora in (0, 4)
+    for packed in (True, False)
+    for tokens in (10**6, 40)
+    for checkpointing in (False, True)
+    if not checkpointing or (packed and tokens == 40)
+]
+FULL += [
+    asdict(Case(mode, lora, checkpointing, tied=tied, dtype=dtype))
+    for mode in ("none", "ddp", "fsdp")
+    for lora in (0, 4)
+    for checkpointing in (False, True)
+    for tied, dtype in ((False, "float32"), (True, "bfloat16"))
+]
+QUICK = [
+    asdict(case)
+    for case in (
+        Case("none", packed=False),
+        Case("ddp", lora=4),
+        Case("fsdp", checkpointing=True),
+        Case("fsdp", lora=4),
+        Case("fsdp", dtype="bfloat16"),
+        Case("ddp", tied=False),
+    )
+]
 
 
-@pytest.mark.parametrize(("ranks", "cases"), [(2, FULL), (4, QUICK), pytest.param(4, FULL, marks=pytest.mark.slow)], ids=["2", "4-some", "4"])
+@pytest.mark.parametrize(
+    ("ranks", "cases"), [(2, FULL), (4, QUICK), pytest.param(4, FULL, marks=pytest.mark.slow)], ids=["2", "4-some", "4"]
+)
 def test_loss_gradients_and_update_are_those_of_one_rank(server, ranks, cases, tmp_path):
     """none, ddp, fsdp x LoRA or full x checkpointing x packed prompts x accumulation x tied head x dtype.
 
@@ -85,14 +107,19 @@ def one_rank(job, server, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize(("mode", "ranks", "extra"), [("ddp", 2, ()), ("fsdp", 2, ()), ("fsdp", 4, LEAN), ("ddp", 4, LORA), ("fsdp", 2, LORA)])
+@pytest.mark.parametrize(
+    ("mode", "ranks", "extra"),
+    [("ddp", 2, ()), ("fsdp", 2, ()), ("fsdp", 4, LEAN), ("ddp", 4, LORA), ("fsdp", 2, LORA)],
+)
 def test_a_run_is_the_same_in_every_mode(job, server, out, one_rank, mode, ranks, extra):
     server.done(*planner_arguments(job, out, *MANY, *extra, "--parallel.mode", mode), ranks=ranks)
     assert_same_run(out, one_rank(extra))
     models.load_pretrained(out / "final")
     shards = list((out / "checkpoints" / "step-000002" / "model").glob("shard-*.safetensors"))
     assert len(shards) == (ranks if mode == "fsdp" else 0)
-    assert not [p for p in out.rglob("*") if p.suffix in (".pt", ".pth", ".bin", ".distcp") or p.name == ".metadata"], "no pickle"
+    assert not [p for p in out.rglob("*") if p.suffix in (".pt", ".pth", ".bin", ".distcp") or p.name == ".metadata"], (
+        "no pickle"
+    )
 
 
 def test_a_trained_adapter_starts_as_its_own_reference(job, server, out, tmp_path):
@@ -102,7 +129,17 @@ def test_a_trained_adapter_starts_as_its_own_reference(job, server, out, tmp_pat
     for name, p in trainable(model).items():
         torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(len(name)))
     save_adapter(model, tmp_path / "adapter")
-    extra = (*MANY, "--optim.lr", "0.01", "--grpo.epochs", "1", "--grpo.minibatches", "1", "--planner.adapter", str(tmp_path / "adapter"))
+    extra = (
+        *MANY,
+        "--optim.lr",
+        "0.01",
+        "--grpo.epochs",
+        "1",
+        "--grpo.minibatches",
+        "1",
+        "--planner.adapter",
+        str(tmp_path / "adapter"),
+    )
     folders = [out / name for name in ("none", "fsdp")]
     for folder, ranks in zip(folders, (1, 2), strict=True):
         server.done(*planner_arguments(job, folder, *extra, "--parallel.mode", folder.name), ranks=ranks)
@@ -125,14 +162,28 @@ def test_resuming_on_other_ranks_in_another_mode(job, server, out, before, after
     hurt = Hurt("kill", "train:update_policy", 3)
     ended = server.start(*planner_arguments(job, folder, *args, "--parallel.mode", mode), hurt=hurt, ranks=ranks)
     assert all(e.code != 0 for e in ended)
-    text = server.done(*planner_arguments(job, folder, *args, "--resume", "--parallel.mode", mode_after), ranks=ranks_after)
+    text = server.done(
+        *planner_arguments(job, folder, *args, "--resume", "--parallel.mode", mode_after), ranks=ranks_after
+    )
     assert "going on after round 2" in text
     assert_same_run(folder, whole)
 
 
 def test_a_lost_or_cut_shard_is_found_and_the_checkpoint_before_it_used(job, server, out):
-    args = planner_arguments(job, out, "--run.steps", "3", "--run.save_every", "1", "--run.keep", "3", "--data.eval_problems", "0",
-                             "--parallel.mode", "fsdp")  # fmt: skip
+    args = planner_arguments(
+        job,
+        out,
+        "--run.steps",
+        "3",
+        "--run.save_every",
+        "1",
+        "--run.keep",
+        "3",
+        "--data.eval_problems",
+        "0",
+        "--parallel.mode",
+        "fsdp",
+    )
     server.done(*args, ranks=2)
     ended = rounds(out)
     shards = [sorted((out / "checkpoints" / f"step-{n:06d}" / "model").glob("shard-*")) for n in (3, 2)]
@@ -140,7 +191,11 @@ def test_a_lost_or_cut_shard_is_found_and_the_checkpoint_before_it_used(job, ser
     whole = shards[1][1].read_bytes()
     shards[1][1].write_bytes(whole[: len(whole) // 2])
     text = server.done(*args, "--resume", ranks=2)
-    assert "step-000003 cannot be read" in text and "a shard's file is missing" in text and "step-000002 cannot be read" in text
+    assert (
+        "step-000003 cannot be read" in text
+        and "a shard's file is missing" in text
+        and "step-000002 cannot be read" in text
+    )
     assert "going on after round 1" in text and rounds(out) == ended
 
 
@@ -155,4 +210,6 @@ def test_one_rank_needs_no_process_group():
 
     model = torch.nn.Linear(2, 2)
     parallel = Parallel(model, "fsdp", World())
-    assert parallel.whole is parallel.policy is model and list(parallel.paced([1, 2])) == [1, 2] and not parallel.sharded
+    assert (
+        parallel.whole is parallel.policy is model and list(parallel.paced([1, 2])) == [1, 2] and not parallel.sharded
+    )

@@ -48,10 +48,20 @@ def free_port() -> str:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    common = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
-                           "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}  # fmt: skip
-    jobs = [subprocess.Popen([sys.executable, "-c", SCRIPT, str(folder)], env=common | {"RANK": str(r), "LOCAL_RANK": str(r)})
-            for r in range(2)]  # fmt: skip
+    common = os.environ | {
+        "WORLD_SIZE": "2",
+        "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(__file__).parents[3]),
+    }
+    jobs = [
+        subprocess.Popen(
+            [sys.executable, "-c", SCRIPT, str(folder)], env=common | {"RANK": str(r), "LOCAL_RANK": str(r)}
+        )
+        for r in range(2)
+    ]
     try:
         assert [job.wait(120) for job in jobs] == [0, 0]
     finally:

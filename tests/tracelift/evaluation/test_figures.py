@@ -45,13 +45,29 @@ def test_a_ratio_of_equal_tries_is_the_mean_and_its_standard_error():
     rng = random.Random(1)
     values = [rng.random() for _ in range(40)]
     half = 1.959964 * statistics.stdev(values) / math.sqrt(40)
-    expected = {"value": statistics.fmean(values), "low": statistics.fmean(values) - half, "high": statistics.fmean(values) + half, "n": 40}
+    expected = {
+        "value": statistics.fmean(values),
+        "low": statistics.fmean(values) - half,
+        "high": statistics.fmean(values) + half,
+        "n": 40,
+    }
     assert average(values, (0.0, 1.0)) == pytest.approx(expected)
-    assert average([10 * v for v in values]) == pytest.approx({k: v * 10 if k != "n" else v for k, v in expected.items()})
+    assert average([10 * v for v in values]) == pytest.approx(
+        {k: v * 10 if k != "n" else v for k, v in expected.items()}
+    )
 
 
-@pytest.mark.parametrize(("values", "hits"), [([0.5] * 4, (2, 2)), ([0.5] * 30, (15, 15)), ([0.25, 0.5, 0.5], (1, 2)),
-                                              ([1.0] * 7, (7, 7)), ([0.0], (0, 0)), ([0.3], (0, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("values", "hits"),
+    [
+        ([0.5] * 4, (2, 2)),
+        ([0.5] * 30, (15, 15)),
+        ([0.25, 0.5, 0.5], (1, 2)),
+        ([1.0] * 7, (7, 7)),
+        ([0.0], (0, 0)),
+        ([0.3], (0, 1)),
+    ],
+)
 def test_no_spread_and_few_problems_are_not_certainty(values, hits):
     """At least what as many whole problems would say, the next number of them below and above."""
     figure = average(values, (0.0, 1.0))
@@ -66,13 +82,28 @@ def test_many_problems_with_spread_need_no_floor():
 
 
 def sample(valid, **more):
-    return {"text": "", "trace": "z", "tokens": 1, "finish_reason": "stop", "valid": valid, "leaked": False,
-            "leaked_unsupported": False, "rm": None, "rm_error": None, **more}  # fmt: skip
+    return {
+        "text": "",
+        "trace": "z",
+        "tokens": 1,
+        "finish_reason": "stop",
+        "valid": valid,
+        "leaked": False,
+        "leaked_unsupported": False,
+        "rm": None,
+        "rm_error": None,
+        **more,
+    }
 
 
 def run(verdicts, given="z"):
-    return {"samples": [{"artifact": "1", "verdicts": {"numeric": "PASS" if v == "1" else "FAIL"}, "detail": "", "tokens": 1}
-                        for v in verdicts], "given": [given] * len(verdicts)}  # fmt: skip
+    return {
+        "samples": [
+            {"artifact": "1", "verdicts": {"numeric": "PASS" if v == "1" else "FAIL"}, "detail": "", "tokens": 1}
+            for v in verdicts
+        ],
+        "given": [given] * len(verdicts),
+    }
 
 
 def test_wrong_reasons_are_counted_over_right_samples_and_their_error_over_problems():
@@ -83,7 +114,9 @@ def test_wrong_reasons_are_counted_over_right_samples_and_their_error_over_probl
     assert figure == pytest.approx({"value": 0.5, "low": 0.5 - half, "high": 0.5 + half, "n": 20})
     uneven = [run("111111") if i % 2 else run("000001") for i in range(20)]
     assert trace_figures(traces, uneven, "numeric", ())["wrong-reason rate"]["value"] == pytest.approx(60 / 70)
-    one = trace_figures([{"samples": [sample(False)]}] * 3, [run("1"), run("0"), run("1")], "numeric", ())["wrong-reason rate"]
+    one = trace_figures([{"samples": [sample(False)]}] * 3, [run("1"), run("0"), run("1")], "numeric", ())[
+        "wrong-reason rate"
+    ]
     assert one == pytest.approx({"value": 1.0, "low": wilson(2, 2)[0], "high": 1.0, "n": 2}), "greedy: Wilson's"
 
 
@@ -94,8 +127,10 @@ def page(tmp_path_factory):
     (folder / "p.jsonl").write_text(json.dumps({"problem_id": "p0", "problem": "x?", "answer": 1}) + "\n")
     benchmark = load_benchmark(f"tasks:{folder / 'p.jsonl'}", Config())
     traces = [{"samples": [*[sample(True)] * 5, sample(False, rm_error="out of memory")]}]
-    found = {"traces": {"planner": {"sampled": traces}},
-             "arms": {"direct": {"sampled": [run("000000", "")]}, "planner": {"sampled": [run("001111")]}}}  # fmt: skip
+    found = {
+        "traces": {"planner": {"sampled": traces}},
+        "arms": {"direct": {"sampled": [run("000000", "")]}, "planner": {"sampled": [run("001111")]}},
+    }
     results = {"benchmarks": {}, "comparisons": []}
     text = render_page("t", results, [benchmark], {benchmark.name: found}, (), most_samples=4)
     return folder, text, json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
@@ -135,11 +170,16 @@ def test_plots_make_room_for_long_names():
     width, rows, _ = labels("direct", "planner")
     assert width == 720
     width, rows, marks = labels("direct", LONG)
-    assert [text for _, text, _ in rows] == ["direct", LONG] and 720 < width
+    assert [text for _, text, _ in rows] == ["direct", LONG] and width > 720
     assert all(charts.width_of(text) <= x for x, text, _ in rows) and all(rows[0][0] < m < width for m in marks)
     width, rows, _ = labels("planner " + "m" * 300 + "-end")
     ((x, text, title),) = rows
-    assert charts.width_of(text) <= x < width <= 1048 and text.startswith("planner m") and text.endswith("m-end") and "…" in text
+    assert (
+        charts.width_of(text) <= x < width <= 1048
+        and text.startswith("planner m")
+        and text.endswith("m-end")
+        and "…" in text
+    )
     assert title == "planner " + "m" * 300 + "-end"
 
 
@@ -147,7 +187,9 @@ def test_labels_are_no_wider_in_a_browser_than_they_are_counted(tmp_path):
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine: the labels were not measured in a browser")
     svg = charts.intervals([(LONG, 0.5, 0.4, 0.6), ("ABCDEFGH WMwm 0123456789 @%", 0.5, 0.4, 0.6)], 0.0, 1.0)
-    script = "document.title = [...document.querySelectorAll('.label')].every(t => t.getBBox().x >= 0) ? 'fits' : 'clipped'"
+    script = (
+        "document.title = [...document.querySelectorAll('.label')].every(t => t.getBBox().x >= 0) ? 'fits' : 'clipped'"
+    )
     page = tmp_path / "plot.html"
     style = "<style>svg text { font: 12px system-ui, sans-serif; }</style>"
     page.write_text(f"<!doctype html><html>{style}{svg}<script>{script}</script></html>")

@@ -90,8 +90,13 @@ def test_the_demo_knows_its_reference_traces():
 
 
 def test_code_files_judge_in_the_sandbox(tmp_path):
-    row = {"task_id": "T/0", "prompt": 'def add(a, b):\n    """Add."""\n', "entry_point": "add", "canonical_solution": "    return a + b\n",
-           "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0\n"}  # fmt: skip
+    row = {
+        "task_id": "T/0",
+        "prompt": 'def add(a, b):\n    """Add."""\n',
+        "entry_point": "add",
+        "canonical_solution": "    return a + b\n",
+        "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0\n",
+    }
     (p,) = load(f"humaneval:{write(tmp_path / 'h.jsonl', row)}").problems
     right, wrong, cheat = Judge()(
         [(p, "    return a + b\n"), (p, "```python\ndef add(a, b):\n    return 3\n```"), (p, "import sys; sys.exit(0)")]
@@ -172,9 +177,14 @@ def test_boxed_matches_braces():
 
 def test_boxes_without_braces_and_framed_ones(tmp_path):
     """As MATH has them: `$\\boxed 2$`, `\\fbox{2}`."""
-    for solution, answer in [("One. So $\\boxed 2$ it is.", "2"), ("One. So $x = \\boxed 9.$", "9"), ("One. \\fbox{2}", "2"),
-                             ("One. $\\boxed{1}$ or $\\boxed {\\frac{1}{2}}$", "\\frac{1}{2}"),
-                             ("One. $\\boxed \\frac12$.", "\\frac12"), ("One. \\boxed2", "2")]:  # fmt: skip
+    for solution, answer in [
+        ("One. So $\\boxed 2$ it is.", "2"),
+        ("One. So $x = \\boxed 9.$", "9"),
+        ("One. \\fbox{2}", "2"),
+        ("One. $\\boxed{1}$ or $\\boxed {\\frac{1}{2}}$", "\\frac{1}{2}"),
+        ("One. $\\boxed \\frac12$.", "\\frac12"),
+        ("One. \\boxed2", "2"),
+    ]:
         (p,) = load(f"math:{write(tmp_path / 'm.jsonl', {'problem': 'x', 'solution': solution})}").problems
         assert (p.task.reference, p.reference_trace) == (answer, "One.")
     assert boxed("\\fbox{1") is None and boxed("\\boxed $") is None and boxed("\\boxed") is None

@@ -27,8 +27,21 @@ def problems(job, tmp_path):
 
 def judge(job, path, out, *extra):
     """One greedy evaluation without Reason RM (last words win): (exit code, figures of its only benchmark)."""
-    code = evaluation.main(arguments(job, out, "--reward_model.path", "", "--eval.modes", "greedy", "--eval.arms", "planner",
-                                     "--eval.benchmarks", f"tasks:{path}", *extra))  # fmt: skip
+    code = evaluation.main(
+        arguments(
+            job,
+            out,
+            "--reward_model.path",
+            "",
+            "--eval.modes",
+            "greedy",
+            "--eval.arms",
+            "planner",
+            "--eval.benchmarks",
+            f"tasks:{path}",
+            *extra,
+        )
+    )
     return code, next(iter(read(out)["benchmarks"].values())) if code == 0 else {}
 
 
@@ -89,8 +102,10 @@ def test_traces_that_could_not_be_scored_are_counted_and_scored_next_time(job, p
 
     rm.healthy = False
     assert figures()[0] == 2
-    assert re.search(r"greedy: (\d+) of \1 traces could not be scored, more than eval.max_error_share.*\s.*out of memory",
-                     capsys.readouterr().err)  # fmt: skip
+    assert re.search(
+        r"greedy: (\d+) of \1 traces could not be scored, more than eval.max_error_share.*\s.*out of memory",
+        capsys.readouterr().err,
+    )
     code, found = figures("--eval.max_error_share", "1")
     assert code == 0 and found["unscored"] > 0 and "RM score" not in found
     assert re.search(rf"traces the RM could not score +{found['unscored']}\n", capsys.readouterr().out)

@@ -50,9 +50,14 @@ def test_replies_come_in_order_and_equal_requests_are_sent_once(url):
 def test_the_request_says_what_was_asked(url):
     text = client(url + "/v1/").complete([ask("show", seed=2**64 - 1, stop=("\n\n", "\n"), max_tokens=3)])[0].text
     assert json.loads(text) == {
-        "model": "m", "prompt": "show", "max_tokens": 3, "temperature": 0.5, "seed": -1, "n": 1,
+        "model": "m",
+        "prompt": "show",
+        "max_tokens": 3,
+        "temperature": 0.5,
+        "seed": -1,
+        "n": 1,
         "stop": ["\n\n", "\n"],
-    }  # fmt: skip
+    }
     # The protocol takes four stop strings; the fifth cuts the text here.
     assert client(url).complete([ask("never", stop=("1", "2", "3", "4", "ve"))]) == [Reply("echo ne", 7)]
 
@@ -81,9 +86,16 @@ def test_passing_faults_are_retried_until_they_pass(url, fault):
 
 @pytest.mark.parametrize(
     "fault, said",
-    [("500", "answered 500"), ("drop", "connection"), ("cut", "before the reply did"), ("rubbish", "not a completion"),
-     ("shape", "text is NoneType"), ("stall", "within 0.4 s"), ("drip", "within 0.4 s")],
-)  # fmt: skip
+    [
+        ("500", "answered 500"),
+        ("drop", "connection"),
+        ("cut", "before the reply did"),
+        ("rubbish", "not a completion"),
+        ("shape", "text is NoneType"),
+        ("stall", "within 0.4 s"),
+        ("drip", "within 0.4 s"),
+    ],
+)
 def test_lasting_faults_become_errors_not_texts(url, fault, said):
     pauses = []
     start = time.monotonic()
@@ -148,8 +160,10 @@ def test_pauses_are_bounded(url):
 
 
 def test_fingerprint_and_bad_settings():
-    prints = [RemoteBackend(f"http://127.0.0.1:{at}", model, retries=0).fingerprint
-              for at, model in (("1", "m"), ("1/v1/completions", "m"), ("2", "m"), ("1", "n"))]  # fmt: skip
+    prints = [
+        RemoteBackend(f"http://127.0.0.1:{at}", model, retries=0).fingerprint
+        for at, model in (("1", "m"), ("1/v1/completions", "m"), ("2", "m"), ("1", "n"))
+    ]
     assert prints[0] == prints[1] and len(set(prints)) == 3, "nobody there: the address and the model's name"
     for bad in ("h:8000", "ftp://h", "http://"):
         with pytest.raises(ValueError, match="must look like"):

@@ -16,7 +16,9 @@ from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
 from tracelift.worlds.tasks import DemoTasks
 
-SETTINGS = ExecutorSettings(template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, seed=5)
+SETTINGS = ExecutorSettings(
+    template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, seed=5
+)
 ONE = Task("p1", "one?", "1")
 TWO = Task("p2", "two?", "2")
 
@@ -52,7 +54,9 @@ def test_k_runs_an_arm_one_end_to_end_and_shared_seeds():
     without = [r for r in backend.requests if r.prompt == "one?|"]
     assert len(with_trace) == 4 and len(without) == 3
     seeds = [r.seed for r in with_trace]
-    assert len(set(seeds)) == 4 and [r.seed for r in without] == seeds[1:], "both arms meet the same random numbers; e2e its own"
+    assert len(set(seeds)) == 4 and [r.seed for r in without] == seeds[1:], (
+        "both arms meet the same random numbers; e2e its own"
+    )
     assert all((r.max_tokens, r.temperature, r.stop) == (8, 0.5, ("\n",)) for r in backend.requests)
     assert (outcome.e2e, outcome.with_successes, outcome.base_successes) == (Verdict.PASS, 3, 0)
     assert outcome.uplift == 1.0 and outcome.error is None and outcome.runs == ("1", "1", "1")
@@ -62,9 +66,17 @@ def test_runs_are_matched_to_their_samples():
     """Each prompt passes on chosen seeds only, so a reply given to another sample or repeat would show."""
     probe = Scripted(says("0"))
     Executor(probe, SETTINGS).evaluate([(ONE, "a"), (TWO, "b")])
-    seed = {t.problem_id: [r.seed for r in probe.requests if r.prompt.startswith(t.problem) and r.prompt.count("|") == 2] for t in (ONE, TWO)}
-    passing = {("one?|a|", seed["p1"][0]), ("one?|a|", seed["p1"][2]), ("two?|b|", seed["p2"][1]), ("two?|b|", seed["p2"][3]),
-               ("two?|", seed["p2"][1])}  # fmt: skip
+    seed = {
+        t.problem_id: [r.seed for r in probe.requests if r.prompt.startswith(t.problem) and r.prompt.count("|") == 2]
+        for t in (ONE, TWO)
+    }
+    passing = {
+        ("one?|a|", seed["p1"][0]),
+        ("one?|a|", seed["p1"][2]),
+        ("two?|b|", seed["p2"][1]),
+        ("two?|b|", seed["p2"][3]),
+        ("two?|", seed["p2"][1]),
+    }
 
     def answer(r):
         return Reply({"o": "1", "t": "2"}[r.prompt[0]] if (r.prompt, r.seed) in passing else "77", 2)
@@ -172,8 +184,11 @@ def test_the_cache_key_changes_with_everything_a_baseline_depends_on(what):
 
 def test_the_cache_key_does_not_change_with_what_a_baseline_does_not_see():
     key = Executor(Scripted(says("1")), SETTINGS).baseline_key(ONE)
-    for settings in (dataclasses.replace(SETTINGS, template="other {problem}{trace}"), dataclasses.replace(SETTINGS, repeats=9),
-                     dataclasses.replace(SETTINGS, retries=0)):  # fmt: skip
+    for settings in (
+        dataclasses.replace(SETTINGS, template="other {problem}{trace}"),
+        dataclasses.replace(SETTINGS, repeats=9),
+        dataclasses.replace(SETTINGS, retries=0),
+    ):
         assert Executor(Scripted(says("1")), settings).baseline_key(ONE) == key
 
 
@@ -249,7 +264,9 @@ def test_one_failed_repeat_is_an_error_not_a_wrong_answer():
     probe = Scripted(says("1"))
     Executor(probe, SETTINGS).evaluate([(ONE, "t")])
     doomed = [r for r in probe.requests if r.prompt == "one?|t|"][-1]
-    outcome = Executor(Scripted(lambda r: Reply("", 0, "down") if r == doomed else Reply("1", 2)), SETTINGS).evaluate([(ONE, "t")])[0]
+    outcome = Executor(Scripted(lambda r: Reply("", 0, "down") if r == doomed else Reply("1", 2)), SETTINGS).evaluate(
+        [(ONE, "t")]
+    )[0]
     assert outcome.e2e is Verdict.PASS and outcome.error == "down"
 
 
@@ -274,5 +291,9 @@ def test_the_cache_file_is_one_json_object_a_line(tmp_path):
     path = tmp_path / "b.jsonl"
     executor = Executor(Scripted(says("1")), SETTINGS, BaselineCache(path))
     executor.evaluate([(ONE, "t")])
-    assert json.loads(path.read_text()) == {"key": executor.baseline_key(ONE), "successes": 3, "repeats": 3,
-                                          "runs": [["1", "PASS"]] * 3}  # fmt: skip
+    assert json.loads(path.read_text()) == {
+        "key": executor.baseline_key(ONE),
+        "successes": 3,
+        "repeats": 3,
+        "runs": [["1", "PASS"]] * 3,
+    }

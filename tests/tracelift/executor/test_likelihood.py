@@ -31,7 +31,9 @@ from tracelift.verify.verdict import Verdict
 
 SETTINGS = ExecutorSettings("{problem}|{trace}|", "{problem}|", uplift="likelihood", nats=2.0, temperature=0.5)
 ONE, TWO = Task("p1", "one?", "1"), Task("p2", "two?", "2")
-CODE = Task("c1", "print", "print(3)", "code", code=CodeProblem("c1", "print", (StdinTest("", "3"),), solution="print(3)"))
+CODE = Task(
+    "c1", "print", "print(3)", "code", code=CodeProblem("c1", "print", (StdinTest("", "3"),), solution="print(3)")
+)
 
 
 class Scripted:
@@ -52,7 +54,13 @@ class Scripted:
         return [Likelihood(-math.inf, x) if isinstance(x, str) else Likelihood(x) for x in found]
 
 
-TABLE = {"one?|good|": math.log(0.9), "one?|bad|": math.log(0.05), "one?|": math.log(0.3), "two?|good|": -4.0, "two?|": -9.0}
+TABLE = {
+    "one?|good|": math.log(0.9),
+    "one?|bad|": math.log(0.05),
+    "one?|": math.log(0.3),
+    "two?|good|": -4.0,
+    "two?|": -9.0,
+}
 
 
 # ---- the reference's spellings ----
@@ -61,7 +69,10 @@ TABLE = {"one?|good|": math.log(0.9), "one?|bad|": math.log(0.05), "one?|": math
 def test_spellings_of_numbers_and_programs():
     assert spellings(Task("a", "?", "12 - 5 = <<12-5=7>>7\n#### 7"), ()) == ("7", " 7")
     assert spellings(Task("a", "?", "-3.5"), ("\n",)) == ("-3.5", " -3.5")
-    assert spellings(dataclasses.replace(CODE, reference="x = 1\nprint(x)\n\n"), ()) == ("x = 1\nprint(x)", "x = 1\nprint(x)\n")
+    assert spellings(dataclasses.replace(CODE, reference="x = 1\nprint(x)\n\n"), ()) == (
+        "x = 1\nprint(x)",
+        "x = 1\nprint(x)\n",
+    )
     assert spellings(CODE, ("\n",)) == ("print(3)",), "a spelling that a stop string would cut is no event of its own"
 
 
@@ -98,16 +109,24 @@ def test_baselines_are_scored_once_across_steps_and_restarts_and_apart_from_samp
     assert after.logprobs == (-3.0, TABLE["one?|"])
     assert json.loads(path.read_text())["logprob"] == TABLE["one?|"]
     sampled = Executor(first, dataclasses.replace(SETTINGS, uplift="sampled"))
-    keys = {executor.baseline_key(ONE), executor.baseline_key(dataclasses.replace(ONE, reference="3")), sampled.baseline_key(ONE)}
+    keys = {
+        executor.baseline_key(ONE),
+        executor.baseline_key(dataclasses.replace(ONE, reference="3")),
+        sampled.baseline_key(ONE),
+    }
     warmer = Executor(first, dataclasses.replace(SETTINGS, temperature=0.7))
     assert len(keys | {warmer.baseline_key(ONE)}) == 4
-    assert executor.baseline_key(ONE) == Executor(first, dataclasses.replace(SETTINGS, repeats=9, seed=4)).baseline_key(ONE)
+    assert executor.baseline_key(ONE) == Executor(first, dataclasses.replace(SETTINGS, repeats=9, seed=4)).baseline_key(
+        ONE
+    )
 
 
 def test_a_likelihood_that_failed_is_an_error_of_its_sample_and_is_not_cached(tmp_path):
     path = tmp_path / "b.jsonl"
     table = TABLE | {"one?|bad|": "too long", "two?|": "too long"}
-    good, bad, two = Executor(Scripted(table), SETTINGS, BaselineCache(path)).evaluate([(ONE, "good"), (ONE, "bad"), (TWO, "good")])
+    good, bad, two = Executor(Scripted(table), SETTINGS, BaselineCache(path)).evaluate(
+        [(ONE, "good"), (ONE, "bad"), (TWO, "good")]
+    )
     assert (good.error, bad.error, two.error) == (None, "too long", "too long")
     assert bad.logprobs is None and len(path.read_text().splitlines()) == 1
 
@@ -130,7 +149,10 @@ def test_a_backend_that_cannot_score_is_refused():
 
 def test_outcome_only_modes_score_nothing():
     backend = Scripted(TABLE)
-    assert Executor(backend, SETTINGS).evaluate([(ONE, "good")], need_repeats=False)[0].logprobs is None and not backend.scored
+    assert (
+        Executor(backend, SETTINGS).evaluate([(ONE, "good")], need_repeats=False)[0].logprobs is None
+        and not backend.scored
+    )
 
 
 # ---- reward and metrics ----
@@ -141,7 +163,11 @@ def graded(task, trace, table, **changes):
     config.reward.mode = "uplift_only"
     for key, value in changes.items():
         setattr(config.reward, key, value)
-    judge = TaskJudge() if task.code is None else lambda items, full: [Judgement(Verdict.FAIL, "failed_test") for _ in items]
+    judge = (
+        TaskJudge()
+        if task.code is None
+        else lambda items, full: [Judgement(Verdict.FAIL, "failed_test") for _ in items]
+    )
     (outcome,) = Executor(Scripted(table), SETTINGS, judge=judge).evaluate([(task, trace)])
     sample = Sample(task, [1], Completion([2], [0.0], [0.0]), "", trace, outcome)
     sample.reward = reward_of(sample, config)
@@ -173,10 +199,16 @@ def test_spellings_add_up_and_the_end_counts(job):
     backend = LocalBackend(model, tokenizer)
     prompt, n = "What is 2 + 2?\nGuidance: 2 + 2 = 5\nAnswer:", 1500
     sampler = Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
-    (drawn,) = sampler.generate([tokenizer.encode(prompt)], SamplingParams(n=n, max_new_tokens=6, temperature=1.5, stop=("\n",)))
+    (drawn,) = sampler.generate(
+        [tokenizer.encode(prompt)], SamplingParams(n=n, max_new_tokens=6, temperature=1.5, stop=("\n",))
+    )
 
     def text(c):
-        return tokenizer.decode([t for t in c.tokens if t not in tokenizer.eos_ids]).split("\n")[0] if c.finish_reason == "stop" else None
+        return (
+            tokenizer.decode([t for t in c.tokens if t not in tokenizer.eos_ids]).split("\n")[0]
+            if c.finish_reason == "stop"
+            else None
+        )
 
     ways = ("5", " 5")
     share = sum(text(c) in ways for c in drawn) / n
@@ -194,11 +226,16 @@ def test_bad_weights_are_an_error(job):
     c = models.load_pretrained(job / "executor").config
     broken = Transformer(ModelConfig(**dataclasses.asdict(c))).init_weights(0)
     broken.model.norm.weight.data.fill_(math.nan)
-    assert "not finite" in LocalBackend(broken, tokenizer).score([ScoreRequest("What is 1 + 1?\nAnswer:", ("2",))])[0].error
+    assert (
+        "not finite"
+        in LocalBackend(broken, tokenizer).score([ScoreRequest("What is 1 + 1?\nAnswer:", ("2",))])[0].error
+    )
 
 
 def test_a_training_run_by_likelihood(job, out, capsys):
-    arguments = planner_arguments(job, out, "--executor.uplift", "likelihood", "--executor.likelihood_nats", "3", "--run.steps", "2")
+    arguments = planner_arguments(
+        job, out, "--executor.uplift", "likelihood", "--executor.likelihood_nats", "3", "--run.steps", "2"
+    )
     assert train.main(arguments) == 0
     rows, samples = read_jsonl(out / "metrics.jsonl"), read_jsonl(out / "samples.jsonl")
     assert all({"likelihood_uplift", "likelihood_clipped", "uplift"} <= set(row) for row in rows)

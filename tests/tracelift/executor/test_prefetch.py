@@ -72,7 +72,16 @@ def test_traces_are_told_as_they_are_written(job):
     tasks, told, calls = [Task(f"p{i}", f"What is {i} + 2?", str(i + 2)) for i in range(3)], [], []
     forward = sampler.model.forward
     sampler.model.forward = lambda *a, **k: (calls.append(len(told)), forward(*a, **k))[1]
-    groups = sample_traces(sampler, PlannerPrompt(config, tokenizer), tasks, SamplingParams(n=4, max_new_tokens=24, seed=1),
-                           [(0, i) for i in range(3)], 200, lambda task, trace: told.append((task.problem_id, trace)))  # fmt: skip
-    assert sorted(told) == sorted((s.task.problem_id, s.trace) for g in groups for s in g if s.trace is not None) and told
+    groups = sample_traces(
+        sampler,
+        PlannerPrompt(config, tokenizer),
+        tasks,
+        SamplingParams(n=4, max_new_tokens=24, seed=1),
+        [(0, i) for i in range(3)],
+        200,
+        lambda task, trace: told.append((task.problem_id, trace)),
+    )
+    assert (
+        sorted(told) == sorted((s.task.problem_id, s.trace) for g in groups for s in g if s.trace is not None) and told
+    )
     assert any(0 < n < len(told) for n in calls), "some were told while the model was still at work"

@@ -123,7 +123,9 @@ def test_a_verdict_that_does_not_follow_is_marked(spied_run, tmp_path):
     ("mark", "change"),
     {
         "uplift was logged as": lambda r: r.update(uplift=r["uplift"] + 0.2),
-        "success_base was logged as": lambda r: r.update(base_runs=[["", "PASS"], ["", "FAIL"], ["", "FAIL"], ["", "FAIL"]]),
+        "success_base was logged as": lambda r: r.update(
+            base_runs=[["", "PASS"], ["", "FAIL"], ["", "FAIL"], ["", "FAIL"]]
+        ),
         "success_with was logged as": lambda r: r.update(success_with=0.125),
         "the reward's R was logged as": lambda r: r["parts"].update(reason_score=r["parts"]["reason_score"] + 0.1),
         "rm_total was logged as": lambda r: r.update(rm_derived=r["rm_derived"] + 0.1),
@@ -140,12 +142,26 @@ def test_a_changed_validity_is_marked():
     from tracelift.worlds.math import make_problem
 
     p = make_problem(1000, 33)
-    record = {"problem_id": p.problem_id, "problem": p.text, "reference": str(p.answer), "trace": p.trace, "error": None, "verdicts": [], "base_runs": [],
-              "success_with": None, "success_base": None, "rm_total": None, "rm_head": None, "parts": None, "leaked_unsupported": False}  # fmt: skip
+    record = {
+        "problem_id": p.problem_id,
+        "problem": p.text,
+        "reference": str(p.answer),
+        "trace": p.trace,
+        "error": None,
+        "verdicts": [],
+        "base_runs": [],
+        "success_with": None,
+        "success_base": None,
+        "rm_total": None,
+        "rm_head": None,
+        "parts": None,
+        "leaked_unsupported": False,
+    }
     leaked = module.leaks_answer(p.trace, str(p.answer), p.text).stated
     assert module.contradictions({**record, "valid": True, "leaked": leaked}, Config()) == []
     assert module.contradictions({**record, "valid": False, "leaked": leaked}, Config()) == [
-        "valid was logged as false; the rest of the record gives true"]  # fmt: skip
+        "valid was logged as false; the rest of the record gives true"
+    ]
 
 
 def test_what_is_not_there_is_said(spied_run, capsys, tmp_path):

@@ -18,8 +18,10 @@ from tracelift.groups.flaws.code import (
     steps_of,
 )
 
-PROBLEM = ("Given a list of integers and a limit, print the sum of the distinct values that are at most the limit. "
-           "The first line holds n and the limit. The second line holds n integers. The list may be empty.")  # fmt: skip
+PROBLEM = (
+    "Given a list of integers and a limit, print the sum of the distinct values that are at most the limit. "
+    "The first line holds n and the limit. The second line holds n integers. The list may be empty."
+)
 TRACE = """1. Read `n` and `limit`, then the list of `values`.
 2. If the list is empty, print 0 and stop.
 3. Put the `values` into a set so that each is counted once.
@@ -52,7 +54,15 @@ def test_each_kind_strikes_one_place_and_says_where(kind):
 def test_what_does_not_fit_is_not_made():
     steps = steps_of("Look at the words.\nThink of them.\nSay one.")
     rng = random.Random(0)
-    for kind in ("wrong_bound", "wrong_constant", "edge_case_dropped", "wrong_data_structure", "swapped_steps", "line_leaked", "program_leaked"):
+    for kind in (
+        "wrong_bound",
+        "wrong_constant",
+        "edge_case_dropped",
+        "wrong_data_structure",
+        "swapped_steps",
+        "line_leaked",
+        "program_leaked",
+    ):
         assert make(kind, steps, "", rng) is None, kind
 
 
@@ -72,11 +82,21 @@ def test_labels_cover_every_kind_and_leaks_cost_leakage_alone_where_they_should(
         rubric = rubric_of(kind)
         assert tuple(rubric.dimensions) == CODE_DIMENSIONS and rubric.total < 0.9
         assert (rubric.dimensions["non_leakage"] < 4) == kind.endswith("_leaked")
-    assert rubric_of("wrong_bound", "early").dimensions["step_coherence"] == rubric_of("wrong_bound").dimensions["step_coherence"] - 1
+    assert (
+        rubric_of("wrong_bound", "early").dimensions["step_coherence"]
+        == rubric_of("wrong_bound").dimensions["step_coherence"] - 1
+    )
 
 
 def seeds(path, count=30):
-    rows = [{"problem": f"{PROBLEM} Case {i} of {i * 37 % 101}: {'odd' if i % 2 else 'even'} {'x' * (i % 7)}.", "trace": TRACE, "solution": SOLUTION} for i in range(count)]
+    rows = [
+        {
+            "problem": f"{PROBLEM} Case {i} of {i * 37 % 101}: {'odd' if i % 2 else 'even'} {'x' * (i % 7)}.",
+            "trace": TRACE,
+            "solution": SOLUTION,
+        }
+        for i in range(count)
+    ]
     rows[3] = {"problem": "No plan."}
     rows[4] = rows[5] | {"trace": "```python\nprint(1)\n```\nThat is it.\nDone."}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -84,10 +104,30 @@ def seeds(path, count=30):
 
 
 def test_the_command_builds_from_seeds_alike_in_parallel_or_not(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tracelift.groups.seeds.NearDuplicates", type("None_", (), {"seen": lambda *_: None}))  # these seeds are alike
+    monkeypatch.setattr(
+        "tracelift.groups.seeds.NearDuplicates", type("None_", (), {"seen": lambda *_: None})
+    )  # these seeds are alike
     path = seeds(tmp_path / "seeds.jsonl")
     for workers in ("1", "2"):
-        assert main(["build", "--seeds", str(path), "--domain", "code", "--out", str(tmp_path / workers), "--workers", workers, "--quiet", "--dev", "0.3"]) == 0
+        assert (
+            main(
+                [
+                    "build",
+                    "--seeds",
+                    str(path),
+                    "--domain",
+                    "code",
+                    "--out",
+                    str(tmp_path / workers),
+                    "--workers",
+                    workers,
+                    "--quiet",
+                    "--dev",
+                    "0.3",
+                ]
+            )
+            == 0
+        )
     for name in ("train.jsonl", "dev.jsonl", "summary.json"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     summary = json.loads((tmp_path / "1" / "summary.json").read_text())
@@ -95,7 +135,11 @@ def test_the_command_builds_from_seeds_alike_in_parallel_or_not(tmp_path, monkey
     assert summary["dropped"] == {"reference holds code": 1} and len(summary["kinds"]) == len(KINDS)
     groups = read_groups(tmp_path / "1" / "train.jsonl")
     for group in groups:
-        assert group.task_type == "code" and group.problem_id.startswith("code_seeds_") and group.reference_solution == SOLUTION
+        assert (
+            group.task_type == "code"
+            and group.problem_id.startswith("code_seeds_")
+            and group.reference_solution == SOLUTION
+        )
         assert all(tuple(c.rubric.dimensions) == CODE_DIMENSIONS for c in group.candidates)
         assert all(c.extra["metadata"]["flaw"]["answer_changed"] is None for c in group.negative_bank)
     assert main(["validate", str(tmp_path / "1" / "train.jsonl")]) == 0
@@ -106,7 +150,25 @@ def test_the_command_builds_from_seeds_alike_in_parallel_or_not(tmp_path, monkey
 
 def test_the_command_builds_from_the_code_world(tmp_path):
     """Whose flaws are exact: what each does to the result was run."""
-    assert main(["build", "--seeds", "demo:code", "--limit", "12", "--out", str(tmp_path), "--workers", "1", "--quiet", "--dev", "0.3"]) == 0
+    assert (
+        main(
+            [
+                "build",
+                "--seeds",
+                "demo:code",
+                "--limit",
+                "12",
+                "--out",
+                str(tmp_path),
+                "--workers",
+                "1",
+                "--quiet",
+                "--dev",
+                "0.3",
+            ]
+        )
+        == 0
+    )
     groups = [g for side in ("train", "dev") for g in read_groups(tmp_path / f"{side}.jsonl")]
     assert len(groups) == 12 and {g.task_type for g in groups} == {"code"}
     assert {c.extra["changes_result"] for g in groups for c in g.negative_bank} == {True, False}

@@ -19,7 +19,19 @@ PLANNER = Path(__file__).parents[3] / "assets" / "math" / "planner"
 def test_what_the_demo_planner_writes(tmp_path, capsys):
     series, count = 7_001, 24
     write_groups(tmp_path / "in.jsonl", make_groups(series, count))
-    options = ["--generate-with", str(PLANNER), "--prompt", "demo", "--max-new-tokens", "96", "--samples", "4", "--most", "2", "--quiet"]
+    options = [
+        "--generate-with",
+        str(PLANNER),
+        "--prompt",
+        "demo",
+        "--max-new-tokens",
+        "96",
+        "--samples",
+        "4",
+        "--most",
+        "2",
+        "--quiet",
+    ]
     for name in ("a", "b"):
         assert main(["generate", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / name), *options]) == 0
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -27,7 +39,9 @@ def test_what_the_demo_planner_writes(tmp_path, capsys):
     before, after = read_groups(tmp_path / "in.jsonl"), read_groups(tmp_path / "a")
     kept = 0
     for i, (old, new) in enumerate(zip(before, after, strict=True)):
-        assert new.positive_pool == old.positive_pool and new.negative_bank[: len(old.negative_bank)] == old.negative_bank
+        assert (
+            new.positive_pool == old.positive_pool and new.negative_bank[: len(old.negative_bank)] == old.negative_bank
+        )
         added = new.negative_bank[len(old.negative_bank) :]
         assert len(added) <= 2
         for candidate in added:
@@ -40,16 +54,19 @@ def test_what_the_demo_planner_writes(tmp_path, capsys):
     assert kept > 10  # the demo's planner starts with misconceptions
 
 
-@pytest.mark.parametrize("trace, expected", [
-    ("3 + 4 = 7\n7 * 2 = 14", "may be sound"),
-    ("3 + 4 = 7\nThat makes 7 * 2.", "may be sound"),
-    ("10 / 3 = 3.33 and 7 * 2 = 14", "may be sound"),
-    ("3 + 4 = 8\n8 * 2 = 16", ("generated_slip", "early", True)),
-    ("3 + 4 = 7\n7 + 0 = 7\n7 * 2 = 15, no, 7 * 2 = 14", ("generated_slip", "late", False)),
-    ("3 + 4 = 7\n7 + 2 = 9", ("generated_wrong_result", "middle", True)),
-    ("Think hard.", "leads to no number"),
-    ("The answer is 14.", "announces the answer"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "trace, expected",
+    [
+        ("3 + 4 = 7\n7 * 2 = 14", "may be sound"),
+        ("3 + 4 = 7\nThat makes 7 * 2.", "may be sound"),
+        ("10 / 3 = 3.33 and 7 * 2 = 14", "may be sound"),
+        ("3 + 4 = 8\n8 * 2 = 16", ("generated_slip", "early", True)),
+        ("3 + 4 = 7\n7 + 0 = 7\n7 * 2 = 15, no, 7 * 2 = 14", ("generated_slip", "late", False)),
+        ("3 + 4 = 7\n7 + 2 = 9", ("generated_wrong_result", "middle", True)),
+        ("Think hard.", "leads to no number"),
+        ("The answer is 14.", "announces the answer"),
+    ],
+)
 def test_only_a_known_flaw_counts(trace, expected):
     made = flawed(trace, "14")
     if isinstance(expected, str):
@@ -71,5 +88,18 @@ def test_groups_of_plans_are_refused(tmp_path, capsys):
     with pytest.raises(GroupError, match="code group"):
         answer_of(group)
     write_groups(tmp_path / "code.jsonl", [group])
-    assert main(["generate", str(tmp_path / "code.jsonl"), "--generate-with", str(PLANNER), "--out", str(tmp_path / "x"), "--quiet"]) == 1
+    assert (
+        main(
+            [
+                "generate",
+                str(tmp_path / "code.jsonl"),
+                "--generate-with",
+                str(PLANNER),
+                "--out",
+                str(tmp_path / "x"),
+                "--quiet",
+            ]
+        )
+        == 1
+    )
     assert "what is wrong with a written plan is not known" in capsys.readouterr().err and not (tmp_path / "x").exists()

@@ -110,13 +110,22 @@ SPEC = "The first line of input contains two integers.\n"
         ("Add.\n\nSample Input 1:\n```\n3 4\n```\nSample Output 1:\n```\n7\n```\n", ONE),
         ("Add.\n\n**Input**\n```\n3 4\n```\n**Output**\n```\n7\n```\nThe sum of 3 and 4 is printed here.\n", ONE),
         ("Add.\n\n### Input\n3 4\n### Output\n7\n", ONE),
-        (f"Add.\n\n-----Input-----\n{SPEC}\n-----Output-----\nPrint the sum.\n\n"
-         "-----Examples-----\nInput\n3 4\n\nOutput\n7\n\nInput\n10\n20\n\nOutput\n30\n\n"
-         "-----Note-----\nIn the first example the sum is 7.", TWO),
-        (f"Input\n\n{SPEC}\nOutput\n\nPrint one integer, the sum of both.\n\n"
-         "Examples\n\nInput\n\n3 4\n\nOutput\n\n7\n\nInput\n\n10\n20\n\nOutput\n\n30\n", TWO),
-        (f"Input:\n{SPEC}\nOutput:\nPrint the sum of the two numbers.\n\n"
-         "Example 1:\nInput: 3 4\nOutput: 7\nExplanation: 3 + 4 = 7\n\nExample 2:\nInput:\n10\n20\nOutput:\n30\n", TWO),
+        (
+            f"Add.\n\n-----Input-----\n{SPEC}\n-----Output-----\nPrint the sum.\n\n"
+            "-----Examples-----\nInput\n3 4\n\nOutput\n7\n\nInput\n10\n20\n\nOutput\n30\n\n"
+            "-----Note-----\nIn the first example the sum is 7.",
+            TWO,
+        ),
+        (
+            f"Input\n\n{SPEC}\nOutput\n\nPrint one integer, the sum of both.\n\n"
+            "Examples\n\nInput\n\n3 4\n\nOutput\n\n7\n\nInput\n\n10\n20\n\nOutput\n\n30\n",
+            TWO,
+        ),
+        (
+            f"Input:\n{SPEC}\nOutput:\nPrint the sum of the two numbers.\n\n"
+            "Example 1:\nInput: 3 4\nOutput: 7\nExplanation: 3 + 4 = 7\n\nExample 2:\nInput:\n10\n20\nOutput:\n30\n",
+            TWO,
+        ),
         ("Add.\n\n-----Sample Input-----\n3 4\n-----Sample Output-----\n7\n", ONE),
         ("Add.\n\nInput Example\n3 4\nOutput Example\n7\n", ONE),
         ("Add.\n\nExample Input:\n3 4\n\nExample Output:\n7\n\nConstraints\n1 <= a\n", ONE),
@@ -129,7 +138,7 @@ SPEC = "The first line of input contains two integers.\n"
         ("No examples at all.", []),
         ("", []),
     ],
-)  # fmt: skip
+)
 def test_examples_are_found_as_they_are_written(statement, expected):
     assert examples_in(statement) == expected
 
@@ -158,21 +167,40 @@ MBPP = {
     "row, tests, right, wrong",
     [
         (HUMANEVAL, 2, "    return 2 * x\n", "    return x * x\n"),
-        ({**HUMANEVAL,
-          "test": "def check(f):\n    if False:\n        return\n    assert f(3) == 6\ncheck(twice)\n"},
-         1, "    return 2 * x\n", "    return 4\n"),
+        (
+            {**HUMANEVAL, "test": "def check(f):\n    if False:\n        return\n    assert f(3) == 6\ncheck(twice)\n"},
+            1,
+            "    return 2 * x\n",
+            "    return 4\n",
+        ),
         (MBPP, 3, "def twice(x):\n    return x * 2", "def twice(x):\n    return x"),
-        ({"problem": "Add.\nInput:\n1 1\nOutput:\n2\n", "tests": [{"input": "3 4", "output": "7"}]},
-         1, ADD, "print(7.0)"),
-        ({"question": "Add.", "input_output": json.dumps({"inputs": ["3 4\n", ["1 2"]], "outputs": ["7\n", ["3"]]})},
-         2, ADD, "print(7)"),
-        ({"question": "", "input_output": {"fn_name": "twice", "inputs": [[2], ["a"]], "outputs": [[4], ["aa"]]}},
-         2, "class Solution:\n  def twice(self, x): return x + x", "def twice(x): return 4"),
-        ({"question": "", "tests": {"fn_name": "pair", "inputs": ["1\n2"], "outputs": ["[1, 2]"]}},
-         1, "def pair(a, b): return (a, b)", "def pair(a, b): return (b, a)"),
+        (
+            {"problem": "Add.\nInput:\n1 1\nOutput:\n2\n", "tests": [{"input": "3 4", "output": "7"}]},
+            1,
+            ADD,
+            "print(7.0)",
+        ),
+        (
+            {"question": "Add.", "input_output": json.dumps({"inputs": ["3 4\n", ["1 2"]], "outputs": ["7\n", ["3"]]})},
+            2,
+            ADD,
+            "print(7)",
+        ),
+        (
+            {"question": "", "input_output": {"fn_name": "twice", "inputs": [[2], ["a"]], "outputs": [[4], ["aa"]]}},
+            2,
+            "class Solution:\n  def twice(self, x): return x + x",
+            "def twice(x): return 4",
+        ),
+        (
+            {"question": "", "tests": {"fn_name": "pair", "inputs": ["1\n2"], "outputs": ["[1, 2]"]}},
+            1,
+            "def pair(a, b): return (a, b)",
+            "def pair(a, b): return (b, a)",
+        ),
         ({"tests": ["assert twice(2) == 4"]}, 1, "def twice(x): return 4", "def twice(x): return 5"),
     ],
-)  # fmt: skip
+)
 def test_each_format_is_read_and_judged(row, tests, right, wrong):
     problem = read_problem(row)
     assert len(problem.hidden) == tests

@@ -298,7 +298,9 @@ RAW = {
 def test_no_answer_troubles_the_parent(box, line):
     """Whatever comes through the channel is a wrong answer: no exception here, and no work beyond the answer's length.
     (A set of values with one hash takes hours to build.)"""
-    tests = parse_tests(["assert f(1) == 4", "assert f(1) == {1: {2}, 3: (4,)}", "assert f(1) is None", "assert not f(1)"])
+    tests = parse_tests(
+        ["assert f(1) == 4", "assert f(1) == {1: {2}, 3: (4,)}", "assert f(1) is None", "assert not f(1)"]
+    )
     result = verdict(box, answering(RAW[line]), tests, SHORT)
     assert result.counts[CaseOutcome.PASSED] == 0 and result.verdict is Verdict.FAIL, result
     assert all(o.detail.isprintable() for o in result.outcomes)
@@ -320,7 +322,9 @@ def test_what_is_shown_of_a_programs_errors_is_one_printable_line(box):
 
 def test_no_exception_ends_a_loop_of_the_tests(box):
     """StopIteration out of a function under test would end `for … in map(f, …)`, as if everything had been compared."""
-    tests = parse_tests(["for got, x in zip(map(f, [1, 2]), [1, 2]): assert got == 2 * x", "assert all(map(f, [1, 2]))"])
+    tests = parse_tests(
+        ["for got, x in zip(map(f, [1, 2]), [1, 2]): assert got == 2 * x", "assert all(map(f, [1, 2]))"]
+    )
     assert verdict(box, TWICE, tests).passed
     for name in ("StopIteration", "StopAsyncIteration", "GeneratorExit", "SystemExit", "KeyboardInterrupt"):
         result = verdict(box, f"def f(x):\n    raise {name}\n", tests)

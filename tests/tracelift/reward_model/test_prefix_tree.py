@@ -52,8 +52,10 @@ def test_gradients_are_those_of_whole_sequences(model):
     sequences = branching(3, 6, list(range(1, 25)))
     weights = torch.randn(6, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     grads = []
-    for hidden in (torch.stack([h for _, h in sorted(packed(model, trees(sequences, [0] * 6)).items())]),
-                   torch.stack([model(torch.tensor([s]))[0, -1] for s in sequences])):  # fmt: skip
+    for hidden in (
+        torch.stack([h for _, h in sorted(packed(model, trees(sequences, [0] * 6)).items())]),
+        torch.stack([model(torch.tensor([s]))[0, -1] for s in sequences]),
+    ):
         model.zero_grad()
         (hidden * weights).sum().backward()
         grads.append([p.grad.clone() for p in model.model.parameters()])

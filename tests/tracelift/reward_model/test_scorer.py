@@ -21,9 +21,15 @@ from tracelift.rubrics import MATH_DIMENSIONS
 
 
 def test_input_text():
-    assert rm_text("math", "P\nQ", "R") == "<task>math</task>\n<type></type>\n<problem>\nP\nQ\n</problem>\n<reasoning>\nR\n</reasoning>"
+    assert (
+        rm_text("math", "P\nQ", "R")
+        == "<task>math</task>\n<type></type>\n<problem>\nP\nQ\n</problem>\n<reasoning>\nR\n</reasoning>"
+    )
     with_tests = rm_text("code", "P", "R", "codeforces", "assert f(1)")
-    assert "<type>codeforces</type>" in with_tests and "</problem>\n<tests>\nassert f(1)\n</tests>\n<reasoning>" in with_tests
+    assert (
+        "<type>codeforces</type>" in with_tests
+        and "</problem>\n<tests>\nassert f(1)\n</tests>\n<reasoning>" in with_tests
+    )
 
 
 class Letters:
@@ -55,7 +61,9 @@ def test_an_overlong_problem_is_shortened_at_its_beginning_and_the_reasoning_nev
         assert len(ids) <= limit
         end = tokenizer.encode("</problem>\n<reasoning>\n" + reasoning + "\n</reasoning>")
         assert ids[-len(end) :] == end, "the end of the input is whole"
-    assert rm_tokens(tokenizer, whole, "math", problem, reasoning) == tokenizer.encode(rm_text("math", problem, reasoning))
+    assert rm_tokens(tokenizer, whole, "math", problem, reasoning) == tokenizer.encode(
+        rm_text("math", problem, reasoning)
+    )
     kept = rm_tokens(Words(), 30, "math", problem, reasoning)
     assert "w299" in kept and "w0" not in kept
     with pytest.raises(ValueError, match="trace of 18 characters does not fit.*raise max_tokens"):
@@ -95,8 +103,12 @@ def by_hand(logits, totals, total_weight, rank_weight, negative_weight, margin):
         return sum(math.log1p(math.exp(-(score[i] - score[j]))) for i, j in pairs)
 
     pairs = [(i, j) for i in range(n) for j in range(n) if GROUPS[i] == GROUPS[j] and POSITIVE[i] and not POSITIVE[j]]
-    ranked = [(i, j) for i in range(n) for j in range(n)
-              if GROUPS[i] == GROUPS[j] and not POSITIVE[i] and not POSITIVE[j] and GOLD[i] - GOLD[j] >= margin]  # fmt: skip
+    ranked = [
+        (i, j)
+        for i in range(n)
+        for j in range(n)
+        if GROUPS[i] == GROUPS[j] and not POSITIVE[i] and not POSITIVE[j] and GOLD[i] - GOLD[j] >= margin
+    ]
     assert len(pairs) == 5 and len(ranked) == 4
     parts = {"ce": ce, "huber": huber, "rank": mean_rank(pairs) / 5, "negative_rank": mean_rank(ranked) / 5}
     loss = ce + total_weight * huber + rank_weight * parts["rank"] + negative_weight * parts["negative_rank"]
@@ -107,7 +119,12 @@ def loss_of(logits, totals, keep=None, **weights):
     keep = list(range(len(GROUPS))) if keep is None else keep
     rm = SimpleNamespace(reward=RewardConfig(("a", "b"), (0.5, 0.5)))
     scores = RewardModel.combine(rm, logits[keep], totals[keep])
-    targets = RMTargets(torch.tensor(LABELS)[keep], torch.tensor(GOLD, dtype=totals.dtype)[keep], torch.tensor(GROUPS)[keep], torch.tensor(POSITIVE)[keep])
+    targets = RMTargets(
+        torch.tensor(LABELS)[keep],
+        torch.tensor(GOLD, dtype=totals.dtype)[keep],
+        torch.tensor(GROUPS)[keep],
+        torch.tensor(POSITIVE)[keep],
+    )
     return rm_loss(logits[keep], scores, targets, (7, 5), **weights)
 
 
@@ -127,7 +144,10 @@ def test_pieces_of_a_batch_add_up_to_the_whole_in_loss_and_gradient():
     logits, totals = (torch.tensor(x).requires_grad_() for x in random_logits(1))
     whole = loss_of(logits, totals, negative_weight=0.3)
     expected = torch.autograd.grad(whole["loss"], (logits, totals))
-    pieces = [loss_of(logits, totals, [i for i, g in enumerate(GROUPS) if g == group], negative_weight=0.3) for group in (1, 0)]
+    pieces = [
+        loss_of(logits, totals, [i for i, g in enumerate(GROUPS) if g == group], negative_weight=0.3)
+        for group in (1, 0)
+    ]
     for name in whole:
         torch.testing.assert_close(sum(p[name] for p in pieces), whole[name])
     found = torch.autograd.grad(sum(p["loss"] for p in pieces), (logits, totals))
@@ -178,8 +198,16 @@ def test_every_positive_must_stand_above_every_negative():
 
 
 def scorer(**changes):
-    shape = ModelConfig(vocab_size=64, hidden_size=16, intermediate_size=24, num_layers=1, num_heads=2, num_kv_heads=1, head_dim=8,
-                        max_positions=160)  # fmt: skip
+    shape = ModelConfig(
+        vocab_size=64,
+        hidden_size=16,
+        intermediate_size=24,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=8,
+        max_positions=160,
+    )
     rm = RewardModel.from_transformer(Transformer(shape).init_weights(1, std=0.4), RewardConfig(MATH_DIMENSIONS), 1)
     return LocalScorer(rm, Letters(), **changes)
 
@@ -192,7 +220,9 @@ def test_scores_are_those_of_each_item_alone_whatever_the_batch():
     for item, score in zip(items, scores, strict=True):
         (single,) = alone.score([item])
         assert math.isclose(score.total, single.total, rel_tol=1e-5) and score.error is None
-        assert math.isclose(score.total, 0.5 * (score.derived + score.head), rel_tol=1e-6) and len(score.dimensions) == 5
+        assert (
+            math.isclose(score.total, 0.5 * (score.derived + score.head), rel_tol=1e-6) and len(score.dimensions) == 5
+        )
     assert scores[0] == scores[3] and scores[1] == scores[6] and scores[0] != scores[1]
     assert together.score([]) == []
 

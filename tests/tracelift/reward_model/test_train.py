@@ -42,11 +42,19 @@ def test_it_learns_and_leaves_its_best(undisturbed):
     assert last < first
     evaluated = [m for m in metrics if "dev/pair_accuracy" in m]
     assert [m["step"] for m in evaluated] == [4, 8, 12, 16]
-    assert {f"dev/mae/{d}" for d in MATH_DIMENSIONS} | {"dev/pair/off_by_1", "dev/rmse", "ce", "huber", "rank"} <= evaluated[-1].keys()
+    assert {f"dev/mae/{d}" for d in MATH_DIMENSIONS} | {
+        "dev/pair/off_by_1",
+        "dev/rmse",
+        "ce",
+        "huber",
+        "rank",
+    } <= evaluated[-1].keys()
     assert evaluated[-1]["dev/rmse"] < evaluated[0]["dev/rmse"]
     rm = models.load_reward_model(undisturbed / "final")
     assert rm.reward.dimension_names == MATH_DIMENSIONS
-    assert (undisturbed / "final" / "model.safetensors").read_bytes() == (undisturbed / "best" / "model.safetensors").read_bytes()
+    assert (undisturbed / "final" / "model.safetensors").read_bytes() == (
+        undisturbed / "best" / "model.safetensors"
+    ).read_bytes()
     models.load_tokenizer(undisturbed / "final")
 
 
@@ -69,7 +77,9 @@ def test_ranks_and_micro_batches_change_nothing(job, server, out):
     """Also where a rank has no group at all."""
     found = []
     for name, extra, ranks in (("one", (), 1), ("small", ("--optim.micro_tokens", "1"), 1), ("three", (), 3)):
-        server.done(*arguments(job, out / name, "--rm.groups", "2", "--rm.negative_weight", "0.5", *extra, steps=4), ranks=ranks)
+        server.done(
+            *arguments(job, out / name, "--rm.groups", "2", "--rm.negative_weight", "0.5", *extra, steps=4), ranks=ranks
+        )
         found.append(rounds(out / name))
     for other in found[1:]:
         for a, b in zip(other, found[0], strict=True):
@@ -86,7 +96,12 @@ def test_an_earlier_reward_model_is_where_training_can_start(job, server, undist
 def test_lora_trains_adapters_and_heads_and_resumes(job, server, out):
     lora = ("--lora.r", "4", "--lora.targets", '["q_proj", "down_proj"]')
     server.done(*arguments(job, out / "a", *lora, steps=8))
-    assert server.run(*arguments(job, out / "b", *lora, steps=8), hurt=Hurt("kill", "tracelift.runs.folder:RunFolder.log", 8)).code == -9
+    assert (
+        server.run(
+            *arguments(job, out / "b", *lora, steps=8), hurt=Hurt("kill", "tracelift.runs.folder:RunFolder.log", 8)
+        ).code
+        == -9
+    )
     server.done(*arguments(job, out / "b", *lora, "--resume", steps=8))
     assert (out / "a" / "metrics.jsonl").read_bytes() == (out / "b" / "metrics.jsonl").read_bytes()
     models.load_reward_model(out / "a" / "final")

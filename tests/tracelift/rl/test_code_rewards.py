@@ -23,8 +23,15 @@ from tracelift.verify.verdict import Verdict
 from tracelift.worlds.code import make_problem
 from tracelift.worlds.tasks import code_task
 
-SETTINGS = ExecutorSettings(template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, stop=())
-DOUBLE = CodeProblem("double", "Print twice the number.", (StdinTest("3\n", "6\n"), StdinTest("10\n", "20\n")), (StdinTest("1\n", "2\n"),))
+SETTINGS = ExecutorSettings(
+    template="{problem}|{trace}|", baseline_template="{problem}|", repeats=3, baseline_repeats=3, stop=()
+)
+DOUBLE = CodeProblem(
+    "double",
+    "Print twice the number.",
+    (StdinTest("3\n", "6\n"), StdinTest("10\n", "20\n")),
+    (StdinTest("1\n", "2\n"),),
+)
 TASK = Task("double", "Print twice the number.", "print(2 * int(input()))", "code", code=DOUBLE)
 SUM = Task("sum", "1 + 1?", "2")
 RIGHT = "n = int(input())\nprint(n + n)"
@@ -48,13 +55,16 @@ def test_hidden_tests_decide_and_visible_examples_are_only_logged():
     assert (half.pass_rate, half.visible_rate, half.status) == (0.5, 0.0, "failed_test")
 
 
-@pytest.mark.parametrize(("program", "status", "produced"), [
-    ("import sys\nsys.exit(0)", "failed_test", False),
-    ("", "compile_error", False),
-    ("n = int(input()", "compile_error", False),
-    ("print(1)\nraise SystemExit(3)", "runtime_error", True),
-    ("n = int(input())\nprint(n)\nn = undefined", "runtime_error", True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("program", "status", "produced"),
+    [
+        ("import sys\nsys.exit(0)", "failed_test", False),
+        ("", "compile_error", False),
+        ("n = int(input()", "compile_error", False),
+        ("print(1)\nraise SystemExit(3)", "runtime_error", True),
+        ("n = int(input())\nprint(n)\nn = undefined", "runtime_error", True),
+    ],
+)
 def test_statuses_are_what_exec_reward_takes(program, status, produced):
     found = judge_one(program)
     assert (found.status, found.produced_output, found.verdict) == (status, produced, Verdict.FAIL)
@@ -133,7 +143,11 @@ def graded(trace, config, rm=0.5, answer=None):
 def test_the_reward_of_a_helpful_plan_in_both_variants():
     """exec 1, u = 1 (three of three against none of three), R = 0.5."""
     paper = graded("double it", code_config(variant="paper"))
-    assert (paper.outcome.with_successes, paper.outcome.base_successes, paper.reward) == (3, 0, 1.0)  # clipped: R is lost
+    assert (paper.outcome.with_successes, paper.outcome.base_successes, paper.reward) == (
+        3,
+        0,
+        1.0,
+    )  # clipped: R is lost
     corrected = graded("double it", code_config(variant="corrected"))
     assert corrected.reward == pytest.approx(1.0 + 0.2 * 0.5 * 1.0) and corrected.correct
     heavier = graded("double it", code_config(variant="corrected", code_weight=0.4))
@@ -142,7 +156,9 @@ def test_the_reward_of_a_helpful_plan_in_both_variants():
     assert graded("double it", code_config(mode="rm_only")).reward == 0.5
 
 
-@pytest.mark.parametrize(("style", "expected"), [("hybrid", 0.8 * 0.5 + 0.2), ("pass_rate", 0.5), ("binary", 0.0), ("coderl", -0.3)])
+@pytest.mark.parametrize(
+    ("style", "expected"), [("hybrid", 0.8 * 0.5 + 0.2), ("pass_rate", 0.5), ("binary", 0.0), ("coderl", -0.3)]
+)
 def test_the_execution_reward_takes_its_style_from_the_config(style, expected):
     """One of two hidden tests passes, and no run of either arm passes all: c = 0."""
     s = graded("add three", code_config(exec_style=style))
@@ -169,15 +185,22 @@ def test_a_broken_sandbox_is_nobodys_fault():
 
 def test_metrics_name_how_programs_ended():
     config = code_config()
-    groups = [[graded("double it", config), graded("add three", config)], [graded("x", config, answer=lambda p: "print(")]]
+    groups = [
+        [graded("double it", config), graded("add three", config)],
+        [graded("x", config, answer=lambda p: "print(")],
+    ]
     metrics = group_metrics(groups, ())
     assert metrics["accuracy"] == pytest.approx(1 / 3) and metrics["pass_rate"] == pytest.approx(0.5)
-    assert metrics["status/compile_error"] == pytest.approx(1 / 3) and metrics["status/failed_test"] == pytest.approx(1 / 3)
+    assert metrics["status/compile_error"] == pytest.approx(1 / 3) and metrics["status/failed_test"] == pytest.approx(
+        1 / 3
+    )
 
 
 def test_baselines_are_keyed_by_the_tests():
     executor = Executor(Scripted(lambda p: RIGHT), SETTINGS)
-    stricter = dataclasses.replace(TASK, code=dataclasses.replace(DOUBLE, hidden=(*DOUBLE.hidden, StdinTest("0\n", "0\n"))))
+    stricter = dataclasses.replace(
+        TASK, code=dataclasses.replace(DOUBLE, hidden=(*DOUBLE.hidden, StdinTest("0\n", "0\n")))
+    )
     assert executor.baseline_key(TASK) != executor.baseline_key(stricter)
     assert executor.baseline_key(TASK) == executor.baseline_key(dataclasses.replace(TASK))
 

@@ -24,7 +24,9 @@ def test_advantages_by_hand():
     std = math.sqrt(4 * 0.25 / 3)
     torch.testing.assert_close(a[0], torch.tensor([0.5, -0.5, -0.5, 0.5]) / (std + 1e-4))
     assert a[1].tolist() == [0, 0, 0, 0]
-    torch.testing.assert_close(advantages(rewards, torch.ones(2, 4, dtype=torch.bool), "none")[0], torch.tensor([0.5, -0.5, -0.5, 0.5]))
+    torch.testing.assert_close(
+        advantages(rewards, torch.ones(2, 4, dtype=torch.bool), "none")[0], torch.tensor([0.5, -0.5, -0.5, 0.5])
+    )
 
 
 def test_an_error_leaves_its_group_as_if_it_had_never_been_sampled():
@@ -42,11 +44,14 @@ LENGTHS = [2, 3, 1]
 SEQUENCE = torch.tensor([0, 0, 1, 1, 1, 2])
 
 
-@pytest.mark.parametrize(("aggregate", "expected"), [
-    ("token", [1 / 6] * 6),
-    ("sequence", [1 / 6, 1 / 6, 1 / 9, 1 / 9, 1 / 9, 1 / 3]),
-    ("constant", [1 / 30] * 6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("aggregate", "expected"),
+    [
+        ("token", [1 / 6] * 6),
+        ("sequence", [1 / 6, 1 / 6, 1 / 9, 1 / 9, 1 / 9, 1 / 3]),
+        ("constant", [1 / 30] * 6),
+    ],
+)
 def test_token_weights(aggregate, expected):
     w = token_weights(SEQUENCE, torch.tensor(LENGTHS), BatchCounts(6, 3, 10), aggregate)
     torch.testing.assert_close(w, torch.tensor(expected))
@@ -56,7 +61,7 @@ def reference_loss(logprob, old, advantage, weight, config, entropy, ref):
     """Token by token in Python floats' double precision, from the formulas in the module's docstring."""
     total = 0.0
     for s in range(3):
-        where = (SEQUENCE == s).nonzero()[:, 0].tolist()
+        where = (s == SEQUENCE).nonzero()[:, 0].tolist()
         mean_log_ratio = sum(logprob[i] - old[i] for i in where) / len(where)
         for i in where:
             log_ratio = mean_log_ratio if config.importance == "sequence" else logprob[i] - old[i]
@@ -72,14 +77,18 @@ def reference_loss(logprob, old, advantage, weight, config, entropy, ref):
 @pytest.mark.parametrize("importance", ["token", "sequence"])
 @pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
 def test_loss_and_gradient_follow_the_formula(importance, kl):
-    config = dataclasses.replace(PLAIN, importance=importance, kl_estimator=kl, kl_coef=0.3, entropy_coef=0.05, clip_low=0.1, clip_high=0.25)
+    config = dataclasses.replace(
+        PLAIN, importance=importance, kl_estimator=kl, kl_coef=0.3, entropy_coef=0.05, clip_low=0.1, clip_high=0.25
+    )
     gen = torch.Generator().manual_seed(3)
     old, ref = (-torch.rand(6, generator=gen, dtype=torch.float64) for _ in range(2))
     advantage = torch.tensor([1.0, 1.0, -2.0, -2.0, -2.0, 0.5], dtype=torch.float64)
     weight = torch.rand(6, generator=gen, dtype=torch.float64)
     results = []
     for mine in (True, False):
-        logprob = (old + 0.4 * torch.randn(6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)).requires_grad_()
+        logprob = (
+            old + 0.4 * torch.randn(6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+        ).requires_grad_()
         entropy = (logprob * -1.5).exp()
         if mine:
             loss = policy_loss(logprob, old, advantage, weight, SEQUENCE, config, entropy, ref).loss

@@ -237,7 +237,7 @@ def test_fault_nothing_hinders_a_leaked_answer_in_math():
 
 
 def test_every_fix_is_a_switch_of_its_own():
-    assert PAPER == Variant() and set(vars(PAPER)) == {"clip", "coefficient", "validity", "clip_all"}
+    assert Variant() == PAPER and set(vars(PAPER)) == {"clip", "coefficient", "validity", "clip_all"}
     assert all(getattr(PAPER, name) != getattr(CORRECTED, name) for name in vars(PAPER))
     only_clip = replace(PAPER, clip="none")
     assert code_reward(1.0, 3, 3, 3, 0.5, variant=only_clip).reward == 1.1  # the tie still pays

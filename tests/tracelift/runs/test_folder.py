@@ -59,7 +59,7 @@ def test_a_damaged_newest_is_named_and_passed_over(tmp_path, damage):
     what, how = damage.split()
     folder = tmp_path / "checkpoints" / "step-000020"
     file = {"state": folder / "state.json", "optimizer": folder / "optimizer.safetensors", "weights": folder / "model" / "model.safetensors",
-            "model": folder / "model" / "model.safetensors"}[what]  # fmt: skip
+            "model": folder / "model" / "model.safetensors"}[what]
     if how == "gone":
         file.unlink()
     else:

@@ -35,11 +35,15 @@ def test_the_same_tokens_as_the_paged_engine(family):
 def test_each_row_its_own_parameters():
     prompts = family_tree()[:8]
     each = [
-        SamplingParams(max_new_tokens=7, temperature=0), SamplingParams(max_new_tokens=33, temperature=0.5, seed=4, n=2),
-        SamplingParams(max_new_tokens=1), SamplingParams(max_new_tokens=34, top_k=3, seed=2**64 - 1),
-        SamplingParams(max_new_tokens=65, top_p=0.7), SamplingParams(max_new_tokens=20, min_p=0.2, temperature=1.5),
-        SamplingParams(max_new_tokens=32, top_k=9, top_p=0.9, min_p=0.05, temperature=0.8), SamplingParams(max_new_tokens=2),
-    ]  # fmt: skip
+        SamplingParams(max_new_tokens=7, temperature=0),
+        SamplingParams(max_new_tokens=33, temperature=0.5, seed=4, n=2),
+        SamplingParams(max_new_tokens=1),
+        SamplingParams(max_new_tokens=34, top_k=3, seed=2**64 - 1),
+        SamplingParams(max_new_tokens=65, top_p=0.7),
+        SamplingParams(max_new_tokens=20, min_p=0.2, temperature=1.5),
+        SamplingParams(max_new_tokens=32, top_k=9, top_p=0.9, min_p=0.05, temperature=0.8),
+        SamplingParams(max_new_tokens=2),
+    ]
     same(*both(tiny(), prompts, each))
 
 
@@ -69,7 +73,9 @@ def test_memory_and_steps_are_used_again_and_nothing_of_an_earlier_call_is_read(
     assert sampler._decoder.cache.keys is store
     longer = SamplingParams(n=6, max_new_tokens=90, seed=3)
     same(sampler.generate(prompts, longer), fresh.generate(prompts, longer))
-    assert sampler._decoder.cache.keys is not store and not set(map(id, steps.values())) & set(map(id, sampler._decoder.steps.values()))
+    assert sampler._decoder.cache.keys is not store and not set(map(id, steps.values())) & set(
+        map(id, sampler._decoder.steps.values())
+    )
 
 
 def test_changed_weights_take_effect_at_once():

@@ -55,7 +55,7 @@ def test_prompt_keys_tell_tokens_and_occurrences_apart():
 
 def test_uniform_numbers_are_uniform_and_uncorrelated():
     u = numbers([stream_id((i,), 0) for i in range(400)], 100, seed=2**64 - 1)
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
     counts = np.histogram(u, bins=50, range=(0, 1))[0]
     expected = u.size / 50
     assert ((counts - expected) ** 2 / expected).sum() < chi2_limit(49)
@@ -161,9 +161,21 @@ def test_the_last_step_of_the_distribution_function_is_never_passed():
 
 @pytest.mark.parametrize(
     "field, value",
-    [("n", 0), ("max_new_tokens", 0), ("temperature", -1.0), ("temperature", math.nan), ("top_p", 0.0), ("top_p", 1.1),
-     ("top_k", -1), ("min_p", 1.0), ("seed", -1), ("seed", 2**64), ("stop", ("",)), ("n", True)],
-)  # fmt: skip
+    [
+        ("n", 0),
+        ("max_new_tokens", 0),
+        ("temperature", -1.0),
+        ("temperature", math.nan),
+        ("top_p", 0.0),
+        ("top_p", 1.1),
+        ("top_k", -1),
+        ("min_p", 1.0),
+        ("seed", -1),
+        ("seed", 2**64),
+        ("stop", ("",)),
+        ("n", True),
+    ],
+)
 def test_bad_parameters_are_named(field, value):
     with pytest.raises(ValueError, match=field):
         SamplingParams(**{field: value})

@@ -31,11 +31,21 @@ def test_greedy_equals_transformers_generate(family):
     c = ours.config
     name = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}[family]
     config = getattr(transformers, f"{name}Config")(
-        vocab_size=VOCAB, hidden_size=c.hidden_size, intermediate_size=c.intermediate_size,
-        num_hidden_layers=c.num_layers, num_attention_heads=c.num_heads, num_key_value_heads=c.num_kv_heads,
-        head_dim=c.head_dim, max_position_embeddings=c.max_positions, rms_norm_eps=c.norm_eps,
-        tie_word_embeddings=c.tied_head, sliding_window=None, eos_token_id=2, pad_token_id=0, bos_token_id=1,
-    )  # fmt: skip
+        vocab_size=VOCAB,
+        hidden_size=c.hidden_size,
+        intermediate_size=c.intermediate_size,
+        num_hidden_layers=c.num_layers,
+        num_attention_heads=c.num_heads,
+        num_key_value_heads=c.num_kv_heads,
+        head_dim=c.head_dim,
+        max_position_embeddings=c.max_positions,
+        rms_norm_eps=c.norm_eps,
+        tie_word_embeddings=c.tied_head,
+        sliding_window=None,
+        eos_token_id=2,
+        pad_token_id=0,
+        bos_token_id=1,
+    )
     theirs = getattr(transformers, f"{name}ForCausalLM")(config).eval()
     missing, unexpected = theirs.load_state_dict(ours.state_dict(), strict=False)
     assert not unexpected and set(missing) <= {"lm_head.weight"}
@@ -69,7 +79,9 @@ def test_frequencies_of_a_whole_generation_match_the_models_own_probabilities(mo
     assert g < 37.3  # chi-square with 8 degrees of freedom, 1 in 100,000
 
 
-@pytest.mark.parametrize("options", [dict(), dict(temperature=0.6), dict(top_p=0.8, temperature=1.3), dict(temperature=0)])
+@pytest.mark.parametrize(
+    "options", [dict(), dict(temperature=0.6), dict(top_p=0.8, temperature=1.3), dict(temperature=0)]
+)
 def test_log_probabilities_equal_those_of_one_full_forward_pass(model, options):
     prompts = family_tree()
     p = SamplingParams(n=2, max_new_tokens=70, seed=3, **options)
@@ -169,14 +181,18 @@ def test_every_prompt_token_is_computed_once_and_no_token_after_the_end(model):
     prefilled = sum(shape[1] for shape in seen if shape[0] == 1)
     decoded = sum(shape[0] for shape in seen if shape[0] > 1)
     distinct = len({tuple(p[:i]) for p in prompts for i in range(1, len(p) + 1)})
-    assert distinct <= prefilled <= 1.125 * distinct + 16 + 8 * 4  # short shared runs are not split off; rows are padded
+    assert (
+        distinct <= prefilled <= 1.125 * distinct + 16 + 8 * 4
+    )  # short shared runs are not split off; rows are padded
     drawn = sum(len(a.tokens) - 1 for group in answers for a in group)
     assert decoded <= 1.3 * drawn + 8 * 40  # finished rows leave by eighths, and batches are padded to 8
 
 
 def test_progress_counts_completions(model):
     calls = []
-    Sampler(model, (), 0).generate([[5], [6]], SamplingParams(n=2, max_new_tokens=3), progress=lambda *x: calls.append(x))
+    Sampler(model, (), 0).generate(
+        [[5], [6]], SamplingParams(n=2, max_new_tokens=3), progress=lambda *x: calls.append(x)
+    )
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

@@ -17,8 +17,12 @@ VOCAB = 61
 
 
 def tiny(seed=0, **options) -> Transformer:
-    shape = dict(vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8)
-    return Transformer(ModelConfig(**{**shape, "max_positions": 900, "norm_eps": 1e-5, **options})).init_weights(seed, std=0.3)
+    shape = dict(
+        vocab_size=VOCAB, hidden_size=32, intermediate_size=48, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=8
+    )
+    return Transformer(ModelConfig(**{**shape, "max_positions": 900, "norm_eps": 1e-5, **options})).init_weights(
+        seed, std=0.3
+    )
 
 
 @pytest.fixture(scope="module")

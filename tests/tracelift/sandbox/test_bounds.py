@@ -413,10 +413,29 @@ def test_call_numbers_are_the_kernels():
 
 @pytest.mark.parametrize(
     "value",
-    [None, True, -5, 10**5000, 2.5, float("inf"), "é\ud800", b"\x00\xff", [1, [2]], (), (1,), {1: (2,)}, {(1, 2): {3}},
-     frozenset({1}), set(), 1j, range(1, 9, 2), {"int": "x"}, {"handle": 3}],
+    [
+        None,
+        True,
+        -5,
+        10**5000,
+        2.5,
+        float("inf"),
+        "é\ud800",
+        b"\x00\xff",
+        [1, [2]],
+        (),
+        (1,),
+        {1: (2,)},
+        {(1, 2): {3}},
+        frozenset({1}),
+        set(),
+        1j,
+        range(1, 9, 2),
+        {"int": "x"},
+        {"handle": 3},
+    ],
     ids=lambda value: type(value).__name__,
-)  # fmt: skip
+)
 def test_plain_values_travel_unchanged(value):
     import json
 

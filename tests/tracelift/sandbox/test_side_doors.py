@@ -240,7 +240,9 @@ def test_the_working_folder_vanishes_however_it_was_left(box, way):
         skip(f"{box.kind}: without mount namespaces the folder is not bounded as a whole (docs/sandbox.md)")
     folders = lambda: set(Path(tempfile.gettempdir()).glob("tracelift-*"))  # noqa: E731
     before = folders()
-    code = f"import os, time\ntry:\n    {FILL[way]}\nexcept OSError as error:\n    print(error.errno)\n".replace("\nos.", "\n    os.")
+    code = f"import os, time\ntry:\n    {FILL[way]}\nexcept OSError as error:\n    print(error.errno)\n".replace(
+        "\nos.", "\n    os."
+    )
     result = attack(box, code, limits)
     assert result.status in (Status.OK, Status.TIMEOUT), result
     assert wait_until(lambda: folders() <= before, seconds=60)
@@ -298,8 +300,11 @@ def test_nothing_is_written_after_the_end(box):
 
 
 def test_a_stopped_program_is_ended_all_the_same(box):
-    result = attack(box, "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('went on')",
-                    Limits(cpu_seconds=0.2, wall_seconds=0.6))  # fmt: skip
+    result = attack(
+        box,
+        "import os, signal; os.kill(os.getpid(), signal.SIGSTOP); print('went on')",
+        Limits(cpu_seconds=0.2, wall_seconds=0.6),
+    )
     assert result.status in (Status.OK, Status.TIMEOUT), result  # process 1 of a namespace cannot be stopped
     assert attack(box, "print('next')").stdout == "next\n"
 

@@ -16,8 +16,24 @@ PROMPT = executor_rows(1)[0]["prompt"]
 
 @pytest.fixture(scope="module")
 def served(job):
-    served = Served("--executor", str(job / "executor"), "--reward-model", str(job / "reward_model"), "--max-body-mb", "0.05",
-                    "--read-timeout", "2", "--connections", "6", "--max-completions", "300", "--queue", "20", "--max-items", "9")  # fmt: skip
+    served = Served(
+        "--executor",
+        str(job / "executor"),
+        "--reward-model",
+        str(job / "reward_model"),
+        "--max-body-mb",
+        "0.05",
+        "--read-timeout",
+        "2",
+        "--connections",
+        "6",
+        "--max-completions",
+        "300",
+        "--queue",
+        "20",
+        "--max-items",
+        "9",
+    )
     yield served
     assert served.close() == 0
     assert not any("Traceback" in line for line in served.log)
@@ -47,7 +63,11 @@ REFUSED = {
     "n": ("/v1/completions", {"prompt": "a", "n": 0}, "n must be an integer from 1 to 300"),
     "max_tokens as text": ("/v1/completions", {"prompt": "a", "max_tokens": "5"}, "max_tokens must be an integer"),
     "max_tokens": ("/v1/completions", {"prompt": "a", "max_tokens": 96}, "exceeds the model's 96 positions"),
-    "temperature": ("/v1/completions", {"prompt": "a", "temperature": -1}, "temperature must be a number from 0 to 100"),
+    "temperature": (
+        "/v1/completions",
+        {"prompt": "a", "temperature": -1},
+        "temperature must be a number from 0 to 100",
+    ),
     "boolean temperature": ("/v1/completions", {"prompt": "a", "temperature": True}, "temperature must be a number"),
     "top_p": ("/v1/completions", {"prompt": "a", "top_p": 0}, "top_p must be a number above 0"),
     "stop": ("/v1/completions", {"prompt": "a", "stop": [""]}, "stop must be a text"),
@@ -115,8 +135,15 @@ def connect(served) -> socket.socket:
 
 
 def head(length: int) -> bytes:
-    lines = ("POST /v1/completions HTTP/1.1", "Host: x", f"Authorization: Bearer {KEY}", "Content-Type: application/json",
-             f"Content-Length: {length}", "", "")  # fmt: skip
+    lines = (
+        "POST /v1/completions HTTP/1.1",
+        "Host: x",
+        f"Authorization: Bearer {KEY}",
+        "Content-Type: application/json",
+        f"Content-Length: {length}",
+        "",
+        "",
+    )
     return "\r\n".join(lines).encode()
 
 
@@ -156,7 +183,9 @@ def test_who_leaves_mid_way_costs_nothing(served):
     for _ in range(30):  # the one before may be done before anybody looks whether the waiting client is still there
         with connect(served) as busy:
             busy.sendall(head(len(body)) + body)
-            while served.ask("/health")[1].get("queued", {"/v1/completions": 1})["/v1/completions"]:  # or 503: too many at once
+            while served.ask("/health")[1].get("queued", {"/v1/completions": 1})[
+                "/v1/completions"
+            ]:  # or 503: too many at once
                 time.sleep(0.005)
             with connect(served) as s:
                 s.sendall(head(len(quick)) + quick)
@@ -183,7 +212,9 @@ def test_a_full_queue_says_so(served):
             for s in (busy, waiting):  # either may itself be the one refused
                 reply = s.recv(4096)
                 assert reply.startswith((b"HTTP/1.1 200", b"HTTP/1.1 429"))
-                refused += [(429, "queue is full")] if reply.startswith(b"HTTP/1.1 429") and b"queue is full" in reply else []
+                refused += (
+                    [(429, "queue is full")] if reply.startswith(b"HTTP/1.1 429") and b"queue is full" in reply else []
+                )
         if refused:
             break
     assert refused and refused[0][0] == 429 and "queue is full" in refused[0][1]
@@ -195,7 +226,10 @@ def test_too_many_connections(served):
         time.sleep(0.3)
         with connect(served) as s:
             reply = s.recv(1000)
-            assert reply.startswith(b"HTTP/1.1 503") and "too many connections" in json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["message"]
+            assert (
+                reply.startswith(b"HTTP/1.1 503")
+                and "too many connections" in json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["message"]
+            )
     finally:
         for s in held:
             s.close()
@@ -215,5 +249,7 @@ def test_a_server_that_cannot_start_says_why(job, served):
         (("--executor", "nowhere"), 1, "nowhere"),
         (("--executor", str(job / "executor"), "--port", port), 1, "in use"),
     ):
-        ended = subprocess.run([sys.executable, "-m", "tracelift.serve", *arguments], cwd=ROOT, capture_output=True, text=True)
+        ended = subprocess.run(
+            [sys.executable, "-m", "tracelift.serve", *arguments], cwd=ROOT, capture_output=True, text=True
+        )
         assert ended.returncode == code and said in ended.stderr and "Traceback" not in ended.stderr, ended.stderr

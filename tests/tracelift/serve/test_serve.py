@@ -71,12 +71,17 @@ def test_its_models_are_known_by_their_weights(served, local, job):
 
 def test_a_seed_names_the_draws_whoever_else_asks(openai_client, local):
     ask = lambda **options: openai_client.completions.create(  # noqa: E731
-        model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=1.5, **options)  # fmt: skip
+        model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=1.5, **options
+    )
     alone = [c.text for c in ask(n=3, seed=7).choices]
     assert len(alone) == 3 and alone[0] == local.complete([CompletionRequest(PROMPTS[0], 6, 1.5, seed=7)])[0].text
-    together = openai_client.completions.create(model="executor", prompt=[PROMPTS[1], PROMPTS[0]], max_tokens=6, temperature=1.5, seed=7, n=3)
+    together = openai_client.completions.create(
+        model="executor", prompt=[PROMPTS[1], PROMPTS[0]], max_tokens=6, temperature=1.5, seed=7, n=3
+    )
     assert [c.text for c in together.choices[3:]] == alone
-    assert len({tuple(c.text for c in ask(n=4).choices) for _ in range(3)}) > 1  # without a seed each call is another draw
+    assert (
+        len({tuple(c.text for c in ask(n=4).choices) for _ in range(3)}) > 1
+    )  # without a seed each call is another draw
 
 
 def test_ids_echo_stop_and_logprobs(openai_client, local):
@@ -89,10 +94,14 @@ def test_ids_echo_stop_and_logprobs(openai_client, local):
     torch.testing.assert_close(torch.tensor(found.token_logprobs), torch.tensor(made.logprobs))
     assert "".join(found.tokens) == local.tokenizer.decode(made.tokens, skip_special=False)
     assert found.text_offset == [len("".join(found.tokens[:i])) for i in range(len(found.tokens))]
-    echoed = openai_client.completions.create(model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=0, echo=True)
+    echoed = openai_client.completions.create(
+        model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=0, echo=True
+    )
     assert echoed.choices[0].text == PROMPTS[0] + plain.choices[0].text
     digit = plain.choices[0].text.strip()[-1]
-    stopped = openai_client.completions.create(model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=0, stop=[digit])
+    stopped = openai_client.completions.create(
+        model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=0, stop=[digit]
+    )
     assert digit not in stopped.choices[0].text and stopped.choices[0].finish_reason == "stop"
 
 
@@ -119,7 +128,11 @@ def test_requests_that_come_together_share_a_batch(served):
     before, replies = settled(served.log), []
 
     def ask(i):
-        replies.append(served.ask("/v1/completions", {"prompt": [PROMPTS[i % 6]] * 20, "max_tokens": 40, "temperature": 2.0, "n": 2}))
+        replies.append(
+            served.ask(
+                "/v1/completions", {"prompt": [PROMPTS[i % 6]] * 20, "max_tokens": 40, "temperature": 2.0, "n": 2}
+            )
+        )
 
     threads = [threading.Thread(target=ask, args=(i,)) for i in range(6)]
     for t in threads:
@@ -146,7 +159,9 @@ def test_scores_are_those_of_the_model_in_this_process(served, job):
     remote = RemoteScorer(served.url, KEY)
     assert remote.dimension_names == rm.dimension_names
     for a, b in zip(remote.score(ITEMS + ITEMS[:3]), expected + expected[:3], strict=True):
-        assert (a.total, a.derived, a.head, *a.dimensions) == pytest.approx((b.total, b.derived, b.head, *b.dimensions), abs=1e-5)
+        assert (a.total, a.derived, a.head, *a.dimensions) == pytest.approx(
+            (b.total, b.derived, b.head, *b.dimensions), abs=1e-5
+        )
 
 
 def test_what_does_not_fit_has_no_score(served):
@@ -174,11 +189,37 @@ def keyless(job):
 def test_training_with_served_models_is_training_with_local_ones(job, server, keyless, out):
     """Verdicts and rewards agree although half of the executor's seeds do not fit a signed integer."""
     server.done(*planner_arguments(job, out / "local"))
-    server.done(*planner_arguments(job, out / "served", "--executor.url", keyless.url, "--reward_model.url", keyless.url,
-                                   "--executor.path", "", "--reward_model.path", ""))  # fmt: skip
-    local, remote = ([json.loads(line) for line in (out / name / "samples.jsonl").read_text().splitlines()] for name in ("local", "served"))
+    server.done(
+        *planner_arguments(
+            job,
+            out / "served",
+            "--executor.url",
+            keyless.url,
+            "--reward_model.url",
+            keyless.url,
+            "--executor.path",
+            "",
+            "--reward_model.path",
+            "",
+        )
+    )
+    local, remote = (
+        [json.loads(line) for line in (out / name / "samples.jsonl").read_text().splitlines()]
+        for name in ("local", "served")
+    )
     assert len(local) == len(remote) > 0 and any(s["success_with"] for s in local) and any(s["rm_total"] for s in local)
-    exact = ("text", "trace", "artifact", "runs", "verdicts", "base_runs", "e2e", "success_with", "success_base", "error")
+    exact = (
+        "text",
+        "trace",
+        "artifact",
+        "runs",
+        "verdicts",
+        "base_runs",
+        "e2e",
+        "success_with",
+        "success_base",
+        "error",
+    )
     for a, b in zip(local, remote, strict=True):
         assert {k: a[k] for k in exact} == {k: b[k] for k in exact}
         for k in ("rm_total", "rm_derived", "rm_head", "reward"):

@@ -79,9 +79,13 @@ def test_a_user_s_template_file(tmp_path):
     path = tmp_path / "p.txt"
     path.write_text("Q: {problem}\nset {{1, 2}}\n")
     assert render(load_template(str(path), PLANNER, ("problem",)), problem="x") == "Q: x\nset {1, 2}\n"
-    for text, said in [("no field", "needs exactly the fields {problem}"), ("{problem} {trace}", "needs exactly"),
-                       ("{problem} {}", "needs exactly"), ("{problem.__class__}", "needs exactly"),
-                       ("{problem", "literal braces twice")]:  # fmt: skip
+    for text, said in [
+        ("no field", "needs exactly the fields {problem}"),
+        ("{problem} {trace}", "needs exactly"),
+        ("{problem} {}", "needs exactly"),
+        ("{problem.__class__}", "needs exactly"),
+        ("{problem", "literal braces twice"),
+    ]:
         path.write_text(text)
         with pytest.raises(ValueError, match=said):
             load_template(str(path), PLANNER, ("problem",))

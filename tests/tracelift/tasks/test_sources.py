@@ -11,7 +11,9 @@ from tracelift.worlds.tasks import DemoTasks
 
 def write(tmp_path, *lines):
     path = tmp_path / "problems.jsonl"
-    path.write_bytes(b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + b"\n")
+    path.write_bytes(
+        b"\n".join(line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines) + b"\n"
+    )
     return str(path)
 
 
@@ -40,7 +42,9 @@ def test_the_epoch_is_shuffled_once_a_round_not_once_a_problem(tmp_path, monkeyp
     source = load_tasks(write(tmp_path, *ROWS), seed=3)
     calls = []
     original = epochs.epoch_order
-    monkeypatch.setattr(epochs, "epoch_order", lambda name, count, epoch: calls.append(epoch) or original(name, count, epoch))
+    monkeypatch.setattr(
+        epochs, "epoch_order", lambda name, count, epoch: calls.append(epoch) or original(name, count, epoch)
+    )
     source.round(1, 6)
     assert sorted(calls) == [0, 1]
 
@@ -51,8 +55,14 @@ def test_a_round_larger_than_the_file_repeats_it(tmp_path):
 
 
 def test_both_spellings_of_a_row_limits_and_lengths(tmp_path):
-    path = write(tmp_path, {"question": "Q", "answer": "so 3 + 4 = <<3+4=7>>7\n#### 7"}, b"", {"problem": "x" * 30, "answer": 1},
-                 {"problem": "P", "answer": 2.5, "problem_id": "mine"}, {"problem": "R", "answer": "1/2"})  # fmt: skip
+    path = write(
+        tmp_path,
+        {"question": "Q", "answer": "so 3 + 4 = <<3+4=7>>7\n#### 7"},
+        b"",
+        {"problem": "x" * 30, "answer": 1},
+        {"problem": "P", "answer": 2.5, "problem_id": "mine"},
+        {"problem": "R", "answer": "1/2"},
+    )
     said = []
     tasks = load_tasks(path, 0, max_chars=20, say=said.append).first(10)
     assert [(t.problem_id, t.problem) for t in tasks] == [("problems-1", "Q"), ("mine", "P"), ("problems-5", "R")]

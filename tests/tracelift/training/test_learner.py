@@ -54,8 +54,12 @@ def test_the_update_is_adamw_with_decay_on_matrices_only():
     a = learner(mine, weight_decay=0.5, beta1=0.8, beta2=0.9, max_grad_norm=0.3)
     matrices = [p for p in other.parameters() if p.dim() == 2]
     vectors = [p for p in other.parameters() if p.dim() == 1]
-    b = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.5}, {"params": vectors, "weight_decay": 0.0}],
-                          lr=0.1, betas=(0.8, 0.9), fused=False)  # fmt: skip
+    b = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.5}, {"params": vectors, "weight_decay": 0.0}],
+        lr=0.1,
+        betas=(0.8, 0.9),
+        fused=False,
+    )
     for step in range(4):
         backward(mine, step)
         backward(other, step)

@@ -66,7 +66,9 @@ def build(dtype=torch.float32, rank=0, checkpointing=False):
 def batch(samples=4, rows=2):
     gen = torch.Generator().manual_seed(3)
     ids = torch.randint(1000, (rows, 64 * (samples + 1)), generator=gen).tolist()
-    return pack([Row(r[:64], [r[64 * s : 64 * (s + 1)] for s in range(1, samples + 1)], list(range(samples))) for r in ids], 0)
+    return pack(
+        [Row(r[:64], [r[64 * s : 64 * (s + 1)] for s in range(1, samples + 1)], list(range(samples))) for r in ids], 0
+    )
 
 
 def backward(model, b):
@@ -77,15 +79,29 @@ def backward(model, b):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-@pytest.mark.parametrize(("dtype", "rank"), [(torch.float32, 0), (torch.bfloat16, 0), (torch.float32, 8), (torch.bfloat16, 8)])
+@pytest.mark.parametrize(
+    ("dtype", "rank"), [(torch.float32, 0), (torch.bfloat16, 0), (torch.float32, 8), (torch.bfloat16, 8)]
+)
 def test_the_planned_bytes_of_an_update_are_those_measured(dtype, rank, checkpointing):
     model, b = build(dtype, rank, checkpointing), batch()
     with Peak() as peak:
         backward(model, b)
     shape = Shape.of(SHAPE, rank, PROJECTIONS)
     trained = shape.lora * 4 if rank else shape.total * dtype.itemsize
-    planned = trained + logits_bytes(SHAPE, "cpu", dtype.itemsize, not rank, b.tokens.numel()) + activation_bytes(
-        shape, b.tokens.numel(), b.owner.shape[1], dtype.itemsize, checkpointing=checkpointing, lora=bool(rank), rank=rank, adapters=7)
+    planned = (
+        trained
+        + logits_bytes(SHAPE, "cpu", dtype.itemsize, not rank, b.tokens.numel())
+        + activation_bytes(
+            shape,
+            b.tokens.numel(),
+            b.owner.shape[1],
+            dtype.itemsize,
+            checkpointing=checkpointing,
+            lora=bool(rank),
+            rank=rank,
+            adapters=7,
+        )
+    )
     assert planned / FACTOR < peak.most < planned * FACTOR, (planned, peak.most)
 
 
@@ -101,7 +117,9 @@ def test_parameter_counts_are_exact(rank):
 def test_optimizer_bytes_are_those_allocated(dtype, state):
     model = build(getattr(torch, dtype))
     params = list(model.parameters())
-    optimizer = adamw([p for p in params if p.dim() > 1], [p for p in params if p.dim() < 2], 1e-3, (0.9, 0.95), 0.0, state, True)
+    optimizer = adamw(
+        [p for p in params if p.dim() > 1], [p for p in params if p.dim() < 2], 1e-3, (0.9, 0.95), 0.0, state, True
+    )
     for p in params:
         p.grad = torch.zeros_like(p)
     optimizer.step()
@@ -109,7 +127,9 @@ def test_optimizer_bytes_are_those_allocated(dtype, state):
     shape = Shape.of(SHAPE)
     config = load_config(None, ["--optim.state_dtype", state])
     planned = optimizer_bytes(shape, shape.total, shape.vectors, getattr(torch, dtype).itemsize, config)
-    assert abs(planned - held) < 0.03 * held  # a block of columns ends with its row: more scales than one in 256 where rows are short
+    assert (
+        abs(planned - held) < 0.03 * held
+    )  # a block of columns ends with its row: more scales than one in 256 where rows are short
 
 
 # -- recomputed blocks -----------------------------------------------------------------------------------------------
@@ -185,8 +205,11 @@ def test_what_will_not_fit_is_said_with_what_helps(monkeypatch):
 def test_the_command_prints_a_plan_and_refuses_in_one_line(capsys):
     assert main(["--ranks", "2", "--parallel.mode", "fsdp"]) == 0
     assert "peak" in (text := capsys.readouterr().out) and "1/2 of them" in text
-    for argv, message in ((["--ranks"], "--ranks needs a number"), (["--planner.path", "/nowhere"], "no such folder"),
-                          (["--run.stage", "sft"], "planner stage only")):  # fmt: skip
+    for argv, message in (
+        (["--ranks"], "--ranks needs a number"),
+        (["--planner.path", "/nowhere"], "no such folder"),
+        (["--run.stage", "sft"], "planner stage only"),
+    ):
         assert main(argv) == 1 and message in capsys.readouterr().err
 
 
@@ -194,7 +217,9 @@ def test_a_device_of_its_own_is_named_in_the_plan_and_checked(job, server, out):
     """On a CPU both devices are the same; that a GPU which is not there is refused shows that the key is read."""
     plan = planner_plan(load_config(None, ["--executor.device", "cuda:1", "--reward_model.device", "cpu"]))
     assert "executor weights" not in plan.always and "Reason RM weights" not in plan.always
-    assert any("the executor is on cuda:1" in note for note in plan.notes) and any("the Reason RM is on cpu" in note for note in plan.notes)
+    assert any("the executor is on cuda:1" in note for note in plan.notes) and any(
+        "the Reason RM is on cpu" in note for note in plan.notes
+    )
     for key in ("executor", "reward_model"):
         ended = server.run(*planner_arguments(job, out, f"--{key}.device", "cuda:77"))
         assert ended.code == 1 and f"{key}.device = 'cuda:77' is GPU 77, but this PyTorch sees" in ended.message

@@ -25,7 +25,10 @@ def test_noise_is_uniform_keyed_by_place_and_the_same_in_pieces():
     assert ((counts - 2000) ** 2 / 2000).sum() < 90  # chi-square, 49 degrees of freedom, p = 0.0003
     assert torch.equal(u[1234:2000], hashed_uniform(1234, 766, 7, torch.device("cpu")))
     other = hashed_uniform(0, 100_000, 8, torch.device("cpu"))
-    assert abs(torch.corrcoef(torch.stack((u, other)))[0, 1]) < 0.015 and abs(torch.corrcoef(torch.stack((u[1:], u[:-1])))[0, 1]) < 0.015
+    assert (
+        abs(torch.corrcoef(torch.stack((u, other)))[0, 1]) < 0.015
+        and abs(torch.corrcoef(torch.stack((u[1:], u[:-1])))[0, 1]) < 0.015
+    )
 
 
 def test_bf16_rounding_takes_a_neighbour_and_is_right_on_average():
@@ -34,7 +37,10 @@ def test_bf16_rounding_takes_a_neighbour_and_is_right_on_average():
     assert ((y - x).abs() <= x.abs() * 2**-7).all() and (y[:, 4] == 0).all()
     assert torch.allclose(y.double().mean(0), x[0].double(), rtol=2e-4)
     odd = torch.tensor([float("inf"), float("-inf"), float("nan")])
-    assert to_bf16(odd, torch.full((3,), 0.99)).tolist()[:2] == [float("inf"), float("-inf")] and to_bf16(odd, odd * 0)[2].isnan()
+    assert (
+        to_bf16(odd, torch.full((3,), 0.99)).tolist()[:2] == [float("inf"), float("-inf")]
+        and to_bf16(odd, odd * 0)[2].isnan()
+    )
 
 
 @pytest.mark.parametrize("signed", [True, False])
@@ -52,7 +58,9 @@ def test_8bit_rounding_takes_a_neighbouring_code_and_is_right_on_average(signed)
     error = (y.double().mean(0) - x[0].double()).abs()
     kept = codes.float().abs().mean(0) > 1.5  # below that v is held up to the lowest code, on purpose
     assert (error < 5 * spacing[0] / 4000**0.5)[kept].all()
-    assert torch.equal(from_8bit(*to_8bit(torch.zeros(2, 300), noise(torch.zeros(2, 300)), signed)), torch.zeros(2, 300))
+    assert torch.equal(
+        from_8bit(*to_8bit(torch.zeros(2, 300), noise(torch.zeros(2, 300)), signed)), torch.zeros(2, 300)
+    )
 
 
 def test_a_positive_denominator_never_becomes_zero():
@@ -68,8 +76,11 @@ def pair(dtype=torch.float32, **changes):
     theirs = [nn.Parameter(x.clone().to(dtype).float()) for x in (w, b)]
     groups = [{"params": ours[:1], "weight_decay": 0.1}, {"params": ours[1:], "weight_decay": 0.0}]
     a = CompactAdamW(groups, 0.01, (0.9, 0.95), **changes)
-    reference = torch.optim.AdamW([{"params": theirs[:1], "weight_decay": 0.1}, {"params": theirs[1:], "weight_decay": 0.0}],
-                                  lr=0.01, betas=(0.9, 0.95))  # fmt: skip
+    reference = torch.optim.AdamW(
+        [{"params": theirs[:1], "weight_decay": 0.1}, {"params": theirs[1:], "weight_decay": 0.0}],
+        lr=0.01,
+        betas=(0.9, 0.95),
+    )
     return ours, theirs, a, reference
 
 
@@ -116,7 +127,9 @@ def test_bytes_between_steps():
         optimizer = CompactAdamW([p], 0.1, (0.9, 0.95), state_dtype=state)
         p.grad = torch.ones_like(p)
         optimizer.step()
-        sizes[state] = sum(t.numel() * t.element_size() for k, t in optimizer.state[p].items() if k != "step") / p.numel()
+        sizes[state] = (
+            sum(t.numel() * t.element_size() for k, t in optimizer.state[p].items() if k != "step") / p.numel()
+        )
     assert sizes == {"float32": 8, "bfloat16": 4, "int8": 2 + 8 / BLOCK}
 
 

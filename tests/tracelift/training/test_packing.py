@@ -78,7 +78,9 @@ def test_blocks_and_one_mask_are_the_same_attention(dtype):
     found = packed_attention(batch.owner)(0, *spoiled)
     assert found.dtype == dtype
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(found.double().masked_fill(padding, 0), expected.masked_fill(padding, 0), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        found.double().masked_fill(padding, 0), expected.masked_fill(padding, 0), rtol=tolerance, atol=tolerance
+    )
 
 
 @pytest.mark.parametrize("rows", [ROWS[:1], LIKE[:1]])
@@ -144,5 +146,8 @@ def test_targets_choose_what_is_asked_and_where(model):
     assert pack([partly], pad_id=0).targets.tolist() == [10, 12]
     torch.testing.assert_close(packed_logprobs(model, [partly]), packed_logprobs(model, [whole])[[1, 3]])
     tagged = Row([5, 6, 7], [[9, 10, 11, 12]], [0], [[(2, 40), (0, 41)]])  # after 5 6 7 9 10, and after the prompt
-    expected = [model.logits(model(torch.tensor([ids])))[0, -1].log_softmax(-1)[tag] for ids, tag in (([5, 6, 7, 9, 10], 40), ([5, 6, 7], 41))]
+    expected = [
+        model.logits(model(torch.tensor([ids])))[0, -1].log_softmax(-1)[tag]
+        for ids, tag in (([5, 6, 7, 9, 10], 40), ([5, 6, 7], 41))
+    ]
     torch.testing.assert_close(packed_logprobs(model, [tagged]), torch.stack(expected))

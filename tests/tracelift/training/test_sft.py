@@ -75,11 +75,24 @@ def test_what_is_meant_is_asked_for_up_to_where_it_differs(job, tmp_path):
     assert asked(["345", "+"]) == [(1, "+"), (2, "+"), (3, "+")]
     assert asked(["345", "+", "345"]) == [(1, "+"), (2, "+"), (3, "+"), (0, "3"), (1, "4"), (2, "5")]
     assert asked(["345", "1", "365"]) == [(1, "1"), (2, "1"), (3, "1"), (0, "3"), (1, "6")]
-    assert asked(["7", True], ["345", "1", "3456"]) == [(0, "7"), (2, "1"), (3, "1"), (4, "1"), (1, "3"), (2, "4"), (3, "5"), (4, "6")]
+    assert asked(["7", True], ["345", "1", "3456"]) == [
+        (0, "7"),
+        (2, "1"),
+        (3, "1"),
+        (4, "1"),
+        (1, "3"),
+        (2, "4"),
+        (3, "5"),
+        (4, "6"),
+    ]
     assert asked(["345", "1", "34"]) == [(1, "1"), (2, "1"), (3, "1"), (0, "3"), (1, "4")]
 
 
-MOMENTS = [Hurt("kill", "tracelift.runs.folder:RunFolder.log", 9), Hurt("half", "tracelift.runs.folder:RunFolder.log", 7), Hurt("kill", "os:rename", 2)]
+MOMENTS = [
+    Hurt("kill", "tracelift.runs.folder:RunFolder.log", 9),
+    Hurt("half", "tracelift.runs.folder:RunFolder.log", 7),
+    Hurt("kill", "os:rename", 2),
+]
 
 
 @pytest.mark.parametrize("hurt", MOMENTS, ids=["between", "half a line", "while saving"])

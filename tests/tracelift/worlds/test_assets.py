@@ -57,7 +57,9 @@ def test_the_planner_starts_with_something_to_learn(world):
     planner, tokenizer = build_planner(config, CPU)
     sampler, prompt = build_sampler(planner, tokenizer, config), PlannerPrompt(config, tokenizer)
     params = SamplingParams(n=1, max_new_tokens=config.planner.max_new_tokens, temperature=0.0, seed=0)
-    traces = [g[0].trace for g in sample_traces(sampler, prompt, tasks, params, [(i,) for i in range(len(tasks))], 2000)]
+    traces = [
+        g[0].trace for g in sample_traces(sampler, prompt, tasks, params, [(i,) for i in range(len(tasks))], 2000)
+    ]
     formed = [(t, z) for t, z in zip(tasks, traces, strict=True) if z is not None]
     assert len(formed) >= 0.95 * len(tasks)
     outcomes = build_executor(config, CPU, None).evaluate(formed, need_repeats=False)

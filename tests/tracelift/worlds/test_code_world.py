@@ -141,8 +141,10 @@ def test_hidden_tests_catch_near_misses():
     caught = total = 0
     for p in PROBLEMS[:150]:
         _, hidden = make_cases(p)
-        values = [x if p.start == "word" else int(x) if p.start == "number" else [int(y) for y in x.split()]
-                  for x in (stdin.strip() for stdin, _ in hidden)]  # fmt: skip
+        values = [
+            x if p.start == "word" else int(x) if p.start == "number" else [int(y) for y in x.split()]
+            for x in (stdin.strip() for stdin, _ in hidden)
+        ]
         for other in near_misses(p.start, p.steps):
             if any(run(other, x) != run(p.steps, x) for x in inputs_of(p, 60)):  # not an equivalent program
                 total += 1
@@ -186,24 +188,30 @@ P = PlanProblem("x", "", "numbers", (Step("above", 10, "q"), Step("sum")), (1, 0
                 (Quantity("p", 6), Quantity("q", 10, "p", 6, 1, 4)), Quantity("t", 8, "p", 6, 1, 2))  # fmt: skip
 
 
-@pytest.mark.parametrize(("edit", "fault"), [
-    (lambda t: t.replace("6 + 4 = 10", "6 + 4 = 11"), "false_arithmetic"),
-    (lambda t: t.replace("q:", "t:"), "wrong_reason"),
-    (lambda t: t.replace("6 + 4 = 10.", "6 + 4 = 10. q: 6 + 4 = 10."), "duplicate"),
-    (lambda t: t.replace("6 + 4 = 10.", "6 + 4 = 10. t: 6 + 2 = 8."), "ungrounded"),
-    (lambda t: t.replace("q: 6 + 4 = 10. ", ""), "missing_calculation"),
-    (lambda t: t.replace("above q = 10", "above q = 12"), "wrong_argument"),
-    (lambda t: t.replace("above q = 10", "above p = 10"), "wrong_reason"),
-    (lambda t: t.replace("above q = 10", "above 10"), "wrong_reason"),
-    (lambda t: t.replace("above q = 10", "from q = 10 on"), "wrong_step"),
-    (lambda t: t.replace("Take the sum. ", ""), "missing_step"),
-    (lambda t: t.replace("Take", "Sort up. Take"), "needless_step"),
-    (lambda t: t.replace("Keep those above q = 10. Take the sum.", "Take the sum. Keep those above q = 10."), "wrong_order"),
-    (lambda t: t.replace("Print the number.", "Print the list."), "wrong_result"),
-    (lambda t: t + " Code: n = sum(a)", "code_leaked"),
-    (lambda t: t + " Trust me.", "unreadable"),
-    (lambda t: "", "unreadable"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        (lambda t: t.replace("6 + 4 = 10", "6 + 4 = 11"), "false_arithmetic"),
+        (lambda t: t.replace("q:", "t:"), "wrong_reason"),
+        (lambda t: t.replace("6 + 4 = 10.", "6 + 4 = 10. q: 6 + 4 = 10."), "duplicate"),
+        (lambda t: t.replace("6 + 4 = 10.", "6 + 4 = 10. t: 6 + 2 = 8."), "ungrounded"),
+        (lambda t: t.replace("q: 6 + 4 = 10. ", ""), "missing_calculation"),
+        (lambda t: t.replace("above q = 10", "above q = 12"), "wrong_argument"),
+        (lambda t: t.replace("above q = 10", "above p = 10"), "wrong_reason"),
+        (lambda t: t.replace("above q = 10", "above 10"), "wrong_reason"),
+        (lambda t: t.replace("above q = 10", "from q = 10 on"), "wrong_step"),
+        (lambda t: t.replace("Take the sum. ", ""), "missing_step"),
+        (lambda t: t.replace("Take", "Sort up. Take"), "needless_step"),
+        (
+            lambda t: t.replace("Keep those above q = 10. Take the sum.", "Take the sum. Keep those above q = 10."),
+            "wrong_order",
+        ),
+        (lambda t: t.replace("Print the number.", "Print the list."), "wrong_result"),
+        (lambda t: t + " Code: n = sum(a)", "code_leaked"),
+        (lambda t: t + " Trust me.", "unreadable"),
+        (lambda t: "", "unreadable"),
+    ],
+)
 def test_faults_have_names(edit, fault):
     assert P.trace == "q: 6 + 4 = 10. Keep those above q = 10. Take the sum. Print the number."
     assert check_plan(P, P.trace).valid

@@ -85,26 +85,46 @@ def test_every_flaw_is_found_and_its_consequence_is_as_recorded(kind):
 
 
 def test_both_sorts_of_flaw_exist():
-    changed = {k: [f.changes_answer for i, p in enumerate(PROBLEMS) if (f := apply_flaw(p, k, random.Random(i)))] for k in FLAWS}
+    changed = {
+        k: [f.changes_answer for i, p in enumerate(PROBLEMS) if (f := apply_flaw(p, k, random.Random(i)))]
+        for k in FLAWS
+    }
     unseen = {k for k, v in changed.items() if not any(v)}
-    assert unseen == {"slip_not_carried", "right_number_wrong_operator", "wrong_reason", "irrelevant_step", "duplicated_step", "answer_leaked"}
+    assert unseen == {
+        "slip_not_carried",
+        "right_number_wrong_operator",
+        "wrong_reason",
+        "irrelevant_step",
+        "duplicated_step",
+        "answer_leaked",
+    }
     assert all(sum(v) > 0.9 * len(v) for k, v in changed.items() if k not in unseen)
 
 
-@pytest.mark.parametrize(("edit", "fault"), [
-    (lambda t: t.replace("Bags:", "Days:"), "wrong_reason"),
-    (lambda t: t.replace("5 * 3 = 15", "5 * 3 = 16"), "false_arithmetic"),
-    (lambda t: t.replace("Bags: 5 * 3 = 15. ", ""), "missing_step"),
-    (lambda t: t.replace("4 + 15 = 19.", "4 + 15 = 19. More: 4 + 15 = 19."), "duplicate"),
-    (lambda t: t[:-1] + " = 12.", "answer_leaked"),
-    (lambda t: t + " Trust me.", "unreadable"),
-    (lambda t: "", "unreadable"),
-    (lambda t: t.rsplit(" Left", 1)[0], "missing_step"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("edit", "fault"),
+    [
+        (lambda t: t.replace("Bags:", "Days:"), "wrong_reason"),
+        (lambda t: t.replace("5 * 3 = 15", "5 * 3 = 16"), "false_arithmetic"),
+        (lambda t: t.replace("Bags: 5 * 3 = 15. ", ""), "missing_step"),
+        (lambda t: t.replace("4 + 15 = 19.", "4 + 15 = 19. More: 4 + 15 = 19."), "duplicate"),
+        (lambda t: t[:-1] + " = 12.", "answer_leaked"),
+        (lambda t: t + " Trust me.", "unreadable"),
+        (lambda t: "", "unreadable"),
+        (lambda t: t.rsplit(" Left", 1)[0], "missing_step"),
+    ],
+)
 def test_faults_have_names(edit, fault):
     from tracelift.worlds.math.problems import MathProblem, Step
 
-    p = MathProblem("x", "", (Step("Bags", 5, "*", 3), Step("More", 4, "+", -1), Step("Left", -2, "-", 7)), 12, ("packs", "gain", "loss"), None)
+    p = MathProblem(
+        "x",
+        "",
+        (Step("Bags", 5, "*", 3), Step("More", 4, "+", -1), Step("Left", -2, "-", 7)),
+        12,
+        ("packs", "gain", "loss"),
+        None,
+    )
     assert p.trace == "Bags: 5 * 3 = 15. More: 4 + 15 = 19. Left: 19 - 7."
     assert check_trace(p, p.trace).valid
     assert check_trace(p, p.trace.replace("5 * 3", "3 * 5").replace("4 + 15", "15 + 4")).valid
@@ -114,8 +134,11 @@ def test_faults_have_names(edit, fault):
 
 def test_misconceptions_of_both_sorts():
     wrong = sum(final_value(misconceived_trace(p, random.Random(i))) != p.answer for i, p in enumerate(PROBLEMS))
-    hidden = sum(final_value(t) == p.answer and not check_trace(p, t).valid
-                 for i, p in enumerate(PROBLEMS) for t in [misconceived_trace(p, random.Random(i))])  # fmt: skip
+    hidden = sum(
+        final_value(t) == p.answer and not check_trace(p, t).valid
+        for i, p in enumerate(PROBLEMS)
+        for t in [misconceived_trace(p, random.Random(i))]
+    )
     assert 0.2 < wrong / len(PROBLEMS) < 0.7 and hidden / len(PROBLEMS) > 0.2
     assert all(misconceived_trace(p, random.Random(0), strength=0.0) == p.trace for p in PROBLEMS)
 

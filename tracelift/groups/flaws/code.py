@@ -52,8 +52,16 @@ _PAIRS = {
 }  # fmt: skip
 _EDGE = re.compile(r"\b(empty|zero|negative|single|only one|no elements|none|edge case|corner case|overflow|equal|ties?|duplicates?|"
                    r"missing|otherwise|if there (?:is|are) no)\b", re.IGNORECASE)  # fmt: skip
-_VAGUE = ("Process the input as the problem requires.", "Work out the needed values from what is given.", "Handle the elements in a suitable way.")
-_IRRELEVANT = ("Also keep a reversed copy of the input.", "Also count the characters of the input.", "Also store the time at which the program starts.")
+_VAGUE = (
+    "Process the input as the problem requires.",
+    "Work out the needed values from what is given.",
+    "Handle the elements in a suitable way.",
+)
+_IRRELEVANT = (
+    "Also keep a reversed copy of the input.",
+    "Also count the characters of the input.",
+    "Also store the time at which the program starts.",
+)
 _ASSUMED = ("The input is already sorted, so this order can be relied on.", "All values are different, so repetitions cannot occur.",
             "No value is negative, so signs can be ignored.", "There is always at least one valid answer, so that case needs no care.")  # fmt: skip
 Steps = tuple[str, ...]
@@ -89,7 +97,11 @@ def _numbered(lines: list[str]) -> bool:
 
 def holds_code(trace: str) -> bool:
     """Whether a plan hands over code: a fence, or a line that is a Python statement."""
-    return "```" in trace or re.search(r"^\s*(?:def \w+\(|for \w+ in .*:$|while .*:$|if .*:$|return \S|print\()", trace, re.MULTILINE) is not None
+    return (
+        "```" in trace
+        or re.search(r"^\s*(?:def \w+\(|for \w+ in .*:$|while .*:$|if .*:$|return \S|print\()", trace, re.MULTILINE)
+        is not None
+    )
 
 
 def make(kind: str, steps: Steps, solution: str, rng: random.Random) -> Flawed | None:
@@ -119,7 +131,11 @@ def _constant(kind: str, steps: Steps, solution: str, rng: random.Random) -> Ite
         for match in rng.sample(found := list(re.finditer(r"(?<![\w.])\d{1,9}(?![\w.]\w)", steps[i])), len(found)):
             value = int(match[0])
             wrong = str(rng.choice([v for v in (value - 1, value + 1, value + 2, value * 10) if v >= 0 and v != value]))
-            yield (*steps[:i], f"{steps[i][: match.start()]}{wrong}{steps[i][match.end() :]}", *steps[i + 1 :]), i, f"{match[0]} became {wrong}"
+            yield (
+                (*steps[:i], f"{steps[i][: match.start()]}{wrong}{steps[i][match.end() :]}", *steps[i + 1 :]),
+                i,
+                f"{match[0]} became {wrong}",
+            )
 
 
 def _edge_dropped(kind: str, steps: Steps, solution: str, rng: random.Random) -> Iterator[Flawed]:
@@ -138,7 +154,11 @@ def _swapped(kind: str, steps: Steps, solution: str, rng: random.Random) -> Iter
     for i in _places(steps[:-1], rng):
         shared = _names(steps[i]) & _names(steps[i + 1])
         if shared:
-            yield (*steps[:i], steps[i + 1], steps[i], *steps[i + 2 :]), i, f"steps {i + 1} and {i + 2} swapped; both are about {min(shared)!r}"
+            yield (
+                (*steps[:i], steps[i + 1], steps[i], *steps[i + 2 :]),
+                i,
+                f"steps {i + 1} and {i + 2} swapped; both are about {min(shared)!r}",
+            )
 
 
 def _names(step: str) -> set[str]:
@@ -181,7 +201,11 @@ def _duplicated(kind: str, steps: Steps, solution: str, rng: random.Random) -> I
 
 
 def _line_leaked(kind: str, steps: Steps, solution: str, rng: random.Random) -> Iterator[Flawed]:
-    lines = [line.strip() for line in solution.split("\n") if len(line.strip()) >= 8 and not line.lstrip().startswith(("#", "import ", "from "))]
+    lines = [
+        line.strip()
+        for line in solution.split("\n")
+        if len(line.strip()) >= 8 and not line.lstrip().startswith(("#", "import ", "from "))
+    ]
     if lines:
         yield (*steps, f"For example: `{rng.choice(lines)}`"), len(steps), "a line of the solution"
 
@@ -220,7 +244,9 @@ def candidate(trace: str, quotations: list[str], flaw: tuple[str, Flawed] | None
     kind, (steps, line, note) = flaw if flaw else (None, (steps_of(trace), 0, ""))
     reasoning = "\n".join([*quotations, joined(steps, trace)])
     if kind is None:
-        return Candidate(reasoning, rubric_of(None), None, {"label": "positive", "metadata": {"quotations": len(quotations)}})
+        return Candidate(
+            reasoning, rubric_of(None), None, {"label": "positive", "metadata": {"quotations": len(quotations)}}
+        )
     place = place_of(min(line, len(steps) - 1), len(steps))
     about = {"line": line + len(quotations), "place": place, "note": note, "answer_changed": None}
     extra = {"negative_index": 0, "label": "negative", "metadata": {"quotations": len(quotations), "flaw": about}}

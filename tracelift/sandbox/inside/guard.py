@@ -141,4 +141,11 @@ def supervise(pid: int, control: socket.socket, limits: dict) -> dict:
             reason = "cpu"  # the kernel's own limit came first
     code = os.waitstatus_to_exitcode(status)
     peak = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1)
-    return {"state": "ended", "reason": reason, "code": code, "seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak}
+    return {
+        "state": "ended",
+        "reason": reason,
+        "code": code,
+        "seconds": seconds,
+        "cpu_seconds": cpu,
+        "peak_bytes": peak,
+    }

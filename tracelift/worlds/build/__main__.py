@@ -76,15 +76,44 @@ def build(world: str, out: Path, work: Path, scale: float, threads: int = 0, unt
         return stage(f"configs/assets/{world}-{config}.toml", work / name, "--run.threads", str(threads), *overrides)
 
     file = lambda name: str(work / name)  # noqa: E731
-    base = str(run("base", "base", "--sft.train", file("base.jsonl"), "--sft.dev", file("dev.jsonl"), "--sft.tokenizer", file("tokenizer")))
+    base = str(
+        run(
+            "base",
+            "base",
+            "--sft.train",
+            file("base.jsonl"),
+            "--sft.dev",
+            file("dev.jsonl"),
+            "--sft.tokenizer",
+            file("tokenizer"),
+        )
+    )
     if until == "base":
         return
     planner = run("planner", "planner", "--sft.train", file("planner.jsonl"), "--sft.init", base)
-    executor = run("executor", "executor", "--sft.train", file("executor.jsonl"), "--sft.dev", file("dev.jsonl"), "--sft.init", base)
+    executor = run(
+        "executor",
+        "executor",
+        "--sft.train",
+        file("executor.jsonl"),
+        "--sft.dev",
+        file("dev.jsonl"),
+        "--sft.init",
+        base,
+    )
     judge = base  # what the Reason RM starts from
     if (work / "proofread.jsonl").exists():
         judge = str(run("proofreader", "proofreader", "--sft.train", file("proofread.jsonl"), "--sft.init", base))
-    rm = run("reward_model", "reward-model", "--rm.train", file("groups.jsonl"), "--rm.dev", file("groups-dev.jsonl"), "--rm.init", judge)
+    rm = run(
+        "reward_model",
+        "reward-model",
+        "--rm.train",
+        file("groups.jsonl"),
+        "--rm.dev",
+        file("groups-dev.jsonl"),
+        "--rm.init",
+        judge,
+    )
     for name, folder in (("planner", planner), ("executor", executor), ("reward_model", rm)):
         target = out / name
         target.mkdir(parents=True, exist_ok=True)
@@ -94,15 +123,28 @@ def build(world: str, out: Path, work: Path, scale: float, threads: int = 0, unt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tracelift.worlds.build", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m tracelift.worlds.build", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("world", choices=sorted(ROWS))
     parser.add_argument("--out", type=Path, help="where planner/, executor/, reward_model/ go (default assets/WORLD)")
-    parser.add_argument("--work", type=Path, help="data and training runs; kept, and resumed from (default runs/assets-WORLD)")
+    parser.add_argument(
+        "--work", type=Path, help="data and training runs; kept, and resumed from (default runs/assets-WORLD)"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full data, for trying the recipe")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each stage; 0 takes all")
-    parser.add_argument("--until", choices=["base"], default="", help="stop after this stage, which leaves its model in the work folder")
+    parser.add_argument(
+        "--until", choices=["base"], default="", help="stop after this stage, which leaves its model in the work folder"
+    )
     args = parser.parse_args()
-    build(args.world, args.out or Path("assets") / args.world, args.work or Path("runs") / f"assets-{args.world}", args.scale, args.threads, args.until)
+    build(
+        args.world,
+        args.out or Path("assets") / args.world,
+        args.work or Path("runs") / f"assets-{args.world}",
+        args.scale,
+        args.threads,
+        args.until,
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,15 @@ from tracelift.worlds.code.plans import read_plan
 from tracelift.worlds.code.problems import PlanProblem, make_problem
 
 PIECES, VOCABULARY = PHRASES, 896
-SERIES = {"base": 201, "planner": 202, "executor": 203, "groups": 204, "tokenizer": 205, "dev": 206, "proofread": 207}  # problem seeds
+SERIES = {
+    "base": 201,
+    "planner": 202,
+    "executor": 203,
+    "groups": 204,
+    "tokenizer": 205,
+    "dev": 206,
+    "proofread": 207,
+}  # problem seeds
 
 
 def program_of(p: PlanProblem, trace: str) -> str:
@@ -81,10 +89,16 @@ def make_group(p: PlanProblem, rng: random.Random, negatives: int) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
     visible, hidden = make_cases(p)
     pairs = lambda cases: [{"input": i, "output": o} for i, o in cases]  # noqa: E731
-    return Group(problem_id=p.problem_id, source="demo:code", task_type="code", problem=p.text, reference_solution=p.program,
-                 positive_pool=sound(p.trace, rubric_of),
-                 negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "changes_result"),
-                 metadata={"visible_tests": pairs(visible), "tests": pairs(hidden)})  # fmt: skip
+    return Group(
+        problem_id=p.problem_id,
+        source="demo:code",
+        task_type="code",
+        problem=p.text,
+        reference_solution=p.program,
+        positive_pool=sound(p.trace, rubric_of),
+        negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "changes_result"),
+        metadata={"visible_tests": pairs(visible), "tests": pairs(hidden)},
+    )
 
 
 def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:

@@ -61,7 +61,9 @@ def tagged_plan(p: PlanProblem, rng: random.Random) -> list[Piece]:
             due, i = opening, i + 1
             continue
         if strikes(0.06):
-            idle = Step({"numbers": "add_each", "word": "repeat", "number": "add"}[OPS[steps[i].op].takes], rng.randint(0, 1))
+            idle = Step(
+                {"numbers": "add_each", "word": "repeat", "number": "add"}[OPS[steps[i].op].takes], rng.randint(0, 1)
+            )
             out.append((f" {idle.planned}", WRONG, opening))
         out += _step(steps[i] if due else _spoiled_step(steps[i], stated, rng, rate), steps[i], opening)
         due, i = None, i + 1
@@ -108,8 +110,13 @@ def _spoiled_step(s: Step, stated: dict[str, int], rng: random.Random, rate: flo
 
 def _calculation(said: Calculation, true: Calculation, opening: str) -> list[Piece]:
     """Operands are held against the problem, the result against the operands as they are said."""
-    return [held(f" {said.name}", opening), (":", RIGHT, ":"), *number(said.left, true.left, f" {said.op}", f" {true.op}"),
-            *number(said.right, true.right, " =", " ="), *number(said.value, said.true_value, ".", ".")]  # fmt: skip
+    return [
+        held(f" {said.name}", opening),
+        (":", RIGHT, ":"),
+        *number(said.left, true.left, f" {said.op}", f" {true.op}"),
+        *number(said.right, true.right, " =", " ="),
+        *number(said.value, said.true_value, ".", "."),
+    ]
 
 
 def _opening(s: Step) -> str:

@@ -1,5 +1,4 @@
-"""TraceLift-Groups of the code world's problems, whose flaws are exact.
-"""
+"""TraceLift-Groups of the code world's problems, whose flaws are exact."""
 
 from __future__ import annotations
 

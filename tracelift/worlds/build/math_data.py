@@ -20,7 +20,15 @@ from tracelift.worlds.math.flaws import FLAWS, all_flaws
 from tracelift.worlds.math.validity import final_value
 
 PIECES, VOCABULARY = WORDS, 512
-SERIES = {"base": 101, "planner": 102, "executor": 103, "groups": 104, "tokenizer": 105, "dev": 106, "proofread": 107}  # problem seeds
+SERIES = {
+    "base": 101,
+    "planner": 102,
+    "executor": 103,
+    "groups": 104,
+    "tokenizer": 105,
+    "dev": 106,
+    "proofread": 107,
+}  # problem seeds
 
 
 def base_rows(count: int) -> Iterator[Row]:
@@ -87,10 +95,16 @@ def repair_rows(count: int) -> Iterator[Row]:
 
 def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
-    return Group(problem_id=p.problem_id, source="demo:math", task_type="math", problem=p.text, reference_solution=p.trace,
-                 positive_pool=sound(p.trace, rubric_of),
-                 negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "place", "changes_answer"),
-                 metadata={"answer": p.answer})  # fmt: skip
+    return Group(
+        problem_id=p.problem_id,
+        source="demo:math",
+        task_type="math",
+        problem=p.text,
+        reference_solution=p.trace,
+        positive_pool=sound(p.trace, rubric_of),
+        negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "place", "changes_answer"),
+        metadata={"answer": p.answer},
+    )
 
 
 def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:

@@ -7,5 +7,19 @@ from tracelift.worlds.code.plans import Plan, read_plan, reference_plan
 from tracelift.worlds.code.problems import PlanProblem, make_problem
 from tracelift.worlds.code.validity import Validity, check_plan
 
-__all__ = ["FLAWS", "Flaw", "Plan", "PlanProblem", "Validity", "all_flaws", "apply_flaw", "check_plan", "make_cases",
-           "make_problem", "misconceived_plan", "read_plan", "reference_plan", "rubric_of"]  # fmt: skip
+__all__ = [
+    "FLAWS",
+    "Flaw",
+    "Plan",
+    "PlanProblem",
+    "Validity",
+    "all_flaws",
+    "apply_flaw",
+    "check_plan",
+    "make_cases",
+    "make_problem",
+    "misconceived_plan",
+    "read_plan",
+    "reference_plan",
+    "rubric_of",
+]

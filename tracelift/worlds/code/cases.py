@@ -31,7 +31,11 @@ def near_misses(start: str, steps: Program) -> list[Program]:
         found.append((*steps[:i], *steps[i + 1 :]))
         if i + 1 < len(steps):
             found.append((*steps[:i], steps[i + 1], step, *steps[i + 2 :]))
-    return [other for other in found if result_type(start, other) is not None and all(s.k > 0 or not OPS[s.op].has_argument for s in other)]
+    return [
+        other
+        for other in found
+        if result_type(start, other) is not None and all(s.k > 0 or not OPS[s.op].has_argument for s in other)
+    ]
 
 
 def make_cases(problem: PlanProblem) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
@@ -45,7 +49,10 @@ def make_cases(problem: PlanProblem) -> tuple[tuple[tuple[str, str], ...], tuple
             inputs.append(x)
     visible, pool = inputs[:VISIBLE], inputs[VISIBLE:]
     right = [run(problem.steps, x) for x in pool]
-    caught = [{i for i, x in enumerate(pool) if run(other, x) != right[i]} for other in near_misses(problem.start, problem.steps)]
+    caught = [
+        {i for i, x in enumerate(pool) if run(other, x) != right[i]}
+        for other in near_misses(problem.start, problem.steps)
+    ]
     hidden: list[int] = []
     while len(hidden) < HIDDEN:
         rest = [i for i in range(len(pool)) if i not in hidden]

@@ -129,7 +129,9 @@ def _calculate(q: Quantity, parent: int, misread: bool = False, slip: int | None
 
 def _slip_carried(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     struck = rng.choice(p.quantities[1:]).name
-    return _recalculate(p, lambda q, parent: _calculate(q, parent, slip=_slipped(rng, q.value) if q.name == struck else None))
+    return _recalculate(
+        p, lambda q, parent: _calculate(q, parent, slip=_slipped(rng, q.value) if q.name == struck else None)
+    )
 
 
 def _relation_misread(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
@@ -197,7 +199,15 @@ FLAWS: dict[str, Callable[[PlanProblem, Plan, random.Random], Plan | None]] = {
     "duplicated_step": _duplicated_step, "no_op_step": _no_op_step, "line_leaked": _line_leaked,
     "program_leaked": _program_leaked,
 }  # fmt: skip
-UNSEEN = ("slip_not_carried", "wrong_reason", "irrelevant_step", "duplicated_step", "no_op_step", "line_leaked", "program_leaked")
+UNSEEN = (
+    "slip_not_carried",
+    "wrong_reason",
+    "irrelevant_step",
+    "duplicated_step",
+    "no_op_step",
+    "line_leaked",
+    "program_leaked",
+)
 
 
 def apply_flaw(problem: PlanProblem, kind: str, rng: random.Random) -> Flaw | None:

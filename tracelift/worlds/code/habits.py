@@ -38,7 +38,9 @@ def misconceived_plan(problem: PlanProblem, rng: random.Random, strength: float 
     calculations: list[Calculation] = []
     for q in problem.quantities[1:]:
         parent = values[q.parent or ""]
-        left, op, right = (q.factor, "*", parent) if q.factor != 1 else (parent, "+" if q.offset > 0 else "-", abs(q.offset))
+        left, op, right = (
+            (q.factor, "*", parent) if q.factor != 1 else (parent, "+" if q.offset > 0 else "-", abs(q.offset))
+        )
         if op == "-" and errs("less"):
             op = "+"
         c = Calculation(q.name, left, op, right, 0)

@@ -15,7 +15,9 @@ from tracelift.worlds.code.problems import PlanProblem, render_calculation
 CODE_MARK = "Code:"
 _SENTENCE = re.compile(r"[^.\n]+\.")
 _CALCULATION = re.compile(r"([a-z]): (\d+) ([-+*]) (\d+) = (\d+)\.")
-_STEPS = [(op.name, re.compile(re.escape(op.planned).replace(r"\{k\}", r"(?:([a-z]) = )?(\d+)"))) for op in OPS.values()]
+_STEPS = [
+    (op.name, re.compile(re.escape(op.planned).replace(r"\{k\}", r"(?:([a-z]) = )?(\d+)"))) for op in OPS.values()
+]
 _ENDS = {sentence: kind for kind, (sentence, _) in PRINTS.items()}
 
 

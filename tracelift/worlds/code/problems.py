@@ -142,7 +142,13 @@ def _draw_steps(rng: random.Random, start: str, count: int) -> list[str] | None:
     kind, chosen = start, []
     for i in range(count):
         left = count - i
-        fitting = [op for op in OPS.values() if op.takes == kind and op.name not in chosen and (left > 1 or op.gives != op.takes or kind == "number" or i > 0)]  # fmt: skip
+        fitting = [
+            op
+            for op in OPS.values()
+            if op.takes == kind
+            and op.name not in chosen
+            and (left > 1 or op.gives != op.takes or kind == "number" or i > 0)
+        ]
         weights = [2.0 if op.has_argument else 1.0 for op in fitting]
         op = rng.choices(fitting, weights)[0]
         chosen.append(op.name)

@@ -22,7 +22,13 @@ from dataclasses import dataclass, replace
 
 from tracelift.worlds.math.problems import LARGEST, MathProblem, Step, compute, evaluate, render_step, resolve
 
-DIMENSIONS = ("problem_understanding", "solution_strategy", "step_coherence", "calculation_correctness", "answer_support")
+DIMENSIONS = (
+    "problem_understanding",
+    "solution_strategy",
+    "step_coherence",
+    "calculation_correctness",
+    "answer_support",
+)
 
 # kind: labels 0–4 in the order of DIMENSIONS, then the total in 0–1 (a judge's overall score, not the mean: a trace that
 # misleads its reader is worth less than the mean of its parts).
@@ -74,8 +80,10 @@ def _lines(steps: tuple[Step, ...]) -> list[_Line] | None:
     if results is None:
         return None
     last = len(steps) - 1
-    return [_Line(s.label, resolve(s.left, results), s.op, resolve(s.right, results), None if i == last else results[i])
-            for i, s in enumerate(steps)]  # fmt: skip
+    return [
+        _Line(s.label, resolve(s.left, results), s.op, resolve(s.right, results), None if i == last else results[i])
+        for i, s in enumerate(steps)
+    ]
 
 
 def _final(lines: list[_Line]) -> int | None:

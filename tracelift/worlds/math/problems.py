@@ -83,10 +83,15 @@ def render_trace(steps: tuple[Step, ...]) -> str:
     if results is None:
         raise ValueError(f"derivation leaves 0..{LARGEST}: {steps}")
     lines = [
-        render_step(s.label, resolve(s.left, results), s.op, resolve(s.right, results),
-                    results[i] if i + 1 < len(steps) else None)
+        render_step(
+            s.label,
+            resolve(s.left, results),
+            s.op,
+            resolve(s.right, results),
+            results[i] if i + 1 < len(steps) else None,
+        )
         for i, s in enumerate(steps)
-    ]  # fmt: skip
+    ]
     return " ".join(lines)
 
 
@@ -118,7 +123,11 @@ def _gain(s: _Story) -> bool:
     b = s.rng.randint(2, 30)
     if s.value + b > LARGEST:
         return False
-    s.say(f"{s.name} buys {b} more {s.item}.", f"Then {s.name} finds {b} {s.item}.", f"{s.friend} brings {s.name} {b} {s.item}.")
+    s.say(
+        f"{s.name} buys {b} more {s.item}.",
+        f"Then {s.name} finds {b} {s.item}.",
+        f"{s.friend} brings {s.name} {b} {s.item}.",
+    )
     s.add("gain", "More", s.total, "+", b, s.value + b)
     return True
 
@@ -127,7 +136,11 @@ def _loss(s: _Story) -> bool:
     if s.value < 5:
         return False
     b = s.rng.randint(2, min(30, s.value - 2))
-    s.say(f"{s.name} loses {b} {s.item}.", f"Then {s.name} sells {b} {s.item}.", f"{s.name} gives {b} {s.item} to {s.friend}.")
+    s.say(
+        f"{s.name} loses {b} {s.item}.",
+        f"Then {s.name} sells {b} {s.item}.",
+        f"{s.name} gives {b} {s.item} to {s.friend}.",
+    )
     s.add("loss", "Left", s.total, "-", b, s.value - b)
     return True
 
@@ -197,11 +210,13 @@ COMPARISONS: tuple[tuple[Callable[[_Story], bool], int], ...] = ((_fewer, 4), (_
 
 def _distract(rng: random.Random, friend: str, item: str) -> tuple[str, tuple[str, int]]:
     d = rng.randint(3, 19)
-    return rng.choice([
-        (f"{friend} is {d} years old.", ("Age", d)),
-        (f"One bag costs {d} dollars.", ("Cost", d)),
-        (f"The walk home takes {d} minutes.", ("Walk", d)),
-    ])  # fmt: skip
+    return rng.choice(
+        [
+            (f"{friend} is {d} years old.", ("Age", d)),
+            (f"One bag costs {d} dollars.", ("Cost", d)),
+            (f"The walk home takes {d} minutes.", ("Walk", d)),
+        ]
+    )
 
 
 def make_problem(seed: int, index: int) -> MathProblem:
