@@ -1,0 +1,1 @@
+"""A run's folder and its life: folder (layout, logs, resume), checkpoints, signals (SIGTERM), plots, tensorboard."""
