@@ -30,7 +30,6 @@ from tracelift.build import (
     build_sampler,
     build_scorer,
     load_benchmark,
-    quiet_unless_main,
 )
 from tracelift.config import Config, config_of_run, help_text, load_config
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
@@ -47,6 +46,7 @@ from tracelift.files import write_text
 from tracelift.reward_model.group_format import read_groups
 from tracelift.rl.rollout import PlannerPrompt
 from tracelift.rubrics import dimensions_of
+from tracelift.runs.console import quiet_unless_main
 from tracelift.runs.folder import RunFolder, versions
 from tracelift.sandbox import SandboxError
 from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark

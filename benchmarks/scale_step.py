@@ -111,7 +111,7 @@ def measure(dtype: str, problems: int, samples: int, prompt: int, new: int) -> d
         for i, (p, cs) in enumerate(zip(ids, answers, strict=True))
     ]
     lap("sample")
-    metrics = update_policy(model, groups, learner, None, config, World(), 0, 0)
+    metrics = update_policy(groups, learner, None, config, 0, 0)
     lap("update")
     moved = sum((p.detach() - started[name]).abs().sum().item() for name, p in trainable(model).items())
     if not (moved > 0 and math.isfinite(metrics["grad_norm"]) and metrics["grad_norm"] > 0):

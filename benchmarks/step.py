@@ -102,7 +102,7 @@ def ours(folder: Path, steps: int) -> dict:
             task = Task("p", "", "0")
             groups.append([Sample(task, prompt, c, "", None, reward=even_share(c.tokens)) for c in completions])
         sampled = time.perf_counter()
-        update_policy(model, groups, learner, None, config, World(), step, 2)
+        update_policy(groups, learner, None, config, step, 2)
         seconds.append(time.perf_counter() - started)
         cpu_seconds.append(time.process_time() - cpu)
         phases.append(sampled - started)

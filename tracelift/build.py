@@ -172,16 +172,6 @@ def build_scorer(
     return LocalScorer(rm, models.load_tokenizer(r.path), r.max_tokens)
 
 
-def quiet_unless_main(is_main: bool) -> Callable[[str], None]:
-    """Progress lines from rank 0 only, flushed as they come."""
-    return (lambda line: print(line, flush=True)) if is_main else (lambda line: None)
-
-
-def from_any_rank(world: World) -> Callable[[str], None]:
-    """Lines that matter whichever rank has them: all wait for one that waits."""
-    return lambda line: print(line if world.is_main else f"rank {world.rank}: {line}", flush=True)
-
-
 def load_tasks(
     source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print
 ) -> TaskSource:
@@ -195,6 +185,14 @@ def load_tasks(
     if source.startswith("code:"):
         return code_file_tasks(Path(source.removeprefix("code:")), seed, limit, max_chars, say)
     return file_tasks(Path(source), seed, limit, max_chars, say)
+
+
+def load_training_tasks(config: Config, say: Callable[[str], None]) -> TaskSource:
+    """The problems a run trains on. Raises as `load_tasks` and `check_references` do."""
+    d = config.data
+    tasks = load_tasks(d.source, d.seed, d.limit, config.planner.max_problem_chars, say)
+    check_references(config, tasks)
+    return tasks
 
 
 def load_held_out(config: Config, say: Callable[[str], None]) -> list[Task]:

@@ -7,6 +7,10 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do. Earlier checkpoints are intact."""
 
 
+class Stopped(Exception):
+    """The run was asked to stop and has saved what there is. The message says where, and how to go on."""
+
+
 class GroupError(ValueError):
     """A group that breaks the format; the message says which key is wrong and, read from a file, where."""
 

@@ -86,9 +86,13 @@ def examine(case: Case, world: World) -> dict:
     parallel = Parallel(model, case.mode, world)
     learner = Learner(model, optim(case, checkpoint_activations=case.checkpointing), 10, world, parallel)
     loss, turns = 0.0, 0
-    for micro in parallel.paced(micro_batches(world.share(together if case.packed else separate), case.tokens)):
+
+    def idle():
+        (0 * loss_of(parallel, [IDLE], total)).backward()
+
+    for micro in parallel.paced(micro_batches(world.share(together if case.packed else separate), case.tokens), idle):
         turns += 1
-        piece = loss_of(parallel, micro or [IDLE], total) * (1 if micro else 0)
+        piece = loss_of(parallel, micro, total)
         piece.backward()
         loss += piece.item()
     parallel.sum_gradients(learner.names)

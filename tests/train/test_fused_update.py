@@ -10,11 +10,12 @@ from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach
 from tracelift.config import load_config
 from tracelift.distributed.world import World
+from tracelift.rl.grpo import Reference
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Completion
 from tracelift.tasks.task import Task
 from tracelift.training.learner import Learner
-from train import Reference, update_policy
+from train import update_policy
 
 SHAPE = ModelConfig(211, 32, 48, 2, 4, 2, 8, 256, tied_head=True, qkv_bias=True, family="qwen2")
 
@@ -65,7 +66,7 @@ def update(monkeypatch, linear_loss, lora: bool, *settings: str) -> tuple[dict[s
         learner.optimizer, "step", lambda: grads.extend(p.grad.clone() for p in learner.names) or step()
     )
     monkeypatch.setattr(kernels, "linear_loss", linear_loss)
-    return update_policy(model, groups_of(4, 4), learner, reference, config, World(), 0, 0), grads
+    return update_policy(groups_of(4, 4), learner, reference, config, 0, 0), grads
 
 
 def score_first(hidden, weight, targets, loss, *data, **options):

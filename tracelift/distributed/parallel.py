@@ -7,8 +7,7 @@
 
 Gradients are *summed* over ranks, in fp32: the loss is divided by global counts already. All three give the same update
 within rounding (tests/tracelift/test_parallel.py). Two things follow from collectives inside forward and backward. All
-ranks must run equally many micro-batches, so `paced` hands a rank that is out of rows a None, for which it computes
-something of weight zero. And code that reads weights outside a forward pass needs them whole: the sampler, evaluation
+ranks must run equally many micro-batches, so `paced` lets a rank that is out of rows compute something of weight zero. And code that reads weights outside a forward pass needs them whole: the sampler, evaluation
 and the final folder use `whole`, a copy that `gather` brings up to date once a round, trained parameters only: with LoRA
 the adapters alone. Sampling in shards instead would gather every block once per token.
 
@@ -21,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TypeVar
 
@@ -83,13 +82,12 @@ class Parallel:
         self.policy = self.whole = model
         if world.size == 1:
             return
-        device = next(model.parameters()).device
         if self.mode == "ddp":
             self.policy = Replica(model, gradient_as_bucket_view=True)
             self.policy.register_comm_hook(dist.group.WORLD, add_up)
         elif self.mode == "fsdp":
             self.whole = copy.deepcopy(model).requires_grad_(False)
-            mesh = init_device_mesh(device.type, (world.size,))
+            mesh = init_device_mesh(self.device.type, (world.size,))
             shard(model, mesh)
             for other in others:
                 shard(other, mesh)
@@ -103,13 +101,21 @@ class Parallel:
         """Whether no rank holds all that is trained: then checkpoints are written in shards."""
         return self.mode == "fsdp"
 
-    def paced(self, micros: Iterable[T]) -> Iterator[T | None]:
-        """This rank's micro-batches, then None until every rank has had as many; with DDP only the last one is summed."""
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def paced(self, micros: Iterable[T], idle: Callable[[], None]) -> Iterator[T]:
+        """This rank's micro-batches. Out of them before other ranks are, it calls `idle` for each turn that is left; with
+        DDP only the last turn is summed."""
         mine = list(micros)
         turns = len(mine) if self.mode == "none" else max(self.world.gather(len(mine)))
         for i in range(turns):
             with self.policy.no_sync() if self.mode == "ddp" and i + 1 < turns else nullcontext():
-                yield mine[i] if i < len(mine) else None
+                if i < len(mine):
+                    yield mine[i]
+                else:
+                    idle()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         if self.mode == "none":
@@ -147,6 +153,3 @@ class Parallel:
 
 def number(x: Tensor) -> float:
     return (x.full_tensor() if isinstance(x, DTensor) else x).item()
-
-
-# -- checkpoints in shards -------------------------------------------------------------------------------------------

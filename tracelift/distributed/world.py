@@ -37,6 +37,10 @@ class World:
         """This rank's part of a list that every rank holds."""
         return items[self.rank :: self.size]
 
+    def local(self, numbers: Iterable[int]) -> list[int]:
+        """Where `share` put those of these places of the shared list that are this rank's."""
+        return [number // self.size for number in numbers if number % self.size == self.rank]
+
     def merge(self, mine: list[T]) -> list[T]:
         """Undo `share`: every rank's results, back in the order of the shared list, on every rank."""
         if self.size == 1:
@@ -103,8 +107,8 @@ def join(device: str, timeout_s: float = 600.0) -> World:
     return World(rank, size, local_rank, local_size)
 
 
-def lost_contact(error: RuntimeError) -> str | None:
-    """What went wrong between ranks, in one line, where that is what `error` is about; None where it is not.
+def lost_contact(error: RuntimeError, timeout_s: float) -> str | None:
+    """A sentence on what went wrong between ranks, where that is what `error` is about; None where it is not.
 
     Every backend has words of its own, and gloo a plain RuntimeError, for a peer whose connection closed (it died) or
     who said nothing for the timeout (it hangs).
@@ -120,7 +124,11 @@ def lost_contact(error: RuntimeError) -> str | None:
     )
     if not isinstance(error, dist.DistError) and not ("gloo" in str(error) and any(w in str(error) for w in words)):
         return None
-    return " ".join(str(error).split())[:200]
+    rank, size, why = os.environ.get("RANK", 0), os.environ.get("WORLD_SIZE", 1), " ".join(str(error).split())[:200]
+    return (
+        f"rank {rank} of {size} lost another rank, which died or was silent for parallel.timeout_s = {timeout_s:g} s; "
+        f"--resume goes on from the last checkpoint ({why})"
+    )
 
 
 def restarted() -> bool:

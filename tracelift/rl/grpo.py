@@ -15,15 +15,17 @@ that knows the objective, and the reference it may be held to. Left out: value f
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from models import Transformer
 from models.lora import adapted, disabled
+from tracelift.rl.sample import Sample
 from tracelift.schema import GrpoConfig
 
 _EPSILON = 1e-4  # keeps a group of equal rewards at zero advantage instead of 0/0
@@ -45,6 +47,15 @@ def advantages(rewards: Tensor, valid: Tensor, scale: Literal["std", "none"] = "
     return torch.where(count >= 2, centred, 0.0)
 
 
+def group_advantages(groups: Sequence[Sequence[Sample]], scale: Literal["std", "none"]) -> tuple[Tensor, Tensor]:
+    """(advantages, valid) of graded groups, both (P, G); an ERROR sample is not valid."""
+    rewards = torch.tensor([[s.reward if s.reward is not None else 0.0 for s in g] for g in groups])
+    valid = torch.tensor([[s.error is None for s in g] for g in groups], dtype=torch.bool)
+    if not groups:
+        rewards, valid = rewards.view(0, 1), valid.view(0, 1)
+    return advantages(rewards, valid, scale), valid
+
+
 @dataclass(frozen=True)
 class BatchCounts:
     """Totals over the global (mini-)batch, all ranks: what one token's weight depends on."""
@@ -61,6 +72,31 @@ def token_weights(sequence: Tensor, lengths: Tensor, counts: BatchCounts, aggreg
     if aggregate == "sequence":
         return 1.0 / (lengths[sequence].float() * max(counts.sequences, 1))
     return torch.full(sequence.shape, 1.0 / (max(counts.sequences, 1) * counts.max_new_tokens), device=sequence.device)
+
+
+class TrainedTokens(NamedTuple):
+    """What the objective asks about each trained token beside its scores; all (N,), fp32 but for `sequence`."""
+
+    old: Tensor  # log-prob when it was sampled
+    advantage: Tensor  # of its trace
+    weight: Tensor  # w_t
+    sequence: Tensor  # int64: which trace of the micro-batch it belongs to
+    reference: Tensor | None = None  # log-prob under the reference, where there is one
+
+    def columns(self) -> list[Tensor]:
+        """Those there are, in order: `TrainedTokens(*columns)` is this again."""
+        return [x for x in self if x is not None]
+
+
+def trained_tokens(
+    traces: Sequence[Sample], advantage: Tensor, counts: BatchCounts, aggregate: str, device: torch.device
+) -> TrainedTokens:
+    """The trained tokens of some whole traces end to end; advantage: (S,), one a trace."""
+    lengths = torch.tensor([len(s.completion.tokens) for s in traces], device=device)
+    old = torch.tensor([x for s in traces for x in s.completion.logprobs], device=device)
+    sequence = torch.repeat_interleave(torch.arange(len(traces), device=device), lengths)
+    weight = token_weights(sequence, lengths, counts, aggregate)
+    return TrainedTokens(old, advantage.to(device)[sequence], weight, sequence)
 
 
 def kl_estimate(kind: str, logprob: Tensor, ref_logprob: Tensor, exact: Tensor | None) -> Tensor:

@@ -21,13 +21,13 @@ from tracelift.files import write_text
 from tracelift.reward_model.scorer import Scorer
 from tracelift.rl.held_out import evaluate_planner, paired, summarise
 from tracelift.rl.metrics import group_metrics
-from tracelift.rl.rollout import PlannerPrompt
+from tracelift.rl.policy import Policy
 from tracelift.rl.sample import Sample
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.plots import draw_curves
 from tracelift.runs.tensorboard import TensorBoard
-from tracelift.sampler import Sampler
 from tracelift.tasks.task import Task
+from tracelift.training.learner import Learner
 
 MODES = ("greedy", "sampled")
 _SHOWN = 3  # problems whose traces are printed before and after
@@ -63,18 +63,16 @@ class Round(Clock):
     def __init__(self, report: Report, step: int) -> None:
         super().__init__()
         self.report, self.step = report, step
-        executor = report.parts[2]
-        self._tokens, self._runs = executor.tokens, executor.runs
+        self._tokens, self._runs = report.executor.tokens, report.executor.runs
 
     @property
     def executor_tokens(self) -> int:
-        return self.report.parts[2].tokens - self._tokens
+        return self.report.executor.tokens - self._tokens
 
     def log(self, everyone: list[list[Sample]], metrics: dict[str, float]) -> None:
         """metrics, samples and timings as JSON lines, curves for TensorBoard, one line for the person who waits."""
         r, step = self.report, self.step
-        executor, scorer = r.parts[2], r.parts[3]
-        metrics = group_metrics(everyone, scorer.dimension_names if scorer else ()) | metrics
+        metrics = group_metrics(everyone, r.scorer.dimension_names if r.scorer else ()) | metrics
         r.run.log("metrics.jsonl", {"step": step + 1, **metrics})
         r.run.log(
             "samples.jsonl",
@@ -84,7 +82,7 @@ class Round(Clock):
                 for j, s in enumerate(group)
             ),
         )
-        cost = r.world.gather((self.executor_tokens, executor.runs - self._runs))  # less where cached
+        cost = r.world.gather((self.executor_tokens, r.executor.runs - self._runs))  # less where cached
         r.run.log(
             "timings.jsonl",
             {
@@ -106,16 +104,22 @@ class Report:
         config: Config,
         run: RunFolder,
         world: World,
-        prompt: PlannerPrompt,
-        sampler: Sampler,
+        policy: Policy,
         executor: Executor,
         scorer: Scorer | None,
         held_out: list[Task],
         say: Callable[[str], None],
     ) -> None:
         self.config, self.run, self.world, self.say = config, run, world, say
-        self.parts = (sampler, prompt, executor, scorer)
-        self.tasks = held_out
+        self.policy, self.executor, self.scorer, self.tasks = policy, executor, scorer, held_out
+
+    def describe(self, learner: Learner) -> None:
+        """One line on what is about to be trained."""
+        c, size = self.config, sum(p.numel() for p in learner.names) / 1e6
+        self.say(
+            f"planner {c.planner.path}: {size:.2f} M trained parameters; {c.grpo.problems} problems x {c.planner.samples} "
+            f"traces a round, {c.run.steps} rounds, reward {c.reward.mode} ({c.reward.variant})"
+        )
 
     def start(self, done: int) -> None:
         self.board = TensorBoard(self.run.path / "tensorboard", done, writes=self.world.is_main)
@@ -190,12 +194,12 @@ class Report:
         )
 
     def _evaluate(self) -> dict[str, Any]:
-        sampler, prompt, executor, scorer = self.parts
+        sampler, prompt = self.policy.sampler, self.policy.prompt
         sampler.model.eval()
         out: dict[str, Any] = {}
         share = self.world.share(list(enumerate(self.tasks)))
         for mode in MODES:
-            mine = evaluate_planner(sampler, prompt, executor, scorer, share, self.config, mode == "greedy")
+            mine = evaluate_planner(sampler, prompt, self.executor, self.scorer, share, self.config, mode == "greedy")
             samples: list[Sample] = self.world.merge(mine)
             out[mode] = {
                 "summary": summarise(samples),

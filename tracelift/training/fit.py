@@ -5,14 +5,16 @@ Left out: what a round computes; each stage passes its own.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 from tracelift.distributed.world import World
+from tracelift.errors import Stopped
 from tracelift.runs.folder import RunFolder
-from tracelift.runs.signals import EXIT_STOPPED, StopSignal
+from tracelift.runs.signals import StopSignal
 from tracelift.schema import Config
 from tracelift.training.learner import Learner
 
@@ -36,14 +38,8 @@ def fit(
     round_loss(step) runs forward and backward over this rank's share of round `step` and returns metrics; evaluate()
     returns dev metrics, logged with the round. Stops early, checkpoint saved, when SIGTERM came.
     """
-    import time
-
     stop = StopSignal(config.run.stop_s)
-    done = 0
-    if config.run.resume:
-        done, _ = learner.resume(run, read_model, say)
-        run.cut_logs(done)
-        say(f"going on after round {done}")
+    done = learner.resume_run(run, read_model, say) if config.run.resume else 0
     started, steps = time.perf_counter(), config.run.steps
     for step in range(done, steps):
         learner.model.train()
@@ -64,8 +60,7 @@ def fit(
                 f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)"
             )
         if (step + 1) % config.run.save_every == 0 or last or stopping:
-            learner.save(run, step + 1, config.run.keep, write_model, {})
+            learner.save(run, step + 1, config.run.keep, write_model)
         if stopping:
-            say(f"stopped on request after round {step + 1}; --resume goes on from here")
-            raise SystemExit(EXIT_STOPPED)
+            raise Stopped(f"stopped on request after round {step + 1}; --resume goes on from here")
     return steps

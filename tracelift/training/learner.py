@@ -117,16 +117,14 @@ class Learner:
         path = self.bad_batches(self.config.nan_batches, step, nth, self.world.rank, head, samples)
         return f"python -m tracelift.explain.nan {path.parent.parent} {path.name}" if path else None
 
-    def save(
-        self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None], state: dict[str, Any]
-    ) -> None:
+    def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None]) -> None:
         """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows."""
         tensors = {} if self.parallel.sharded else optimizer_tensors(self.optimizer, self.names)
         if self.parallel.sharded:
             write_model = self._write_shards
             if not self.world.is_main:
                 write_model(run.aside(step) / "model")
-        run.save_checkpoint(step, keep, write_model, tensors, {"skipped": self.skipped, **state})
+        run.save_checkpoint(step, keep, write_model, tensors, {"skipped": self.skipped})
         self.world.barrier()
 
     def _write_shards(self, folder: Path) -> None:

@@ -211,5 +211,7 @@ def test_one_rank_needs_no_process_group():
     model = torch.nn.Linear(2, 2)
     parallel = Parallel(model, "fsdp", World())
     assert (
-        parallel.whole is parallel.policy is model and list(parallel.paced([1, 2])) == [1, 2] and not parallel.sharded
+        parallel.whole is parallel.policy is model
+        and list(parallel.paced([1, 2], list)) == [1, 2]
+        and not parallel.sharded
     )
