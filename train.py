@@ -74,7 +74,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     report = Report(config, run, world, policy, executor, scorer, load_held_out(config, say), say)
     report.describe(learner)
 
-    done = learner.resume_run(run, policy.read, say) if config.run.resume else 0
+    done = learner.resume(run, policy.read, say) if config.run.resume else 0
     report.start(done)
     save = partial(learner.save, run, keep=config.run.keep, write_model=policy.write)
     early = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None

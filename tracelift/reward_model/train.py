@@ -9,7 +9,7 @@ in metrics.jsonl; calibration and intervals come from `eval.py reward-model`. Le
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,60 +103,63 @@ def refuse_other_rubrics(rm: RewardModel, groups: list[Group], path: str) -> Non
             )
 
 
+Drawn = tuple[int, Group, list[Candidate]]  # position among all that are ever drawn, group, traces
+
+
 def draw(group: Group, negatives: int, rng: random.Random) -> list[Candidate]:
     """One positive and up to `negatives` negatives."""
     bank = list(group.negative_bank)
     return [rng.choice(group.positive_pool), *rng.sample(bank, min(negatives, len(bank)))]
 
 
-def run_reward_model(
-    config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]
-) -> Path:
-    """Train, and leave the best model in run/final. Returns that folder."""
-    c = config.rm
-    if not c.train:
-        raise ConfigError("rm.train: give a TraceLift-Groups file")
-    groups = read_groups(c.train)
-    dev = read_groups(c.dev) if c.dev else []
-    rm, tokenizer = initial_rm(config, device, groups[0].task_type)
-    for path, each in ((c.train, groups), (c.dev, dev)):
-        refuse_other_rubrics(rm, each, path)
-    attach_lora(rm, config.lora, config.run.seed, also_train=("dimension_heads", "total_head"))
-    limit = min(c.max_tokens, rm.config.max_positions)
-    learner = Learner(rm, config.optim, config.run.steps, world)
-    say(
-        f"reward model: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(groups)} groups, {len(dev)} held out"
-    )
-    orders: dict[int, list[int]] = {}
+class RewardModelStage:
+    """A Reason RM in training: its groups, its model, and what one round of it computes."""
 
-    def chosen_for(step: int) -> list[tuple[int, Group, list[Candidate]]]:
+    def __init__(self, config: Config, run: RunFolder, world: World, device: torch.device) -> None:
+        """Raises ConfigError without data, ValueError where groups and heads have other dimensions."""
+        c = config.rm
+        if not c.train:
+            raise ConfigError("rm.train: give a TraceLift-Groups file")
+        self.config, self.run, self.world, self.device = config, run, world, device
+        self.groups = read_groups(c.train)
+        self.dev = read_groups(c.dev) if c.dev else []
+        self.rm, self.tokenizer = initial_rm(config, device, self.groups[0].task_type)
+        for path, each in ((c.train, self.groups), (c.dev, self.dev)):
+            refuse_other_rubrics(self.rm, each, path)
+        attach_lora(self.rm, config.lora, config.run.seed, also_train=("dimension_heads", "total_head"))
+        self.limit = min(c.max_tokens, self.rm.config.max_positions)
+        self.best_folder = run.path / "best"
+        self.best = self._best_before()
+        self._orders: dict[int, list[int]] = {}  # of the epoch at hand
+
+    def drawn(self, step: int) -> list[Drawn]:
+        """The groups of a round, on every rank alike: (position, group, its positive and negatives)."""
+        c, seed = self.config.rm, self.config.run.seed
         picked = []
         for position in range(step * c.groups, (step + 1) * c.groups):
-            epoch, at = divmod(position, len(groups))
-            if epoch not in orders:
-                orders.clear()
-                orders[epoch] = random.Random(f"rm:{config.run.seed}:{epoch}").sample(range(len(groups)), len(groups))
-            group = groups[orders[epoch][at]]
-            rng = random.Random(f"rm:{config.run.seed}:{position}")
-            picked.append((position, group, draw(group, c.negatives, rng)))
+            epoch, at = divmod(position, len(self.groups))
+            if epoch not in self._orders:
+                self._orders = {
+                    epoch: random.Random(f"rm:{seed}:{epoch}").sample(range(len(self.groups)), len(self.groups))
+                }
+            group = self.groups[self._orders[epoch][at]]
+            picked.append((position, group, draw(group, c.negatives, random.Random(f"rm:{seed}:{position}"))))
         return picked
 
-    def pieces(chosen: list[tuple[int, Group, list[Candidate]]]) -> Iterator[list[Encoded]]:
+    def pieces(self, chosen: Sequence[Drawn]) -> Iterator[list[Encoded]]:
         """This rank's groups, those of like length together, within the token budget."""
-        encoded = (encode(*item, tokenizer, limit) for item in world.share(chosen))
-        return micro_batches(encoded, config.optim.micro_tokens)
+        encoded = (encode(*item, self.tokenizer, self.limit) for item in self.world.share(list(chosen)))
+        return micro_batches(encoded, self.config.optim.micro_tokens)
 
-    def round_loss(step: int) -> dict[str, float]:
-        everything = chosen_for(step)
-        traces = sum(len(cs) for _, _, cs in everything)
+    def round_loss(self, step: int) -> dict[str, float]:
+        """Forward and backward over this rank's share of a round; the loss's parts over all ranks."""
+        c, everything = self.config.rm, self.drawn(step)
+        traces = sum(len(candidates) for _, _, candidates in everything)
         counts = (traces, traces - len(everything))
         sums: dict[str, float] = {}
-        for piece in pieces(everything):
-            logits, scores, targets = judged(rm, piece, tokenizer.pad_id)
+        for piece in self.pieces(everything):
             parts = rm_loss(
-                logits,
-                scores,
-                targets,
+                *judged(self.rm, piece, self.tokenizer.pad_id),
                 counts,
                 total_weight=c.total_weight,
                 rank_weight=c.rank_weight,
@@ -166,78 +169,85 @@ def run_reward_model(
             parts["loss"].backward()
             for name, value in parts.items():
                 sums[name] = sums.get(name, 0.0) + value.item()
-        shares = world.gather(sums)  # a rank without a group has no names
+        shares = self.world.gather(sums)  # a rank without a group has no names
         return {name: sum(part.get(name, 0.0) for part in shares) for name in max(shares, key=len)}
 
     @torch.no_grad()
-    def evaluate() -> dict[str, float]:
-        everything = [(i, g, [*g.positive_pool, *g.negative_bank]) for i, g in enumerate(dev)]
+    def evaluate(self) -> dict[str, float]:
+        """How the dev groups are ranked, and each dimension's mean absolute error."""
         rows: list[tuple[float, float, int, bool, str | None, list[float], list[int]]] = []
-        for piece in pieces(everything):
-            _, scores, t = judged(rm, piece, tokenizer.pad_id)
+        for piece in self.pieces([(i, g, [*g.positive_pool, *g.negative_bank]) for i, g in enumerate(self.dev)]):
+            _, scores, t = judged(self.rm, piece, self.tokenizer.pad_id)
             kinds = [x.negative_kind for each in piece for x in each.traces]
-            rows.extend(
-                zip(
-                    scores.total.tolist(),
-                    t.total.tolist(),
-                    t.group.tolist(),
-                    t.positive.tolist(),
-                    kinds,
-                    scores.dimensions.tolist(),
-                    t.labels.tolist(),
-                    strict=True,
-                )
-            )
-        rows = [row for part in world.gather(rows) for row in part]
+            columns = (scores.total, t.total, t.group, t.positive, kinds, scores.dimensions, t.labels)
+            rows.extend(zip(*(x if isinstance(x, list) else x.tolist() for x in columns), strict=True))
+        rows = [row for part in self.world.gather(rows) for row in part]
         total, gold, owner, positive, kinds, dims, labels = (list(x) for x in zip(*rows, strict=True))
         metrics = ranking_metrics(total, gold, owner, positive, kinds)
-        for d, name in enumerate(rm.reward.dimension_names):
+        for d, name in enumerate(self.rm.reward.dimension_names):
             metrics[f"mae/{name}"] = sum(abs(a[d] - b[d]) for a, b in zip(dims, labels, strict=True)) / len(rows)
         return metrics
 
-    best_folder, best = run.path / "best", [-1.0]
-    if run.writes and (best_folder / "config.json").exists() and config.run.resume:
-        best[0] = max(
-            (r["dev/group_accuracy"] for r in run.read("metrics.jsonl") if "dev/group_accuracy" in r), default=-1.0
-        )
+    def keep_best(self, step: int, metrics: dict[str, float]) -> None:
+        if metrics["group_accuracy"] > self.best:
+            self.best = metrics["group_accuracy"]
+            if self.world.is_main:
+                models.save_reward_model(self.rm, self.best_folder, self.tokenizer)
 
-    def keep_best(step: int, metrics: dict[str, float]) -> None:
-        if metrics["group_accuracy"] > best[0]:
-            best[0] = metrics["group_accuracy"]
-            if world.is_main:
-                models.save_reward_model(rm, best_folder, tokenizer)
+    def _best_before(self) -> float:
+        """The best dev group accuracy of the run that is gone on with; -1 where there is none."""
+        if not (self.run.writes and (self.best_folder / "config.json").exists() and self.config.run.resume):
+            return -1.0
+        found = (r["dev/group_accuracy"] for r in self.run.read("metrics.jsonl") if "dev/group_accuracy" in r)
+        return max(found, default=-1.0)
 
-    def write_model(folder: Path) -> None:
-        if adapted(rm):
-            save_adapter(rm, folder, c.init)
+    def write(self, folder: Path) -> None:
+        """A checkpoint's model: adapter and heads alone where the backbone is adapted."""
+        if adapted(self.rm):
+            save_adapter(self.rm, folder, self.config.rm.init)
         else:
-            models.save_reward_model(rm, folder, tokenizer)
+            models.save_reward_model(self.rm, folder, self.tokenizer)
 
-    def read_model(folder: Path) -> RewardModel:
-        if not adapted(rm):
-            return models.load_reward_model(folder, dtype=rm.dtype, device=device)
-        base, _ = initial_rm(config, device, groups[0].task_type)
+    def read(self, folder: Path) -> RewardModel:
+        if not adapted(self.rm):
+            return models.load_reward_model(folder, dtype=self.rm.dtype, device=self.device)
+        base, _ = initial_rm(self.config, self.device, self.groups[0].task_type)
         load_adapter(base, folder)
         return base
 
+    def export(self) -> Path:
+        """The best model, or without dev groups the last, as run/final. Returns that folder on every rank."""
+        final = self.run.path / "final"
+        if self.world.is_main:
+            kept = models.load_reward_model(self.best_folder, dtype=self.rm.dtype) if self.dev else self.rm
+            models.save_reward_model(kept.to(getattr(torch, self.config.rm.save_dtype)), final, self.tokenizer)
+        self.world.barrier()
+        return final
+
+
+def run_reward_model(
+    config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]
+) -> Path:
+    """Train, and leave the best model in run/final. Returns that folder."""
+    stage = RewardModelStage(config, run, world, device)
+    learner = Learner(stage.rm, config.optim, config.run.steps, world)
+    size = sum(p.numel() for p in learner.names) / 1e6
+    say(f"reward model: {size:.2f} M trained parameters, {len(stage.groups)} groups, {len(stage.dev)} held out")
     fit(
         config,
         run,
         world,
         learner,
-        round_loss=round_loss,
-        write_model=write_model,
-        read_model=read_model,
-        evaluate=evaluate if dev else None,
-        eval_every=c.eval_every,
+        round_loss=stage.round_loss,
+        write_model=stage.write,
+        read_model=stage.read,
+        evaluate=stage.evaluate if stage.dev else None,
+        eval_every=config.rm.eval_every,
         say=say,
-        on_eval=keep_best,
+        on_eval=stage.keep_best,
     )
-    final = run.path / "final"
     if world.is_main:
         draw_curves(run.path)
-        kept = models.load_reward_model(best_folder, dtype=rm.dtype) if dev else rm
-        models.save_reward_model(kept.to(getattr(torch, c.save_dtype)), final, tokenizer)
-    world.barrier()
-    say(f"reward model saved in {final}" + (f", best dev group accuracy {best[0]:.3f}" if dev else ""))
+    final = stage.export()
+    say(f"reward model saved in {final}" + (f", best dev group accuracy {stage.best:.3f}" if stage.dev else ""))
     return final

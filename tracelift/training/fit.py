@@ -39,7 +39,7 @@ def fit(
     returns dev metrics, logged with the round. Stops early, checkpoint saved, when SIGTERM came.
     """
     stop = StopSignal(config.run.stop_s)
-    done = learner.resume_run(run, read_model, say) if config.run.resume else 0
+    done = learner.resume(run, read_model, say) if config.run.resume else 0
     started, steps = time.perf_counter(), config.run.steps
     for step in range(done, steps):
         learner.model.train()

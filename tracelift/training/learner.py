@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -135,17 +134,9 @@ class Learner:
         }
         write_sharded(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
 
-    def resume_run(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> int:
-        """`resume`, with the logs cut back to where it goes on. Returns the rounds done."""
-        done, _ = self.resume(run, read_model, say)
-        run.cut_logs(done)
-        say(f"going on after round {done}")
-        return done
-
-    def resume(
-        self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]
-    ) -> tuple[int, dict[str, Any]]:
-        """Load the newest whole checkpoint into this learner; returns (rounds done, state), (0, {}) where there is none."""
+    def resume(self, run: RunFolder, read_model: Callable[[Path], nn.Module], say: Callable[[str], None]) -> int:
+        """Load the newest whole checkpoint into this learner and cut the logs back to where it goes on; returns the rounds
+        done, 0 where there is none."""
 
         def load(folder: Path) -> None:
             if list(folder.glob(SHARD_FILES)):
@@ -164,14 +155,17 @@ class Learner:
                     p.copy_(place(fresh[name].detach().to(p.dtype), p))
 
         found = run.load_checkpoint(load, say)
-        if found is None:
-            return 0, {}
-        tensors, state = found
-        by_name = {name: p for p, name in self.names.items()}
-        whole = {
-            full: place(t, by_name[name]) if (name := full.rpartition(".")[0]) in by_name else t
-            for full, t in tensors.items()
-        }
-        restore_optimizer(self.optimizer, self.names, whole)
-        self.skipped = state.get("skipped", 0)
-        return state["step"], state
+        done = 0
+        if found is not None:
+            tensors, state = found
+            by_name = {name: p for p, name in self.names.items()}
+            whole = {
+                full: place(t, by_name[name]) if (name := full.rpartition(".")[0]) in by_name else t
+                for full, t in tensors.items()
+            }
+            restore_optimizer(self.optimizer, self.names, whole)
+            self.skipped = state.get("skipped", 0)
+            done = state["step"]
+        run.cut_logs(done)
+        say(f"going on after round {done}")
+        return done

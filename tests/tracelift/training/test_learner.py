@@ -145,11 +145,10 @@ def test_optimizer_state_goes_through_a_checkpoint_bit_for_bit(tmp_path):
         return fresh
 
     run = RunFolder(tmp_path)
-    trainer.save(run, 4, 2, write, {"more": 1})
+    trainer.save(run, 4, 2, write)
     other = small(5)
     resumed = learner(other)
-    done, state = resumed.resume(run, read, print)
-    assert (done, state["more"], resumed.skipped) == (4, 1, 1)
+    assert resumed.resume(run, read, print) == 4 and resumed.skipped == 1
     for step in range(4, 7):
         for m, t in ((model, trainer), (other, resumed)):
             backward(m, step)
@@ -163,7 +162,7 @@ def test_optimizer_state_goes_through_a_checkpoint_bit_for_bit(tmp_path):
 def test_a_checkpoint_of_another_model_is_refused_in_words(tmp_path):
     model = small()
     trainer = learner(model)
-    trainer.save(RunFolder(tmp_path), 1, 2, lambda folder: folder.mkdir(), {})
+    trainer.save(RunFolder(tmp_path), 1, 2, lambda folder: folder.mkdir())
     said = []
     with pytest.raises(ValueError, match="none of its 1 checkpoints"):
         trainer.resume(RunFolder(tmp_path), lambda folder: nn.Sequential(nn.Linear(5, 4)), said.append)
@@ -173,7 +172,7 @@ def test_a_checkpoint_of_another_model_is_refused_in_words(tmp_path):
 
 
 def test_nothing_to_resume_is_round_zero(tmp_path):
-    assert learner(small()).resume(RunFolder(tmp_path), lambda folder: None, print) == (0, {})
+    assert learner(small()).resume(RunFolder(tmp_path), lambda folder: None, print) == 0
 
 
 def test_a_frozen_model_cannot_be_trained():
