@@ -30,6 +30,7 @@ from tracelift.reward_model.scorer import RMTargets, pool, rm_tokens
 from tracelift.rubrics import dimensions_of
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.plots import draw_curves
+from tracelift.tasks.epochs import round_places
 from tracelift.training.fit import fit
 from tracelift.training.learner import Learner
 from tracelift.training.lora import attach_lora
@@ -127,16 +128,12 @@ def run_reward_model(
     say(
         f"reward model: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(groups)} groups, {len(dev)} held out"
     )
-    orders: dict[int, list[int]] = {}
 
     def chosen_for(step: int) -> list[tuple[int, Group, list[Candidate]]]:
         picked = []
-        for position in range(step * c.groups, (step + 1) * c.groups):
-            epoch, at = divmod(position, len(groups))
-            if epoch not in orders:
-                orders.clear()
-                orders[epoch] = random.Random(f"rm:{config.run.seed}:{epoch}").sample(range(len(groups)), len(groups))
-            group = groups[orders[epoch][at]]
+        places = round_places(f"rm:{config.run.seed}", len(groups), step, c.groups, from_end=True)
+        for position, at in enumerate(places, start=step * c.groups):
+            group = groups[at]
             rng = random.Random(f"rm:{config.run.seed}:{position}")
             picked.append((position, group, draw(group, c.negatives, rng)))
         return picked

@@ -31,10 +31,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from models.atomic import flush
 from tracelift.config import Config, to_dict
 from tracelift.distributed.world import restarted
 from tracelift.errors import ConfigError
-from tracelift.files import _fsync, read_jsonl, write_text
+from tracelift.files import append_lines, json_line, read_log, write_text
 
 LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
 _STEP = re.compile(r"step-(\d{6,})")
@@ -50,13 +51,19 @@ def choose_folder(config: Config, config_path: str | None) -> Path:
     if config.run.out:
         folder = Path(config.run.out)
         if (folder / "metrics.jsonl").exists() and not config.run.resume:
-            raise ConfigError(f"{folder}: already holds a run; add --resume to go on with it, or give another --run.out")
+            raise ConfigError(
+                f"{folder}: already holds a run; add --resume to go on with it, or give another --run.out"
+            )
         return folder
     if restarted():
-        raise ConfigError("torchrun restarted this job: give it --run.out, so that it can go on with its own run folder")
+        raise ConfigError(
+            "torchrun restarted this job: give it --run.out, so that it can go on with its own run folder"
+        )
     name = Path(config_path).stem if config_path else "demo"
     taken = sorted(
-        (int(m[1]), p) for p in Path("runs").glob(f"{name}-*") if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
+        (int(m[1]), p)
+        for p in Path("runs").glob(f"{name}-*")
+        if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
     )
     if config.run.resume and taken:
         return taken[-1][1]
@@ -92,15 +99,12 @@ class RunFolder:
         if not self.writes:
             return
         try:
-            with open(self.path / name, "a", encoding="utf-8") as f:
-                f.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-                f.flush()
-                os.fsync(f.fileno())
+            append_lines(self.path / name, map(json_line, records))
         except OSError as e:
-            raise OSError(f"{self.path / name}: could not write ({e}); --resume goes on from the last checkpoint") from e
+            raise OSError(f"{e}; --resume goes on from the last checkpoint") from e
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        return read_jsonl(self.path / name) if (self.path / name).exists() else []
+        return read_log(self.path / name) if (self.path / name).exists() else []
 
     def cut_logs(self, step: int) -> None:
         """Drop every log line of a later step: those rounds run again."""
@@ -108,7 +112,7 @@ class RunFolder:
             return
         for name in LOGS:
             kept = [r for r in self.read(name) if r["step"] <= step]
-            write_text(self.path / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+            write_text(self.path / name, "".join(map(json_line, kept)))
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -129,10 +133,10 @@ class RunFolder:
             save_file(optimizer, str(aside / "optimizer.safetensors"))
             write_text(aside / "state.json", json.dumps({"step": step, **state}, indent=2) + "\n")
             for file in (*aside.rglob("*"), aside):
-                _fsync(file)
+                flush(file)
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(aside, folder)
-            _fsync(folder.parent)
+            flush(folder.parent)
         except (OSError, SafetensorError) as e:
             shutil.rmtree(aside, ignore_errors=True)
             raise OSError(f"{folder}: could not save the checkpoint ({e}); earlier checkpoints are untouched") from e
