@@ -40,7 +40,7 @@ def scan_rows(path: AnyPath, anything: bool = False) -> Iterator[tuple[int, Any]
                 if first and text.startswith(b"["):
                     yield from _list(path, raw + file.read(), anything)
                 elif text:
-                    yield number, _row(raw, anything)
+                    yield number, _row(raw.rstrip(b"\r\n"), anything)  # or an error at its end is said of line 2
                 first = first and not text
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise RowsError(f"{path}: cannot be read as text: {e}") from None
