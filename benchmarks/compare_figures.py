@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.evaluation.analysis import deviation
-from tracelift.files import read_jsonl
+from tracelift.files import read_log
 from tracelift.stats import holm, permutation_exact, welch
 
 ARMS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
@@ -37,7 +37,7 @@ SECONDARY = ("trace_validity", "wrong_reason_rate", "answer_stated", "trace_toke
 
 def tokens_of(run: Path) -> int:
     """Executor tokens of a whole training run."""
-    return sum(r.get("executor_tokens", 0) for r in read_jsonl(run / "timings.jsonl"))
+    return sum(r.get("executor_tokens", 0) for r in read_log(run / "timings.jsonl"))
 
 
 def read_eval(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -123,9 +123,9 @@ def aggregate(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
                 raise ValueError(f"{folder}: evaluations of different problems; remove its eval folders and run again")
         scores[arm] = {mode: by_figure([o for _, o in evals], mode) for mode in MODES}
         record["arms"][arm] = {
-            "updates": [len(read_jsonl(run / "metrics.jsonl")) for run in runs],
+            "updates": [len(read_log(run / "metrics.jsonl")) for run in runs],
             "executor_tokens": [tokens_of(run) for run in runs],
-            "train_seconds": [round(sum(r["seconds"] for r in read_jsonl(run / "timings.jsonl")), 1) for run in runs],
+            "train_seconds": [round(sum(r["seconds"] for r in read_log(run / "timings.jsonl")), 1) for run in runs],
             **{
                 mode: summary([one_seed(r, mode, direct[mode]) for r, _ in evals], scores[arm][mode]["accuracy"])
                 for mode in MODES
@@ -150,8 +150,8 @@ def summary(per_seed: list[dict[str, float]], scores: list[list[float | None]]) 
 
 def curves(runs: Sequence[Path]) -> dict[str, Any]:
     """Per round, mean and sd over seeds of what training logged, and executor tokens so far (mean)."""
-    logs = [read_jsonl(run / "metrics.jsonl") for run in runs]
-    timings = [read_jsonl(run / "timings.jsonl") for run in runs]
+    logs = [read_log(run / "metrics.jsonl") for run in runs]
+    timings = [read_log(run / "timings.jsonl") for run in runs]
     rounds = min(len(log) for log in logs)
     spent = [list(itertools.accumulate(r.get("executor_tokens", 0) for r in t)) for t in timings]
     out: dict[str, Any] = {"executor_tokens": [round(sum(s[i] for s in spent) / len(spent)) for i in range(rounds)]}

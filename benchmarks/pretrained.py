@@ -22,7 +22,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.jobs import ROOT, Job, claim, print_of, run_all, run_job
-from tracelift.files import read_jsonl, write_text
+from tracelift.files import read_log, write_text
 from tracelift.worlds.build import math_data as data
 from tracelift.worlds.build.__main__ import write_rows
 
@@ -103,7 +103,7 @@ def main() -> None:
     record = json.loads(results.read_text())
     record["about"] = ABOUT
     record["command"] = shlex.join(["python", "-m", "benchmarks.pretrained", *words])
-    record["sft"] = {role: {"updates": len(read_jsonl(work / role / "metrics.jsonl"))} for role in ROWS}
+    record["sft"] = {role: {"updates": len(read_log(work / role / "metrics.jsonl"))} for role in ROWS}
     write_text(results, json.dumps(record, indent=1) + "\n")
 
 

@@ -29,7 +29,7 @@ from typing import Any
 
 from benchmarks.jobs import ROOT, Job, claim, eval_job, flags, print_of, run_all, run_job, train_job
 from benchmarks.study_figures import collect
-from tracelift.files import write_text
+from tracelift.files import json_line, write_text
 from tracelift.runs.folder import versions
 
 CONFIG = "configs/math-demo.toml"
@@ -115,7 +115,7 @@ def make_executors(names: set[str], args: argparse.Namespace) -> None:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             made = data.repair_rows(ROWS) if rows == "repair" else data.executor_rows(ROWS)
-            write_text(file, "".join(json.dumps(row) + "\n" for row in made))
+            write_text(file, "".join(json_line(row, ensure_ascii=True) for row in made))
         init = make_base(args.out) if start == "base" else ROOT / start
         options = {"run.steps": steps, "sft.train": file, "sft.init": init}
         jobs.append(run_job(f"executor {name}", folder, "configs/assets/math-executor.toml", options))

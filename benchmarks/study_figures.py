@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.compare_figures import MODES, Scores, by_figure, contrasts, one_seed, read_eval, summary, tokens_of
 from benchmarks.compare_report import detectable, holds, interval, plus_minus
-from tracelift.files import read_jsonl
+from tracelift.files import read_log
 
 FIGURES = (("accuracy", "accuracy"), ("trace_validity", "trace validity"), ("wrong_reason_rate", "wrong-reason rate"),
            ("rm_score", "RM score"), ("answer_stated", "answer stated"))  # fmt: skip
@@ -46,7 +46,7 @@ def collect(
     for axis, name, executor, folder, options in cells:
         runs = [out / folder / str(seed) for seed in seeds]
         figures, scores[f"{axis}.{name}"] = measured(runs, "eval", executors[executor]["direct"])
-        seconds = [sum(r["seconds"] for r in read_jsonl(run / "timings.jsonl")) for run in runs]
+        seconds = [sum(r["seconds"] for r in read_log(run / "timings.jsonl")) for run in runs]
         record["cells"].append(
             {
                 "axis": axis,

@@ -17,7 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Force a file, or the names in a folder, to disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
@@ -62,8 +63,8 @@ def replaced_folder(path: str | Path, stale: Callable[[str], bool]) -> Iterator[
         mode = aside.stat().st_mode & 0o666  # what the umask grants; safetensors itself writes owner-only files
         for entry in aside.iterdir():
             entry.chmod(mode)
-            _flush(entry)
-        _flush(aside)
+            flush(entry)
+        flush(aside)
         if path.exists():
             os.rename(path, old)
         os.rename(aside, path)
@@ -72,5 +73,5 @@ def replaced_folder(path: str | Path, stale: Callable[[str], bool]) -> Iterator[
             os.rename(old, path)
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    _flush(path.parent)
+    flush(path.parent)
     shutil.rmtree(old, ignore_errors=True)

@@ -24,4 +24,4 @@ class ServerGone(ConnectionError):
 
 
 class RowsError(ValueError):
-    """A file that holds no rows: says file and line, or file and place in its list."""
+    """A file that holds no rows, or a row that is none: says file and line, or what is wrong with the line alone."""

@@ -1,44 +1,75 @@
-"""Rows of a JSON file, one object a line or one list, plain or gzipped, with a byte-order mark or without.
+"""Files of JSON: rows read strictly, logs that a kill may tear, files replaced in one step.
 
-Whatever may be wrong with such a file ends in one sentence that names it. Left out: reading as a stream; benchmark files
-fit in memory.
+    scan_rows, read_rows        what users give: JSON lines or one JSON list, plain or gzipped, with a byte-order mark or not
+    read_log, append_lines      what grows line by line, and whose last line may be torn
+    replaced_file, write_text   what is whole or not there
+
+Whatever may be wrong with such a file ends in one sentence. Left out: what a row must hold (its readers), replacing
+folders (models/atomic.py), locking.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tracelift.errors import GroupError, RowsError
+from tracelift.errors import RowsError
+
+AnyPath = str | os.PathLike[str]
+_HALF = "text holds half of a surrogate pair, which is no character"
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line, or place in the list, from 1; JSON value). Raises RowsError; FileNotFoundError as `open` does."""
-    data = path.read_bytes()
+def scan_rows(path: AnyPath, anything: bool = False) -> Iterator[tuple[int, Any]]:
+    """(line, or place in a list, from 1; its JSON value, or a RowsError that says what is wrong with it), one at a time.
+
+    Blank lines are passed over. anything: NaN, Infinity and halves of surrogate pairs are let through. Raises RowsError
+    naming a file that is damaged as a whole, a list included; FileNotFoundError as `open` does.
+    """
+    path, first = Path(path), True
     try:
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                text = raw.removeprefix(codecs.BOM_UTF8).lstrip()
+                if first and text.startswith(b"["):
+                    yield from _list(path, raw + file.read(), anything)
+                elif text:
+                    yield number, _row(raw.rstrip(b"\r\n"), anything)  # or an error at its end is said of line 2
+                first = first and not text
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise RowsError(f"{path}: cannot be read as text: {e}") from None
-    if text.lstrip().startswith("["):
-        yield from enumerate(_value(text, f"{path}: not JSON"), start=1)
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield number, _value(line, f"{path}:{number}: not a JSON line")
 
 
-def _value(text: str, wrong: str) -> Any:
+def read_rows(path: AnyPath, anything: bool = False) -> Iterator[tuple[int, Any]]:
+    """As `scan_rows`, but raises RowsError, naming the file and the row, at the first row that is none."""
+    for number, value in scan_rows(path, anything):
+        if isinstance(value, RowsError):
+            cause = value.__cause__
+            if isinstance(cause, UnicodeDecodeError):
+                raise RowsError(f"{path}: cannot be read as text: line {number}: {value}")
+            raise RowsError(f"{path}:{number}: {value if cause is None else f'not a JSON line: {cause}'}")
+        yield number, value
+
+
+def parse_line(raw: bytes, anything: bool = False) -> Any:
+    """One line's JSON value. Raises RowsError on bytes that are not UTF-8, broken JSON, NaN, or half a character."""
     try:
-        return json.loads(text)
-    except RecursionError:
-        raise RowsError(f"{wrong}: nested too deeply") from None
+        value = _value(raw, anything)
+    except UnicodeDecodeError as e:
+        raise RowsError(f"not UTF-8 at byte {e.start} of the line") from e
+    except json.JSONDecodeError as e:
+        raise RowsError(f"broken JSON at column {e.colno}: {e.msg}") from e
     except ValueError as e:
-        raise RowsError(f"{wrong}: {e}") from None
+        raise RowsError(f"JSON that cannot be read: {e}") from e
+    if not anything and b"\\ud" in raw.lower() and not is_text(value):  # of escaped pairs only halves stay surrogates
+        raise RowsError(_HALF)
+    return value
 
 
 def is_text(value: Any) -> bool:
@@ -50,32 +81,47 @@ def is_text(value: Any) -> bool:
     return True
 
 
-def parse_json_line(raw: bytes) -> Any:
-    """One line's JSON value. Raises GroupError on bytes that are not UTF-8, broken JSON, NaN, or half a character."""
+def _row(raw: bytes, anything: bool) -> Any:
     try:
-        text = raw.decode("utf-8-sig")  # -sig: some editors start a file with a byte-order mark
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise GroupError(f"not UTF-8 at byte {error.start} of the line") from error
-    except json.JSONDecodeError as error:
-        raise GroupError(f"broken JSON at column {error.colno}: {error.msg}") from error
-    except (RecursionError, ValueError) as error:
-        raise GroupError(f"JSON that cannot be read: {error}") from error
-    if "\\ud" in text.lower():  # an escaped surrogate: whole pairs decode to one character, halves cannot be written
-        try:
-            json.dumps(value, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            raise GroupError("text holds half of a surrogate pair, which is no character") from error
-    return value
+        return parse_line(raw, anything)
+    except RowsError as e:
+        return e
+
+
+def _list(path: Path, data: bytes, anything: bool) -> Iterator[tuple[int, Any]]:
+    try:
+        values = _value(data, anything)
+    except UnicodeDecodeError as e:
+        raise RowsError(f"{path}: cannot be read as text: {e}") from None
+    except ValueError as e:
+        raise RowsError(f"{path}: not JSON: {e}") from None
+    for place, value in enumerate(values, start=1):
+        yield place, value if anything or is_text(value) else RowsError(_HALF)
+
+
+def _value(raw: bytes, anything: bool) -> Any:
+    text = raw.decode("utf-8-sig")  # -sig: some editors start a file with a byte-order mark
+    try:
+        return json.loads(text, parse_constant=None if anything else _refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """JSON lines; a last line cut off by a kill is dropped. Raises ValueError naming file and line on any other damage."""
-    lines = path.read_bytes().split(b"\n")  # bytes: the cut may run through a character
+# -- logs ------------------------------------------------------------------------------------------------------------
+
+
+def json_line(record: Any, ensure_ascii: bool = False) -> str:
+    """A JSON value as one line, newline included."""
+    return json.dumps(record, ensure_ascii=ensure_ascii) + "\n"
+
+
+def read_log(path: AnyPath) -> list[dict[str, Any]]:
+    """JSON lines; a last line cut off by a kill is dropped. Raises RowsError naming file and line on any other damage."""
+    lines = Path(path).read_bytes().split(b"\n")  # bytes: the cut may run through a character
     records = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -85,21 +131,70 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         except ValueError as e:
             if number == len(lines):  # no newline after it: the write never finished
                 break
-            raise ValueError(f"{path}:{number}: not a JSON line: {e}") from None
+            raise RowsError(f"{path}:{number}: not a JSON line: {e}") from None
     return records
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step."""
-    aside = path.with_name(f".{path.name}.saving")
-    aside.write_text(text, encoding="utf-8")
-    _fsync(aside)
-    os.replace(aside, path)
+def append_lines(path: AnyPath, lines: Iterable[str], what: str = "") -> None:
+    """Add lines, each with its newline, to a file that is made with its folders if need be; on disk when this returns.
 
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
+    A last line that a kill left without its newline is finished where it is whole JSON and cut off where it is not, so
+    that no record is glued to it. Raises OSError naming the file and `what` it is.
+    """
+    path = Path(path)
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            _mend(file)
+            file.write("".join(lines).encode())
+            _force(file)
+    except OSError as e:
+        raise OSError(f"{path}: could not write{what and f' {what}'} ({e})") from e
+
+
+def _mend(file: IO[bytes]) -> None:
+    end = file.seek(0, os.SEEK_END)
+    file.seek(max(0, end - 1))
+    if not end or file.read(1) == b"\n":
+        return
+    file.seek(0)
+    data = file.read()
+    start = data.rfind(b"\n") + 1
+    try:
+        json.loads(data[start:])
+        file.write(b"\n")
+    except ValueError:
+        file.truncate(start)
+
+
+# -- whole files -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def replaced_file(path: AnyPath) -> Iterator[IO[str]]:
+    """An open text file, beside `path`, that takes its name when the block ends well; else it is removed.
+
+    What the block writes is on disk before the name changes, so a reader finds the old file or the new one, whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.saving")
+    try:
+        with open(aside, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+            _force(file)
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: AnyPath, text: str) -> None:
+    """Replace a file in one step."""
+    with replaced_file(path) as file:
+        file.write(text)
+
+
+def _force(file: IO[Any]) -> None:
+    file.flush()
+    os.fsync(file.fileno())

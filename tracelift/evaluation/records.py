@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tracelift.files import read_jsonl, write_text
+from tracelift.files import append_lines, json_line, read_log
 
 Record = dict[str, Any]
 
@@ -32,26 +31,19 @@ class Records:
         folder.mkdir(parents=True, exist_ok=True)
         self._known: dict[str, Record] = {}
         for path in sorted(folder.glob("records.*.jsonl")):
-            for number, record in enumerate(read_jsonl(path), start=1):
+            for number, record in enumerate(read_log(path), start=1):
                 if not isinstance(record, dict) or "key" not in record:
                     raise ValueError(f"{path}:{number}: not a record of an evaluation; give eval.out another folder")
                 self._known[record["key"]] = record
-        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):  # cut off by a kill: finish the line
-            whole = read_jsonl(self.path)
-            write_text(self.path, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in whole))
 
     def get(self, key: str) -> Record | None:
         return self._known.get(key)
 
     def add(self, records: Sequence[Record]) -> None:
         """Keep records, each with its "key"; they are on disk when this returns."""
-        if not records:
-            return
-        with open(self.path, "a", encoding="utf-8") as f:
-            f.write("".join(json.dumps(r, ensure_ascii=False) + "\n" for r in records))
-            f.flush()
-            os.fsync(f.fileno())
-        self.hold(records)
+        if records:
+            append_lines(self.path, map(json_line, records))
+            self.hold(records)
 
     def hold(self, records: Sequence[Record]) -> None:
         """Keep records for this process only: work that went wrong, which the next evaluation tries again."""

@@ -5,13 +5,12 @@ Left out: what a baseline depends on (`Executor.baseline_key`).
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tracelift.files import read_jsonl, write_text
+from tracelift.files import append_lines, json_line, read_log
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class BaselineCache:
         self.path = path
         self._known: dict[str, Baseline] = {}
         if path is not None and path.exists():
-            records = read_jsonl(path)
+            records = read_log(path)
             try:
                 self._known = {
                     r["key"]: Baseline(
@@ -40,8 +39,6 @@ class BaselineCache:
                 }
             except (KeyError, TypeError):
                 raise ValueError(f"{path}: is not a baseline cache; give executor.cache another file") from None
-            if not path.read_bytes().endswith(b"\n"):  # drop the torn line, or the next record would be glued to it
-                write_text(path, "".join(json.dumps(r) + "\n" for r in records))
 
     def get(self, key: str) -> Baseline | None:
         return self._known.get(key)
@@ -51,18 +48,13 @@ class BaselineCache:
         self._known.update(found)
         if self.path is None or not found:
             return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a") as f:
-                for key, value in found.items():
-                    record = {"key": key, "successes": value.successes, "repeats": value.repeats, "runs": value.runs}
-                    if value.logprob is not None:
-                        record["logprob"] = value.logprob
-                    f.write(json.dumps(record) + "\n")
-                f.flush()
-                os.fsync(f.fileno())
-        except OSError as e:
-            raise OSError(f"{self.path}: could not write the baseline cache ({e})") from e
+        lines = (json_line(_record(key, value), ensure_ascii=True) for key, value in found.items())
+        append_lines(self.path, lines, "the baseline cache")
 
     def __len__(self) -> int:
         return len(self._known)
+
+
+def _record(key: str, value: Baseline) -> dict[str, Any]:
+    record = {"key": key, "successes": value.successes, "repeats": value.repeats, "runs": value.runs}
+    return record if value.logprob is None else record | {"logprob": value.logprob}

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tracelift.files import read_jsonl
+from tracelift.files import read_log
 
 _SHOWN = 12  # most parameters and micro-batches listed
 
 
 def show(path: Path) -> str:
     """What is in one file, most telling first. Raises ValueError where it is no such file."""
-    records = read_jsonl(path)
+    records = read_log(path)
     if not records or "grad_norms" not in records[0]:
         raise ValueError(f"{path}: is not a batch kept by keep_batch")
     head, samples = records[0], records[1:]

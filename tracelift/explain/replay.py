@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from tracelift.config import Config
-from tracelift.files import read_jsonl
+from tracelift.files import read_log
 from tracelift.rl.grpo import BatchCounts, advantages, token_weights
 from tracelift.rl.rewards import math_reward
 from tracelift.verify.leaks import leaks_answer
@@ -33,7 +33,7 @@ def read_round(run: Path, step: int | None) -> tuple[list[int], list[Record]]:
     path = run / "samples.jsonl"
     if not path.exists():
         raise ExplainError(f"{run}: no samples.jsonl there; is it the folder of a planner run?")
-    records = read_jsonl(path)
+    records = read_log(path)
     steps = sorted({r["step"] for r in records})
     chosen = [r for r in records if r["step"] == step]
     if step is not None and not chosen:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from tracelift.errors import GroupError
+from tracelift.errors import GroupError, RowsError
 from tracelift.groups.build import Settings, build
 from tracelift.groups.judge import PROMPT, Cache, JudgeEndpoint, agreement, agreement_text, judge_groups
 from tracelift.groups.seeds import DEMO
@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `… show | head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (GroupError, OSError) as error:
+    except (GroupError, RowsError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.errors import GroupError
+from tracelift.files import replaced_file, write_text
 from tracelift.groups.dedup import words_of
 from tracelift.groups.flaws import code
 from tracelift.groups.flaws import math as flaws
@@ -254,7 +255,7 @@ def nearly_equal(words: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether two flawed traces differ in nothing or in one number: two slips at one place teach the same thing."""
     if len(words) != len(other):
         return False
-    pairs = [(a, b) for a, b in zip(words, other) if a != b]
+    pairs = [(a, b) for a, b in zip(words, other, strict=True) if a != b]
     return not pairs or (len(pairs) == 1 and all(w[0].isdigit() for w in pairs[0]))
 
 
@@ -273,30 +274,20 @@ def build(
     Raises GroupError where not a single group comes out.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
     workers = workers or os.cpu_count() or 1
     tally = Tally()
-    files = {name: out / f"{name}.jsonl.{os.getpid()}.part" for name in ("train", "dev")}
-    try:
-        with open(files["train"], "w", encoding="utf-8") as train, open(files["dev"], "w", encoding="utf-8") as dev:
-            handles = {"train": train, "dev": dev}
-            for done, built in enumerate(_built(seeds, settings, workers, limit, tally), start=1):
-                tally.add(built)
-                if built.line is not None:
-                    handles[built.split].write(built.line)
-                progress(done)
+    with replaced_file(out / "train.jsonl") as train, replaced_file(out / "dev.jsonl") as dev:
+        files = {"train": train, "dev": dev}
+        for done, built in enumerate(_built(seeds, settings, workers, limit, tally), start=1):
+            tally.add(built)
+            if built.line is not None:
+                files[built.split].write(built.line)
+            progress(done)
         if not sum(tally.splits.values()):
             reasons = dict(tally.reasons) or {"broken lines": len(tally.broken)}
             raise GroupError(f"{seeds}: no group could be built ({json.dumps(reasons)})")
         summary = tally.summary(settings, Path(seeds).name)
-        for name, path in files.items():
-            os.replace(path, out / f"{name}.jsonl")
-    finally:
-        for path in files.values():
-            path.unlink(missing_ok=True)
-    aside = out / f"summary.json.{os.getpid()}.part"
-    aside.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(aside, out / "summary.json")
+    write_text(out / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary
 
 

@@ -8,7 +8,7 @@ still has none after all tries stays unjudged and is counted. No failed call eve
 Every judgement is appended to a cache file the moment it arrives, keyed by model, prompt and temperature, so that a
 run that was killed goes on where it stopped and no call is paid for twice.
 
-Left out on purpose: streaming, batching endpoints, and any client library.
+Left out on purpose: streaming, batching endpoints, how a call is made and tried again (executor/transport.py).
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ import math
 import os
 import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tracelift.errors import GroupError
+from tracelift.errors import GroupError, RowsError
+from tracelift.executor.transport import Failure, Transport, parse_url
+from tracelift.files import append_lines, is_text, json_line, read_log
 from tracelift.reward_model.group_format import Candidate, Group, Rubric, parse_rubric
 from tracelift.rubrics import MAX_LABEL, dimensions_of
 
@@ -95,7 +94,7 @@ def parse_scores(content: str, names: Sequence[str]) -> dict[str, Any]:
         scores = json.loads(content)
     except ValueError as error:
         raise JudgeError(f"not JSON: {content[:80]!r}") from error
-    if not isinstance(scores, dict):
+    if not isinstance(scores, dict) or not is_text(scores):  # half a character in it could not be kept
         raise JudgeError(f"no JSON object: {content[:80]!r}")
     wanted = {*names, "total"}
     if wanted - scores.keys() or scores.keys() - wanted - {"reason"}:
@@ -121,17 +120,15 @@ class Cache:
         self.path = Path(path)
         self._lock = threading.Lock()
         self._scores: dict[str, dict[str, Any]] = {}
-        if self.path.exists():
-            raw = self.path.read_bytes()
-            whole = raw[: raw.rfind(b"\n") + 1]
-            if len(whole) < len(raw):  # the run was killed while writing
-                self.path.write_bytes(whole)
-            for number, line in enumerate(whole.splitlines(), start=1):
-                try:
-                    entry = json.loads(line)
-                    self._scores[entry["key"]] = entry["scores"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise GroupError(f"{self.path}, line {number}: no judgement ({error}); delete the line") from error
+        try:
+            entries = read_log(self.path) if self.path.exists() else []
+        except RowsError as error:
+            raise GroupError(f"{error}; delete the line") from None
+        for number, entry in enumerate(entries, start=1):
+            try:
+                self._scores[entry["key"]] = entry["scores"]
+            except (KeyError, TypeError) as error:
+                raise GroupError(f"{self.path}, line {number}: no judgement ({error}); delete the line") from error
 
     def get(self, key: str) -> dict[str, Any] | None:
         return self._scores.get(key)
@@ -139,56 +136,62 @@ class Cache:
     def put(self, key: str, scores: dict[str, Any]) -> None:
         with self._lock:
             self._scores[key] = scores
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "scores": scores}, ensure_ascii=False) + "\n")
+            append_lines(self.path, [json_line({"key": key, "scores": scores})], "the judgements")
+
+
+class _Chat(Transport):
+    """The endpoint, asked as the paper asks its judge; its pauses are the ones the endpoint's settings name."""
+
+    answered, jitter = "HTTP", 0.0
+
+    def __init__(self, endpoint: JudgeEndpoint, sleep: Callable[[float], None]) -> None:
+        super().__init__(
+            parse_url(endpoint.url, "", "/chat/completions"),
+            endpoint.key,
+            timeout_s=endpoint.timeout,
+            retries=endpoint.tries - 1,
+            backoff_s=endpoint.backoff,
+            sleep=sleep,
+            proxies=True,  # hosted judges may be out of reach without
+        )
+        self.endpoint = endpoint
+
+    def judgement(self, prompt: str, names: Sequence[str]) -> dict[str, Any]:
+        """One attempt. Raises Failure."""
+        body = {
+            "model": self.endpoint.model,
+            "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}],
+            "temperature": self.endpoint.temperature,
+            "max_tokens": self.endpoint.max_tokens,
+            "response_format": {"type": "json_object"},
+        }
+        data = self.exchange("POST", self.server.path, json.dumps(body).encode())
+        try:
+            return parse_scores(_content(data), names)
+        except JudgeError as error:
+            raise Failure(str(error)) from error
 
 
 def ask(
     endpoint: JudgeEndpoint, prompt: str, names: Sequence[str], sleep: Callable[[float], None] = time.sleep
-) -> dict:
-    """One judgement. Tries again on time-outs, 408, 429, 5xx and answers that are not the object asked for.
+) -> dict[str, Any]:
+    """One judgement. Tries again on all that may pass (executor/transport.py) and on answers that are not the object
+    asked for.
 
-    Raises JudgeError after the last try, or at once where trying again cannot help (another 4xx status).
+    Raises JudgeError after the last try, or at once where trying again cannot help.
     """
-    body = {
-        "model": endpoint.model,
-        "messages": [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}],
-        "temperature": endpoint.temperature,
-        "max_tokens": endpoint.max_tokens,
-        "response_format": {"type": "json_object"},
-    }
-    problem = ""
-    for attempt in range(endpoint.tries):
-        if attempt:
-            sleep(endpoint.backoff * 2 ** (attempt - 1))
-        try:
-            return parse_scores(_content(_post(endpoint, body)), names)
-        except urllib.error.HTTPError as error:
-            problem = f"HTTP {error.code}: {error.read(200).decode(errors='replace')}"
-            if error.code < 500 and error.code not in (408, 429):
-                break
-        except (OSError, JudgeError, ValueError) as error:  # unreachable, timed out, or no usable answer
-            problem = str(error)
-    raise JudgeError(f"{endpoint.url}: {problem}")
-
-
-def _post(endpoint: JudgeEndpoint, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(f"{endpoint.url.rstrip('/')}/chat/completions", json.dumps(body).encode())
-    request.add_header("Content-Type", "application/json")
-    if endpoint.key:
-        request.add_header("Authorization", f"Bearer {endpoint.key}")
-    local = urllib.parse.urlsplit(endpoint.url).hostname in ("127.0.0.1", "localhost", "::1")
-    handlers = [urllib.request.ProxyHandler({})] if local else []
-    with urllib.request.build_opener(*handlers).open(request, timeout=endpoint.timeout) as response:
-        return json.loads(response.read(1_000_000))
-
-
-def _content(response: Any) -> str:
     try:
-        content = response["choices"][0]["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
-        raise JudgeError(f"no choices[0].message.content in {str(response)[:80]!r}") from error
+        chat = _Chat(endpoint, sleep)
+        return chat.persist(lambda: chat.judgement(prompt, names))
+    except (Failure, ValueError) as error:
+        raise JudgeError(f"{endpoint.url}: {error}") from None
+
+
+def _content(data: bytes) -> str:
+    try:
+        content = json.loads(data)["choices"][0]["message"]["content"]
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        raise JudgeError(f"no choices[0].message.content in {data[:80].decode(errors='replace')!r}") from error
     if not isinstance(content, str):
         raise JudgeError(f"the message's content is {content!r}")
     return content
@@ -237,7 +240,7 @@ def judge_groups(
         for group in groups:
             found = [next(results) for _ in group.candidates]
             failed = [r for r in found if isinstance(r, str)]
-            kept = [c if isinstance(r, str) else r for c, r in zip(group.candidates, found)]
+            kept = [c if isinstance(r, str) else r for c, r in zip(group.candidates, found, strict=True)]
             count = len(group.positive_pool)
             yield replace(group, positive_pool=tuple(kept[:count]), negative_bank=tuple(kept[count:])), failed
     finally:  # a caller who stops early does not wait, or pay, for calls not yet made

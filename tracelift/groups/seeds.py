@@ -9,9 +9,10 @@ import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from tracelift.errors import GroupError
-from tracelift.files import parse_json_line
+from tracelift.errors import GroupError, RowsError
+from tracelift.files import scan_rows
 from tracelift.groups.dedup import NearDuplicates
 from tracelift.groups.summary import Tally
 
@@ -29,36 +30,35 @@ class Seed:
 
 
 def read_seeds(path: str | os.PathLike[str], domain: str = "math") -> Iterator[tuple[int, Seed | str]]:
-    """(line number, seed or what is wrong with the line) of a JSONL file with `question` and `answer` a line; of code seeds
+    """(line number, seed or what is wrong with the line) of a JSON-lines file with `question` and `answer` a line; of code seeds
     with `problem`, `trace` and perhaps `solution`. "demo:code" is the endless series of the code world's problems."""
     if str(path) == DEMO:
         yield from ((row + 1, Seed(row, f"{DEMO} {row}", "")) for row in itertools.count())
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if not raw.strip():
-                continue
-            try:
-                row = parse_json_line(raw)
-                if not isinstance(row, dict):
-                    raise GroupError("the line is no object")
-                problem, answer = row.get("question", row.get("problem")), row.get("answer", row.get("solution"))
-                trace = next((row[key] for key in ("trace", "reasoning", "plan") if key in row), None)
-                if domain == "code":
-                    answer = "" if row.get("solution") is None else row["solution"]
-                needed = (
-                    (("problem", problem), ("trace", trace))
-                    if domain == "code"
-                    else (("question", problem), ("answer", answer))
-                )
-                for key, value in needed:
-                    if not isinstance(value, str) or not value.strip():
-                        raise GroupError(f"{key} is missing or no text")
-                if not isinstance(answer, str):
-                    raise GroupError("solution is no text")
-            except GroupError as error:
-                yield number, str(error)
-                continue
-            yield number, Seed(number - 1, problem.strip(), answer.strip(), trace.strip() if domain == "code" else "")
+    for number, row in scan_rows(path):
+        try:
+            yield number, _seed(row, number - 1, domain)
+        except (GroupError, RowsError) as error:
+            yield number, str(error)
+
+
+def _seed(row: Any, place: int, domain: str) -> Seed:
+    if isinstance(row, RowsError):
+        raise row
+    if not isinstance(row, dict):
+        raise GroupError("the line is no object")
+    problem, answer = row.get("question", row.get("problem")), row.get("answer", row.get("solution"))
+    trace = next((row[key] for key in ("trace", "reasoning", "plan") if key in row), None)
+    if domain == "code":
+        answer = "" if row.get("solution") is None else row["solution"]
+        needed = (("problem", problem), ("trace", trace))
+    else:
+        needed = (("question", problem), ("answer", answer))
+    for key, value in needed:
+        if not isinstance(value, str) or not value.strip():
+            raise GroupError(f"{key} is missing or no text")
+    if not isinstance(answer, str):
+        raise GroupError("solution is no text")
+    return Seed(place, problem.strip(), answer.strip(), trace.strip() if domain == "code" else "")
 
 
 def fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: Tally, domain: str) -> Iterator[Seed]:

@@ -11,11 +11,12 @@ Prints how many pass, and pass@k over the problems for every k that each problem
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from tracelift.errors import RowsError
+from tracelift.files import json_line, scan_rows
 from tracelift.programs import CodeProblem, ProblemError, ProgramResult, judge_many, load_problems
 from tracelift.sandbox import Limits, Sandbox, SandboxError
 from tracelift.stats import pass_at_k
@@ -25,16 +26,13 @@ def read_texts(path: Path, problems: list[CodeProblem]) -> list[tuple[CodeProble
     """Pairs of a problem and a text for it. Raises ProblemError naming the line."""
     known = {p.problem_id: p for p in problems}
     pairs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), 1):
-        if not line.strip():
-            continue
+    for number, row in scan_rows(path):
+        if isinstance(row, RowsError):
+            raise ProblemError(f"{path}, line {number}: not JSON: {row}")
         try:
-            row = json.loads(line)
             name = str(row["task_id"] if "task_id" in row else row["problem_id"])
             pairs.append((known[name], str(row["completion"] if "completion" in row else row["text"])))
-        except ValueError as error:
-            raise ProblemError(f"{path}, line {number}: not JSON: {error}") from None
-        except KeyError as error:
+        except (KeyError, TypeError) as error:
             raise ProblemError(f"{path}, line {number}: no such key or problem: {error}") from None
     return pairs
 
@@ -79,10 +77,10 @@ def main() -> int:
         return 2
     names = [p.problem_id for p, _ in pairs]
     if args.out:
-        with open(args.out, "w", encoding="utf-8") as f:
+        with open(args.out, "w", encoding="utf-8") as f:  # perhaps /dev/stdout, so it is not replaced
             for name, r in zip(names, results, strict=True):
                 row = {"problem_id": name, "status": r.status, "pass_rate": r.pass_rate, "detail": r.summary()}
-                f.write(json.dumps(row) + "\n")
+                f.write(json_line(row, ensure_ascii=True))
     for name, r in zip(names, results, strict=True):
         if not args.texts and not r.passed:
             print(f"{name}: {r.summary()}")

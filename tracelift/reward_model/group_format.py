@@ -20,11 +20,10 @@ import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from tracelift.errors import GroupError
-from tracelift.files import parse_json_line
+from tracelift.errors import GroupError, RowsError
+from tracelift.files import replaced_file, scan_rows
 from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS, MAX_LABEL, TASK_TYPES, dimensions_of
 
 MIN_NEGATIVES = 4  # what one training step of the Reason RM draws from a group
@@ -194,7 +193,7 @@ def parse_group(value: Any, min_negatives: int = MIN_NEGATIVES) -> Group:
             extra["task_type"] = task_type
         names = set(pools[0][0].rubric.dimensions)
         task_type = "math" if names == set(MATH_DIMENSIONS) else "code"
-    for key, pool in zip(("positive_pool", "negative_bank"), pools):
+    for key, pool in zip(("positive_pool", "negative_bank"), pools, strict=True):
         for i, candidate in enumerate(pool):
             if set(candidate.rubric.dimensions) != set(dimensions_of(task_type)):
                 raise GroupError(f"{key}[{i}].rubric holds dimensions that are not those of a {task_type} group")
@@ -219,20 +218,15 @@ _GROUP_KEYS = frozenset(
 )
 
 
-def _lines(path: str | os.PathLike[str]) -> Iterator[tuple[int, bytes]]:
-    """(number from 1, bytes) of each line that is not blank."""
-    with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
-            if raw.strip():
-                yield number, raw
-
-
 def iter_groups(path: str | os.PathLike[str], min_negatives: int = MIN_NEGATIVES) -> Iterator[tuple[int, Group | str]]:
     """(line number, the group, or the reason why there is none) for each line that is not blank, one at a time."""
     first_seen: dict[str, int] = {}
-    for number, raw in _lines(path):
+    for number, row in scan_rows(path):
+        if isinstance(row, RowsError):
+            yield number, str(row)
+            continue
         try:
-            group = parse_group(parse_json_line(raw), min_negatives)
+            group = parse_group(row, min_negatives)
         except GroupError as error:
             yield number, str(error)
             continue
@@ -270,21 +264,12 @@ def scan_groups(
 
 
 def write_groups(path: str | os.PathLike[str], groups: Iterable[Group]) -> int:
-    """Write one group a line, aside and then renamed, so that a reader never sees half a file. Returns how many."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f"{target.name}.{os.getpid()}.part")
+    """Write one group a line, so that a reader never sees half a file. Returns how many."""
     count = 0
-    try:
-        with open(aside, "w", encoding="utf-8", newline="\n") as file:
-            for group in groups:
-                file.write(group.to_line())
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+    with replaced_file(path) as file:
+        for group in groups:
+            file.write(group.to_line())
+            count += 1
     return count
 
 

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from tracelift.executor.backend import CompletionRequest, Reply
-from tracelift.executor.client import RemoteBackend, _Failure, _Server, parse_url
+from tracelift.executor.client import RemoteBackend
+from tracelift.executor.transport import Failure, Server, parse_url
 from tracelift.reward_model.scorer import RMScore, ScoreItem, no_score
 
 ITEMS = 64  # in one call; the traces of a problem go together, so that a server may share its tokens
@@ -30,7 +31,7 @@ class _Calls(RemoteBackend):
 
     what, probe = "the Reason RM", CompletionRequest('{"items": [], "max_length": 1, "batch_size": 1}', 1)
 
-    def _parse(self, url: str) -> _Server:
+    def _parse(self, url: str) -> Server:
         return parse_url(url, "", "/score")
 
     def _body(self, request: CompletionRequest) -> bytes:
@@ -41,7 +42,7 @@ class _Calls(RemoteBackend):
             text = data.decode()
             _scores(text, len(json.loads(request.prompt)["items"]))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _Failure(f"not a reply of /score: {error}") from None
+            raise Failure(f"not a reply of /score: {error}") from None
         return Reply(text, 0)
 
 

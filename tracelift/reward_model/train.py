@@ -30,6 +30,7 @@ from tracelift.reward_model.scorer import RMTargets, pool, rm_tokens
 from tracelift.rubrics import dimensions_of
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.plots import draw_curves
+from tracelift.tasks.epochs import round_places
 from tracelift.training.fit import fit
 from tracelift.training.learner import Learner
 from tracelift.training.lora import attach_lora
@@ -130,19 +131,14 @@ class RewardModelStage:
         self.limit = min(c.max_tokens, self.rm.config.max_positions)
         self.best_folder = run.path / "best"
         self.best = self._best_before()
-        self._orders: dict[int, list[int]] = {}  # of the epoch at hand
 
     def drawn(self, step: int) -> list[Drawn]:
         """The groups of a round, on every rank alike: (position, group, its positive and negatives)."""
         c, seed = self.config.rm, self.config.run.seed
+        places = round_places(f"rm:{seed}", len(self.groups), step, c.groups, from_end=True)
         picked = []
-        for position in range(step * c.groups, (step + 1) * c.groups):
-            epoch, at = divmod(position, len(self.groups))
-            if epoch not in self._orders:
-                self._orders = {
-                    epoch: random.Random(f"rm:{seed}:{epoch}").sample(range(len(self.groups)), len(self.groups))
-                }
-            group = self.groups[self._orders[epoch][at]]
+        for position, at in enumerate(places, start=step * c.groups):
+            group = self.groups[at]
             picked.append((position, group, draw(group, c.negatives, random.Random(f"rm:{seed}:{position}"))))
         return picked
 

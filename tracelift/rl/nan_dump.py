@@ -12,13 +12,12 @@ follows a first NaN is mostly its echo.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracelift.files import write_text
+from tracelift.files import json_line, write_text
 
 if TYPE_CHECKING:  # rollout imports training, which imports this
     from tracelift.rl.grpo import BatchCounts
@@ -68,7 +67,6 @@ def keep_batch(
     path = folder / f"step-{step + 1:06d}.update-{update}.rank-{rank}.jsonl"
     if not path.exists() and len(list(folder.glob(f"*.rank-{rank}.jsonl"))) >= limit:
         return None
-    folder.mkdir(parents=True, exist_ok=True)
     lines = [{"step": step + 1, "update": update, "rank": rank, **head}, *samples]
-    write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    write_text(path, "".join(map(json_line, lines)))
     return path

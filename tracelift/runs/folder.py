@@ -31,10 +31,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from models.atomic import flush
 from tracelift.config import Config, to_dict
 from tracelift.distributed.world import restarted
 from tracelift.errors import ConfigError
-from tracelift.files import _fsync, read_jsonl, write_text
+from tracelift.files import append_lines, json_line, read_log, write_text
 
 LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
 _STEP = re.compile(r"step-(\d{6,})")
@@ -98,17 +99,12 @@ class RunFolder:
         if not self.writes:
             return
         try:
-            with open(self.path / name, "a", encoding="utf-8") as f:
-                f.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-                f.flush()
-                os.fsync(f.fileno())
+            append_lines(self.path / name, map(json_line, records))
         except OSError as e:
-            raise OSError(
-                f"{self.path / name}: could not write ({e}); --resume goes on from the last checkpoint"
-            ) from e
+            raise OSError(f"{e}; --resume goes on from the last checkpoint") from e
 
     def read(self, name: str) -> list[dict[str, Any]]:
-        return read_jsonl(self.path / name) if (self.path / name).exists() else []
+        return read_log(self.path / name) if (self.path / name).exists() else []
 
     def cut_logs(self, step: int) -> None:
         """Drop every log line of a later step: those rounds run again."""
@@ -116,7 +112,7 @@ class RunFolder:
             return
         for name in LOGS:
             kept = [r for r in self.read(name) if r["step"] <= step]
-            write_text(self.path / name, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in kept))
+            write_text(self.path / name, "".join(map(json_line, kept)))
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -137,10 +133,10 @@ class RunFolder:
             save_file(optimizer, str(aside / "optimizer.safetensors"))
             write_text(aside / "state.json", json.dumps({"step": step, **state}, indent=2) + "\n")
             for file in (*aside.rglob("*"), aside):
-                _fsync(file)
+                flush(file)
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(aside, folder)
-            _fsync(folder.parent)
+            flush(folder.parent)
         except (OSError, SafetensorError) as e:
             shutil.rmtree(aside, ignore_errors=True)
             raise OSError(f"{folder}: could not save the checkpoint ({e}); earlier checkpoints are untouched") from e

@@ -10,9 +10,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+import matplotlib.pyplot as plt
 
-from tracelift.files import read_jsonl  # noqa: E402
+from tracelift.files import read_log
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("accuracy and uplift", ("accuracy", "success_with", "success_base", "uplift")),
@@ -30,7 +30,7 @@ COLOURS = ("#1f6f8b", "#d1495b", "#8d99ae", "#2e933c", "#edae49")
 
 def draw_curves(folder: Path) -> Path | None:
     """Draw curves.png in a run folder; None where nothing was logged yet."""
-    records = read_jsonl(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
+    records = read_log(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
     if not records:
         return None
     panels = [(title, [k for k in keys if any(k in r for r in records)]) for title, keys in PANELS]

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tracelift.errors import GroupError
-from tracelift.files import parse_json_line
+from tracelift.errors import RowsError
+from tracelift.files import parse_line
 from tracelift.serve.batching import Batcher
 from tracelift.serve.fields import Refused
 
@@ -286,8 +286,8 @@ class _Handler(BaseHTTPRequestHandler):
         if len(data) < int(length):
             raise ConnectionError("the body ended early")
         try:
-            body = parse_json_line(data)
-        except GroupError as error:
+            body = parse_line(data)
+        except RowsError as error:
             raise Refused(400, f"the body is not what it should be: {error}") from None
         if not isinstance(body, dict):
             raise Refused(400, f"the body must be a JSON object, got {type(body).__name__}")

@@ -21,7 +21,7 @@ from typing import Any
 
 from tracelift.config import Config
 from tracelift.errors import RowsError
-from tracelift.files import is_text, read_rows
+from tracelift.files import read_rows
 from tracelift.programs import CodeProblem, load_problems
 from tracelift.tasks.task import Task, TaskSource
 from tracelift.verify.math import gsm8k_strict, verify_math
@@ -105,8 +105,6 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, row in read_rows(path):
             if not isinstance(row, dict):
                 raise RowsError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-            if not is_text(row):
-                raise RowsError(f"{path}:{number}: text holds half of a surrogate pair, which is no character")
             yield number, row
     except RowsError as e:
         raise BenchmarkError(str(e)) from None

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from tracelift.errors import GroupError
-from tracelift.files import parse_json_line
+from tracelift.errors import RowsError
+from tracelift.files import scan_rows
 from tracelift.programs import load_problems
 from tracelift.tasks.epochs import round_places
 from tracelift.tasks.task import Task
@@ -45,17 +46,14 @@ def file_tasks(
         raise FileNotFoundError(f"data source '{path}': no such file (a JSONL file, or demo:math)")
     tasks: list[Task] = []
     skipped = 0
-    with open(path, "rb") as f:
-        for number, line in enumerate(f, start=1):
-            if not line.strip():
-                continue
-            task = _parse_row(line, f"{path}:{number}", f"{path.stem}-{number}")
-            if max_chars and len(task.problem) > max_chars:
-                skipped += 1
-                continue
-            tasks.append(task)
-            if limit and len(tasks) == limit:
-                break
+    for number, row in scan_rows(path):
+        task = _parse_row(row, f"{path}:{number}", f"{path.stem}-{number}")
+        if max_chars and len(task.problem) > max_chars:
+            skipped += 1
+            continue
+        tasks.append(task)
+        if limit and len(tasks) == limit:
+            break
     if skipped:
         say(f"{path}: left out {skipped} problems longer than {max_chars} characters")
     if not tasks:
@@ -79,11 +77,9 @@ def code_file_tasks(
     return FileTasks(tasks[:limit] if limit else tasks, seed)
 
 
-def _parse_row(line: bytes, where: str, default_id: str) -> Task:
-    try:
-        row = parse_json_line(line)
-    except GroupError as e:
-        raise ValueError(f"{where}: {e}") from None
+def _parse_row(row: Any, where: str, default_id: str) -> Task:
+    if isinstance(row, RowsError):
+        raise ValueError(f"{where}: {row}")
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
     problem = row.get("problem", row.get("question"))

@@ -14,10 +14,10 @@ The same packing and kernels as the planner stage. Left out: loss on prompts.
 from __future__ import annotations
 
 import dataclasses
-import random
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +27,10 @@ import models
 from models import ModelConfig, Tokenizer, Transformer
 from tracelift.config import Config
 from tracelift.distributed.world import World
-from tracelift.errors import ConfigError
-from tracelift.files import parse_json_line
+from tracelift.errors import ConfigError, RowsError
+from tracelift.files import scan_rows
 from tracelift.runs.folder import RunFolder
+from tracelift.tasks.epochs import round_places
 from tracelift.training.fit import fit
 from tracelift.training.learner import Learner
 from tracelift.training.packing import Row, micro_batches, pack
@@ -47,28 +48,30 @@ def read_rows(path: str | Path) -> list[Example]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"sft data '{path}': no such file (sft.train and sft.dev are JSONL files)")
     rows = []
-    with open(path, "rb") as f:
-        for number, line in enumerate(f, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = parse_json_line(line)
-                if not isinstance(row, dict):
-                    raise TypeError("not an object")
-                prompt = row["prompt"]
-                if not (isinstance(prompt, str) and prompt):
-                    raise ValueError("'prompt' must be a non-empty text")
-                several = row["completions"] if "completions" in row else [row["completion"]]
-                if not (isinstance(several, list) and several):
-                    raise ValueError("'completions' must be a list of at least one")
-                completions = [_completion(c) for c in several]
-            except (ValueError, KeyError, TypeError) as e:
-                reason = f"no {e}" if isinstance(e, KeyError) else e
-                raise ValueError(f'{path}:{number}: {reason}; expected {{"prompt": ..., "completion": ...}}') from None
-            rows.append((prompt, completions))
+    for number, row in scan_rows(path):
+        try:
+            rows.append(_example(row))
+        except (ValueError, KeyError, TypeError) as e:
+            reason = f"no {e}" if isinstance(e, KeyError) else e
+            raise ValueError(f'{path}:{number}: {reason}; expected {{"prompt": ..., "completion": ...}}') from None
     if not rows:
         raise ValueError(f"{path}: holds no row")
     return rows
+
+
+def _example(row: Any) -> Example:
+    """A row as read from JSON, checked. Raises ValueError, KeyError or TypeError."""
+    if isinstance(row, RowsError):
+        raise row
+    if not isinstance(row, dict):
+        raise TypeError("not an object")
+    prompt = row["prompt"]
+    if not (isinstance(prompt, str) and prompt):
+        raise ValueError("'prompt' must be a non-empty text")
+    several = row["completions"] if "completions" in row else [row["completion"]]
+    if not (isinstance(several, list) and several):
+        raise ValueError("'completions' must be a list of at least one")
+    return prompt, [_completion(c) for c in several]
 
 
 def _completion(value: object) -> Completion:
@@ -198,20 +201,9 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
         f"sft: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(rows)} rows, {size} a round"
     )
 
-    def batch_of(step: int) -> list[Example]:
-        picked = []
-        for position in range(step * size, (step + 1) * size):
-            epoch, at = divmod(position, len(rows))
-            if epoch not in orders:
-                orders.clear()
-                orders[epoch] = random.Random(f"sft:{config.run.seed}:{epoch}").sample(range(len(rows)), len(rows))
-            picked.append(rows[orders[epoch][at]])
-        return picked
-
-    orders: dict[int, list[int]] = {}
-
     def round_loss(step: int) -> dict[str, float]:
-        encoded = encode(batch_of(step), tokenizer, limit)
+        places = round_places(f"sft:{config.run.seed}", len(rows), step, size, from_end=True)
+        encoded = encode([rows[at] for at in places], tokenizer, limit)
         total = sum(len(t) for row in encoded for t in row.targets or ())  # every rank knows the global count
         loss_sum = 0.0
         for micro in micro_batches(world.share(encoded), config.optim.micro_tokens):

@@ -1,5 +1,6 @@
 """The remote executor against a real server process on loopback that behaves, stalls, drops, fails or talks rubbish."""
 
+import hashlib
 import json
 import socket
 import subprocess
@@ -165,6 +166,8 @@ def test_fingerprint_and_bad_settings():
         for at, model in (("1", "m"), ("1/v1/completions", "m"), ("2", "m"), ("1", "n"))
     ]
     assert prints[0] == prints[1] and len(set(prints)) == 3, "nobody there: the address and the model's name"
+    known = b"(_Server(secure=False, host='127.0.0.1', port=1, path='/v1/completions'), 'm')"
+    assert prints[0] == hashlib.sha256(known).hexdigest(), "caches that are on disk are still found"
     for bad in ("h:8000", "ftp://h", "http://"):
         with pytest.raises(ValueError, match="must look like"):
             RemoteBackend(bad, "m")

@@ -10,7 +10,7 @@ from tracelift.executor.backend import Reply
 from tracelift.executor.baselines import Baseline, BaselineCache
 from tracelift.executor.executor import Executor, ExecutorSettings
 from tracelift.executor.local import LocalBackend
-from tracelift.files import read_jsonl
+from tracelift.files import read_log
 from tracelift.tasks.prompts import BASELINE, EXECUTOR
 from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
@@ -208,7 +208,7 @@ def test_a_line_cut_off_by_a_kill_is_dropped_and_the_next_one_is_whole(tmp_path,
     again = BaselineCache(path)
     assert len(again) == 2 and again.get("b") == Baseline(2, 3)
     again.put({"c": Baseline(0, 3)})
-    assert [r["key"] for r in read_jsonl(path)] == ["a", "b", "c"] and path.read_text().startswith(whole)
+    assert [r["key"] for r in read_log(path)] == ["a", "b", "c"] and path.read_text().startswith(whole)
 
 
 def test_a_last_line_that_lacks_only_its_newline_is_kept(tmp_path):

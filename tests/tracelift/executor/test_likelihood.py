@@ -20,7 +20,7 @@ from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
 from tracelift.executor.local import LocalBackend
 from tracelift.explain.__main__ import explain
-from tracelift.files import read_jsonl
+from tracelift.files import read_log
 from tracelift.programs import CodeProblem, StdinTest
 from tracelift.rl.metrics import group_metrics
 from tracelift.rl.rollout import reward_of
@@ -237,7 +237,7 @@ def test_a_training_run_by_likelihood(job, out, capsys):
         job, out, "--executor.uplift", "likelihood", "--executor.likelihood_nats", "3", "--run.steps", "2"
     )
     assert train.main(arguments) == 0
-    rows, samples = read_jsonl(out / "metrics.jsonl"), read_jsonl(out / "samples.jsonl")
+    rows, samples = read_log(out / "metrics.jsonl"), read_log(out / "samples.jsonl")
     assert all({"likelihood_uplift", "likelihood_clipped", "uplift"} <= set(row) for row in rows)
     ran = [s for s in samples if s["likelihoods"]]
     assert ran and all(not s["runs"] for s in ran)
@@ -245,7 +245,7 @@ def test_a_training_run_by_likelihood(job, out, capsys):
         with_trace, without = s["likelihoods"]
         assert s["uplift"] == pytest.approx((with_trace - without) / 3)
         assert s["parts"]["uplift"] == pytest.approx(max(-1, min(1, s["uplift"])))
-    cached = read_jsonl(out / "baseline_cache.0.jsonl")
+    cached = read_log(out / "baseline_cache.0.jsonl")
     assert {s["success_base"] for s in ran} <= {r["successes"] for r in cached if r.get("logprob") is not None}
     summary = json.loads((out / "summary.json").read_text())
     assert 0 <= summary["sampled"]["after"]["baseline accuracy"]["value"] <= 1

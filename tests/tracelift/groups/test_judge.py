@@ -2,8 +2,10 @@
 
 import json
 import math
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from contextlib import contextmanager
 
@@ -110,6 +112,41 @@ def test_a_trace_that_cannot_be_judged_is_counted_never_scored(tmp_path):
         assert count(url)["calls"] == 1  # trying again cannot help
     with pytest.raises(JudgeError, match="127.0.0.1"):
         ask(quick(url, tries=1), render(group, group.candidates[0]), NAMES)  # the server is gone
+
+
+def test_a_hosted_judge_is_reached_through_the_proxy_of_the_environment(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    prompt = render(some_groups()[0], candidate("fine"))
+    with server("good") as url:
+        monkeypatch.setenv("http_proxy", url.removesuffix("/v1"))
+        assert ask(quick("http://judge.invalid/v1"), prompt, NAMES)["total"] == 10
+        assert count(url)["seen"][0][0] == "http://judge.invalid/v1/chat/completions"
+        monkeypatch.setenv("no_proxy", "judge.invalid")
+        with pytest.raises(JudgeError, match="connection to judge.invalid"):
+            ask(quick("http://judge.invalid/v1", tries=1), prompt, NAMES)
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{proxy.getsockname()[1]}")
+        monkeypatch.delenv("no_proxy")
+        heard = []
+
+        def refuse():
+            connection, _ = proxy.accept()
+            with connection:
+                heard.append(connection.recv(4096))
+                connection.sendall(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        with pytest.raises(JudgeError, match="403 Forbidden"):
+            ask(quick("https://judge.invalid/v1", tries=1), prompt, NAMES)
+        thread.join(10)
+    assert heard[0].startswith(b"CONNECT judge.invalid:443") and b"Proxy-Authorization: Basic bWU6c2VjcmV0" in heard[0]
+
+
+def test_an_address_that_is_none_is_said_at_once():
+    with pytest.raises(JudgeError, match="ftp://judge: url .* must look like"):
+        ask(quick("ftp://judge"), "", NAMES)
 
 
 def test_a_killed_run_pays_for_no_call_twice(tmp_path):

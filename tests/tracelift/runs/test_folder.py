@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from tracelift.config import load_config
 from tracelift.errors import ConfigError
-from tracelift.files import read_jsonl, write_text
 from tracelift.runs import folder as runs
 from tracelift.runs.folder import RunFolder, choose_folder
 
@@ -192,27 +191,6 @@ def test_a_log_killed_at_any_byte_can_be_read_and_cut(tmp_path):
         (tmp_path / "samples.jsonl").write_bytes(whole[:end])
         run.cut_logs(1)
         assert (tmp_path / "samples.jsonl").read_bytes() == first
-
-
-def test_damage_inside_a_log_is_named(tmp_path):
-    path = tmp_path / "x.jsonl"
-    path.write_text('{"step": 1}\nbroken\n{"step": 2}\n')
-    with pytest.raises(ValueError, match=r"x.jsonl:2: not a JSON line"):
-        read_jsonl(path)
-    path.write_text('{"step": 1}\n\n{"step": 2}\n{"st')
-    assert read_jsonl(path) == [{"step": 1}, {"step": 2}]
-
-
-def test_write_text_replaces_or_leaves(tmp_path, monkeypatch):
-    path = tmp_path / "x.json"
-    write_text(path, "old")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", no_space)
-        with pytest.raises(OSError):
-            write_text(path, "new, much longer")
-    assert path.read_text() == "old"
-    write_text(path, "new")
-    assert path.read_text() == "new"
 
 
 # -- choosing a folder -----------------------------------------------------------------------------------------------

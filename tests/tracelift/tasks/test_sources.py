@@ -1,6 +1,7 @@
 """Problem sources: a round is a function of its number, an epoch meets every row once, a broken row is named."""
 
 import json
+import random
 
 import pytest
 
@@ -47,6 +48,15 @@ def test_the_epoch_is_shuffled_once_a_round_not_once_a_problem(tmp_path, monkeyp
     )
     source.round(1, 6)
     assert sorted(calls) == [0, 1]
+
+
+def test_orders_are_the_ones_runs_on_disk_were_trained_in():
+    for count in (1, 7, 500):
+        order = list(range(count))
+        random.Random(f"x:3:{count}").shuffle(order)
+        assert list(epochs.epoch_order("x:3", count, count)) == order
+        sampled = random.Random("x:3:1").sample(range(count), count)
+        assert epochs.round_places("x:3", count, 1, count, from_end=True) == sampled
 
 
 def test_a_round_larger_than_the_file_repeats_it(tmp_path):

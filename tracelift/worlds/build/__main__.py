@@ -16,13 +16,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tracelift.files import json_line, replaced_file
 from tracelift.reward_model.group_format import write_groups
 from tracelift.worlds.build.tokenizer import save_tokenizer, train_tokenizer
 
@@ -34,9 +34,8 @@ PROOFREAD_ROWS = 16_000  # of four traces each
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
-    with open(path, "w") as f:
-        for row in rows:
-            f.write(json.dumps(row) + "\n")
+    with replaced_file(path) as f:
+        f.writelines(json_line(row, ensure_ascii=True) for row in rows)
 
 
 def write_data(world: str, data: Any, work: Path, scale: float) -> None:

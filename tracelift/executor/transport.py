@@ -1,0 +1,197 @@
+"""Calls to one HTTP server: each with a deadline of its own, tried again where that may help.
+
+What may pass (refused or dropped connections, timeouts, 408, 409, 425, 429, 5xx, replies that are not what was asked
+for) is tried again after an exponentially growing, jittered pause (Retry-After is honoured), what cannot (other 4xx) is
+not. Everything that goes wrong is a `Failure`; no other exception leaves here.
+
+Standard library only. Left out: redirects, connections that stay open, and what is sent and read (client.py beside this
+file, reward_model/remote.py, groups/judge.py).
+"""
+
+from __future__ import annotations
+
+import http.client
+import random
+import ssl
+import time
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+MAX_BYTES = 16 * 2**20  # a longer reply is rubbish: no completion comes near
+PASSING = {408, 409, 425, 429}  # worth another try, like every 5xx but one
+NEVER = 501  # not implemented
+GONE = {502, 503, 504}  # said by what stands before a server that is not there, or by one that is not ready
+LOCAL = ("127.0.0.1", "localhost", "::1")  # no proxy leads here
+
+T = TypeVar("T")
+
+
+class Failure(Exception):
+    """One attempt failed; `passing` says whether another may succeed, `pause` when the server wants it (seconds), `gone`
+    whether there seems to be no server at all."""
+
+    def __init__(self, message: str, passing: bool = True, pause: float | None = None, gone: bool = False) -> None:
+        super().__init__(message)
+        self.passing, self.pause, self.gone = passing, pause, gone
+
+
+class CalledOff(Failure):
+    """Another call had all its attempts and found the server gone: this one was not made, or not to the end."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where requests go: host, port and the path of the one endpoint that is asked."""
+
+    secure: bool
+    host: str
+    port: int | None
+    path: str
+
+    @property
+    def name(self) -> str:
+        return f"http{'s' * self.secure}://{self.host}{'' if self.port is None else f':{self.port}'}"
+
+    def __repr__(self) -> str:
+        # Fingerprints in caches and records are made of this text, so it keeps the class's first name.
+        return f"_Server(secure={self.secure!r}, host={self.host!r}, port={self.port!r}, path={self.path!r})"
+
+
+def parse_url(url: str, root: str, endpoint: str) -> Server:
+    """The server of `endpoint`, from its address with or without `root` and `endpoint`. Raises ValueError where it is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url {url!r} must look like http://host:8000 or https://host{root}")
+    path = parts.path.rstrip("/").removesuffix(endpoint)
+    path = path if path.endswith(root) else path + root
+    return Server(parts.scheme == "https", parts.hostname, parts.port, path + endpoint)
+
+
+class Transport:
+    """How one server is called. Threads may share it."""
+
+    answered = "the server answered"  # what a status is said after
+    jitter = 1.0  # a pause is multiplied by a random factor in [1 - jitter / 2, 1 + jitter / 2)
+
+    def __init__(
+        self,
+        server: Server,
+        api_key: str | None = None,
+        timeout_s: float = 60,
+        retries: int = 4,
+        backoff_s: float = 0.5,
+        longest_pause_s: float = 30,
+        sleep: Callable[[float], None] = time.sleep,
+        proxies: bool = False,
+    ) -> None:
+        """timeout_s: seconds one attempt may take as a whole, so that a server that drips a byte a minute cannot hold it.
+        retries: attempts after the first. backoff_s doubles with each one up to longest_pause_s, jittered. proxies: go
+        through the proxy that the environment names for the server, if any.
+
+        Raises ValueError for numbers that make no sense.
+        """
+        if retries < 0 or timeout_s <= 0 or backoff_s < 0:
+            raise ValueError(f"{retries=} and {backoff_s=} must be ≥ 0, {timeout_s=} > 0")
+        self.server, self.api_key, self.timeout_s, self.retries = server, api_key, timeout_s, retries
+        self.backoff_s, self.longest_pause_s, self._sleep = backoff_s, longest_pause_s, sleep
+        self._proxy = _proxy_of(server) if proxies else None
+
+    def persist(self, attempt_once: Callable[[], T], called_off: Callable[[], bool] = lambda: False) -> T:
+        """What the first good attempt returns. Raises the last one's Failure, or CalledOff as soon as `called_off()`."""
+        draw = random.Random()  # timing only: no draw of text depends on it
+        last: Failure | None = None
+        for attempt in range(self.retries + 1):
+            if called_off():
+                raise CalledOff(str(last or "the server is gone"), gone=True)
+            try:
+                return attempt_once()
+            except Failure as failure:
+                last = failure
+            if not last.passing or attempt == self.retries:
+                break
+            pause = min(self.longest_pause_s, self.backoff_s * 2**attempt) * (1 + self.jitter * (draw.random() - 0.5))
+            self._sleep(pause if last.pause is None else min(max(pause, last.pause), self.longest_pause_s))
+        assert last is not None
+        raise Failure(f"{last} (attempt {attempt + 1} of {self.retries + 1})", last.passing, gone=last.gone)
+
+    def exchange(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of a 200. Raises Failure for everything else."""
+        status, headers, data = self._send(method, path, body)
+        if status != 200:
+            detail = " ".join(data[:300].decode("utf-8", "replace").split())
+            raise Failure(
+                f"{self.answered} {status}: {detail}",
+                status in PASSING or (status >= 500 and status != NEVER),
+                _retry_after(headers),
+                status in GONE,
+            )
+        return data
+
+    def _send(self, method: str, path: str, body: bytes | None) -> tuple[int, http.client.HTTPMessage, bytes]:
+        s, deadline = self.server, time.monotonic() + self.timeout_s
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Connection": "close"}
+        if self.api_key:
+            headers["Authorization"] = f"Bearer {self.api_key}"
+        connection = self._connection()
+        if self._proxy and not s.secure:
+            path, headers = s.name + path, headers | self._proxy.headers
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            data = b""
+            while piece := response.read1(65_536):
+                data += piece
+                if len(data) > MAX_BYTES:
+                    raise Failure(f"the reply exceeds {MAX_BYTES:,} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            missing = response.length  # of the announced Content-Length
+            if missing:
+                raise Failure(f"the connection ended {missing} bytes before the reply did")
+            return response.status, response.headers, data
+        except TimeoutError:
+            raise Failure(f"no complete reply from {s.host} within {self.timeout_s:g} s", gone=True) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise Failure(f"connection to {s.host}: {type(error).__name__}: {error}", gone=True) from None
+        finally:
+            connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        s, proxy = self.server, self._proxy
+        host, port = (s.host, s.port) if proxy is None else (proxy.host, proxy.port)
+        if not s.secure:
+            return http.client.HTTPConnection(host, port, timeout=self.timeout_s)
+        secure = http.client.HTTPSConnection(host, port, timeout=self.timeout_s, context=ssl.create_default_context())
+        if proxy is not None:
+            secure.set_tunnel(s.host, s.port or 443, proxy.headers)
+        return secure
+
+
+@dataclass(frozen=True)
+class _Proxy:
+    host: str
+    port: int | None
+    headers: dict[str, str]
+
+
+def _proxy_of(server: Server) -> _Proxy | None:
+    """The proxy that the environment (HTTPS_PROXY, NO_PROXY, …) names for a server, as urllib reads it."""
+    if server.host in LOCAL or urllib.request.proxy_bypass(server.host):
+        return None
+    url = urllib.request.getproxies().get("https" if server.secure else "http", "")
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if not parts.hostname:
+        return None
+    who = f"{unquote(parts.username)}:{unquote(parts.password or '')}" if parts.username else ""
+    headers = {"Proxy-Authorization": f"Basic {b64encode(who.encode()).decode()}"} if who else {}
+    return _Proxy(parts.hostname, parts.port, headers)
+
+
+def _retry_after(headers: http.client.HTTPMessage) -> float | None:
+    """Seconds, where the server says so in seconds; its other form, a date, is ignored."""
+    value = (headers.get("Retry-After") or "").strip()
+    return float(value) if value.isdigit() else None
