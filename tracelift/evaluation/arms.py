@@ -17,19 +17,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from tracelift.evaluation.bench import Answer, Answers, Bench, Found, Planner, Traces, number_of
 from tracelift.evaluation.records import key_of
 from tracelift.evaluation.traces import write_traces
 from tracelift.evaluation.verdicts import RuleJudge
 from tracelift.executor.executor import Executor, RunItem
-from tracelift.rl.sample import refuse_errors
 from tracelift.tasks.benchmarks import Problem
 from tracelift.tasks.prompts import asks_for_expression
 
 ARMS = ("direct", "planner", "reference", "foreign")
 MODES = ("greedy", "sampled")
 Given = list[str | None]  # what a problem's n runs read: "" is the prompt without trace, None a failed format
+
+
+class Asked(NamedTuple):
+    """A problem under an arm; `key` names everything that its answers depend on."""
+
+    key: str
+    problem: Problem
+    given: Given
 
 
 def evaluate(
@@ -68,22 +76,20 @@ def run_arm(
     executor, judge = executor_for(bench, problems[0].kind, mode), bench.judges[problems[0].kind]
     given = traces_of_arm(arm, problems, traces, bench.samples(mode))
     mine = bench.world.share(list(zip(problems, given, strict=True)))
-    keyed = [(_run_key(executor, judge, p, texts), p, texts) if texts is not None else None for p, texts in mine]
-    todo = [asked for asked in keyed if asked is not None and bench.records.get(asked[0]) is None]
+    asked = [Asked(_key(executor, judge, p, texts), p, texts) if texts is not None else None for p, texts in mine]
+    todo = [a for a in asked if a is not None and bench.records.get(a.key) is None]
     for chunk in bench.progress(f"{label}, {mode}", len(mine), todo):
-        found = _answer(executor, judge.kind, chunk)
-        records = [
-            {"key": key, "kind": "run", "problem_id": p.problem_id, "samples": [a.to_record() for a in answers]}
-            for (key, p, _), answers in zip(chunk, found, strict=True)
-        ]
-        good = [all(a.judged for a in answers) for answers in found]
-        bench.records.add([r for r, kept in zip(records, good, strict=True) if kept])
-        bench.records.hold([r for r, kept in zip(records, good, strict=True) if not kept])
-    merged = bench.world.merge([_read(bench, asked[0], asked[2]) if asked is not None else None for asked in keyed])
-    answers = [a for some in merged for a in some or ()]
-    errors, allowed = [a.detail for a in answers if not a.judged], bench.config.eval.max_error_share
-    where, what = f"{label}, {mode}", "runs could not be judged"
-    refuse_errors(errors, len(answers), where, what, "eval.max_error_share", allowed)
+        kept, tried_again = [], []  # a run that could not be judged is for the next evaluation to make anew
+        for a, answers in zip(chunk, _answer(executor, judge.kind, chunk), strict=True):
+            samples = [answer.to_record() for answer in answers]
+            record = {"key": a.key, "kind": "run", "problem_id": a.problem.problem_id, "samples": samples}
+            (kept if all(answer.judged for answer in answers) else tried_again).append(record)
+        bench.records.add(kept)
+        bench.records.hold(tried_again)
+    merged = bench.world.merge([_read(bench, a) if a is not None else None for a in asked])
+    made = [answer for some in merged for answer in some or ()]
+    errors = [answer.detail for answer in made if not answer.judged]
+    bench.refuse_errors(errors, len(made), f"{label}, {mode}", "runs could not be judged")
     return merged
 
 
@@ -128,15 +134,14 @@ def _borrow(traces: Traces, i: int, j: int) -> str | None:
     return None
 
 
-def _run_key(executor: Executor, judge: RuleJudge, p: Problem, texts: Given) -> str:
-    """Names everything that a problem's answers depend on."""
+def _key(executor: Executor, judge: RuleJudge, p: Problem, texts: Given) -> str:
     prompts = [None if text is None else executor.prompt(p.task, text or None) for text in texts]
     s, rests_on = executor.settings, judge.rests_on(p.task)
     how = (s.temperature, s.max_new_tokens, list(s.stop), s.seed)
     return key_of("run", executor.fingerprint, p.problem_id, *rests_on, prompts, *how)
 
 
-def _answer(executor: Executor, kind: str, chunk: Sequence[tuple[str, Problem, Given]]) -> list[list[Answer]]:
+def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[Answer]]:
     """Run and judge some problems together."""
     items = [
         RunItem(p.task, text or None, (number_of("executor", executor.settings.seed, p.problem_id, j),))
@@ -151,6 +156,6 @@ def _answer(executor: Executor, kind: str, chunk: Sequence[tuple[str, Problem, G
     ]
 
 
-def _read(bench: Bench, key: str, texts: Given) -> list[Answer]:
-    samples = bench.known(key)["samples"]
-    return [Answer.from_record(s, text) for s, text in zip(samples, texts, strict=True)]
+def _read(bench: Bench, asked: Asked) -> list[Answer]:
+    samples = bench.known(asked.key)["samples"]
+    return [Answer.from_record(s, text) for s, text in zip(samples, asked.given, strict=True)]

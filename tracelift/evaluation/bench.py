@@ -20,7 +20,7 @@ from tracelift.evaluation.verdicts import RULES, RuleJudge
 from tracelift.executor.executor import Executor, Run
 from tracelift.reward_model.scorer import RMScore, Scorer
 from tracelift.rl.rollout import PlannerPrompt, TraceFacts
-from tracelift.rl.sample import Sample
+from tracelift.rl.sample import Sample, refuse_errors
 from tracelift.sampler import Sampler
 from tracelift.verify.verdict import Verdict
 
@@ -68,6 +68,10 @@ class Bench:
         record = self.records.get(key)
         assert record is not None, key
         return record
+
+    def refuse_errors(self, errors: Sequence[str], total: int, where: str, what: str) -> None:
+        """Raises TrainingError where more than `eval.max_error_share` went wrong."""
+        refuse_errors(errors, total, where, what, "eval.max_error_share", self.config.eval.max_error_share)
 
     def chunks(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         """`items` in parts of `eval.chunk`: after each, records are on disk."""

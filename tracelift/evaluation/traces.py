@@ -13,7 +13,6 @@ from tracelift.evaluation.bench import Bench, Planner, Traces, WrittenTrace, num
 from tracelift.evaluation.records import Record, key_of
 from tracelift.reward_model.scorer import RMScore, ScoreItem, Scorer
 from tracelift.rl.rollout import sample_traces, score_item, trace_facts
-from tracelift.rl.sample import refuse_errors
 from tracelift.sampler import SamplingParams
 from tracelift.tasks.benchmarks import Problem
 
@@ -33,8 +32,7 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
     merged = bench.world.merge(written)
     errors = [w.rm_error for samples in merged for w in samples if w.rm_error]
     total = sum(w.trace is not None for samples in merged for w in samples)
-    allowed, where = bench.config.eval.max_error_share, f"{planner.label}, {mode}"
-    refuse_errors(errors, total, where, "traces could not be scored", "eval.max_error_share", allowed)
+    bench.refuse_errors(errors, total, f"{planner.label}, {mode}", "traces could not be scored")
     return merged
 
 

@@ -15,10 +15,11 @@ import eval as evaluation
 from support.evaluations import CHROMIUM, arguments, dom, read, records
 from tracelift.evaluation import traces as stage1
 from tracelift.evaluation.arms import traces_of_arm
-from tracelift.evaluation.bench import WrittenTrace
+from tracelift.evaluation.bench import Answer, WrittenTrace
 from tracelift.executor.backend import Reply
 from tracelift.executor.local import LocalBackend
 from tracelift.stats import pass_at_k
+from tracelift.verify.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -358,11 +359,8 @@ def test_on_math_files_the_executor_is_asked_for_an_expression(traced_job, tmp_p
 
 
 def answered(*samples):
-    """One arm's records: a string of outcomes per problem."""
-    return [
-        {"samples": [{"verdicts": {"exact": "PASS" if x == "1" else "FAIL"}, "error": None} for x in s]}
-        for s in samples
-    ]
+    """One arm's answers: a string of outcomes per problem."""
+    return [[Answer("", "", 1, {"exact": Verdict.PASS if x == "1" else Verdict.FAIL}) for x in s] for s in samples]
 
 
 def test_few_problems_are_not_called_sure_or_detectable():
