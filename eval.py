@@ -18,7 +18,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ import torch
 
 from tracelift.build import (
     build_executor,
+    build_judge,
     build_planner,
     build_sampler,
     build_scorer,
@@ -35,12 +36,14 @@ from tracelift.config import Config, config_of_run, help_text, load_config
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
 from tracelift.errors import ConfigError, TrainingError
 from tracelift.evaluation import arms, table
-from tracelift.evaluation.analysis import analyse, outcomes
+from tracelift.evaluation.analysis import analyse, letters
+from tracelift.evaluation.bench import Bench, Found, Planner
 from tracelift.evaluation.page import render_page
 from tracelift.evaluation.records import Records
 from tracelift.evaluation.rm import evaluate_rm, render_rm
 from tracelift.evaluation.rm_picture import draw_rm
-from tracelift.evaluation.verdicts import RULES, Judge
+from tracelift.evaluation.verdicts import RULES, RuleJudge
+from tracelift.executor.backend import Serving
 from tracelift.executor.local import LocalBackend
 from tracelift.files import write_text
 from tracelift.reward_model.group_format import read_groups
@@ -62,27 +65,216 @@ Without any of them the embedded demo's starting planner is evaluated. CONFIG.to
 """
 
 
-def point_at(config: Config, path: str) -> None:
-    """Make a run folder's model, a Hugging Face folder or a LoRA folder the planner."""
-    folder = final_of(Path(path)) if (Path(path) / "metrics.jsonl").exists() else Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder (a run, a model, or a LoRA adapter)")
-    if (folder / "adapter_config.json").exists():
-        config.planner.adapter = str(folder)
-    else:
-        config.planner.path, config.planner.adapter = str(folder), ""
-    config.lora.r = 0  # an adapter of its own is on disk; a fresh one would be noise
+def main(argv: list[str]) -> int:
+    if any(word in ("-h", "--help") for word in argv):
+        print(help_text(USAGE))
+        return 0
+    world = World()
+    try:
+        about_rm = bool(argv) and argv[0] == "reward-model"
+        config, flags = read_arguments(argv[1:] if about_rm else argv)
+        device = pick_device(config.run.device)
+        world = join(device.type)
+        set_threads(world, config.run.threads)
+        judge = judge_reward_model if about_rm else judge_planners
+        judge(config, flags, world, device, quiet_unless_main(world.is_main))
+        return 0
+    except (ValueError, TrainingError, SandboxError, OSError) as e:
+        print(f"eval.py: {e}", file=sys.stderr)
+        return exit_code(e)
+    finally:
+        leave()
 
 
-def final_of(run: Path) -> Path:
-    """The model a run left: final/, or that of its newest checkpoint. Raises FileNotFoundError where there is
-    neither."""
-    if (run / "final").is_dir():
-        return run / "final"
-    checkpoints = RunFolder(run, writes=False).checkpoints()
-    if not checkpoints:
-        raise FileNotFoundError(f"{run}: holds neither final/ nor a checkpoint")
-    return checkpoints[-1] / "model"
+def exit_code(error: Exception) -> int:
+    """1 for a bad configuration, data or model (ConfigError, CheckpointError, BenchmarkError … are ValueErrors), 2 where the
+    evaluation could not go on."""
+    return 1 if isinstance(error, (FileNotFoundError, ValueError)) else 2
+
+
+# -- planners ---------------------------------------------------------------------------------------------------------
+
+
+def judge_planners(
+    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
+) -> None:
+    """The two-stage evaluation: every benchmark with every planner, then figures, files and a table (rank 0)."""
+    check(config)
+    benchmarks = read_benchmarks(config, say)
+    systems = systems_of(config, flags)
+    out = folder_of(config, flags, f"eval-{label_of(config.planner.adapter or config.planner.path)}")
+    bench = open_bench(config, out, world, device, say)
+    planners = [load_planner(label, c, device) for label, c in systems.items()]
+    try:
+        found = {b.name: arms.evaluate(bench, planners, b.problems, say) for b in benchmarks}
+    finally:
+        for judge in bench.judges.values():
+            judge.close()
+    if world.is_main:
+        suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
+        results = results_of(bench, planners, benchmarks, found)
+        write_results(bench, out, suffix, results, benchmarks, found)
+        say("\n" + table.render(results))
+        say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
+
+
+def check(config: Config) -> None:
+    """What an evaluation asks of its own section. Raises ConfigError."""
+    e = config.eval
+    for key, values, known in (("arms", e.arms, arms.ARMS), ("modes", e.modes, arms.MODES)):
+        if wrong := [v for v in values if v not in known] or ([] if values else ["nothing"]):
+            raise ConfigError(f"eval.{key}: '{wrong[0]}' is none of {', '.join(known)}")
+    if wrong_k := [k for k in e.k if not 1 <= k <= e.samples]:
+        raise ConfigError(f"eval.k: pass@{wrong_k[0]} needs 1 to eval.samples = {e.samples} samples")
+    if not e.benchmarks:
+        raise ConfigError("eval.benchmarks: name at least one")
+    code = [b for b in e.benchmarks if b.partition(":")[0] in CODE_FORMATS]
+    if code and any(s.strip(" ") == "\n" for s in config.executor.stop):
+        raise ConfigError(
+            f"{code[0]}: executor.stop holds a line break, which ends a program after its first line; "
+            "use configs/eval-code.toml, or set executor.stop"
+        )
+
+
+def read_benchmarks(config: Config, say: Callable[[str], None]) -> list[Benchmark]:
+    benchmarks = [load_benchmark(spec, config, say) for spec in config.eval.benchmarks]
+    if doubled := [b.name for i, b in enumerate(benchmarks) if b.name in [x.name for x in benchmarks[:i]]]:
+        raise ConfigError(f"eval.benchmarks: '{doubled[0]}' is named twice")
+    if config.planner.prompt == "demo" and any(not b.name.startswith("demo:") for b in benchmarks):
+        say(
+            "note: planner.prompt is the demo's, without instructions; "
+            "configs/eval-math.toml and eval-code.toml hold others"
+        )
+    return benchmarks
+
+
+def systems_of(config: Config, flags: dict[str, str]) -> dict[str, Config]:
+    """The planners by label. Each keeps its own prompt, length and temperature; executor, RM, problems and seeds are
+    shared."""
+    systems = {label_of(flags.get("run") or flags.get("planner") or config.planner.path): config}
+    if "against" in flags:
+        rival = flags["against"]
+        other = config_of_run(rival) if (Path(rival) / "config.json").exists() and is_run(rival) else config
+        own = {"planner": dataclasses.replace(other.planner), "lora": dataclasses.replace(other.lora)}
+        second = dataclasses.replace(config, **own)
+        point_at(second, rival)
+        name = label_of(rival)
+        systems[name if name not in systems else f"{name} (against)"] = second
+    return systems
+
+
+def open_bench(config: Config, out: Path, world: World, device: torch.device, say: Callable[[str], None]) -> Bench:
+    """Executor, Reason RM and verdict rules, and what earlier evaluations left in `out`."""
+    executor, scorer, judge = build_executor(config, device, None), build_scorer(config, device), build_judge(config)
+    for key, url, part in (
+        ("executor", config.executor.url, executor.backend),
+        ("reward_model", config.reward_model.url, scorer),
+    ):
+        if url and not (isinstance(part, Serving) and part.served):
+            say(
+                f"note: {key}.url does not say what it serves, so its address stands for the model: "
+                "give eval.out another folder when you put another model there"
+            )
+    world.barrier()  # no rank appends before every rank has read what was there
+    records = Records(out, world.rank)
+    world.barrier()
+    say(f"results in {out}: {len(records)} finished records found" if len(records) else f"results in {out}")
+    return Bench(config, executor, records, world, {kind: RuleJudge(kind, judge) for kind in RULES}, scorer)
+
+
+def load_planner(label: str, config: Config, device: torch.device) -> Planner:
+    model, tokenizer = build_planner(config, device)
+    model.eval()
+    fingerprint = LocalBackend(model, tokenizer).fingerprint
+    return Planner(
+        label, config, build_sampler(model, tokenizer, config), PlannerPrompt(config, tokenizer), fingerprint
+    )
+
+
+def results_of(
+    bench: Bench, planners: Sequence[Planner], benchmarks: Sequence[Benchmark], found: dict[str, Found]
+) -> dict[str, Any]:
+    """What results.json holds: how the figures were made, and the figures."""
+    config, rules = bench.config, {b.name: RULES[b.problems[0].kind] for b in benchmarks}
+    return {
+        "command": sys.argv,
+        "versions": versions(),
+        "seed": config.run.seed,
+        "ranks": bench.world.size,
+        "systems": {
+            p.label: {"path": p.config.planner.path, "adapter": p.config.planner.adapter, "fingerprint": p.fingerprint}
+            for p in planners
+        },
+        "executor": {"path": config.executor.url or config.executor.path, "fingerprint": bench.executor.fingerprint},
+        "reward_model": config.reward_model.url or config.reward_model.path,
+        "eval": dataclasses.asdict(config.eval),
+        **analyse(found, rules, config.eval.k, config.eval.resamples, bench.dimensions),
+    }
+
+
+def write_results(
+    bench: Bench,
+    out: Path,
+    suffix: str,
+    results: dict[str, Any],
+    benchmarks: Sequence[Benchmark],
+    found: dict[str, Found],
+) -> None:
+    """results.json, outcomes.json and report.html."""
+    write_text(out / f"results{suffix}.json", json.dumps(results, indent=2) + "\n")
+    outcomes = {
+        b.name: letters([p.problem_id for p in b.problems], found[b.name], RULES[b.problems[0].kind][0])
+        for b in benchmarks
+    }
+    write_text(out / f"outcomes{suffix}.json", json.dumps(outcomes) + "\n")
+    title = "TraceLift evaluation: " + " and ".join(results["systems"])
+    shown = bench.config.eval.traces_shown
+    write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, bench.dimensions, shown))
+
+
+# -- the Reason RM by itself ------------------------------------------------------------------------------------------
+
+
+def judge_reward_model(
+    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
+) -> None:
+    """Pair and group accuracy, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
+    if not world.is_main:
+        return
+    if config.run.stage == "reward_model" and "run" in flags:
+        config.reward_model.path = str(final_of(Path(flags["run"])))
+    source = config.eval.groups or config.rm.dev
+    if not source:
+        raise ConfigError("eval.groups: give a TraceLift-Groups JSONL to judge the Reason RM on")
+    scorer = build_scorer(config, device)
+    if scorer is None:
+        raise ConfigError("reward_model.path: give the Reason RM to judge")
+    groups = read_groups(source)
+    groups = groups[: config.eval.limit] if config.eval.limit else groups
+    if wrong := [g for g in groups if dimensions_of(g.task_type) != tuple(scorer.dimension_names)]:
+        raise ValueError(
+            f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, "
+            f"but the RM judges {', '.join(scorer.dimension_names)}"
+        )
+    figures = evaluate_rm(scorer, groups)
+    out = folder_of(config, flags, "eval-reward-model")
+    out.mkdir(parents=True, exist_ok=True)
+    record = {
+        "command": sys.argv,
+        "versions": versions(),
+        "reward_model": config.reward_model.url or config.reward_model.path,
+        "groups_file": source,
+        **figures,
+    }
+    write_text(out / "reward_model.json", json.dumps(record, indent=2) + "\n")
+    say(
+        f"Reason RM {config.reward_model.url or config.reward_model.path} on {source}: "
+        + render_rm(figures)
+        + f"\n\nfigures: {out / 'reward_model.json'}, picture: {draw_rm(figures, out / 'reward_model.png')}"
+    )
+
+
+# -- arguments, folders and names --------------------------------------------------------------------------------------
 
 
 def read_arguments(argv: list[str]) -> tuple[Config, dict[str, str]]:
@@ -110,204 +302,32 @@ def read_arguments(argv: list[str]) -> tuple[Config, dict[str, str]]:
     return config, flags
 
 
-def check(config: Config) -> None:
-    """What an evaluation asks of its own section. Raises ConfigError."""
-    e = config.eval
-    for key, values, known in (("arms", e.arms, arms.ARMS), ("modes", e.modes, arms.MODES)):
-        if wrong := [v for v in values if v not in known] or ([] if values else ["nothing"]):
-            raise ConfigError(f"eval.{key}: '{wrong[0]}' is none of {', '.join(known)}")
-    if wrong_k := [k for k in e.k if not 1 <= k <= e.samples]:
-        raise ConfigError(f"eval.k: pass@{wrong_k[0]} needs 1 to eval.samples = {e.samples} samples")
-    if not e.benchmarks:
-        raise ConfigError("eval.benchmarks: name at least one")
-    code = [b for b in e.benchmarks if b.partition(":")[0] in CODE_FORMATS]
-    if code and any(s.strip(" ") == "\n" for s in config.executor.stop):
-        raise ConfigError(
-            f"{code[0]}: executor.stop holds a line break, which ends a program after its first line; "
-            "use configs/eval-code.toml, or set executor.stop"
-        )
+def point_at(config: Config, path: str) -> None:
+    """Make a run folder's model, a Hugging Face folder or a LoRA folder the planner."""
+    folder = final_of(Path(path)) if (Path(path) / "metrics.jsonl").exists() else Path(path)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder (a run, a model, or a LoRA adapter)")
+    if (folder / "adapter_config.json").exists():
+        config.planner.adapter = str(folder)
+    else:
+        config.planner.path, config.planner.adapter = str(folder), ""
+    config.lora.r = 0  # an adapter of its own is on disk; a fresh one would be noise
 
 
-def main(argv: list[str]) -> int:
-    if any(word in ("-h", "--help") for word in argv):
-        print(help_text(USAGE))
-        return 0
-    world = World()
-    try:
-        about_rm = bool(argv) and argv[0] == "reward-model"
-        config, flags = read_arguments(argv[1:] if about_rm else argv)
-        device = pick_device(config.run.device)
-        world = join(device.type)
-        say = quiet_unless_main(world.is_main)
-        set_threads(world, config.run.threads)
-        if about_rm:
-            return judge_reward_model(config, flags, world, device, say)
-        check(config)
-        return judge_planners(config, flags, world, device, say)
-    except (FileNotFoundError, ValueError) as e:  # ConfigError, CheckpointError, BenchmarkError … are ValueErrors
-        print(f"eval.py: {e}", file=sys.stderr)
-        return 1
-    except (TrainingError, SandboxError, OSError) as e:
-        print(f"eval.py: {e}", file=sys.stderr)
-        return 2
-    finally:
-        leave()
+def final_of(run: Path) -> Path:
+    """The model a run left: final/, or that of its newest checkpoint. Raises FileNotFoundError where there is
+    neither."""
+    if (run / "final").is_dir():
+        return run / "final"
+    checkpoints = RunFolder(run, writes=False).checkpoints()
+    if not checkpoints:
+        raise FileNotFoundError(f"{run}: holds neither final/ nor a checkpoint")
+    return checkpoints[-1] / "model"
 
 
-def judge_planners(
-    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
-) -> int:
-    planner = config.planner.adapter or config.planner.path
-    out = Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/eval-{label_of(planner)}"))
-    benchmarks = [load_benchmark(spec, config, say) for spec in config.eval.benchmarks]
-    if doubled := [b.name for i, b in enumerate(benchmarks) if b.name in [x.name for x in benchmarks[:i]]]:
-        raise ConfigError(f"eval.benchmarks: '{doubled[0]}' is named twice")
-    if config.planner.prompt == "demo" and any(not b.name.startswith("demo:") for b in benchmarks):
-        say(
-            "note: planner.prompt is the demo's, without instructions; "
-            "configs/eval-math.toml and eval-code.toml hold others"
-        )
-
-    # Each planner keeps its own prompt, length and temperature; executor, RM, problems and seeds are shared.
-    systems = {label_of(flags.get("run") or flags.get("planner") or config.planner.path): config}
-    if "against" in flags:
-        other = (
-            config_of_run(flags["against"])
-            if (Path(flags["against"]) / "config.json").exists() and is_run(flags["against"])
-            else config
-        )
-        second = dataclasses.replace(
-            config, planner=dataclasses.replace(other.planner), lora=dataclasses.replace(other.lora)
-        )
-        point_at(second, flags["against"])
-        name = label_of(flags["against"])
-        systems[name if name not in systems else f"{name} (against)"] = second
-
-    executor = build_executor(config, device, None)
-    scorer = build_scorer(config, device)
-    for key, url, part in (
-        ("executor", config.executor.url, executor.backend),
-        ("reward_model", config.reward_model.url, scorer),
-    ):
-        if url and not getattr(part, "served", ""):
-            say(
-                f"note: {key}.url does not say what it serves, so its address stands for the model: "
-                "give eval.out another folder when you put another model there"
-            )
-    dimensions = tuple(scorer.dimension_names) if scorer is not None else ()
-    world.barrier()  # no rank appends before every rank has read what was there
-    records = Records(out, world.rank)
-    world.barrier()
-    judge = Judge(executor.judge)
-    bench = arms.Bench(config, executor, records, world, judge, scorer)
-    say(f"results in {out}: {len(records)} finished records found" if len(records) else f"results in {out}")
-    planners = []
-    for label, c in systems.items():
-        model, tokenizer = build_planner(c, device)
-        model.eval()
-        fingerprint = LocalBackend(model, tokenizer).fingerprint
-        planners.append(
-            arms.Planner(label, c, build_sampler(model, tokenizer, c), PlannerPrompt(c, tokenizer), fingerprint)
-        )
-    found = {}
-    try:
-        for benchmark in benchmarks:
-            found[benchmark.name] = arms.evaluate(bench, planners, benchmark.problems, say)
-    finally:
-        judge.close()
-    if not world.is_main:
-        return 0
-
-    rules = {b.name: RULES[b.problems[0].kind] for b in benchmarks}
-    results: dict[str, Any] = {
-        "command": sys.argv,
-        "versions": versions(),
-        "seed": config.run.seed,
-        "ranks": world.size,
-        "systems": {
-            p.label: {"path": p.config.planner.path, "adapter": p.config.planner.adapter, "fingerprint": p.fingerprint}
-            for p in planners
-        },
-        "executor": {"path": config.executor.url or config.executor.path, "fingerprint": executor.backend.fingerprint},
-        "reward_model": config.reward_model.url or config.reward_model.path,
-        "eval": dataclasses.asdict(config.eval),
-        **analyse(found, rules, config.eval.k, config.eval.resamples, dimensions),
-    }
-    suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
-    write_text(out / f"results{suffix}.json", json.dumps(results, indent=2) + "\n")
-    write_text(
-        out / f"outcomes{suffix}.json",
-        json.dumps({b.name: letters(b, found[b.name], rules[b.name][0]) for b in benchmarks}) + "\n",
-    )
-    title = "TraceLift evaluation: " + " and ".join(systems)
-    write_text(
-        out / f"report{suffix}.html",
-        render_page(title, results, benchmarks, found, dimensions, config.eval.traces_shown),
-    )
-    say("\n" + table.render(results))
-    say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
-    return 0
-
-
-def letters(benchmark: Benchmark, found: dict[str, Any], rule: str) -> dict[str, Any]:
-    """Each problem's outcomes in a string, one letter a sample: 1 right, 0 wrong, - not run or not judged. Likewise
-    whether the planner's traces are valid. Enough to compare this evaluation with any other of the same problems."""
-
-    def string(values: list[bool | None]) -> str:
-        return "".join("-" if v is None else "01"[v] for v in values)
-
-    arms_ = {
-        label: {
-            mode: [string(list(o) if o is not None else [None]) for o in outcomes(runs, rule)]
-            for mode, runs in modes.items()
-        }
-        for label, modes in found["arms"].items()
-    }
-    valid = {
-        label: {mode: [string([s["valid"] for s in t["samples"]]) for t in traces] for mode, traces in modes.items()}
-        for label, modes in found["traces"].items()
-    }
-    return {"problems": [p.problem_id for p in benchmark.problems], "rule": rule, "arms": arms_, "valid": valid}
-
-
-def judge_reward_model(
-    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
-) -> int:
-    """Pair and group accuracy, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
-    if not world.is_main:
-        return 0
-    if config.run.stage == "reward_model" and "run" in flags:
-        config.reward_model.path = str(final_of(Path(flags["run"])))
-    source = config.eval.groups or config.rm.dev
-    if not source:
-        raise ConfigError("eval.groups: give a TraceLift-Groups JSONL to judge the Reason RM on")
-    scorer = build_scorer(config, device)
-    if scorer is None:
-        raise ConfigError("reward_model.path: give the Reason RM to judge")
-    groups = read_groups(source)
-    groups = groups[: config.eval.limit] if config.eval.limit else groups
-    if wrong := [g for g in groups if dimensions_of(g.task_type) != tuple(scorer.dimension_names)]:
-        raise ValueError(
-            f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, "
-            f"but the RM judges {', '.join(scorer.dimension_names)}"
-        )
-    figures = evaluate_rm(scorer, groups)
-    out = Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else "runs/eval-reward-model"))
-    out.mkdir(parents=True, exist_ok=True)
-    record = {
-        "command": sys.argv,
-        "versions": versions(),
-        "reward_model": config.reward_model.url or config.reward_model.path,
-        "groups_file": source,
-        **figures,
-    }
-    write_text(out / "reward_model.json", json.dumps(record, indent=2) + "\n")
-    say(
-        f"Reason RM {config.reward_model.url or config.reward_model.path} on {source}: "
-        + render_rm(figures)
-        + f"\n\nfigures: {out / 'reward_model.json'}, picture: {draw_rm(figures, out / 'reward_model.png')}"
-    )
-    return 0
+def folder_of(config: Config, flags: dict[str, str], name: str) -> Path:
+    """Where results go: eval.out, RUN/eval, or runs/`name`."""
+    return Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/{name}"))
 
 
 def is_run(path: str) -> bool:

@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
-from tracelift.evaluation.arms import errors_in
+from tracelift.evaluation.bench import Answers, Found, Traces, WrittenTrace
 from tracelift.evaluation.power import least_detectable_difference, least_detectable_mean
-from tracelift.evaluation.records import Record
+from tracelift.rl.metrics import Share, accuracy, trace_validity, wrong_reason_rate
 from tracelift.stats import holm, mcnemar_exact, paired_bootstrap, paired_interval, pass_at_k, variance, wilson
 
 Figure = dict[str, Any]
@@ -30,10 +30,14 @@ FEW = 10  # problems: too few for a spread over them to be trusted alone
 _Z = NormalDist().inv_cdf(0.975)
 
 
-def share(hits: Sequence[bool]) -> Figure:
+def share(found: Share) -> Figure:
     """A proportion with its Wilson interval."""
-    low, high = wilson(sum(hits), len(hits))
-    return {"value": sum(hits) / len(hits) if hits else None, "low": low, "high": high, "n": len(hits)}
+    low, high = wilson(found.hits, found.n)
+    return {"value": found.value if found.n else None, "low": low, "high": high, "n": found.n}
+
+
+def pooled(shares: Sequence[Share]) -> Share:
+    return Share(sum(s.hits for s in shares), sum(s.n for s in shares))
 
 
 def average(values: Sequence[float], bounds: tuple[float, float] | None = None) -> Figure:
@@ -73,80 +77,97 @@ def deviation(values: Sequence[float]) -> float:
     return math.sqrt(variance(values)) if len(values) > 1 else 0.0
 
 
-def outcomes(records: Sequence[Record | None], rule: str) -> list[list[bool] | None]:
+def outcomes(answers: Answers, rule: str) -> list[list[bool] | None]:
     """Per problem, whether each sample passes under `rule`; None where the problem has no run or an unjudged one."""
     return [
-        None if r is None or errors_in(r) else [s["verdicts"][rule] == "PASS" for s in r["samples"]] for r in records
+        [a.passes(rule) for a in some] if some is not None and all(a.judged for a in some) else None for some in answers
     ]
 
 
-def arm_figures(records: Sequence[Record | None], rules: Sequence[str], mode: str, ks: Sequence[int]) -> Figure:
+def letters(problem_ids: Sequence[str], found: Found, rule: str) -> dict[str, Any]:
+    """Each problem's outcomes in a string, one letter a sample: 1 right, 0 wrong, - not run or not judged. Likewise
+    whether the planner's traces are valid. Enough to compare this evaluation with any other of the same problems."""
+
+    def string(values: Sequence[bool | None]) -> str:
+        return "".join("-" if v is None else "01"[v] for v in values)
+
+    arms = {
+        label: {mode: [string(o or [None]) for o in outcomes(answers, rule)] for mode, answers in modes.items()}
+        for label, modes in found.arms.items()
+    }
+    valid = {
+        label: {mode: [string([w.facts.valid for w in some]) for some in traces] for mode, traces in modes.items()}
+        for label, modes in found.traces.items()
+    }
+    return {"problems": list(problem_ids), "rule": rule, "arms": arms, "valid": valid}
+
+
+def arm_figures(answers: Answers, rules: Sequence[str], mode: str, ks: Sequence[int]) -> Figure:
     """Accuracy by the headline rule (with the others beside it), pass@k, errors, tokens."""
     out: Figure = {}
     for i, rule in enumerate(rules):
-        known = [o for o in outcomes(records, rule) if o is not None]
-        if mode == "greedy":
-            figure = share([o[0] for o in known])
-        else:
-            figure = average([sum(o) / len(o) for o in known], (0.0, 1.0))
+        known = [o for o in outcomes(answers, rule) if o is not None]
+        shares = [accuracy((right, None) for right in o) for o in known]
+        figure = share(pooled(shares)) if mode == "greedy" else average([s.value for s in shares], (0.0, 1.0))
         out["accuracy" if i == 0 else f"accuracy, {rule}"] = figure
         if i == 0 and mode != "greedy":
             for k in ks:
                 out[f"pass@{k}"] = average([pass_at_k(len(o), sum(o), k) for o in known], (0.0, 1.0))
-    present = [r for r in records if r is not None]
-    out["problems"] = len(present)
-    out["unjudged"] = sum(errors_in(r) for r in present)
-    out["executor_tokens"] = sum(s["tokens"] for r in present for s in r["samples"])
+    made = [a for some in answers for a in some or ()]
+    out["problems"] = sum(some is not None for some in answers)
+    out["unjudged"] = sum(not a.judged for a in made)
+    out["executor_tokens"] = sum(a.tokens for a in made)
     return out
 
 
-def trace_figures(
-    traces: Sequence[Record], runs: Sequence[Record | None] | None, rule: str, dimensions: Sequence[str]
-) -> Figure:
-    """What can be said of a planner's traces. `runs`: the planner arm's, for the wrong-reason rate (over right
+def trace_figures(traces: Traces, answers: Answers | None, rule: str, dimensions: Sequence[str]) -> Figure:
+    """What can be said of a planner's traces. `answers`: the planner arm's, for the wrong-reason rate (over right
     samples)."""
     out: Figure = {}
 
-    def by_problem(name: str, value: Callable[[Record], Any], binary: bool = True) -> None:
+    def by_problem(name: str, value: Callable[[WrittenTrace], float | None]) -> None:
         """The mean over problems of means over samples; samples for which `value` is None do not count."""
-        known = [[float(v) for s in t["samples"] if (v := value(s)) is not None] for t in traces]
-        known = [values for values in known if values]
-        if known and binary and all(len(t["samples"]) == 1 for t in traces):
-            out[name] = share([values[0] == 1.0 for values in known])
-        elif known:
-            out[name] = average([sum(values) / len(values) for values in known], (0.0, 1.0) if binary else None)
+        known = [[float(v) for w in some if (v := value(w)) is not None] for some in traces]
+        if means := [sum(values) / len(values) for values in known if values]:
+            out[name] = average(means)
 
-    by_problem("trace validity", lambda s: s["valid"])
-    if runs is not None:
+    def share_by_problem(name: str, shares: Sequence[Share], single: bool) -> None:
+        """Likewise of what is so or not; `single`: a problem has but one sample."""
+        if known := [s for s in shares if s.n]:
+            out[name] = share(pooled(known)) if single else average([s.value for s in known], (0.0, 1.0))
+
+    def flag(name: str, value: Callable[[WrittenTrace], bool | None]) -> None:
+        told = [[v for w in some if (v := value(w)) is not None] for some in traces]
+        share_by_problem(name, [Share.of(values) for values in told], single)
+
+    single = all(len(some) == 1 for some in traces)
+    share_by_problem("trace validity", [trace_validity((None, w.facts.valid) for w in some) for some in traces], single)
+    if answers is not None:
+        right = outcomes(answers, rule)
         wrong = [
-            [
-                not s["valid"]
-                for s, passed in zip(t["samples"], o or [], strict=False)
-                if passed and s["valid"] is not None
-            ]
-            for t, o in zip(traces, outcomes(runs, rule), strict=True)
+            wrong_reason_rate((passed, w.facts.valid) for passed, w in zip(o, some, strict=True))
+            for o, some in zip(right, traces, strict=True)
+            if o is not None
         ]
-        wrong = [w for w in wrong if w]
-        if wrong and all(len(w) == 1 for w in wrong):
-            out["wrong-reason rate"] = share([w[0] for w in wrong])
+        wrong = [s for s in wrong if s.n]
+        if wrong and all(s.n == 1 for s in wrong):
+            out["wrong-reason rate"] = share(pooled(wrong))
         elif wrong:
-            out["wrong-reason rate"] = ratio([sum(w) for w in wrong], [len(w) for w in wrong])
-    by_problem("RM score", lambda s: s["rm"]["total"] if s["rm"] else None, binary=False)
+            out["wrong-reason rate"] = ratio([s.hits for s in wrong], [s.n for s in wrong])
+    by_problem("RM score", lambda w: w.score.total if w.score else None)
     for d, name in enumerate(dimensions):
-        by_problem(f"RM {name}", lambda s, d=d: s["rm"]["dimensions"][d] if s["rm"] else None, binary=False)
-    by_problem("answer stated", lambda s: s["leaked"])
-    by_problem("answer stated unsupported", lambda s: s["leaked_unsupported"])
-    by_problem("format failures", lambda s: s["trace"] is None)
-    by_problem("cut at the token limit", lambda s: s["finish_reason"] == "length")
-    by_problem("trace tokens", lambda s: s["tokens"], binary=False)
-    out["unscored"] = sum(s["rm_error"] is not None for t in traces for s in t["samples"])
-    out["planner_tokens"] = sum(s["tokens"] for t in traces for s in t["samples"])
+        by_problem(f"RM {name}", lambda w, d=d: w.score.dimensions[d] if w.score else None)
+    flag("answer stated", lambda w: w.facts.stated)
+    flag("answer stated unsupported", lambda w: w.facts.unsupported)
+    flag("format failures", lambda w: w.trace is None)
+    flag("cut at the token limit", lambda w: w.finish_reason == "length")
+    by_problem("trace tokens", lambda w: w.tokens)
+    out["unscored"] = sum(w.rm_error is not None for some in traces for w in some)
+    out["planner_tokens"] = sum(w.tokens for some in traces for w in some)
     return out
 
 
-def compare(
-    a: Sequence[Record | None], b: Sequence[Record | None], rule: str, mode: str, resamples: int
-) -> Figure | None:
+def compare(a: Answers, b: Answers, rule: str, mode: str, resamples: int) -> Figure | None:
     """b − a on the problems both have judged: difference with interval, p, and what could have been seen (None: nothing).
     None without any. The interval holds zero where p > 0.05."""
     pairs = [
@@ -193,30 +214,29 @@ def questions(labels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def analyse(
-    results: dict[str, Record],
+    results: dict[str, Found],
     rules: dict[str, Sequence[str]],
     ks: Sequence[int],
     resamples: int,
     dimensions: Sequence[str] = (),
 ) -> Figure:
-    """Figures of every benchmark and the comparisons between arms. results: benchmark name → `arms.evaluate`'s
-    record."""
+    """Figures of every benchmark and the comparisons between arms. results: benchmark name → what was found."""
     benchmarks: Figure = {}
     comparisons: list[Figure] = []
     for name, found in results.items():
         headline = rules[name][0]
         arms = {
             label: {mode: arm_figures(runs, rules[name], mode, ks) for mode, runs in modes.items()}
-            for label, modes in found["arms"].items()
+            for label, modes in found.arms.items()
         }
         traces = {}
-        for label, modes in found["traces"].items():
-            own = found["arms"].get("planner" if len(found["traces"]) == 1 else f"planner {label}", {})
+        for label, modes in found.traces.items():
+            own = found.arms.get("planner" if len(found.traces) == 1 else f"planner {label}", {})
             traces[label] = {mode: trace_figures(t, own.get(mode), headline, dimensions) for mode, t in modes.items()}
         benchmarks[name] = {"rules": list(rules[name]), "arms": arms, "traces": traces}
-        for a, b in questions(list(found["arms"])):
-            for mode in found["arms"][a].keys() & found["arms"][b].keys():
-                figure = compare(found["arms"][a][mode], found["arms"][b][mode], headline, mode, resamples)
+        for a, b in questions(list(found.arms)):
+            for mode in found.arms[a].keys() & found.arms[b].keys():
+                figure = compare(found.arms[a][mode], found.arms[b][mode], headline, mode, resamples)
                 if figure is not None:
                     comparisons.append({"benchmark": name, "mode": mode, "a": a, "b": b, **figure})
     comparisons.sort(key=lambda c: (list(results).index(c["benchmark"]), c["mode"]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.evaluation import charts, table
-from tracelift.evaluation.records import Record
+from tracelift.evaluation.bench import Answer, Found, WrittenTrace
 from tracelift.tasks.benchmarks import Benchmark
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -26,16 +26,16 @@ def render_page(
     title: str,
     results: dict[str, Any],
     benchmarks: Sequence[Benchmark],
-    found: dict[str, Record],
+    found: dict[str, Found],
     dimensions: Sequence[str],
     most_samples: int = 0,
 ) -> str:
-    """The page. results: analyse()'s, with command and versions; found: benchmark name → arms.evaluate()'s record.
+    """The page. results: analyse()'s, with command and versions; found: benchmark name → what arms.evaluate() found.
 
     most_samples: of each problem and arm that can be read in full, 0 for all; of the others the outcome is kept, so that
     shares and filters are over all of them.
     """
-    modes = list(dict.fromkeys(m for f in found.values() for arm in f["arms"].values() for m in arm))
+    modes = list(dict.fromkeys(m for f in found.values() for m in f.modes))
     data = {
         "modes": modes,
         "dimensions": list(dimensions),
@@ -56,48 +56,40 @@ def render_page(
     return re.sub(r"@([A-Z]+)@", lambda m: fields[m[1]], _TEMPLATE.read_text(encoding="utf-8"))
 
 
-def _problems(benchmark: Benchmark, found: Record, most: int) -> list[dict[str, Any]]:
+def _problems(benchmark: Benchmark, found: Found, most: int) -> list[dict[str, Any]]:
     out = []
     for i, p in enumerate(benchmark.problems):
         arms: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        for label, modes in found["arms"].items():
-            for mode, runs in modes.items():
-                if runs[i] is not None:
-                    own = _own_traces(found, label, mode, i)
-                    samples = [
-                        _sample(s, given, own[j] if own else None)
-                        for j, (s, given) in enumerate(zip(runs[i]["samples"], runs[i]["given"], strict=True))
-                    ]
+        for label, modes in found.arms.items():
+            own = found.traces_of(label)
+            for mode, answers in modes.items():
+                if (some := answers[i]) is not None:
+                    written = own[mode][i] if own else [None] * len(some)
+                    samples = [_sample(answer, w) for answer, w in zip(some, written, strict=True)]
                     shown = most or len(samples)
                     arms.setdefault(label, {})[mode] = samples[:shown] + [_outcome(s) for s in samples[shown:]]
         out.append({"id": p.problem_id, "problem": p.task.problem, "reference": p.task.reference, "arms": arms})
     return out
 
 
-def _own_traces(found: Record, label: str, mode: str, i: int) -> list[Record] | None:
-    """The facts about the traces an arm was given, where they are the planner's for this very problem."""
-    name, _, planner = label.partition(" ")
-    if name != "planner":
-        return None
-    return found["traces"][planner or next(iter(found["traces"]))][mode][i]["samples"]
-
-
-def _sample(run: Record, given: str | None, facts: Record | None) -> dict[str, Any]:
-    verdicts = run["verdicts"]
+def _sample(answer: Answer, written: WrittenTrace | None) -> dict[str, Any]:
+    """One run, with what is known of the trace it read, where that is the planner's for this very problem."""
+    verdicts = {rule: verdict.name for rule, verdict in answer.verdicts.items()}
     out = {
-        "given": given,
-        "artifact": run["artifact"],
+        "given": answer.given,
+        "artifact": answer.artifact,
         "verdict": next(iter(verdicts.values()), "ERROR"),
-        "detail": run["detail"],
+        "detail": answer.detail,
     }
     if len(verdicts) > 1:
         out["verdicts"] = verdicts
-    if facts is not None:
-        out |= {"valid": facts["valid"], "leaked": facts["leaked"], "rm": facts["rm"]}
-        if given is None:
-            out["text"] = facts["text"]
-        if facts["rm_error"]:
-            out["unscored"] = facts["rm_error"]
+    if written is not None:
+        rm = {"total": written.score.total, "dimensions": written.score.dimensions} if written.score else None
+        out |= {"valid": written.facts.valid, "leaked": written.facts.stated, "rm": rm}
+        if answer.given is None:
+            out["text"] = written.text
+        if written.rm_error:
+            out["unscored"] = written.rm_error
     return out
 
 
@@ -107,7 +99,7 @@ def _outcome(sample: dict[str, Any]) -> dict[str, Any]:
     return out | ({"given": None} if sample["given"] is None else {})
 
 
-def _charts(results: dict[str, Any], found: dict[str, Record]) -> str:
+def _charts(results: dict[str, Any], found: dict[str, Found]) -> str:
     parts = []
     for name, bench in results["benchmarks"].items():
         for mode in dict.fromkeys(m for arm in bench["arms"].values() for m in arm):
@@ -134,17 +126,18 @@ def _charts(results: dict[str, Any], found: dict[str, Record]) -> str:
     return "\n".join(parts)
 
 
-def _rm_chart(found: Record, mode: str, rule: str) -> str:
+def _rm_chart(found: Found, mode: str, rule: str) -> str:
     """RM scores of traces whose answer came out right and wrong."""
     right: list[float] = []
     wrong: list[float] = []
-    for label, modes in found["arms"].items():
-        if label.split(" ")[0] != "planner" or mode not in modes:
+    for label, modes in found.arms.items():
+        own = found.traces_of(label)
+        if mode not in modes or mode not in own:
             continue
-        for i, run in enumerate(modes[mode]):
-            for s, facts in zip(run["samples"] if run else [], _own_traces(found, label, mode, i) or [], strict=False):
-                if facts["rm"] and s["verdicts"]:
-                    (right if s["verdicts"][rule] == "PASS" else wrong).append(facts["rm"]["total"])
+        for some, written in zip(modes[mode], own[mode], strict=True):
+            for answer, w in zip(some, written, strict=True) if some else ():
+                if w.score and answer.verdicts:
+                    (right if answer.passes(rule) else wrong).append(w.score.total)
     if not right and not wrong:
         return ""
     drawn = charts.histogram([("right answer", "#1f6f8b", right), ("wrong answer", "#d1495b", wrong)])

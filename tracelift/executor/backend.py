@@ -1,5 +1,9 @@
 """What the executor asks of a language model: text in, text out. One interface, a model in this process or a server.
 
+Every backend is a `Backend`. What only some can do has a protocol of its own, which callers ask for with isinstance:
+`Scoring` (log-probs of given texts), `Prefetching` (starts on requests before they are collected), `Serving` (says what
+it serves).
+
 A backend never raises for one bad request: a request that cannot be answered comes back as a `Reply` with `error` set,
 which the executor turns into an ERROR verdict, so that a failure can never be mistaken for a wrong answer. Errors that
 would hit every request alike (a model that does not fit, a bug) do raise.
@@ -12,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 Progress = Callable[[int, int], None]  # (replies so far, replies in all)
 
@@ -56,8 +60,7 @@ class Likelihood:
 
 
 class Backend(Protocol):
-    """Anything that completes text. One that can also tell how likely given texts are has, as `LocalBackend`,
-    `score(requests: Sequence[ScoreRequest]) -> list[Likelihood]`."""
+    """Anything that completes text."""
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
         """One reply per request, in order."""
@@ -66,6 +69,34 @@ class Backend(Protocol):
     @property
     def fingerprint(self) -> str:
         """Changes whenever the same requests might be answered otherwise: cached baselines are keyed by it."""
+        ...
+
+
+@runtime_checkable
+class Scoring(Protocol):
+    """Can tell how likely given texts are, as a model in this process can (tracelift/executor/local.py)."""
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Likelihood]:
+        """One likelihood per request, in order."""
+        ...
+
+
+@runtime_checkable
+class Prefetching(Protocol):
+    """Can start on requests before `complete` collects them (tracelift/executor/prefetch.py)."""
+
+    def begin(self, requests: Sequence[CompletionRequest]) -> None:
+        """Start requests; returns at once."""
+        ...
+
+
+@runtime_checkable
+class Serving(Protocol):
+    """Says what is behind its address: an executor's or a Reason RM's server."""
+
+    @property
+    def served(self) -> str:
+        """Changes with what is served; empty where the server does not say."""
         ...
 
 

@@ -1,6 +1,6 @@
 """The frozen executor: (problem, trace) → artifact → verdict, K runs an arm, each problem's baseline measured once.
 
-    success_with(z) = mean_k V(E(x, z; seed_k))      success_base = mean_k V(E(x; seed_k))      (DESIGN §2)
+    success_with(z) = mean_k V(E(x, z; seed_k))      success_base = mean_k V(E(x; seed_k))
 
 Both arms share their seeds, so they meet the same random numbers; the separate end-to-end run has a seed of its own.
 With `uplift = "likelihood"` both are the probability of the reference itself, computed and not sampled
@@ -22,11 +22,19 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from tracelift.executor.backend import Backend, CompletionRequest, Likelihood, Progress, Reply, ScoreRequest
+from tracelift.executor.backend import (
+    Backend,
+    CompletionRequest,
+    Likelihood,
+    Prefetching,
+    Progress,
+    Reply,
+    ScoreRequest,
+    Scoring,
+)
 from tracelift.executor.baselines import Baseline, BaselineCache
 from tracelift.executor.judge import Judge, Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
-from tracelift.executor.prefetch import PrefetchingBackend
 from tracelift.tasks.prompts import render
 from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
@@ -52,6 +60,25 @@ class ExecutorSettings:
 
 
 @dataclass(frozen=True)
+class RunItem:
+    """Runs to make of one problem: with a trace or (None) without, one a seed."""
+
+    task: Task
+    trace: str | None
+    seeds: tuple[int, ...]
+    in_full: bool = True  # False: nothing but the verdict is wanted of them (tracelift/executor/judge.py)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: its text, the tokens generated, and what the judge says; an ERROR where no text came."""
+
+    text: str
+    tokens: int
+    judgement: Judgement
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What the executor made of one trace. `error` is set where any run it needs stayed an ERROR: no reward then.
 
@@ -67,12 +94,8 @@ class Outcome:
     verdicts: tuple[str, ...] = field(default=(), compare=False)  # theirs, by name
     base_runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # the baseline's (text, verdict)
     error: str | None = None
-    judgement: Judgement | None = field(
-        default=None, compare=False
-    )  # of the end-to-end run; None where it gave no text
-    logprobs: tuple[float, float] | None = (
-        None  # of the reference with and without the trace, where uplift is by likelihood
-    )
+    judgement: Judgement | None = field(default=None, compare=False)  # of the end-to-end run
+    logprobs: tuple[float, float] | None = None  # by likelihood: of the reference with and without the trace
     nats: float = 1.0
 
     @property
@@ -106,7 +129,7 @@ class Executor:
 
         Raises ValueError for uplift by likelihood from a backend that cannot score given texts.
         """
-        if settings.uplift == "likelihood" and not hasattr(backend, "score"):
+        if settings.uplift == "likelihood" and not isinstance(backend, Scoring):
             raise ValueError(
                 "executor.uplift = 'likelihood' needs the log-probabilities of given texts, which this executor (a server, "
                 "or ranks of its own) does not give; use a local executor.path, or executor.uplift = 'sampled'"
@@ -117,6 +140,30 @@ class Executor:
         self.tokens = 0  # generated so far, for throughput and for counting what a run cost
         self.runs = 0  # distinct requests: equal ones are answered once
 
+    def variant(self, settings: ExecutorSettings, judge: Judge | None = None) -> Executor:
+        """The same model under other settings, and another judge if one is given. It counts its own tokens and runs."""
+        return Executor(self.backend, settings, self.cache, self.wrap, judge or self.judge)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the model (tracelift/executor/backend.py)."""
+        return self.backend.fingerprint
+
+    def run(self, items: Sequence[RunItem], progress: Progress | None = None) -> list[list[Run]]:
+        """Make and judge every item's runs: one list an item, one run a seed, in order.
+
+        All requests go to the backend in one call, equal ones once; those that failed are asked for again,
+        `settings.retries` times. All texts that came go to the judge in one call; a run that stays without a text is an
+        ERROR that says why.
+        """
+        requests = [self._requests(item) for item in items]
+        replies = self._complete([request for some in requests for request in some], progress)
+        made = [(item, replies[request]) for item, some in zip(items, requests, strict=True) for request in some]
+        came = [(item, reply) for item, reply in made if reply.error is None]
+        judged = iter(self.judge([(item.task, reply.text) for item, reply in came], [item.in_full for item, _ in came]))
+        runs = iter([Run(r.text, r.tokens, next(judged) if r.error is None else failed(r.error)) for _, r in made])
+        return [[next(runs) for _ in some] for some in requests]
+
     def evaluate(
         self, items: Sequence[tuple[Task, str]], progress: Progress | None = None, need_repeats: bool = True
     ) -> list[Outcome]:
@@ -124,75 +171,57 @@ class Executor:
         s = self.settings
         if need_repeats and s.uplift == "likelihood":
             return self._with_likelihoods(items, self.evaluate(items, progress, need_repeats=False))
-        K = s.repeats if need_repeats else 0
+        K, n = s.repeats if need_repeats else 0, 2 * len(items)
         keys = [self.baseline_key(task) if need_repeats else "" for task, _ in items]
         missing = {
             key: task
             for key, (task, _) in zip(keys, items, strict=True)
             if need_repeats and self.cache.get(key) is None
         }
+        asked = [item for task, trace in items for item in self._with_trace(task, trace, K)]
+        runs = self.run([*asked, *map(self._without, missing.values())], progress)
 
-        requests = [request for task, trace in items for request in self._with_trace(task, trace, K)]
-        requests += [request for task in missing.values() for request in self._without(task)]
-        replies = iter(self._complete(requests, progress))
-
-        with_trace = [[next(replies) for _ in range(1 + K)] for _ in items]
-        without = [[next(replies) for _ in range(s.baseline_repeats)] for _ in missing]
-        owned = [(task, reply) for (task, _), runs in zip(items, with_trace, strict=True) for reply in runs]
-        owned += [(task, reply) for task, runs in zip(missing.values(), without, strict=True) for reply in runs]
-        primaries = [k == 0 for _ in items for k in range(1 + K)] + [False] * (len(missing) * s.baseline_repeats)
-        judged = iter(self._judge(owned, primaries))
-
-        runs_judged = [[next(judged) for _ in range(1 + K)] for _ in items]
-        baselines: dict[str, Baseline] = {}
-        for key, texts in zip(missing, without, strict=True):
-            arm = [next(judged) for _ in range(s.baseline_repeats)]
-            baselines[key] = Baseline(
-                successes(arm),
-                s.baseline_repeats,
-                first_error(arm),
-                tuple((r.text, j.verdict.name) for r, j in zip(texts, arm, strict=True)),
-            )
+        baselines = {key: as_baseline(arm) for key, arm in zip(missing, runs[n:], strict=True)}
         self.cache.put({key: b for key, b in baselines.items() if b.error is None})
         outcomes = []
-        for key, runs, (primary, *repeats) in zip(keys, with_trace, runs_judged, strict=True):
+        for key, (primary,), repeats in zip(keys, runs[:n:2], runs[1:n:2], strict=True):
             base = baselines.get(key) or self.cache.get(key) or Baseline(0, s.baseline_repeats)
             outcomes.append(
                 Outcome(
-                    e2e=primary.verdict,
+                    e2e=primary.judgement.verdict,
                     with_successes=successes(repeats),
                     repeats=s.repeats,
                     base_successes=base.successes,
                     base_repeats=base.repeats,
-                    artifact=runs[0].text,
-                    runs=tuple(r.text for r in runs[1:]),
-                    verdicts=tuple(j.verdict.name for j in repeats),
+                    artifact=primary.text,
+                    runs=tuple(r.text for r in repeats),
+                    verdicts=tuple(r.judgement.verdict.name for r in repeats),
                     base_runs=base.runs,
                     error=first_error([primary, *repeats]) or base.error,
-                    judgement=primary,
+                    judgement=primary.judgement,
                 )
             )
         return outcomes
 
     def begin(self, task: Task, trace: str, need_repeats: bool = True) -> None:
-        """Start what `evaluate` will ask about this trace, where the backend can work ahead (tracelift/executor/prefetch.py)."""
-        if not isinstance(self.backend, PrefetchingBackend):
+        """Start what `evaluate` will ask about this trace, where the backend can work ahead."""
+        if not isinstance(self.backend, Prefetching):
             return
         s = self.settings
         sampled = need_repeats and s.uplift == "sampled"
-        requests = self._with_trace(task, trace, s.repeats if sampled else 0)
+        items = self._with_trace(task, trace, s.repeats if sampled else 0)
         if sampled and self.cache.get(self.baseline_key(task)) is None:
-            requests += self._without(task)
-        self.backend.begin(requests)
+            items.append(self._without(task))
+        self.backend.begin([request for item in items for request in self._requests(item)])
 
-    def _with_trace(self, task: Task, trace: str, repeats: int) -> list[CompletionRequest]:
+    def _with_trace(self, task: Task, trace: str, repeats: int) -> list[RunItem]:
         """The end-to-end run and the repeats."""
-        prompt = self.trace_prompt(task, trace)
-        return [self._request(prompt, task, k) for k in [END_TO_END, *range(repeats)]]
+        again = tuple(self._seed(task, k) for k in range(repeats))
+        return [RunItem(task, trace, (self._seed(task, END_TO_END),)), RunItem(task, trace, again, in_full=False)]
 
-    def _without(self, task: Task) -> list[CompletionRequest]:
-        prompt = self.baseline_prompt(task)
-        return [self._request(prompt, task, k) for k in range(self.settings.baseline_repeats)]
+    def _without(self, task: Task) -> RunItem:
+        seeds = tuple(self._seed(task, k) for k in range(self.settings.baseline_repeats))
+        return RunItem(task, None, seeds, in_full=False)
 
     def _with_likelihoods(self, items: Sequence[tuple[Task, str]], outcomes: list[Outcome]) -> list[Outcome]:
         """The outcomes of the end-to-end runs with both arms' likelihoods: one pass over all traces and new baselines."""
@@ -204,12 +233,14 @@ class Executor:
             if self.cache.get(key) is None
         }
         distinct = list(dict.fromkeys([*arms, *missing.values()]))
+        assert isinstance(self.backend, Scoring)  # the constructor saw to it
         found = dict(zip(distinct, self.backend.score(distinct) if distinct else [], strict=True))
-        new = {key: as_baseline(found[request]) for key, request in missing.items()}
+        new = {key: scored_baseline(found[request]) for key, request in missing.items()}
         self.cache.put({key: b for key, b in new.items() if b.error is None})
         out = []
         for outcome, request, key in zip(outcomes, arms, keys, strict=True):
             base, arm = new.get(key) or self.cache.get(key), found[request]
+            assert base is not None  # known before, or new
             error = outcome.error or arm.error or base.error
             out.append(
                 replace(
@@ -229,21 +260,9 @@ class Executor:
         s = self.settings
         return ScoreRequest(prompt, spellings(task, s.stop), s.temperature or 1.0, s.stop)  # greedy is scored at 1
 
-    def direct(self, tasks: Sequence[Task], progress: Progress | None = None) -> list[tuple[Verdict, str]]:
-        """One end-to-end run per task without any trace: (verdict, artifact)."""
-        replies = self._complete([self._request(self.baseline_prompt(t), t, END_TO_END) for t in tasks], progress)
-        judged = self._judge(list(zip(tasks, replies, strict=True)), [False] * len(replies))
-        return [(j.verdict, reply.text) for j, reply in zip(judged, replies, strict=True)]
-
-    def _judge(self, owned: Sequence[tuple[Task, Reply]], in_full: Sequence[bool]) -> list[Judgement]:
-        """One judgement per reply; a reply that never came is an ERROR that says why."""
-        came = [(task, reply.text) for task, reply in owned if reply.error is None]
-        judged = iter(
-            self.judge(came, [full for (_, reply), full in zip(owned, in_full, strict=True) if reply.error is None])
-        )
-        return [
-            next(judged) if reply.error is None else Judgement(Verdict.ERROR, detail=reply.error) for _, reply in owned
-        ]
+    def prompt(self, task: Task, trace: str | None) -> str:
+        """What the model reads; without a trace, the baseline's prompt."""
+        return self.baseline_prompt(task) if trace is None else self.trace_prompt(task, trace)
 
     def trace_prompt(self, task: Task, trace: str) -> str:
         return self.wrap(render(self.settings.template, problem=task.problem, trace=trace))
@@ -266,32 +285,43 @@ class Executor:
         digest = hashlib.sha256(f"executor:{self.settings.seed}:{task.problem_id}:{k}".encode()).digest()
         return int.from_bytes(digest[:8], "little")
 
-    def _request(self, prompt: str, task: Task, k: int) -> CompletionRequest:
-        s = self.settings
-        seed = self._seed(task, k) if s.temperature > 0 else 0  # greedy runs of one prompt are one request
-        return CompletionRequest(prompt, s.max_new_tokens, s.temperature, s.stop, seed)
+    def _requests(self, item: RunItem) -> list[CompletionRequest]:
+        s, prompt = self.settings, self.prompt(item.task, item.trace)
+        seeds = [seed if s.temperature > 0 else 0 for seed in item.seeds]  # greedy runs of one prompt are one request
+        return [CompletionRequest(prompt, s.max_new_tokens, s.temperature, s.stop, seed) for seed in seeds]
 
-    def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> list[Reply]:
+    def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> dict[CompletionRequest, Reply]:
         distinct = list(dict.fromkeys(requests))
         replies = dict(zip(distinct, self.backend.complete(distinct, progress) if distinct else [], strict=True))
         for _ in range(self.settings.retries):
-            failed = [request for request, reply in replies.items() if reply.error is not None]
-            if not failed:
+            failing = [request for request, reply in replies.items() if reply.error is not None]
+            if not failing:
                 break
-            replies |= zip(failed, self.backend.complete(failed), strict=True)
+            replies |= zip(failing, self.backend.complete(failing), strict=True)
         self.runs += len(distinct)
         self.tokens += sum(reply.tokens for reply in replies.values())
-        return [replies[request] for request in requests]
+        return replies
 
 
-def as_baseline(found: Likelihood) -> Baseline:
+def as_baseline(runs: Sequence[Run]) -> Baseline:
+    texts = tuple((r.text, r.judgement.verdict.name) for r in runs)
+    return Baseline(successes(runs), len(runs), first_error(runs), texts)
+
+
+def scored_baseline(found: Likelihood) -> Baseline:
     return Baseline(math.exp(found.logprob), 1, found.error, logprob=found.logprob)
 
 
-def successes(runs: Sequence[Judgement]) -> int:
-    return sum(j.verdict is Verdict.PASS for j in runs)
+def successes(runs: Sequence[Run]) -> int:
+    return sum(r.judgement.verdict is Verdict.PASS for r in runs)
 
 
-def first_error(runs: Sequence[Judgement]) -> str | None:
+def failed(error: str) -> Judgement:
+    """Of a run that gave no text."""
+    return Judgement(Verdict.ERROR, detail=error)
+
+
+def first_error(runs: Sequence[Run]) -> str | None:
     """Why the first of the runs that could not be judged could not; None where all could."""
-    return next((j.detail or "the run could not be judged" for j in runs if j.verdict is Verdict.ERROR), None)
+    judged = [r.judgement for r in runs]
+    return next((j.detail or "the run could not be judged" for j in judged if j.verdict is Verdict.ERROR), None)

@@ -4,13 +4,14 @@ A number is compared (tracelift/verify/math.py). A program runs in the sandbox o
 the statement's own examples, which are only logged (tracelift/programs). Equal programs of one task run once, different
 ones in parallel, and one of which only the verdict is wanted no further than its first failure. What cannot be judged is an ERROR: neither a pass nor a failure.
 
-Left out: what a verdict is worth (tracelift/rl/rewards.py), and LaTeX equivalence (tracelift/verify/latex.py).
+Left out: what a verdict is worth (tracelift/rl/rewards.py), LaTeX equivalence and the rules of benchmarks
+(tracelift/evaluation/verdicts.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from tracelift.programs import CodeProblem, FunctionTests, ProgramResult, StdinTest, judge_many
@@ -23,7 +24,8 @@ from tracelift.verify.verdict import Verdict
 @dataclass(frozen=True)
 class Judgement:
     """One artifact judged. For programs: `status` and `pass_rate` on the hidden tests, as `exec_reward` takes them,
-    whether it produced any output, and `visible_rate`, its pass rate on the visible examples (None without any)."""
+    whether it produced any output, and `visible_rate`, its pass rate on the visible examples (None without any). `rules`:
+    a benchmark's verdicts by rule, of which `verdict` is the first; empty where nothing but `verdict` is asked for."""
 
     verdict: Verdict
     status: str = ""
@@ -31,6 +33,7 @@ class Judgement:
     produced_output: bool = False
     visible_rate: float | None = None
     detail: str = ""
+    rules: Mapping[str, Verdict] = field(default_factory=dict, hash=False)
 
 
 class Judge(Protocol):
@@ -43,9 +46,9 @@ class Judge(Protocol):
 class TaskJudge:
     """Judges numbers and programs. The sandbox starts with the first program, which may therefore raise SandboxError."""
 
-    def __init__(self, limits: Limits = Limits(), workers: int = 0, allow_weak_sandbox: bool = False) -> None:
+    def __init__(self, limits: Limits | None = None, workers: int = 0, allow_weak_sandbox: bool = False) -> None:
         """limits hold for each test of a program; `workers` programs run at once, 0 for one a core."""
-        self.limits, self.workers, self.allow_weak = limits, workers, allow_weak_sandbox
+        self.limits, self.workers, self.allow_weak = limits or Limits(), workers, allow_weak_sandbox
         self._own: Sandbox | None = None
 
     @property

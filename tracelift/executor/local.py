@@ -18,7 +18,8 @@ from tracelift.sampler import Sampler, SamplingParams
 
 
 class LocalBackend:
-    """A model in this process, behind the same interface as a server."""
+    """A model in this process, behind the same interface as a server. Implements tracelift.executor.backend.Backend and
+    Scoring."""
 
     def __init__(self, model: Transformer, tokenizer: Any, sampler: Sampler | None = None) -> None:
         """tokenizer: encode(str) -> list[int], decode(list[int]) -> str, eos_ids, pad_id (models.load_tokenizer)."""
@@ -47,7 +48,7 @@ class LocalBackend:
             ]
             # The key is empty on purpose: the seed alone names the draws, so a caller can share them between arms.
             answers = self.sampler.generate(prompts, params, keys=[()] * len(prompts), progress=progress)
-            for request, (completion,) in zip(fitting, answers):
+            for request, (completion,) in zip(fitting, answers, strict=True):
                 text = visible_text(self.tokenizer, self.sampler.eos_ids, completion.tokens, request.stop)
                 finite = all(map(math.isfinite, completion.logprobs))
                 error = None if finite else "the executor's log-probs are not finite: its weights hold NaN or overflow"
@@ -76,7 +77,7 @@ class LocalBackend:
             same = [item for item in asked if (item[0].stop, item[0].temperature) == kind]
             prompts, paths = [p for _, p, _ in same], [path for _, _, path in same]
             tokens = self.sampler.score(prompts, paths, self._ends_at(kind[0]), kind[1])
-            for (request, _, _), values in zip(same, tokens):
+            for (request, _, _), values in zip(same, tokens, strict=True):
                 logprobs.setdefault(request, []).append(math.fsum(values))
         for request, values in logprobs.items():
             top = max(values)

@@ -15,11 +15,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from tracelift.executor.backend import Backend, CompletionRequest, Progress, Reply
+from tracelift.executor.backend import Backend, CompletionRequest, Progress, Reply, Serving
 
 
 class PrefetchingBackend:
-    """A backend whose requests may be begun before they are collected. Implements tracelift.executor.backend.Backend.
+    """A backend whose requests may be begun before they are collected. Implements tracelift.executor.backend.Backend,
+    Prefetching and Serving.
 
     `begin` and `complete` are for one thread of the caller's.
     """
@@ -40,7 +41,7 @@ class PrefetchingBackend:
     @property
     def served(self) -> str:
         """What the server says it serves (tracelift/executor/client.py)."""
-        return getattr(self.backend, "served", "")
+        return self.backend.served if isinstance(self.backend, Serving) else ""
 
     def begin(self, requests: Sequence[CompletionRequest]) -> None:
         """Start requests that are not under way yet; returns at once. What goes wrong is raised by `complete`."""

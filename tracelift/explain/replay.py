@@ -1,7 +1,7 @@
 """A round of training again, from its record in samples.jsonl: rewards, advantages and token weights.
 
 Everything is computed by the functions training itself used, from what it logged; nothing is sampled or
-executed again. tracelift/explain/__main__.py tells it to people. Left out: code rewards, whose shaped execution reward needs
+executed again. tracelift/explain/prose.py tells it to people. Left out: code rewards, whose shaped execution reward needs
 the programs' runs.
 """
 

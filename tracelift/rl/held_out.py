@@ -14,6 +14,7 @@ from typing import Any
 from tracelift.config import Config
 from tracelift.executor.executor import Executor
 from tracelift.reward_model.scorer import Scorer
+from tracelift.rl.metrics import Share, accuracy, trace_validity, wrong_reason_rate
 from tracelift.rl.rollout import PlannerPrompt, grade, sample_traces
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
@@ -46,11 +47,10 @@ def evaluate_planner(
     settings = dataclasses.replace(executor.settings, uplift="sampled")
     if greedy:  # repeats of a greedy executor are the same run
         settings = dataclasses.replace(settings, temperature=0.0, repeats=1, baseline_repeats=1)
-    runner = Executor(executor.backend, settings, executor.cache, executor.wrap, executor.judge)
     full = dataclasses.replace(
         config, reward=dataclasses.replace(config.reward, mode="tracelift" if scorer else "uplift_only")
     )
-    grade(groups, runner, scorer, full)
+    grade(groups, executor.variant(settings), scorer, full)
     return [group[0] for group in groups]
 
 
@@ -58,12 +58,13 @@ def summarise(samples: Sequence[Sample]) -> dict[str, dict[str, float | int]]:
     """Named figures, each {value, n} with a 95% Wilson interval where it is a share: {value, low, high, n}."""
     kept = [s for s in samples if s.error is None]
     ran = [s for s in kept if s.outcome is not None]
+    pairs = [(s.correct, s.valid) for s in kept]
     out: dict[str, dict[str, float | int]] = {}
 
-    def share(name: str, hits: Sequence[bool]) -> None:
-        if hits:
-            low, high = wilson(sum(hits), len(hits))
-            out[name] = {"value": sum(hits) / len(hits), "low": low, "high": high, "n": len(hits)}
+    def share(name: str, found: Share) -> None:
+        if found.n:
+            low, high = wilson(found.hits, found.n)
+            out[name] = {"value": found.value, "low": low, "high": high, "n": found.n}
 
     def average(name: str, values: Sequence[float]) -> None:
         if values:
@@ -71,20 +72,20 @@ def summarise(samples: Sequence[Sample]) -> dict[str, dict[str, float | int]]:
             half = 1.96 * (sum((v - m) ** 2 for v in values) / max(1, len(values) - 1) / len(values)) ** 0.5
             out[name] = {"value": m, "low": m - half, "high": m + half, "n": len(values)}
 
-    share("accuracy", [s.correct for s in kept])
+    share("accuracy", accuracy(pairs))
     average("baseline accuracy", [s.outcome.success_base for s in ran if s.outcome])
     average("uplift", [s.outcome.uplift for s in ran if s.outcome])
     programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
     average("hidden tests passed", [j.pass_rate for j in programs])
     average("visible tests passed", [j.visible_rate for j in programs if j.visible_rate is not None])
     average("RM score", [s.rm.total for s in kept if s.rm is not None])
-    share("trace validity", [bool(s.valid) for s in kept if s.valid is not None])
-    share("wrong-reason rate", [not s.valid for s in kept if s.valid is not None and s.correct])
-    share("answer leaked", [s.leaked for s in kept])
-    share("format failures", [s.trace is None for s in kept])
+    share("trace validity", trace_validity(pairs))
+    share("wrong-reason rate", wrong_reason_rate(pairs))
+    share("answer leaked", Share.of(s.leaked for s in kept))
+    share("format failures", Share.of(s.trace is None for s in kept))
     average("trace tokens", [float(len(s.completion.tokens)) for s in kept])
     if len(kept) < len(samples):
-        share("errors", [s.error is not None for s in samples])
+        share("errors", Share.of(s.error is not None for s in samples))
     return out
 
 

@@ -1,26 +1,64 @@
-"""Figures over a round's samples.
+"""Figures over samples: the three shares that every report of this project gives, and a round's metrics.
+
+    accuracy             right answers among those that were judged
+    trace validity       valid traces among those whose truth is known
+    wrong-reason rate    traces that are not valid among right answers whose truth is known
 
 Left out: intervals and tests (tracelift/stats.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from tracelift.rl.sample import Sample
+
+Pair = tuple[bool | None, bool | None]  # of one sample: the answer is right, the trace is valid; None: not known
+
+
+@dataclass(frozen=True)
+class Share:
+    """`hits` of `n`."""
+
+    hits: int
+    n: int
+
+    @classmethod
+    def of(cls, values: Iterable[bool]) -> Share:
+        listed = list(values)
+        return cls(sum(listed), len(listed))
+
+    @property
+    def value(self) -> float:
+        """The share; 0 of nothing."""
+        return self.hits / self.n if self.n else 0.0
+
+
+def accuracy(pairs: Iterable[Pair]) -> Share:
+    return Share.of(right for right, _ in pairs if right is not None)
+
+
+def trace_validity(pairs: Iterable[Pair]) -> Share:
+    return Share.of(valid for _, valid in pairs if valid is not None)
+
+
+def wrong_reason_rate(pairs: Iterable[Pair]) -> Share:
+    return Share.of(not valid for right, valid in pairs if right and valid is not None)
 
 
 def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float]:
     """Means over a round's samples, ERROR samples left out of everything but their own count."""
     samples = [s for group in groups for s in group]
     kept = [s for s in samples if s.error is None]
+    pairs = [(s.correct, s.valid) for s in kept]
     ran = [s for s in kept if s.outcome is not None]
     rewards = [s.reward for s in kept if s.reward is not None]
     spread = [len({round(s.reward, 9) for s in g if s.error is None and s.reward is not None}) <= 1 for g in groups]
     metrics = {
         "reward": mean(rewards),
         "reward_std": (mean([(r - mean(rewards)) ** 2 for r in rewards])) ** 0.5,
-        "accuracy": mean([float(s.correct) for s in kept]),
+        "accuracy": accuracy(pairs).value,
         "format_failures": mean([float(s.trace is None) for s in samples]),
         "verdict_errors": mean([float(s.error is not None) for s in samples]),
         "zero_spread": mean([float(x) for x in spread]),
@@ -49,11 +87,9 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         metrics["rm_score"] = mean([r.total for r in judged])
         for d, name in enumerate(dimension_names):
             metrics[f"rm/{name}"] = mean([r.dimensions[d] for r in judged])
-    known = [s for s in kept if s.valid is not None]
-    if known:
-        metrics["trace_validity"] = mean([float(bool(s.valid)) for s in known])
-        right = [s for s in known if s.correct]
-        metrics["wrong_reason_rate"] = mean([float(not s.valid) for s in right])
+    if (validity := trace_validity(pairs)).n:
+        metrics["trace_validity"] = validity.value
+        metrics["wrong_reason_rate"] = wrong_reason_rate(pairs).value
     return metrics
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from models import Tokenizer
 from tracelift.config import Config
@@ -86,6 +87,32 @@ def sample_traces(
     return out
 
 
+@dataclass(frozen=True)
+class TraceFacts:
+    """What the problem itself says of a trace. `valid`: every step is true and grounded; None where the truth is unknown.
+    `stated`: the final value, or the program or a line of it; None without a trace. `unsupported`: a value without the
+    steps that yield it; None without a trace, and for programs, of which this is not asked."""
+
+    valid: bool | None = None
+    stated: bool | None = None
+    unsupported: bool | None = None
+
+
+def trace_facts(task: Task, trace: str | None) -> TraceFacts:
+    """The facts about one trace; a format failure (None) is no valid trace where the truth is known."""
+    if trace is None:
+        return TraceFacts(valid=None if task.truth is None else False)
+    if task.code is not None:
+        return TraceFacts(task.trace_valid(trace), leaks_program(trace, task.reference))
+    leak = leaks_answer(trace, task.reference, task.problem)
+    return TraceFacts(task.trace_valid(trace), leak.stated, leak.unsupported)
+
+
+def score_item(task: Task, trace: str) -> ScoreItem:
+    """What the Reason RM is asked about a trace."""
+    return ScoreItem(task.task_type, task.problem, trace, task.task_type, truth=task.truth)
+
+
 def needs_uplift(config: Config) -> bool:
     """Whether the reward asks for the executor's repeats and baseline, and not for the end-to-end run alone."""
     return config.reward.mode in ("tracelift", "uplift_only", "product_only")
@@ -100,22 +127,13 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
         s.outcome, s.error = outcome, outcome.error
     if scorer is not None:
         judged = [s for s in formed if s.error is None]
-        items = [
-            ScoreItem(s.task.task_type, s.task.problem, s.trace or "", s.task.task_type, truth=s.task.truth)
-            for s in judged
-        ]
-        for s, score in zip(judged, scorer.score(items), strict=True):
+        scores = scorer.score([score_item(s.task, s.trace or "") for s in judged])
+        for s, score in zip(judged, scores, strict=True):
             s.rm, s.error = score, score.error
     for s in samples:
-        if s.trace is not None:
-            s.valid = s.task.trace_valid(s.trace)
-            if s.task.code is not None:
-                s.leaked = s.leaked_unsupported = leaks_program(s.trace, s.task.reference)
-            else:
-                leak = leaks_answer(s.trace, s.task.reference, s.task.problem)
-                s.leaked, s.leaked_unsupported = leak.stated, leak.unsupported
-        elif s.task.truth is not None:
-            s.valid = False
+        facts = trace_facts(s.task, s.trace)
+        s.valid, s.leaked = facts.valid, bool(facts.stated)
+        s.leaked_unsupported = s.leaked if facts.unsupported is None else facts.unsupported
         if s.error is None:
             s.reward = reward_of(s, config)
 

@@ -5,6 +5,7 @@ Training, evaluation, the logs and `tracelift.explain` read the same record. Lef
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -88,8 +89,14 @@ def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int
     """Stop where ERROR verdicts are no longer the exception: training on what is left would be training on luck."""
     samples = [s for g in groups for s in g]
     errors = [s.error for s in samples if s.error is not None]
-    if len(errors) > allowed * len(samples):
+    what = "samples ended in an ERROR verdict"
+    refuse_errors(errors, len(samples), f"round {step + 1}", what, "executor.max_error_share", allowed)
+
+
+def refuse_errors(errors: Sequence[str], total: int, where: str, what: str, key: str, allowed: float) -> None:
+    """Raises TrainingError, with the first of `errors`, where they are more than the share `allowed` (config key `key`)
+    of `total`."""
+    if len(errors) > allowed * total:
         raise TrainingError(
-            f"round {step + 1}: {len(errors)} of {len(samples)} samples ended in an ERROR verdict, more than "
-            f"executor.max_error_share = {allowed}. The first: {errors[0]}"
+            f"{where}: {len(errors)} of {total} {what}, more than {key} = {allowed}. The first: {errors[0]}"
         )

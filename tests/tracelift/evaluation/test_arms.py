@@ -13,9 +13,13 @@ import pytest
 
 import eval as evaluation
 from support.evaluations import CHROMIUM, arguments, dom, read, records
-from tracelift.evaluation import arms
+from tracelift.evaluation import traces as stage1
 from tracelift.evaluation.arms import traces_of_arm
+from tracelift.evaluation.bench import Answer, WrittenTrace
+from tracelift.executor.backend import Reply
+from tracelift.executor.local import LocalBackend
 from tracelift.stats import pass_at_k
+from tracelift.verify.verdict import Verdict
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -94,7 +98,7 @@ def test_runs_share_executor_seeds_between_arms(traced_job, tmp_path, monkeypatc
         def complete(self, requests, progress=None):
             for r in requests:
                 seen.setdefault("Guidance" in r.prompt, set()).add((r.prompt.split("\n")[0], r.seed))
-            return [arms.Reply("1", 1) for _ in requests]
+            return [Reply("1", 1) for _ in requests]
 
     answer_by(monkeypatch, Spy())
     assert evaluation.main(arguments(traced_job, tmp_path, "--eval.modes", "sampled")) == 0
@@ -106,12 +110,16 @@ def test_foreign_traces_are_the_planners_for_another_problem(done, traced_job):
     from tracelift.config import Config
 
     problems = load_benchmark(f"tasks:{traced_job / 'problems-with-traces.jsonl'}", Config()).problems
-    traces = [{"samples": [{"trace": f"z{i}.{j}" if (i, j) != (1, 0) else None} for j in range(2)]} for i in range(20)]
+
+    def written(trace):
+        return WrittenTrace("", trace, 1, "stop")
+
+    traces = [[written(f"z{i}.{j}" if (i, j) != (1, 0) else None) for j in range(2)] for i in range(20)]
     given = traces_of_arm("foreign", problems, traces, 2)
     assert given[0] == ["z2.0", "z1.1"], "a format failure is passed over, for that sample alone"
     assert given[19] == ["z0.0", "z0.1"]
     assert traces_of_arm("planner", problems, traces, 2)[1] == [None, "z1.1"]
-    nothing = [{"samples": [{"trace": "z"}]}] + [{"samples": [{"trace": None}]}] * 19
+    nothing = [[written("z")]] + [[written(None)]] * 19
     assert traces_of_arm("foreign", problems, nothing, 1)[0] is None, "its own trace is never borrowed"
 
 
@@ -119,8 +127,8 @@ def test_a_second_evaluation_repeats_nothing_and_says_the_same(done, traced_job,
     copy = tmp_path / "copy"
     shutil.copytree(done, copy)
     before = read(copy)
-    monkeypatch.setattr(arms, "sample_traces", lambda *a: pytest.fail("sampled again"))
-    monkeypatch.setattr(arms, "_complete", lambda *a: pytest.fail("executed again"))
+    monkeypatch.setattr(stage1, "sample_traces", lambda *a: pytest.fail("sampled again"))
+    monkeypatch.setattr(LocalBackend, "complete", lambda *a: pytest.fail("executed again"))
     assert evaluation.main(arguments(traced_job, copy)) == 0
     after = read(copy)
     assert after["benchmarks"] == before["benchmarks"] and after["comparisons"] == before["comparisons"]
@@ -241,16 +249,16 @@ def test_a_run_is_evaluated_with_its_own_config_and_model(traced_job, tmp_path):
 
 
 def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_path, monkeypatch, capsys):
-    real = arms._complete
+    real = LocalBackend.complete
 
-    def flaky(executor, requests):
-        replies = real(executor, requests)
+    def flaky(backend, requests, progress=None):
+        replies = real(backend, requests, progress)
         return [
-            arms.Reply("", 0, "the server is gone") if q.prompt.startswith("What is 0") else r
+            Reply("", 0, "the server is gone") if q.prompt.startswith("What is 0") else r
             for q, r in zip(requests, replies, strict=True)
         ]
 
-    monkeypatch.setattr(arms, "_complete", flaky)
+    monkeypatch.setattr(LocalBackend, "complete", flaky)
     base = ["--eval.modes", "greedy", "--eval.arms", "direct"]
     assert evaluation.main(arguments(traced_job, tmp_path, *base)) == 2
     assert "the server is gone" in capsys.readouterr().err
@@ -258,7 +266,7 @@ def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_p
     (bench,) = read(tmp_path)["benchmarks"].values()
     figures = bench["arms"]["direct"]["greedy"]
     assert figures["unjudged"] > 0 and figures["accuracy"]["n"] == 20 - figures["unjudged"]
-    monkeypatch.setattr(arms, "_complete", real)
+    monkeypatch.setattr(LocalBackend, "complete", real)
     assert evaluation.main(arguments(traced_job, tmp_path, *base)) == 0, "errors are not kept: they are tried again"
     (bench,) = read(tmp_path)["benchmarks"].values()
     assert bench["arms"]["direct"]["greedy"]["unjudged"] == 0
@@ -326,7 +334,7 @@ def test_on_math_files_the_executor_is_asked_for_an_expression(traced_job, tmp_p
 
         def complete(self, requests, progress=None):
             asked.extend(r.prompt for r in requests)
-            return [arms.Reply("2\\sqrt{3}", 1) for _ in requests]
+            return [Reply("2\\sqrt{3}", 1) for _ in requests]
 
     answer_by(monkeypatch, Spy())
     command = arguments(
@@ -351,11 +359,8 @@ def test_on_math_files_the_executor_is_asked_for_an_expression(traced_job, tmp_p
 
 
 def answered(*samples):
-    """One arm's records: a string of outcomes per problem."""
-    return [
-        {"samples": [{"verdicts": {"exact": "PASS" if x == "1" else "FAIL"}, "error": None} for x in s]}
-        for s in samples
-    ]
+    """One arm's answers: a string of outcomes per problem."""
+    return [[Answer("", "", 1, {"exact": Verdict.PASS if x == "1" else Verdict.FAIL}) for x in s] for s in samples]
 
 
 def test_few_problems_are_not_called_sure_or_detectable():
@@ -448,7 +453,7 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
     found = rm.evaluate_rm(scorer, groups)["pair accuracy"]
     won, pairs = (1, 3, 2) * 4, (1, 4, 4) * 4
     value = sum(won) / sum(pairs)
-    gaps = sum((w - value * n) ** 2 for w, n in zip(won, pairs))
+    gaps = sum((w - value * n) ** 2 for w, n in zip(won, pairs, strict=True))
     half = 1.959964 * (12 / 11 * gaps) ** 0.5 / sum(pairs)
     assert (found["value"], found["n"]) == (pytest.approx(value), 12)
     assert (found["low"], found["high"]) == pytest.approx((value - half, min(1.0, value + half)), abs=1e-6)

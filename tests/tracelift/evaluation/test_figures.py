@@ -13,8 +13,12 @@ from tracelift.build import load_benchmark
 from tracelift.config import Config
 from tracelift.evaluation import charts
 from tracelift.evaluation.analysis import FEW, average, ratio, trace_figures
+from tracelift.evaluation.bench import Answer, Found, WrittenTrace
 from tracelift.evaluation.page import render_page
+from tracelift.reward_model.scorer import no_score
+from tracelift.rl.rollout import TraceFacts
 from tracelift.stats import wilson
+from tracelift.verify.verdict import Verdict
 
 
 def problem(rng, samples=8):
@@ -81,42 +85,38 @@ def test_many_problems_with_spread_need_no_floor():
     assert average([7.0])["low"] is None, "one value without bounds says nothing of its error"
 
 
-def sample(valid, **more):
-    return {
-        "text": "",
-        "trace": "z",
-        "tokens": 1,
-        "finish_reason": "stop",
-        "valid": valid,
-        "leaked": False,
-        "leaked_unsupported": False,
-        "rm": None,
-        "rm_error": None,
-        **more,
-    }
+def sample(valid, rm=None):
+    return WrittenTrace("", "z", 1, "stop", TraceFacts(valid, False, False), rm)
 
 
 def run(verdicts, given="z"):
-    return {
-        "samples": [
-            {"artifact": "1", "verdicts": {"numeric": "PASS" if v == "1" else "FAIL"}, "detail": "", "tokens": 1}
-            for v in verdicts
-        ],
-        "given": [given] * len(verdicts),
-    }
+    return [Answer(given, "1", 1, {"numeric": Verdict.PASS if v == "1" else Verdict.FAIL}) for v in verdicts]
+
+
+def test_a_trace_and_an_answer_are_read_back_as_they_were_written():
+    """The keys and their order are a file format: --reuse of older evaluations depends on them."""
+    written = WrittenTrace("<reasoning>z</reasoning>", "z", 3, "length")
+    line = '{"text": "<reasoning>z</reasoning>", "trace": "z", "tokens": 3, "finish_reason": "length"}'
+    assert json.dumps(written.to_record()) == line and WrittenTrace.from_record(json.loads(line)) == written
+    answer = Answer("z", "18.0", 2, {"numeric": Verdict.PASS, "strict": Verdict.FAIL}, "why")
+    line = '{"artifact": "18.0", "tokens": 2, "verdicts": {"numeric": "PASS", "strict": "FAIL"}, "detail": "why"}'
+    assert json.dumps(answer.to_record()) == line and Answer.from_record(json.loads(line), "z") == answer
+    line = (
+        '{"artifact": null, "tokens": 0, "verdicts": {"tests": "FAIL"}, '
+        '"detail": "no complete <reasoning> block; the executor was not called"}'
+    )
+    assert json.dumps(Answer.without_trace("program").to_record()) == line
 
 
 def test_wrong_reasons_are_counted_over_right_samples_and_their_error_over_problems():
     """20 problems that are always right, on a valid trace in all samples or in none: 20 facts, not 120."""
-    traces = [{"samples": [sample(i % 2 == 0)] * 6} for i in range(20)]
+    traces = [[sample(i % 2 == 0)] * 6 for i in range(20)]
     figure = trace_figures(traces, [run("111111")] * 20, "numeric", ())["wrong-reason rate"]
     half = 1.959964 * math.sqrt(0.25 / 19)
     assert figure == pytest.approx({"value": 0.5, "low": 0.5 - half, "high": 0.5 + half, "n": 20})
     uneven = [run("111111") if i % 2 else run("000001") for i in range(20)]
     assert trace_figures(traces, uneven, "numeric", ())["wrong-reason rate"]["value"] == pytest.approx(60 / 70)
-    one = trace_figures([{"samples": [sample(False)]}] * 3, [run("1"), run("0"), run("1")], "numeric", ())[
-        "wrong-reason rate"
-    ]
+    one = trace_figures([[sample(False)]] * 3, [run("1"), run("0"), run("1")], "numeric", ())["wrong-reason rate"]
     assert one == pytest.approx({"value": 1.0, "low": wilson(2, 2)[0], "high": 1.0, "n": 2}), "greedy: Wilson's"
 
 
@@ -126,11 +126,9 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     (folder / "p.jsonl").write_text(json.dumps({"problem_id": "p0", "problem": "x?", "answer": 1}) + "\n")
     benchmark = load_benchmark(f"tasks:{folder / 'p.jsonl'}", Config())
-    traces = [{"samples": [*[sample(True)] * 5, sample(False, rm_error="out of memory")]}]
-    found = {
-        "traces": {"planner": {"sampled": traces}},
-        "arms": {"direct": {"sampled": [run("000000", "")]}, "planner": {"sampled": [run("001111")]}},
-    }
+    traces = [[*[sample(True)] * 5, sample(False, no_score("out of memory"))]]
+    arms = {"direct": {"sampled": [run("000000", "")]}, "planner": {"sampled": [run("001111")]}}
+    found = Found({"planner": {"sampled": traces}}, arms)
     results = {"benchmarks": {}, "comparisons": []}
     text = render_page("t", results, [benchmark], {benchmark.name: found}, (), most_samples=4)
     return folder, text, json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])

@@ -11,7 +11,7 @@ import pytest
 
 from tracelift.build import load_benchmark
 from tracelift.config import Config
-from tracelift.evaluation.verdicts import RULES, Judge
+from tracelift.evaluation.verdicts import RULES, RuleJudge
 from tracelift.tasks.benchmarks import BenchmarkError, boxed
 from tracelift.verify import latex
 from tracelift.verify.latex import LatexJudge, MathVerifyMissing
@@ -50,11 +50,11 @@ def test_gsm8k_reference_traces_lose_marks_and_the_answer_line(tmp_path):
 )
 def test_gsm8k_rules_disagree_as_the_harness_does(tmp_path, text, numeric, strict, flexible):
     (p,) = load(f"gsm8k:{write(tmp_path / 'g.jsonl', GSM)}").problems
-    (judged,) = Judge()([(p, text)])
-    assert list(judged.verdicts) == list(RULES["gsm8k"])
-    assert (judged.verdicts["strict"], judged.verdicts["flexible"]) == (strict, flexible)
+    (judged,) = RuleJudge(p.kind)([(p.task, text)])
+    assert list(judged.rules) == list(RULES["gsm8k"]) and judged.verdict is judged.rules["numeric"]
+    assert (judged.rules["strict"], judged.rules["flexible"]) == (strict, flexible)
     if text != "It is 1000 because 3 + 4 = 7":  # where an answer stands in free prose is tested in test_verify.py
-        assert judged.verdicts["numeric"] is numeric
+        assert judged.rules["numeric"] is numeric
 
 
 def test_other_formats(tmp_path):
@@ -98,10 +98,9 @@ def test_code_files_judge_in_the_sandbox(tmp_path):
         "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(0, 0) == 0\n",
     }
     (p,) = load(f"humaneval:{write(tmp_path / 'h.jsonl', row)}").problems
-    right, wrong, cheat = Judge()(
-        [(p, "    return a + b\n"), (p, "```python\ndef add(a, b):\n    return 3\n```"), (p, "import sys; sys.exit(0)")]
-    )
-    assert right.verdicts == {"tests": P} and wrong.verdicts == {"tests": F} and cheat.verdicts == {"tests": F}
+    texts = ("    return a + b\n", "```python\ndef add(a, b):\n    return 3\n```", "import sys; sys.exit(0)")
+    right, wrong, cheat = RuleJudge(p.kind)([(p.task, text) for text in texts])
+    assert right.rules == {"tests": P} and wrong.rules == {"tests": F} and cheat.rules == {"tests": F}
     assert "1 passed" in wrong.detail
 
 
@@ -196,8 +195,8 @@ def test_all_of_gsm8k_train_loads():
         pytest.skip("TRACELIFT_DATA is not set")
     problems = load(f"gsm8k:{Path(root) / 'gsm8k' / 'train.jsonl'}").problems
     assert len(problems) == 7473 and all(p.reference_trace and "<<" not in p.reference_trace for p in problems)
-    judged = Judge()([(p, p.task.reference) for p in problems[:500]])
-    assert all(set(j.verdicts.values()) == {P} for j in judged), "a reference passes its own rules"
+    judged = RuleJudge("gsm8k")([(p.task, p.task.reference) for p in problems[:500]])
+    assert all(set(j.rules.values()) == {P} for j in judged), "a reference passes its own rules"
 
 
 # -- MATH ------------------------------------------------------------------------------------------------------------

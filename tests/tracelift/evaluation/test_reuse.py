@@ -50,9 +50,9 @@ def test_a_corrected_reference_is_read_anew_without_sampling(job, problems, tmp_
     path, write, rows = problems
     _, before = judge(job, path, tmp_path / "out")
     write([row | {"answer": 7777} for row in rows])
-    from tracelift.evaluation import arms
+    from tracelift.evaluation import traces
 
-    monkeypatch.setattr(arms, "sample_traces", lambda *a: pytest.fail("sampled again"))
+    monkeypatch.setattr(traces, "sample_traces", lambda *a: pytest.fail("sampled again"))
     _, after = judge(job, path, tmp_path / "out")
     stated = [next(iter(b["traces"].values()))["greedy"]["answer stated"]["value"] for b in (before, after)]
     assert stated[0] > 0 and stated[1] == 0.0

@@ -8,7 +8,8 @@ import pytest
 import models
 from tracelift.executor.backend import Reply
 from tracelift.executor.baselines import Baseline, BaselineCache
-from tracelift.executor.executor import Executor, ExecutorSettings
+from tracelift.executor.executor import Executor, ExecutorSettings, RunItem
+from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.executor.local import LocalBackend
 from tracelift.files import read_log
 from tracelift.tasks.prompts import BASELINE, EXECUTOR
@@ -109,9 +110,19 @@ def test_outcome_only_mode_makes_one_run():
     assert len(backend.requests) == 1 and outcome.e2e is Verdict.PASS and outcome.runs == ()
 
 
-def test_direct_runs_have_no_trace():
-    backend = Scripted(lambda r: Reply("1" if r.prompt == "one?|" else "9", 2))
-    assert Executor(backend, SETTINGS).direct([ONE, TWO]) == [(Verdict.PASS, "1"), (Verdict.FAIL, "9")]
+def test_runs_without_a_trace_and_with_one_come_back_in_the_order_of_their_seeds():
+    backend = Scripted(lambda r: Reply(f"{r.seed}", 2))
+    executor = Executor(backend, SETTINGS)
+    runs = executor.run([RunItem(ONE, None, (9, 1)), RunItem(TWO, "t", ()), RunItem(TWO, "t", (2,))])
+    assert [[(r.text, r.judgement.verdict) for r in some] for some in runs] == [
+        [("9", Verdict.FAIL), ("1", Verdict.PASS)],
+        [],
+        [("2", Verdict.PASS)],
+    ]
+    assert [(r.prompt, r.seed) for r in backend.requests] == [("one?|", 9), ("one?|", 1), ("two?|t|", 2)]
+    greedy = executor.variant(dataclasses.replace(SETTINGS, temperature=0.0))
+    greedy.run([RunItem(ONE, None, (9, 1))])
+    assert [r.seed for r in backend.requests[3:]] == [0] and (executor.runs, greedy.runs) == (3, 1)
 
 
 def test_the_chat_wrapper_is_around_every_prompt():
@@ -235,6 +246,30 @@ def test_a_cache_that_cannot_be_written_says_where(tmp_path):
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_that_fails_twice_is_asked_three_times_and_judged_once():
+    asked, judged = [], []
+
+    def answer(r):
+        asked.append(r)
+        return Reply("", 0, "busy") if r.seed == 7 and sum(a.seed == 7 for a in asked) < 3 else Reply("1", 2)
+
+    def judge(items, in_full):
+        judged.append((items, in_full))
+        return TaskJudge()(items, in_full)
+
+    items = [RunItem(ONE, "t", (7, 8)), RunItem(TWO, None, (8,), in_full=False)]
+    executor = Executor(Scripted(answer), SETTINGS, judge=judge)
+    runs = executor.run(items)
+    assert [len(call) for call in executor.backend.calls] == [3, 1, 1], "the failed one alone, twice more"
+    assert judged == [([(ONE, "1"), (ONE, "1"), (TWO, "1")], [True, True, False])], "all texts in one call"
+    assert [[r.judgement.verdict.name for r in some] for some in runs] == [["PASS", "PASS"], ["FAIL"]]
+    assert (executor.runs, executor.tokens) == (3, 6)
+    asked.clear()
+    (lost, kept), _ = executor.variant(dataclasses.replace(SETTINGS, retries=1)).run(items)
+    assert (lost.text, lost.tokens, lost.judgement) == ("", 0, Judgement(Verdict.ERROR, detail="busy"))
+    assert kept.judgement.verdict is Verdict.PASS and len(judged[1][0]) == 2, "what gave no text is not judged"
 
 
 def test_a_failed_request_alone_is_retried():

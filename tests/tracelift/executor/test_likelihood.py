@@ -19,7 +19,7 @@ from tracelift.executor.executor import Executor, ExecutorSettings
 from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
 from tracelift.executor.local import LocalBackend
-from tracelift.explain.__main__ import explain
+from tracelift.explain.prose import explain
 from tracelift.files import read_log
 from tracelift.programs import CodeProblem, StdinTest
 from tracelift.rl.metrics import group_metrics

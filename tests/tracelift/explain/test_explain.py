@@ -11,7 +11,8 @@ import train
 from support.tiny_job import planner_arguments
 from tracelift.config import config_of_run
 from tracelift.explain import replay as module
-from tracelift.explain.__main__ import explain, main
+from tracelift.explain.__main__ import main
+from tracelift.explain.prose import explain
 from tracelift.explain.replay import (
     ExplainError,
     grouped,

@@ -14,6 +14,7 @@ from tracelift.build import (
     load_tasks,
 )
 from tracelift.config import load_config
+from tracelift.executor.executor import RunItem
 from tracelift.reward_model.loss import ranking_metrics
 from tracelift.reward_model.scorer import ScoreItem
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
@@ -48,7 +49,7 @@ def test_the_executor_needs_a_trace_and_follows_a_sound_one(world):
     _, config, _, tasks = world
     executor = build_executor(config, CPU, None)
     with_trace = passed([o.e2e for o in executor.evaluate([(t, t.truth.trace) for t in tasks], need_repeats=False)])
-    without = passed([verdict for verdict, _ in executor.direct(tasks)])
+    without = passed([run.judgement.verdict for (run,) in executor.run([RunItem(t, None, (0,)) for t in tasks])])
     assert with_trace >= 0.9 and without <= 0.3, (with_trace, without)
 
 
