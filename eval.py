@@ -34,7 +34,7 @@ from tracelift.build import (
 )
 from tracelift.config import Config, config_of_run, help_text, load_config
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
-from tracelift.errors import ConfigError, TrainingError
+from tracelift.errors import ConfigError
 from tracelift.evaluation import arms, table
 from tracelift.evaluation.analysis import analyse, letters
 from tracelift.evaluation.bench import Bench, Found, Planner
@@ -49,11 +49,11 @@ from tracelift.files import write_text
 from tracelift.reward_model.group_format import read_groups
 from tracelift.rl.rollout import PlannerPrompt
 from tracelift.rubrics import dimensions_of
-from tracelift.runs.console import quiet_unless_main
+from tracelift.runs.console import exit_of, quiet_unless_main
 from tracelift.runs.folder import RunFolder, versions
-from tracelift.sandbox import SandboxError
 from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 
+JOIN_TIMEOUT_S = 600.0  # that one rank waits for another
 SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
   --run RUN        a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
@@ -74,22 +74,17 @@ def main(argv: list[str]) -> int:
         about_rm = bool(argv) and argv[0] == "reward-model"
         config, flags = read_arguments(argv[1:] if about_rm else argv)
         device = pick_device(config.run.device)
-        world = join(device.type)
+        world = join(device.type, JOIN_TIMEOUT_S)
         set_threads(world, config.run.threads)
         judge = judge_reward_model if about_rm else judge_planners
         judge(config, flags, world, device, quiet_unless_main(world.is_main))
         return 0
-    except (ValueError, TrainingError, SandboxError, OSError) as e:
-        print(f"eval.py: {e}", file=sys.stderr)
-        return exit_code(e)
+    except Exception as error:
+        code, sentence = exit_of(error, JOIN_TIMEOUT_S)  # raises again what is no message to a user
+        print(f"eval.py: {sentence}", file=sys.stderr)
+        return code
     finally:
         leave()
-
-
-def exit_code(error: Exception) -> int:
-    """1 for a bad configuration, data or model (ConfigError, CheckpointError, BenchmarkError … are ValueErrors), 2 where the
-    evaluation could not go on."""
-    return 1 if isinstance(error, (FileNotFoundError, ValueError)) else 2
 
 
 # -- planners ---------------------------------------------------------------------------------------------------------
