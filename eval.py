@@ -53,7 +53,6 @@ from tracelift.runs.console import exit_of, quiet_unless_main
 from tracelift.runs.folder import RunFolder, versions
 from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 
-JOIN_TIMEOUT_S = 600.0  # that one rank waits for another
 SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
   --run RUN        a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
@@ -69,18 +68,18 @@ def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
         print(help_text(USAGE))
         return 0
-    world = World()
+    config = Config()
     try:
         about_rm = bool(argv) and argv[0] == "reward-model"
         config, flags = read_arguments(argv[1:] if about_rm else argv)
         device = pick_device(config.run.device)
-        world = join(device.type, JOIN_TIMEOUT_S)
+        world = join(device.type, config.parallel.timeout_s)
         set_threads(world, config.run.threads)
         judge = judge_reward_model if about_rm else judge_planners
         judge(config, flags, world, device, quiet_unless_main(world.is_main))
         return 0
     except Exception as error:
-        code, sentence = exit_of(error, JOIN_TIMEOUT_S)  # raises again what is no message to a user
+        code, sentence = exit_of(error, config.parallel.timeout_s)  # raises again what is no message to a user
         print(f"eval.py: {sentence}", file=sys.stderr)
         return code
     finally:
