@@ -124,7 +124,7 @@ def _forward(
         )
     shapes = ops.stats_shapes(n, ref is not None)
     whole = [hidden.new_zeros(shape, dtype=ops.compute_dtype(hidden)) for shape in shapes]
-    for out, pieces in zip(whole, zip(*parts)):
+    for out, pieces in zip(whole, zip(*parts, strict=True), strict=False):  # no pieces where every token is ignored
         joined = torch.cat(pieces, -1)
         if out.numel() and kept is not None:
             out.index_copy_(-1, kept, joined)

@@ -64,7 +64,7 @@ class LinearLoss(torch.autograd.Function):
             dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)
         ctx.gradients = (dh, None if dw is None else dw.to(weight.dtype))
         outputs = [hidden.new_zeros(len(targets), dtype=wide) for _ in range(3 if ref_head is None else 4)]
-        for out, pieces in zip(outputs, zip(*whole)):
+        for out, pieces in zip(outputs, zip(*whole, strict=True), strict=False):  # no pieces of no tokens
             out.index_copy_(0, kept, torch.cat(pieces)) if kept is not None else out.copy_(torch.cat(pieces))
         ctx.mark_non_differentiable(*outputs)
         return total, *outputs

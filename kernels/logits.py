@@ -110,7 +110,7 @@ def logprob_kl(
             raise ValueError(f"ref_logits have shape {tuple(ref_logits.shape)}, logits {tuple(logits.shape)}")
         if ref_logits.requires_grad and torch.is_grad_enabled():
             raise ValueError("ref_logits require grad, but the reference is a constant here: pass ref_logits.detach()")
-    if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape) if n > 1):
+    if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape, strict=True) if n > 1):
         raise ValueError("inplace_grad=True needs rows of their own, but these logits are an expanded view")
     logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
     out = ops.score(

@@ -294,7 +294,7 @@ def backward_kernel(
 def row_layout(x: Tensor) -> tuple[int, int, int] | None:
     """(inner, outer stride, inner stride) that place row i at i // inner · outer + i % inner · inner stride."""
     groups: list[tuple[int, int]] = []  # (size, stride) of the leading dimensions, merged where memory allows
-    for size, stride in zip(x.shape[:-1], x.stride()[:-1]):
+    for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
         if size == 1:
             continue
         if groups and groups[-1][1] == size * stride:

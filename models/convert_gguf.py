@@ -199,8 +199,12 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     fast = FastTokenizer(BPE(vocabulary, merges, ignore_merges=pre in ("llama-bpe", "llama3")))
     fast.pre_tokenizer, fast.decoder = splitter, decoders.ByteLevel()
-    fast.add_special_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _CONTROL])
-    fast.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _USER_DEFINED])
+    fast.add_special_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=False) if k == _CONTROL]
+    )
+    fast.add_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=False) if k == _USER_DEFINED]
+    )
     ids = {name: meta.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "padding")}
     if ids["eos"] is None:
         raise CheckpointError(f"{where}: tokenizer.ggml.eos_token_id is missing")

@@ -151,7 +151,7 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
             m.enabled = False
         yield model
     finally:
-        for m, enabled in zip(layers, before):
+        for m, enabled in zip(layers, before, strict=True):
             m.enabled = enabled
 
 
@@ -232,7 +232,7 @@ def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
     config = read_adapter_config(folder)
     file = folder / WEIGHTS
     with open_safetensors(file) as f:
-        stored = {name: f.get_tensor(name) for name in f.keys()}
+        stored = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  safe_open is no mapping
     try:
         attach(model, config)
     except ValueError as e:

@@ -3,12 +3,13 @@
 import importlib.util
 import itertools
 import sys
+from pathlib import Path
 
 _COUNT = itertools.count()
 
 
 def mutant(name: str, module: str, edit: tuple[str, str], path):
-    source = open(sys.modules[module].__file__).read()
+    source = Path(sys.modules[module].__file__).read_text()
     old, new = edit
     assert source.count(old) >= 1, f"{name}: the text to mutate is gone from {module}"
     file = path / "mutant.py"

@@ -47,7 +47,7 @@ class LocalBackend:
             ]
             # The key is empty on purpose: the seed alone names the draws, so a caller can share them between arms.
             answers = self.sampler.generate(prompts, params, keys=[()] * len(prompts), progress=progress)
-            for request, (completion,) in zip(fitting, answers):
+            for request, (completion,) in zip(fitting, answers, strict=True):
                 text = visible_text(self.tokenizer, self.sampler.eos_ids, completion.tokens, request.stop)
                 finite = all(map(math.isfinite, completion.logprobs))
                 error = None if finite else "the executor's log-probs are not finite: its weights hold NaN or overflow"
@@ -76,7 +76,7 @@ class LocalBackend:
             same = [item for item in asked if (item[0].stop, item[0].temperature) == kind]
             prompts, paths = [p for _, p, _ in same], [path for _, _, path in same]
             tokens = self.sampler.score(prompts, paths, self._ends_at(kind[0]), kind[1])
-            for (request, _, _), values in zip(same, tokens):
+            for (request, _, _), values in zip(same, tokens, strict=True):
                 logprobs.setdefault(request, []).append(math.fsum(values))
         for request, values in logprobs.items():
             top = max(values)

@@ -254,7 +254,7 @@ def nearly_equal(words: tuple[str, ...], other: tuple[str, ...]) -> bool:
     """Whether two flawed traces differ in nothing or in one number: two slips at one place teach the same thing."""
     if len(words) != len(other):
         return False
-    pairs = [(a, b) for a, b in zip(words, other) if a != b]
+    pairs = [(a, b) for a, b in zip(words, other, strict=True) if a != b]
     return not pairs or (len(pairs) == 1 and all(w[0].isdigit() for w in pairs[0]))
 
 

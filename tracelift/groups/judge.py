@@ -237,7 +237,7 @@ def judge_groups(
         for group in groups:
             found = [next(results) for _ in group.candidates]
             failed = [r for r in found if isinstance(r, str)]
-            kept = [c if isinstance(r, str) else r for c, r in zip(group.candidates, found)]
+            kept = [c if isinstance(r, str) else r for c, r in zip(group.candidates, found, strict=True)]
             count = len(group.positive_pool)
             yield replace(group, positive_pool=tuple(kept[:count]), negative_bank=tuple(kept[count:])), failed
     finally:  # a caller who stops early does not wait, or pay, for calls not yet made

@@ -174,7 +174,7 @@ def stdin_tests(tests: object, where: str) -> list[StdinTest]:
         ins, outs = next(((tests[a], tests[b]) for a, b in keys if a in tests and b in tests), (None, None))
         if not isinstance(ins, list) or not isinstance(outs, list) or len(ins) != len(outs):
             raise ProblemError(f"{where}: tests need 'inputs' and 'outputs', two lists of equal length")
-        pairs = list(zip(ins, outs))
+        pairs = list(zip(ins, outs, strict=True))
     else:
         pairs = []
         for i, test in enumerate(tests or []):
@@ -193,7 +193,7 @@ def function_calls(tests: dict, where: str) -> FunctionTests:
         raise ProblemError(f"{where}: fn_name {name!r} is no name")
     wrapped = all(isinstance(out, list) and len(out) == 1 for out in outs)
     calls = []
-    for args, out in zip(ins, outs):
+    for args, out in zip(ins, outs, strict=True):
         if isinstance(args, str):  # LiveCodeBench: one JSON value a line
             args = [json.loads(line) for line in args.split("\n") if line.strip()]
             out = json.loads(out) if isinstance(out, str) else out

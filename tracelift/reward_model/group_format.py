@@ -194,7 +194,7 @@ def parse_group(value: Any, min_negatives: int = MIN_NEGATIVES) -> Group:
             extra["task_type"] = task_type
         names = set(pools[0][0].rubric.dimensions)
         task_type = "math" if names == set(MATH_DIMENSIONS) else "code"
-    for key, pool in zip(("positive_pool", "negative_bank"), pools):
+    for key, pool in zip(("positive_pool", "negative_bank"), pools, strict=True):
         for i, candidate in enumerate(pool):
             if set(candidate.rubric.dimensions) != set(dimensions_of(task_type)):
                 raise GroupError(f"{key}[{i}].rubric holds dimensions that are not those of a {task_type} group")

@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str]) -> dict[str, torch.Tensor]:
+def optimizer_tensors(
+    optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str]
+) -> dict[str, torch.Tensor]:
     """An optimizer's per-parameter state as named tensors: `NAME.exp_avg`, `NAME.exp_avg_sq`, `NAME.step`."""
     return {f"{names[p]}.{key}": value.detach().cpu().contiguous()
             for p, state in optimizer.state.items() for key, value in state.items()}  # fmt: skip

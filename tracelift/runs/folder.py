@@ -50,13 +50,19 @@ def choose_folder(config: Config, config_path: str | None) -> Path:
     if config.run.out:
         folder = Path(config.run.out)
         if (folder / "metrics.jsonl").exists() and not config.run.resume:
-            raise ConfigError(f"{folder}: already holds a run; add --resume to go on with it, or give another --run.out")
+            raise ConfigError(
+                f"{folder}: already holds a run; add --resume to go on with it, or give another --run.out"
+            )
         return folder
     if restarted():
-        raise ConfigError("torchrun restarted this job: give it --run.out, so that it can go on with its own run folder")
+        raise ConfigError(
+            "torchrun restarted this job: give it --run.out, so that it can go on with its own run folder"
+        )
     name = Path(config_path).stem if config_path else "demo"
     taken = sorted(
-        (int(m[1]), p) for p in Path("runs").glob(f"{name}-*") if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
+        (int(m[1]), p)
+        for p in Path("runs").glob(f"{name}-*")
+        if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
     )
     if config.run.resume and taken:
         return taken[-1][1]
@@ -97,7 +103,9 @@ class RunFolder:
                 f.flush()
                 os.fsync(f.fileno())
         except OSError as e:
-            raise OSError(f"{self.path / name}: could not write ({e}); --resume goes on from the last checkpoint") from e
+            raise OSError(
+                f"{self.path / name}: could not write ({e}); --resume goes on from the last checkpoint"
+            ) from e
 
     def read(self, name: str) -> list[dict[str, Any]]:
         return read_jsonl(self.path / name) if (self.path / name).exists() else []

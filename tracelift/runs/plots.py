@@ -9,10 +9,10 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+matplotlib.use("Agg")  # before pyplot is imported
+import matplotlib.pyplot as plt
 
-from tracelift.files import read_jsonl  # noqa: E402
+from tracelift.files import read_jsonl
 
 PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("accuracy and uplift", ("accuracy", "success_with", "success_base", "uplift")),

@@ -95,7 +95,7 @@ class Schedule:
 
     def _retire(self) -> list[int]:
         """Free what finished rows held; the indices of the others."""
-        for s, live in zip(self.rows, self.live):
+        for s, live in zip(self.rows, self.live, strict=True):
             if live:
                 continue
             self.cache.release(0, s.pages)
@@ -118,7 +118,7 @@ class Schedule:
             need = [0] * len(self.cache.groups)
             for node in missing:
                 need[node.group] += fresh_pages(node)
-            room = all(n <= len(g.free) for n, g in zip(need, self.cache.groups))
+            room = all(n <= len(g.free) for n, g in zip(need, self.cache.groups, strict=True))
             if not room or self.reserved + s.reserved > self.cache.groups[0].capacity - 1:
                 break
             self.queue.popleft()
@@ -132,14 +132,14 @@ class Schedule:
             raise RuntimeError("the sampler's queue is stuck: pages were sized below what one request needs")
         for nodes, hidden in prefill(self.model, self.cache, fresh, self.wave):
             self.prefilled += len(hidden)
-            for node, rows in zip(nodes, hidden.split([len(n.tokens) for n in nodes])):
+            for node, rows in zip(nodes, hidden.split([len(n.tokens) for n in nodes]), strict=True):
                 if node.prompt is not None:
                     node.hidden = rows[-1].clone()
         return admitted
 
     def _compose(self, kept: list[int], admitted: list[Sequence]) -> None:
         """Make the batch anew of these rows of the old one and these newcomers."""
-        for s, count in zip(self.rows, self.count):
+        for s, count in zip(self.rows, self.count, strict=True):
             s.length = int(count)
         hidden = [self.hidden[kept]] + [s.node.hidden[None] for s in admitted]
         self.rows = [self.rows[i] for i in kept] + admitted
@@ -211,7 +211,7 @@ class Schedule:
                 s.pages += self.cache.allocate(0, 1)
                 self.attend = None
         if self.attend is None:
-            reads = [s.node.pages + s.pages if live else [] for s, live in zip(self.rows, self.live)]
+            reads = [s.node.pages + s.pages if live else [] for s, live in zip(self.rows, self.live, strict=True)]
             self.attend = DecodeAttention(self.cache, reads, len(self.hidden))
         B, width = len(self.rows), len(self.hidden)
         tokens = torch.full((width, 1), 0, device=self.device)

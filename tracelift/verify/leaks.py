@@ -70,9 +70,9 @@ def _yields(text: str, value: Fraction, given: set[Fraction | None] | None) -> b
     for equation in find_equations(text):
         left, right = equation.left, equation.right
         grounded = known is None or all(operand in known or operand in _COMMON for operand in left.operands)
-        if equation.holds and right.value == value and len(left.operands) > 1 and grounded:
-            if value not in left.operands:
-                return True
+        announced = equation.holds and right.value == value and len(left.operands) > 1 and grounded
+        if announced and value not in left.operands:
+            return True
         if known is not None and equation.holds and grounded:
             known.add(right.value)
     return False

@@ -448,7 +448,7 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
     found = rm.evaluate_rm(scorer, groups)["pair accuracy"]
     won, pairs = (1, 3, 2) * 4, (1, 4, 4) * 4
     value = sum(won) / sum(pairs)
-    gaps = sum((w - value * n) ** 2 for w, n in zip(won, pairs))
+    gaps = sum((w - value * n) ** 2 for w, n in zip(won, pairs, strict=True))
     half = 1.959964 * (12 / 11 * gaps) ** 0.5 / sum(pairs)
     assert (found["value"], found["n"]) == (pytest.approx(value), 12)
     assert (found["low"], found["high"]) == pytest.approx((value - half, min(1.0, value + half)), abs=1e-6)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tracelift.runs import folder as runs
 from tracelift.config import load_config
 from tracelift.errors import ConfigError
-from tracelift.runs.folder import RunFolder, choose_folder
 from tracelift.files import read_jsonl, write_text
+from tracelift.runs import folder as runs
+from tracelift.runs.folder import RunFolder, choose_folder
 
 
 def save(run, step, value=None, keep=2, write_model=None):
@@ -31,7 +31,9 @@ def save(run, step, value=None, keep=2, write_model=None):
 def load(run):
     """(weights, optimizer, state, what was said); None where there is no checkpoint."""
     said, seen = [], []
-    found = run.load_checkpoint(lambda folder: seen.append(load_file(str(folder / "model.safetensors"))["w"].item()), said.append)
+    found = run.load_checkpoint(
+        lambda folder: seen.append(load_file(str(folder / "model.safetensors"))["w"].item()), said.append
+    )
     if found is None:
         return None
     optimizer, state = found
@@ -51,15 +53,21 @@ def test_round_trip_and_only_the_newest_are_kept(tmp_path):
     assert load(run) == (100.0, 100.0, {"step": 100, "note": 100.0}, [])
 
 
-@pytest.mark.parametrize("damage", ["state gone", "state cut", "optimizer cut", "optimizer gone", "weights cut", "model gone"])
+@pytest.mark.parametrize(
+    "damage", ["state gone", "state cut", "optimizer cut", "optimizer gone", "weights cut", "model gone"]
+)
 def test_a_damaged_newest_is_named_and_passed_over(tmp_path, damage):
     run = RunFolder(tmp_path)
     save(run, 10)
     save(run, 20)
     what, how = damage.split()
     folder = tmp_path / "checkpoints" / "step-000020"
-    file = {"state": folder / "state.json", "optimizer": folder / "optimizer.safetensors", "weights": folder / "model" / "model.safetensors",
-            "model": folder / "model" / "model.safetensors"}[what]
+    file = {
+        "state": folder / "state.json",
+        "optimizer": folder / "optimizer.safetensors",
+        "weights": folder / "model" / "model.safetensors",
+        "model": folder / "model" / "model.safetensors",
+    }[what]
     if how == "gone":
         file.unlink()
     else:
@@ -150,12 +158,22 @@ def test_ranks_above_zero_write_nothing(tmp_path):
 
 def test_logs_are_cut_back_byte_for_byte(tmp_path):
     run = RunFolder(tmp_path)
-    record = {"loss": 0.1 + 0.2, "tiny": 5e-324, "big": 1e22, "whole": 3, "text": "≤ „ü“ \u2028 \n", "none": None, "nan": float("nan")}
+    record = {
+        "loss": 0.1 + 0.2,
+        "tiny": 5e-324,
+        "big": 1e22,
+        "whole": 3,
+        "text": "≤ „ü“ \u2028 \n",
+        "none": None,
+        "nan": float("nan"),
+    }
     for step in (1, 2, 3):
         run.log("metrics.jsonl", {"step": step, **record})
         for _ in range(2):
             run.log("samples.jsonl", {"step": step, **record})
-    lines = {name: (tmp_path / name).read_bytes().splitlines(keepends=True) for name in ("metrics.jsonl", "samples.jsonl")}
+    lines = {
+        name: (tmp_path / name).read_bytes().splitlines(keepends=True) for name in ("metrics.jsonl", "samples.jsonl")
+    }
     run.cut_logs(2)
     assert (tmp_path / "metrics.jsonl").read_bytes() == b"".join(lines["metrics.jsonl"][:2])
     assert (tmp_path / "samples.jsonl").read_bytes() == b"".join(lines["samples.jsonl"][:4])

@@ -71,7 +71,7 @@ class Link:
         if "raised" in answer:
             self.raised = self.exception(answer)
             raise self.raised
-        for mine, theirs in zip(args, answer.get("args") or []):
+        for mine, theirs in zip(args, answer.get("args") or [], strict=False):
             if isinstance(mine, (list, dict, set, bytearray)):
                 copy_state(mine, wire.decode(theirs, self.remote))
         value = wire.decode(answer.get("value"), self.remote)

@@ -14,6 +14,7 @@ process 1, `random` starts from seed 0, and `sys.flags` shows a launcher.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import fcntl
 import json
 import os
@@ -29,10 +30,8 @@ HIGH = 100  # descriptors are first moved up here, so that none is overwritten b
 
 
 def report(control: socket.socket, **message: object) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the parent has given up: it needs no report
         control.send(json.dumps(message).encode())
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the parent has given this program up, and needs no report
 
 
 def take_descriptors(fds: list[int]) -> tuple[str, socket.socket]:
