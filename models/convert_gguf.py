@@ -211,12 +211,12 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
     named = {name: None if index is None else tokens[index] for name, index in ids.items()}
     return Tokenizer.from_backend(
         fast,
-        eos_token=named["eos"],
+        eos_token=tokens[ids["eos"]],
         pad_token=named["padding"],
         bos_token=named["bos"],
         chat_template=meta.get("tokenizer.chat_template"),
         add_bos=bool(meta.get("tokenizer.ggml.add_bos_token", False)),
-        eos_ids=[ids[name] for name in ("eos", "eot") if ids[name] is not None],
+        eos_ids=[index for name in ("eos", "eot") if (index := ids[name]) is not None],
     )
 
 

@@ -130,8 +130,9 @@ def judge(
     box = sandbox or default_sandbox()
     if not isinstance(tests, FunctionTests):
         return judge_stdin(program, tests, box, limits)
-    if tests.calls is not None:
-        return in_rounds(len(tests), lambda first: call_round(program, tests.calls[first:], box, limits))
+    calls = tests.calls
+    if calls is not None:
+        return in_rounds(len(tests), lambda first: call_round(program, calls[first:], box, limits))
     return in_rounds(len(tests), lambda first: examine_round(program, tests, first, box, limits))
 
 

@@ -113,11 +113,11 @@ class Sampler:
                 run = StaticSchedule(self._decoder, *call)
             else:
                 run = schedule.Schedule(*call, keep_logits)
-            for count, s in enumerate(run.run(), start=1):
+            for count, (s, completion) in enumerate(run.run(), start=1):
                 i, j = home[s]
-                answers[i][j] = s.completion
+                answers[i][j] = completion
                 if finished is not None:
-                    finished(i, j, s.completion)
+                    finished(i, j, completion)
                 if progress is not None:
                     progress(count, len(waiting))
         self.asked_tokens += sum(len(prompt) * p.n for prompt, p in zip(prompts, each, strict=True))
@@ -184,6 +184,7 @@ class Sampler:
 
     def _find_stop(self, tokens: list[int], stop: tuple[str, ...]) -> str | None:
         """The stop string that the last token completed, the earliest in the text where it completed several."""
+        assert self.decode is not None, "stop strings were refused without it"
         if tokens[-1] not in self._pieces:
             self._pieces[tokens[-1]] = self.decode(tokens[-1:])
         piece = self._pieces[tokens[-1]]

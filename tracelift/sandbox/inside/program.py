@@ -83,7 +83,7 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
 
 def become_ordinary() -> None:
     """Make the forked launcher look like a fresh interpreter."""
-    for name in [name for name in sys.modules if name.split(".")[0] == __package__.split(".")[0]]:
+    for name in [name for name in sys.modules if name.split(".")[0] == __name__.split(".")[0]]:
         del sys.modules[name]
     sys.argv = [script.FILENAME]
     sys.path[:] = [p for p in sys.path if p.startswith((sys.base_prefix, sys.base_exec_prefix))]
