@@ -3,13 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev train train-code test test-core test-slow assets compare study results clean help
+.PHONY: env env-dev lint train train-code test test-core test-slow assets compare study results clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 env: $(VENV)/.installed ## create .venv with the run-time requirements
-env-dev: $(VENV)/.installed-dev ## ... and the oracles that tests and benchmarks compare with
+env-dev: $(VENV)/.installed-dev ## ... and the linters, and the oracles that tests and benchmarks compare with
 
 $(VENV)/.installed: requirements.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +30,11 @@ train-code: env ## the same for programs: plans for an executor that writes Pyth
 assets: env ## rebuild the embedded models of both demos from their seeds (one to two hours on two cores)
 	$(BIN)/python -m tracelift.worlds.build math
 	$(BIN)/python -m tracelift.worlds.build code
+
+lint: env-dev ## what CI asks of the code before it runs: format, rules, types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/basedpyright
 
 # One worker a core up to eight, each file in one worker, one thread each: the tests are many and small.
 test: env-dev ## every test that needs no GPU

@@ -157,7 +157,10 @@ def draw(record: dict[str, Any], path: Path) -> Path:
             x = [t / 1000 for t in curves["executor_tokens"]] if name == "tokens" else range(1, len(mean) + 1)
             axis.plot(x, mean, color=COLOURS[arm], label=TITLES[arm], linewidth=2.2 if main else 1.0)
             if main:
-                low, high = [m - s for m, s in zip(mean, sd)], [m + s for m, s in zip(mean, sd)]
+                low, high = (
+                    [m - s for m, s in zip(mean, sd, strict=True)],
+                    [m + s for m, s in zip(mean, sd, strict=True)],
+                )
                 axis.fill_between(x, low, high, color=COLOURS[arm], alpha=0.18, linewidth=0)
         if name == "tokens":
             axis.set_xscale("log")

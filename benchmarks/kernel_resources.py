@@ -77,7 +77,7 @@ def read_cubin(cubin: bytes) -> dict[str, int]:
     found = re.search(r"REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)", text)
     if found is None:
         raise RuntimeError(f"cuobjdump printed no resource usage: {text!r}")
-    return dict(zip(("registers", "stack", "local"), map(int, found.groups())))
+    return dict(zip(("registers", "stack", "local"), map(int, found.groups()), strict=True))
 
 
 def measure(dtypes: tuple[str, ...]) -> dict[str, dict[str, int]]:

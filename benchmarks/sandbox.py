@@ -15,6 +15,7 @@ Other work on the machine shows in all columns; the load average is recorded.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -116,10 +117,8 @@ def flood_parent(way: str) -> None:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             box.run(FLOOD, limits=Limits(cpu_seconds=5, wall_seconds=10))
     else:
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             subprocess.run([sys.executable, "-I", "-S", "-c", FLOOD], capture_output=True, timeout=0.5)
-        except subprocess.TimeoutExpired:
-            pass
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 

@@ -98,9 +98,9 @@ def decode_seconds(shape: Shape, d: Device, sequences: float, context: float, to
     return tokens * max(reading, 2 * shape.total * sequences / (d.flops * d.mfu))
 
 
-def predict(name: str, gpus: int, lora: bool, states: str = "float32", job: Job = Job(), d: Device = Device()) -> dict:
+def predict(name: str, gpus: int, lora: bool, states: str = "float32") -> dict:
     """Seconds of each phase, and bytes on one device with the executor in this process and without it."""
-    rank = 16 if lora else 0
+    job, d, rank = Job(), Device(), 16 if lora else 0
     shape = Shape.of(SHAPES[name], rank, tuple(Config().lora.targets))
     c = shape.config
     weight_bytes = 2 * shape.total

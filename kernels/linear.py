@@ -28,7 +28,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels import cpu_linear, ops
 from kernels.logits import TokenScores, check_targets, check_temperature, check_vocab, choose_backend
-from kernels.reference import RowStats
+from kernels.reference import MaybeTensor, RowStats
 
 # Logits of one chunk. A CPU wants the chunk near its last-level cache; a GPU wants enough tokens for each pass over
 # the weight to be limited by arithmetic (a few hundred), and can spare half a gigabyte.
@@ -88,7 +88,7 @@ def kept_rows(targets: Tensor, ignore_index: int) -> Tensor | None:
     return None if len(kept) == len(targets) else kept
 
 
-def take(x: Tensor | None, kept: Tensor | None) -> Tensor | None:
+def take(x: MaybeTensor, kept: Tensor | None) -> MaybeTensor:
     return x if x is None or kept is None else x.index_select(0, kept)
 
 
@@ -108,7 +108,7 @@ def _forward(
     kept = kept_rows(targets, ignore_index)
     hidden, ref_hidden, chosen = take(hidden, kept), take(ref_hidden, kept), take(targets, kept)
     head = Head(hidden, weight, rows, logits_dtype)
-    ref = None if ref_hidden is None else Head(ref_hidden, ref_weight, rows, logits_dtype)
+    ref = None if ref_hidden is None or ref_weight is None else Head(ref_hidden, ref_weight, rows, logits_dtype)
     parts = []
     for i in range(0, len(chosen), rows):
         chunk = slice(i, i + rows)
@@ -124,13 +124,14 @@ def _forward(
         )
     shapes = ops.stats_shapes(n, ref is not None)
     whole = [hidden.new_zeros(shape, dtype=ops.compute_dtype(hidden)) for shape in shapes]
-    for out, pieces in zip(whole, zip(*parts)):
+    for out, pieces in zip(whole, zip(*parts, strict=True), strict=False):  # no pieces where every token is ignored
         joined = torch.cat(pieces, -1)
         if out.numel() and kept is not None:
             out.index_copy_(-1, kept, joined)
         elif out.numel():
             out.copy_(joined)
-    return tuple(whole)
+    logprob, logsumexp, entropy, kl, norm = whole
+    return logprob, logsumexp, entropy, kl, norm
 
 
 linear_score_rows = torch.library.custom_op("tracelift::linear_score_rows", _forward, mutates_args=())
@@ -166,7 +167,7 @@ def _gradients(
     stats = [s if kept is None or not s.numel() else s.index_select(-1, kept) for s in stats]
     incoming = [take(g, kept) for g in (g_logprob, g_logsumexp, g_entropy, g_kl)]
     head = Head(h, weight, rows, logits_dtype)
-    ref = None if ref_h is None else Head(ref_h, ref_weight, rows, logits_dtype)
+    ref = None if ref_h is None or ref_weight is None else Head(ref_h, ref_weight, rows, logits_dtype)
     dh = torch.empty_like(h) if need_hidden else h.new_empty(0)
     dw = weight.new_zeros(weight.shape, dtype=ops.compute_dtype(weight)) if need_weight else h.new_empty(0)
     for i in range(0, len(chosen), rows):
@@ -179,7 +180,7 @@ def _gradients(
             chosen[chunk],
             None if ref is None else ref.logits(chunk),
             RowStats(*(s[..., chunk] for s in stats)),
-            tuple(None if g is None else g[chunk] for g in incoming),
+            [None if g is None else g[chunk] for g in incoming],
             temperature,
             ignore_index,
             vocab,
@@ -259,7 +260,7 @@ class LinearScoreRows(torch.autograd.Function):
 
     forward = staticmethod(_forward)
     setup_context = staticmethod(_save)
-    backward = staticmethod(once_differentiable(partial(_backward, _gradients)))
+    backward = staticmethod(once_differentiable(partial(_backward, _gradients)))  # pyright: ignore[reportAssignmentType]  ctx comes by position
 
 
 def linear_logprob(
@@ -306,19 +307,25 @@ def linear_logprob(
         logits_dtype or hidden.dtype,
         chunk_rows(hidden, len(head), chunk),
     )
-    kl = None if ref[0] is None else out[3].view(targets.shape)
-    return TokenScores(*(o.view(targets.shape) for o in out[:3]), kl)
+    return TokenScores.of([o.view(targets.shape) for o in out[: 3 if ref[0] is None else 4]])
 
 
-def check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index):
+def check_linear(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    ref_hidden: Tensor | None,
+    ref_weight: Tensor | None,
+    vocab_size: int | None,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor | None, Tensor | None]]:
     """Arguments as flat tensors: (N,H), (V,H), (N,), ((N,H'), (V,H')) or (None, None)."""
     if weight.dim() != 2 or hidden.dim() < 1 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)} must be (..., H) and (V, H)")
     if torch.is_autocast_enabled(hidden.device.type):  # as F.linear would
         narrow = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight, ref_hidden, ref_weight = (
-            None if x is None else x.to(narrow) for x in (hidden, weight, ref_hidden, ref_weight)
-        )
+        hidden, weight = hidden.to(narrow), weight.to(narrow)
+        ref_hidden, ref_weight = (None if x is None else x.to(narrow) for x in (ref_hidden, ref_weight))
     if hidden.dtype != weight.dtype:
         raise TypeError(f"hidden is {hidden.dtype} and weight {weight.dtype}: cast one of them, or run under autocast")
     vocab = check_vocab(vocab_size, len(weight))

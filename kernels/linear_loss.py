@@ -15,7 +15,7 @@ Left out: gradients through the per-token tensors (advantages, old log-probs), w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -64,14 +64,14 @@ class LinearLoss(torch.autograd.Function):
             dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)
         ctx.gradients = (dh, None if dw is None else dw.to(weight.dtype))
         outputs = [hidden.new_zeros(len(targets), dtype=wide) for _ in range(3 if ref_head is None else 4)]
-        for out, pieces in zip(outputs, zip(*whole)):
+        for out, pieces in zip(outputs, zip(*whole, strict=True), strict=False):  # no pieces of no tokens
             out.index_copy_(0, kept, torch.cat(pieces)) if kept is not None else out.copy_(torch.cat(pieces))
         ctx.mark_non_differentiable(*outputs)
         return total, *outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g_loss, *_):
+    def backward(ctx, g_loss, *_):  # pyright: ignore[reportIncompatibleMethodOverride]  ctx comes by position
         if ctx.gradients is None:
             raise RuntimeError(
                 "linear_loss hands out its gradient once: call backward a single time, or use "
@@ -87,12 +87,11 @@ class LinearLoss(torch.autograd.Function):
 
 def differentiate(
     loss_fn: TokenLoss, stats: RowStats, data: list[Tensor], wanted: bool
-) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]]:
+) -> tuple[Tensor, Sequence[Tensor | None]]:
     """The loss of one chunk, and its derivative with respect to each of the four scores, None where unused."""
     with torch.enable_grad():
         leaves = [s.detach().requires_grad_(wanted) for s in stats[:4] if s.numel()]
-        scores = TokenScores(*leaves) if len(leaves) == 4 else TokenScores(*leaves, None)
-        value = loss_fn(scores, *data)
+        value = loss_fn(TokenScores.of(leaves), *data)
         if value.dim() != 0:
             raise ValueError(f"loss returned shape {tuple(value.shape)}: it must be a scalar, the sum over its tokens")
         if not (wanted and value.requires_grad):
@@ -145,5 +144,4 @@ def linear_loss(
         torch.is_grad_enabled(),
     )
     total, *scores = LinearLoss.apply(flat, head, chosen, ref, loss, [d.detach().reshape(-1) for d in data], scalars)
-    shaped = [s.view(targets.shape) for s in scores]
-    return total, TokenScores(*shaped) if len(shaped) == 4 else TokenScores(*shaped, None)
+    return total, TokenScores.of([s.view(targets.shape) for s in scores])

@@ -1,17 +1,19 @@
 """`logprob_kl`: log-prob, log-sum-exp, entropy and exact KL of given tokens from logits, all differentiable.
 
 Checks the arguments, chooses the backend, and gives the results the shape of the targets; the mathematics is in
-kernels/reference.py and kernels/triton_rows.py. Left out: any policy-gradient algebra, which belongs to the loss.
+kernels/reference.py and kernels/triton_kernels.py. Left out: any policy-gradient algebra, which belongs to the loss.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kernels import ops
+from kernels.reference import MaybeTensor
 
 BACKENDS = ("auto", "triton", "torch")
 
@@ -23,6 +25,12 @@ class TokenScores(NamedTuple):
     logsumexp: Tensor  # log Σ_j exp(z_j / T)
     entropy: Tensor  # −Σ_j p_j log p_j
     kl: Tensor | None  # Σ_j p_j log(p_j / q_j), None without a reference
+
+    @classmethod
+    def of(cls, scores: Sequence[Tensor]) -> TokenScores:
+        """From three tensors, or from four where there is a reference."""
+        logprob, logsumexp, entropy, *kl = scores
+        return cls(logprob, logsumexp, entropy, kl[0] if kl else None)
 
 
 def choose_backend(backend: str, tensor: Tensor) -> str:
@@ -110,7 +118,7 @@ def logprob_kl(
             raise ValueError(f"ref_logits have shape {tuple(ref_logits.shape)}, logits {tuple(logits.shape)}")
         if ref_logits.requires_grad and torch.is_grad_enabled():
             raise ValueError("ref_logits require grad, but the reference is a constant here: pass ref_logits.detach()")
-    if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape) if n > 1):
+    if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape, strict=True) if n > 1):
         raise ValueError("inplace_grad=True needs rows of their own, but these logits are an expanded view")
     logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
     out = ops.score(
@@ -123,9 +131,7 @@ def logprob_kl(
         choose_backend(backend, logits),
         inplace_grad,
     )
-    shape = targets.shape
-    kl = None if ref_logits is None else out[3].view(shape)
-    return TokenScores(out[0].view(shape), out[1].view(shape), out[2].view(shape), kl)
+    return TokenScores.of([o.view(targets.shape) for o in out[: 3 if ref_logits is None else 4]])
 
 
 def check_vocab(vocab_size: int | None, columns: int) -> int:
@@ -136,6 +142,6 @@ def check_vocab(vocab_size: int | None, columns: int) -> int:
     return vocab_size
 
 
-def unit_stride(x: Tensor | None) -> Tensor | None:
+def unit_stride(x: MaybeTensor) -> MaybeTensor:
     """Columns side by side, as the kernels want them; a transposed matrix is copied once."""
     return x if x is None or x.stride(-1) == 1 else x.contiguous()

@@ -44,7 +44,8 @@ def _forward(
     inplace_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Statistics of each row: logits (..., V), targets (N,), ref_logits (..., V) -> the fields of RowStats."""
-    return tuple(implementation(backend).forward(logits, targets, ref_logits, temperature, ignore_index, vocab))
+    stats = implementation(backend).forward(logits, targets, ref_logits, temperature, ignore_index, vocab)
+    return stats.logprob, stats.logsumexp, stats.entropy, stats.kl, stats.norm
 
 
 score_rows = torch.library.custom_op("tracelift::score_rows", _forward, mutates_args=())
@@ -140,7 +141,7 @@ class ScoreRows(torch.autograd.Function):
 
     forward = staticmethod(_forward)
     setup_context = staticmethod(_save)
-    backward = staticmethod(once_differentiable(partial(_backward, _fill)))
+    backward = staticmethod(once_differentiable(partial(_backward, _fill)))  # pyright: ignore[reportAssignmentType]  ctx comes by position
 
 
 def traced(x: Tensor) -> bool:

@@ -22,11 +22,13 @@ Shape letters: N rows, V vocabulary, n rows of one chunk.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 # Elements of one chunk. The two to four fp32 buffers of this size stay in cache while ten passes run over them.
 CHUNK_ELEMENTS = 1 << 19
@@ -52,14 +54,16 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def flat_blocks(*tensors: Tensor | None) -> Iterator[tuple[Tensor | None, ...]]:
+def flat_blocks(
+    x: Tensor, ref: Tensor | None, *others: Tensor
+) -> Iterator[tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]]:
     """Cut tensors (..., V) of one shape into the fewest (n, V) views that need no copy, in row order."""
-    present = [t for t in tensors if t is not None]
+    flat = lambda t: t.view(-1, t.shape[-1])  # noqa: E731
     try:
-        yield tuple(None if t is None else t.view(-1, t.shape[-1]) for t in tensors)
+        yield flat(x), None if ref is None else flat(ref), *map(flat, others)
     except RuntimeError:  # strides that no single row stride describes, such as logits[:, :-1]
-        for i in range(present[0].shape[0]):
-            yield from flat_blocks(*(None if t is None else t[i] for t in tensors))
+        for i in range(x.shape[0]):
+            yield from flat_blocks(x[i], None if ref is None else ref[i], *(t[i] for t in others))
 
 
 def chunks(active: Tensor, vocab: int) -> Iterator[slice | Tensor]:  # (n,) bool
@@ -173,11 +177,11 @@ def backward(
     targets: Tensor,
     ref_logits: Tensor | None,
     stats: RowStats,
-    incoming: tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None],
+    incoming: Sequence[Tensor | None],
     temperature: float,
     ignore_index: int,
     vocab: int,
-) -> None:  # (..., V) to fill, (..., V), (N,), (..., V), -, each (N,): d loss / d (logprob, logsumexp, entropy, kl)
+) -> None:  # (..., V) to fill, (..., V), (N,), (..., V), -, four (N,): d loss / d (logprob, logsumexp, entropy, kl)
     """Write d loss / d logits into `grad`, which may be `logits` itself."""
     g_lp, g_lse, g_h, g_kl = incoming
     top, log_s, *ref_norm = stats.norm
@@ -200,7 +204,8 @@ def backward(
         here = slice(first, first + len(x_block))
         first = here.stop
         live = active[here]
-        per_row = [None if v is None else v[here] for v in (targets, top, log_s, g_lp, level, g_h, g_kl, *ref_norm)]
+        per_row = [v[here] for v in (targets, top, log_s, g_lp, level)]
+        optional = [None if v is None else v[here] for v in (g_h, g_kl, *ref_norm)]
         if not bool(live.all()):
             out_block[~live] = 0
         for rows in chunks(live, vocab):
@@ -214,7 +219,8 @@ def backward(
                 out,
                 inv_t,
                 scratch,
-                *(None if v is None else v[rows] for v in per_row),
+                *(v[rows] for v in per_row),
+                *(None if v is None else v[rows] for v in optional),
             )
             if not direct:
                 out_block[rows, :vocab] = out.to(grad.dtype)
@@ -251,6 +257,7 @@ def backward_chunk(
             factor = torch.addcmul(level[:, None], logp, g_h[:, None], value=-1, out=scratch("w", n))
             at_target = at_target - g_h * logp.gather(-1, y).squeeze(1)
         if g_kl is not None:
+            assert ref is not None and ref_top is not None and ref_log_s is not None, "a KL without its reference"
             ratio = shifted(ref, ref_top, inv_t, scratch("v", n)).sub_(ref_log_s[:, None])
             ratio = torch.sub(logp, ratio.clamp_min_(-1e30), out=ratio)
             at_target = at_target + g_kl * ratio.gather(-1, y).squeeze(1)

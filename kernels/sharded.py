@@ -86,7 +86,7 @@ class ShardedScores(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *incoming):
+    def backward(ctx, *incoming):  # pyright: ignore[reportIncompatibleMethodOverride]  ctx comes by position
         logits, local, mine, ref_logits, *stats = ctx.saved_tensors
         temperature, ignore_index, vocab, backend = ctx.options
         g_lp, g_lse, g_h, g_kl = (*incoming, None)[:4]
@@ -146,5 +146,4 @@ def sharded_logprob_kl(
         choose_backend(backend, logits),
         group,
     )
-    shaped = [o.view(targets.shape) for o in out]
-    return TokenScores(*shaped) if ref_logits is not None else TokenScores(*shaped, None)
+    return TokenScores.of([o.view(targets.shape) for o in out])

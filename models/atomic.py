@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 
 
@@ -34,7 +35,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def replaced_folder(path: str | Path, stale: Callable[[str], bool]) -> Iterator[Path]:
+def replaced_folder(path: str | PathLike[str], stale: Callable[[str], bool]) -> Iterator[Path]:
     """Yield a fresh folder that becomes `path` on success.
 
     Files already in `path` are kept beside the new ones, except those for which `stale(name)` is true and those the

@@ -77,7 +77,7 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
     """Parameter name → tensor under checkpoint names, adapters merged into the weights they adapt."""
     merged = {f"{name}.weight": layer.merged_weight() for name, layer in adapted(model)}
     return {
-        name: merged.get(name, tensor.detach())
+        name: merged[name] if name in merged else tensor.detach()
         for name, tensor in model.state_dict().items()
         if not name.endswith((".lora_a", ".lora_b"))
     }

@@ -199,20 +199,24 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
     vocabulary = {token: index for index, token in enumerate(tokens)}
     fast = FastTokenizer(BPE(vocabulary, merges, ignore_merges=pre in ("llama-bpe", "llama3")))
     fast.pre_tokenizer, fast.decoder = splitter, decoders.ByteLevel()
-    fast.add_special_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _CONTROL])
-    fast.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types) if k == _USER_DEFINED])
+    fast.add_special_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=False) if k == _CONTROL]
+    )
+    fast.add_tokens(
+        [AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=False) if k == _USER_DEFINED]
+    )
     ids = {name: meta.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "eot", "padding")}
     if ids["eos"] is None:
         raise CheckpointError(f"{where}: tokenizer.ggml.eos_token_id is missing")
     named = {name: None if index is None else tokens[index] for name, index in ids.items()}
     return Tokenizer.from_backend(
         fast,
-        eos_token=named["eos"],
+        eos_token=tokens[ids["eos"]],
         pad_token=named["padding"],
         bos_token=named["bos"],
         chat_template=meta.get("tokenizer.chat_template"),
         add_bos=bool(meta.get("tokenizer.ggml.add_bos_token", False)),
-        eos_ids=[ids[name] for name in ("eos", "eot") if ids[name] is not None],
+        eos_ids=[index for name in ("eos", "eot") if (index := ids[name]) is not None],
     )
 
 

@@ -13,6 +13,7 @@ Token ids stand in the same file but belong to `models/tokenizer.py`.
 from __future__ import annotations
 
 import json
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def check_folder(folder: str | Path) -> Path:
+def check_folder(folder: str | PathLike[str]) -> Path:
     """The folder as a Path, or FileNotFoundError / NotADirectoryError in words a user can act on."""
     path = Path(folder)
     if not path.exists():
@@ -60,7 +61,7 @@ def check_folder(folder: str | Path) -> Path:
     return path
 
 
-def read_config(folder: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+def read_config(folder: str | PathLike[str]) -> tuple[ModelConfig, dict[str, Any]]:
     """A folder's config.json → (architecture, the raw JSON object). Raises as the module docstring says."""
     path = check_folder(folder) / "config.json"
     if not path.is_file():

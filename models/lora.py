@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,8 @@ from kernels.cpu_linear import linear
 from models.atomic import replaced_folder
 from models.hf_config import CheckpointError, check_folder, read_json
 from models.shards import open_safetensors, some, write_file
+
+Model = TypeVar("Model", bound=nn.Module)
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -84,16 +86,16 @@ class LoRALinear(nn.Linear):
         a = torch.empty(config.r, base.in_features, dtype=wide).uniform_(-bound, bound, generator=generator)
         self.lora_a = nn.Parameter(a.to(base.weight.device))
         self.lora_b = nn.Parameter(base.weight.new_zeros(base.out_features, config.r, dtype=wide))
-        self.scaling, self.dropout = config.scaling, config.dropout
+        self.config, self.scaling, self.dropout = config, config.scaling, config.dropout
         self.enabled = True
         self.unmerged: Tensor | None = None  # the base weight, while `weight` holds the merged one
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        out = linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        out = linear(input, self.weight, self.bias)
         if not self.enabled or self.unmerged is not None:
             return out
-        low = linear(F.dropout(x, self.dropout, self.training), self.lora_a.to(x.dtype))
-        return out + linear(low, self.lora_b.to(x.dtype)) * self.scaling
+        low = linear(F.dropout(input, self.dropout, self.training), self.lora_a.to(input.dtype))
+        return out + linear(low, self.lora_b.to(input.dtype)) * self.scaling
 
     @torch.no_grad()
     def merged_weight(self) -> Tensor:  # -> (out, in), in the base's dtype
@@ -108,7 +110,12 @@ def adapted(model: nn.Module) -> list[tuple[str, LoRALinear]]:
     return [(name, m) for name, m in model.named_modules() if isinstance(m, LoRALinear)]
 
 
-def attach(model: nn.Module, config: LoRAConfig, seed: int = 0) -> nn.Module:
+def config_of(model: nn.Module) -> LoRAConfig | None:
+    """What the model's adapters were attached with; None without adapters."""
+    return next((layer.config for _, layer in adapted(model)), None)
+
+
+def attach(model: Model, config: LoRAConfig, seed: int = 0) -> Model:
     """Put adapters on every target Linear, in place, and freeze all else but `also_train`. B = 0: no change at first.
 
     Raises ValueError where a target names nothing, a module that is no Linear, or a model already adapted.
@@ -120,13 +127,15 @@ def attach(model: nn.Module, config: LoRAConfig, seed: int = 0) -> nn.Module:
     for target in names:
         if not any(_is_target(name, target if isinstance(config.targets, str) else (target,)) for name, _ in targets):
             raise ValueError(f"LoRA target {target!r} names no module; Linear layers: {', '.join(_linears(model))}")
+    bases: list[tuple[str, nn.Linear]] = []
     for name, module in targets:
         if not isinstance(module, nn.Linear) or name == "lm_head":
             kind = type(module).__name__
             raise ValueError(f"LoRA target {name!r} ({kind}) cannot be adapted: only Linears within the blocks can")
+        bases.append((name, module))
     model.requires_grad_(False)
     gen = torch.Generator().manual_seed(seed)
-    for name, module in targets:
+    for name, module in bases:
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, LoRALinear(module, config, gen).train(module.training))
     for name in config.also_train:
@@ -135,12 +144,11 @@ def attach(model: nn.Module, config: LoRAConfig, seed: int = 0) -> nn.Module:
             raise ValueError(f"LoRA also_train {name!r} names no parameters")
         for p in chosen:
             p.requires_grad_(True)
-    model.lora_config = config
     return model
 
 
 @contextmanager
-def disabled(model: nn.Module) -> Iterator[nn.Module]:
+def disabled(model: Model) -> Iterator[Model]:
     """Inside, the model computes its base: the KL reference. Modules under `also_train` are not undone."""
     layers = [m for _, m in adapted(model)]
     if any(m.unmerged is not None for m in layers):
@@ -151,13 +159,13 @@ def disabled(model: nn.Module) -> Iterator[nn.Module]:
             m.enabled = False
         yield model
     finally:
-        for m, enabled in zip(layers, before):
+        for m, enabled in zip(layers, before, strict=True):
             m.enabled = enabled
 
 
 @contextmanager
 @torch.no_grad()
-def merged(model: nn.Module, backup_device: str | torch.device | None = None) -> Iterator[nn.Module]:
+def merged(model: Model, backup_device: str | torch.device | None = None) -> Iterator[Model]:
     """Inside, each weight is W + s·B·A in place, so that sampling pays nothing for LoRA; after, W's bits are back.
 
     The original weights of the adapted layers wait on `backup_device` (default: where they are; "cpu" spares the
@@ -180,15 +188,13 @@ def merged(model: nn.Module, backup_device: str | torch.device | None = None) ->
 
 
 @torch.no_grad()
-def merge_and_unload(model: nn.Module) -> nn.Module:
+def merge_and_unload(model: Model) -> Model:
     """Make the adapters permanent, in place: plain Linears again, every parameter trainable."""
     for name, layer in adapted(model):
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
         plain.weight, plain.bias = nn.Parameter(layer.merged_weight()), layer.bias
         parent, _, leaf = name.rpartition(".")
         setattr(model.get_submodule(parent), leaf, plain.train(layer.training))
-    if hasattr(model, "lora_config"):
-        del model.lora_config
     return model.requires_grad_(True)
 
 
@@ -199,7 +205,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 def save_adapter(model: nn.Module, path: str | PathLike[str], base_model: str = "") -> None:
     """Write adapter_config.json and adapter_model.safetensors as PEFT does. Raises ValueError without adapters."""
-    config: LoRAConfig | None = getattr(model, "lora_config", None)
+    config = config_of(model)
     if config is None:
         raise ValueError("the model carries no LoRA adapters to save; models.save_pretrained writes whole models")
     tensors = {_PREFIX + _to_peft(name): p for name, p in model.named_parameters() if _saved(name, config)}
@@ -223,7 +229,7 @@ def save_adapter(model: nn.Module, path: str | PathLike[str], base_model: str = 
         (aside / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
+def load_adapter(model: Model, path: str | PathLike[str]) -> Model:
     """Attach the adapter of a PEFT folder. Raises FileNotFoundError, or CheckpointError naming file and key."""
     folder = check_folder(path)
     for name in (CONFIG, WEIGHTS):
@@ -232,7 +238,7 @@ def load_adapter(model: nn.Module, path: str | PathLike[str]) -> nn.Module:
     config = read_adapter_config(folder)
     file = folder / WEIGHTS
     with open_safetensors(file) as f:
-        stored = {name: f.get_tensor(name) for name in f.keys()}
+        stored = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  safe_open is no mapping
     try:
         attach(model, config)
     except ValueError as e:

@@ -93,7 +93,7 @@ class RewardModel(nn.Module):
         return rm.train(transformer.training)
 
     def heads(self) -> list[nn.Linear]:
-        return [*self.dimension_heads, *([self.total_head] if self.total_head is not None else [])]
+        return [h for h in (*self.dimension_heads, self.total_head) if isinstance(h, nn.Linear)]
 
     def forward(
         self, tokens: Tensor, lengths: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention

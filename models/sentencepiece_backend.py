@@ -73,7 +73,8 @@ class SentencePieceBackend:
             ids = [i for i in ids if i not in self._special_ids]
         text, sp = [], self._first
         for is_added, run in groupby(ids, key=lambda i: i in self._to_token):
-            text.append("".join(self._to_token[i] for i in run) if is_added else sp.decode(list(run)))
+            some = list(run)
+            text.append("".join(self._to_token[i] for i in some) if is_added else sp.decode(some))
             sp = self._later
         return "".join(text)
 

@@ -195,8 +195,8 @@ class Tokenizer:
         self.eos_ids: set[int] = set()
         for source, ids in (("generation_config.json", generation), ("config.json", model_ids)):
             self.eos_ids |= _id_list(ids.get("eos_token_id"), f"{self._where}/{source}")
-        if not self.eos_ids and own.get("eos_token") is not None:
-            self.eos_ids = {own["eos_token"]}
+        if not self.eos_ids and (eos := own.get("eos_token")) is not None:
+            self.eos_ids = {eos}
         # The one to train and to append: the tokenizer's own (an instruct model's end of turn) where it has one.
         self.eos_id: int | None = own.get("eos_token", min(self.eos_ids, default=None))
         self.bos_id: int | None = own.get("bos_token")

@@ -37,8 +37,8 @@ def causal_attention(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 class Linear(nn.Linear):
     """nn.Linear by way of kernels.cpu_linear, which on a CPU takes the faster of PyTorch's two fp32 libraries."""
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., in) -> (..., out)
-        return linear(x, self.weight, self.bias)
+    def forward(self, input: Tensor) -> Tensor:  # (..., in) -> (..., out)
+        return linear(input, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -130,7 +130,7 @@ class Backbone(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.register_buffer("rope_freq", rope_frequencies(config), persistent=False)
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
         """`model.to(bfloat16)` must not round the frequencies: at 8 bits, position 1000 is radians off."""
         super()._apply(fn, recurse)
         self.rope_freq = rope_frequencies(self.config).to(self.rope_freq.device)

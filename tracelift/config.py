@@ -232,11 +232,11 @@ def help_text(usage: str = USAGE) -> str:
     """Every key with its type, default and meaning, as `train.py --help` and `eval.py --help` print it."""
     lines = [usage]
     for section in dataclasses.fields(Config):
-        cls = section.default_factory  # type: ignore[union-attr]
-        hints = typing.get_type_hints(cls)
+        defaults = getattr(Config(), section.name)
+        hints = typing.get_type_hints(type(defaults))
         lines.append(f"[{section.name}]")
-        for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-            default = f.default if f.default is not dataclasses.MISSING else f.default_factory()  # type: ignore[misc]
+        for f in dataclasses.fields(defaults):
+            default = getattr(defaults, f.name)
             lines.append(f"  --{section.name}.{f.name}  ({_type_name(hints[f.name])}, default {default!r})")
             lines.append(f"        {f.metadata['help']}")
         lines.append("")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from tracelift.errors import GroupError
 
-MATH_DIMENSIONS = (
+MATH_DIMENSIONS: tuple[str, ...] = (
     "problem_understanding",
     "solution_strategy",
     "step_coherence",
     "calculation_correctness",
     "answer_support",
 )
-
-
-CODE_DIMENSIONS = ("task_understanding", "plan_quality", "step_coherence", "action_support", "non_leakage")
-
-
+CODE_DIMENSIONS: tuple[str, ...] = (
+    "task_understanding",
+    "plan_quality",
+    "step_coherence",
+    "action_support",
+    "non_leakage",
+)
 TASK_TYPES = ("math", "code")
-
-
 MAX_LABEL = 4  # five classes a dimension, 0 worst
 
 

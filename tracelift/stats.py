@@ -172,7 +172,7 @@ def paired_bootstrap(
         raise ValueError(f"resamples is {resamples}, expected at least 1")
     check_open_unit("confidence", confidence)
     by_problem: dict[Hashable, list[float]] = {}
-    for i, (x, y) in enumerate(zip(a, b)):
+    for i, (x, y) in enumerate(zip(a, b, strict=True)):
         by_problem.setdefault(i if problems is None else problems[i], []).append(float(y) - float(x))
     means = [math.fsum(d) / len(d) for d in by_problem.values()]
     rng, pool = random.Random(seed), [*means, 1.0, -1.0]

@@ -100,7 +100,7 @@ def test_validity_and_wrong_reasons_are_told_by_problem():
     rate = sum(wrong) / sum(right)
     assert sum(found["wrong_reason_rate"]) / 5 == pytest.approx(rate)
     assert found["wrong_reason_rate"] == pytest.approx(
-        [rate + (w - rate * r) / (sum(right) / 5) for w, r in zip(wrong, right)]
+        [rate + (w - rate * r) / (sum(right) / 5) for w, r in zip(wrong, right, strict=True)]
     )
     wrong, right = ([i % k == 0 for i in range(300)] for k in (6, 2))
     big = {
@@ -108,7 +108,7 @@ def test_validity_and_wrong_reasons_are_told_by_problem():
         "valid": {"p": {"greedy": ["10"[w] for w in wrong]}},
     }
     values = per_problem(big, "greedy")["wrong_reason_rate"]
-    left = [(sum(wrong) - w) / (sum(right) - r) for w, r in zip(wrong, right)]
+    left = [(sum(wrong) - w) / (sum(right) - r) for w, r in zip(wrong, right, strict=True)]
     jackknife = 299 / 300 * sum((x - sum(left) / 300) ** 2 for x in left)
     assert problem_variance([[0.0] * 300], [values]) == pytest.approx(jackknife, rel=0.02)
     del big["valid"]

@@ -35,7 +35,7 @@ def test_gradients_match_float64(rows, bias):
     pick = torch.randn(*rows, 31, generator=torch.Generator().manual_seed(1))
     (linear(*leaves) * pick).sum().backward()
     (F.linear(*wide) * pick.double()).sum().backward()
-    for leaf, exact in zip(leaves, wide):
+    for leaf, exact in zip(leaves, wide, strict=True):
         torch.testing.assert_close(leaf.grad.double(), exact.grad, rtol=1e-5, atol=1e-5)
 
 

@@ -6,6 +6,7 @@ score_oracle.py with it. A mutation whose text is no longer found fails too: it 
 
 import os
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -77,8 +78,14 @@ TRITON = {
     ),
     "off-by-one target": ("column == y,", "column == y + 1,"),
     "off-by-one target forward": ("tl.where(inside, y, 0)).to", "tl.where(inside, (y + 1) % vocab, 0)).to"),
-    "temperature applied twice": ("vocab, 1.0 / temperature, ignore", "vocab, 1.0 / temperature**2, ignore"),
-    "temperature twice backward": ("grad.shape[-1], 1.0 / temperature,", "grad.shape[-1], 1.0 / temperature**2,"),
+    "temperature applied twice": (
+        "                vocab,\n                1.0 / temperature,",
+        "                vocab,\n                1.0 / temperature**2,",
+    ),
+    "temperature twice backward": (
+        "grad.shape[-1],\n            1.0 / temperature,",
+        "grad.shape[-1],\n            1.0 / temperature**2,",
+    ),
     "temperature forgotten in the chain rule": ("    level *= inv_t\n    slope *= inv_t * LN2", "    slope *= LN2"),
     "KL the other way round": (
         "        m_ref = -INF\n        more_ref",
@@ -135,9 +142,15 @@ def test_the_pytorch_backend_mutated_is_caught(name, monkeypatch, tmp_path):
 def test_the_triton_backend_mutated_is_caught(name, monkeypatch, tmp_path):
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("Triton runs compiled here; set TRITON_INTERPRET=1 for the interpreter")
-    import kernels.triton_rows  # noqa: F401
+    from kernels import triton_rows
 
-    wrong = mutant(name, "kernels.triton_rows", TRITON[name], tmp_path)
+    launched = TRITON[name][0] in Path(triton_rows.__file__).read_text()
+    edits = [TRITON[name], ("", "")] if launched else [("", ""), TRITON[name]]
+    wrong, programs = (
+        mutant(name, f"kernels.triton_{part}", edit, tmp_path)
+        for part, edit in zip(("rows", "kernels"), edits, strict=True)
+    )
+    wrong.forward_kernel, wrong.backward_kernel = programs.forward_kernel, programs.backward_kernel
     wrong.MAX_BLOCK = wrong.MAX_BLOCK_REF = 128  # three blocks a row
     monkeypatch.setattr(ops, "implementation", lambda backend: wrong)
     with warnings.catch_warnings():

@@ -88,7 +88,7 @@ def test_the_operator_and_the_direct_route_agree(where):
     x, y, r = inputs(device=device)
     direct = ops.ScoreRows.apply(x, y, r, 0.7, -100, 40, backend, False)
     operator = ops.score_rows(x, y, r, 0.7, -100, 40, backend, False)
-    assert all(torch.equal(a, b) for a, b in zip(direct, operator))
+    assert all(torch.equal(a, b) for a, b in zip(direct, operator, strict=True))
     grads = [torch.autograd.grad(sum(v.sum() for v in out[:4]), x)[0] for out in (direct, operator)]
     assert torch.equal(*grads)
 
@@ -101,7 +101,7 @@ def compiled_agrees(function, args, leaves, **options):
     have = compiled(*args)
     have_grads = torch.autograd.grad(have, leaves)
     assert torch.allclose(have, want, rtol=1e-6)
-    for a, b in zip(have_grads, want_grads):
+    for a, b in zip(have_grads, want_grads, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-8)
 
 
@@ -169,7 +169,7 @@ def test_linear_loss_is_one_break_in_a_compiled_graph_and_gives_the_same_gradien
     want = torch.autograd.grad(step(h, w), (h, w))
     have = torch.autograd.grad(torch.compile(step, backend=count)(h, w), (h, w))
     assert len(graphs) == 2  # before and after
-    assert all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(have, want))
+    assert all(torch.allclose(a, b, rtol=1e-6) for a, b in zip(have, want, strict=True))
 
 
 def test_autocast_of_linear_loss_is_that_of_linear_logprob():
@@ -180,7 +180,7 @@ def test_autocast_of_linear_loss_is_that_of_linear_logprob():
         long = kernels.linear_logprob(h, w, y, chunk=16)
     assert s.logprob.dtype == loss.dtype == torch.float32 and torch.equal(s.logprob, long.logprob)
     short_grads, long_grads = (torch.autograd.grad(x, (h, w)) for x in (loss, token_loss(long, g)))
-    for a, b in zip(short_grads, long_grads):
+    for a, b in zip(short_grads, long_grads, strict=True):
         assert a.dtype == torch.float32 and torch.allclose(a, b, rtol=2e-2, atol=2e-2)
 
 
@@ -260,7 +260,7 @@ def test_captured_in_a_cuda_graph():
         x += 1.5 * torch.randn_like(x)
         y.copy_(y.flip(0))
     graph.replay()
-    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(captured, step()))
+    assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(captured, step(), strict=True))
 
 
 @pytest.mark.gpu

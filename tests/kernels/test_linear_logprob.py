@@ -26,7 +26,7 @@ def test_scores_and_gradients_match_float64(where, chunk, with_ref):
         assert have.shape == y.shape and have.dtype == torch.float32 and bool((have[~kept] == 0).all())
         close(have.cpu()[kept], want, 3e-6)
     assert (s.kl is None) == (not with_ref)
-    sum((v * g.to(device)).sum() for v, g in zip(s, weights) if v is not None).backward()
+    sum((v * g.to(device)).sum() for v, g in zip(s, weights, strict=True) if v is not None).backward()
     close(h.grad, dh, 1e-5)
     close(w.grad, dw, 1e-5)
     assert bool((h.grad[y_there == -100] == 0).all())
@@ -146,7 +146,7 @@ def test_the_loss_in_the_forward_pass_is_the_loss_and_has_its_gradient(where, wi
             assert not s.logprob.requires_grad
         else:
             t = kernels.linear_logprob(h_leaf, w_leaf, y, chunk=13, backend=backend, **ref)
-            assert all(torch.equal(a, b.detach()) for a, b in zip(s, t) if a is not None)
+            assert all(torch.equal(a, b.detach()) for a, b in zip(s, t, strict=True) if a is not None)
             kept = y != -100
             t = kernels.TokenScores(*(None if v is None else v[kept] for v in t))
             loss = ppo(t, advantage[kept], old[kept])

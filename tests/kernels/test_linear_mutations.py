@@ -47,7 +47,7 @@ def verify(score) -> None:
     kept = y != -100
     for name, want in exact.items():
         close(getattr(s, name)[kept], want, 3e-6)
-    close(loss[None], sum((exact[n] * g.double()[kept]).sum() for n, g in zip(exact, weights))[None], 1e-5)
+    close(loss[None], sum((exact[n] * g.double()[kept]).sum() for n, g in zip(exact, weights, strict=True))[None], 1e-5)
     (3 * loss).backward()
     close(h.grad, 3 * dh, 1e-5)
     close(w.grad, 3 * dw, 1e-5)
@@ -59,7 +59,7 @@ def test_linear_logprob_mutated_is_caught(name, tmp_path):
 
     def score(h, w, y, rh, rw, weights):
         s = wrong.linear_logprob(h, w, y, 0.7, ref_hidden=rh, ref_weight=rw, chunk=10)
-        return sum((v * g).sum() for v, g in zip(s, weights)), s
+        return sum((v * g).sum() for v, g in zip(s, weights, strict=True)), s
 
     if name == "nothing":
         verify(score)
@@ -71,7 +71,7 @@ def test_linear_logprob_mutated_is_caught(name, tmp_path):
 @pytest.mark.parametrize("name", LOSS)
 def test_linear_loss_mutated_is_caught(name, tmp_path):
     wrong = mutant(name, "kernels.linear_loss", LOSS[name], tmp_path)
-    combine = lambda s, *weights: sum((v * g).sum() for v, g in zip(s, weights))  # noqa: E731
+    combine = lambda s, *weights: sum((v * g).sum() for v, g in zip(s, weights, strict=True))  # noqa: E731
 
     def score(h, w, y, rh, rw, weights):
         return wrong.linear_loss(h, w, y, combine, *weights, temperature=0.7, ref_hidden=rh, ref_weight=rw, chunk=10)

@@ -21,7 +21,7 @@ def batch(B=3, T=4, V=1000, seed=0):
 
 
 def loss_of(s, weights):
-    return sum((v * w).sum() for v, w in zip(s, weights) if v is not None)
+    return sum((v * w).sum() for v, w in zip(s, weights, strict=True) if v is not None)
 
 
 def weights_for(y, seed=9):
@@ -38,7 +38,7 @@ def run(x, y, ref=None, temperature=0.7, backend="auto", **options):
 
 
 def same(a, b):
-    return all(torch.equal(u, v) for u, v in zip(a, b) if u is not None)
+    return all(torch.equal(u, v) for u, v in zip(a, b, strict=True) if u is not None)
 
 
 VIEWS = {
@@ -185,7 +185,7 @@ def test_padded_columns_have_no_probability_and_no_gradient(where, backend, colu
     assert bool((grad[:, 900:] == 0).all())
     cut = x[:, :900].contiguous().to(device)
     want, want_grad = run(cut, y.to(device), noisy(x)[:, :900].contiguous().to(device), backend=backend)
-    assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(s, want))
+    assert all(torch.allclose(a, b, rtol=1e-6, atol=1e-6) for a, b in zip(s, want, strict=True))
     assert torch.allclose(grad[:, :900], want_grad, rtol=1e-5, atol=1e-9)
 
 

@@ -74,7 +74,7 @@ def test_reloads_bit_equal_in_the_released_layout(make_rm, tmp_path, tokens, use
     heads |= {"total_head.weight", "total_head.bias"} if use_total else set()
     assert {k for k in keys if not k.startswith("model.")} == heads
     again = models.load_reward_model(tmp_path)
-    for a, b in zip(again.score(tokens, LENGTHS), rm.score(tokens, LENGTHS)):
+    for a, b in zip(again.score(tokens, LENGTHS), rm.score(tokens, LENGTHS), strict=True):
         assert (a is None and b is None) or torch.equal(a, b)
     assert (again.score(tokens, LENGTHS).head is None) != use_total
 
@@ -188,9 +188,9 @@ def test_scores_equal_a_transformers_model_of_the_released_layout(tmp_path, toke
     mask = (torch.arange(40) < LENGTHS[:, None]).long()
     with torch.no_grad():
         want = theirs(tokens, mask)
-    for a, b in zip(ours.score(tokens, LENGTHS), want):
+    for a, b in zip(ours.score(tokens, LENGTHS), want, strict=True):
         assert (a - b).abs().max() < 1e-5
     models.save_reward_model(ours, tmp_path / "ours")
     with torch.no_grad():
         again = Qwen2ForReasonRewardModel.from_pretrained(tmp_path / "ours").eval()(tokens, mask)
-    assert all(torch.equal(a, b) for a, b in zip(again, want))
+    assert all(torch.equal(a, b) for a, b in zip(again, want, strict=True))

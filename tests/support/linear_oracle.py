@@ -29,7 +29,9 @@ def oracle(h, w, y, weights, temperature, rh=None, rw=None, names=("logprob", "l
     if rh is not None:
         logq = (rh.double().cpu() @ rw.double().cpu().t() / temperature)[kept].log_softmax(-1)
         scores["kl"] = (p * (logp - logq)).sum(-1)
-    sum((scores[n] * g.double()[kept]).sum() for n, g in zip(NAMES, weights) if n in names and n in scores).backward()
+    sum(
+        (scores[n] * g.double()[kept]).sum() for n, g in zip(NAMES, weights, strict=True) if n in names and n in scores
+    ).backward()
     return scores, h.grad, w.grad
 
 

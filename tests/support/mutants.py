@@ -3,15 +3,16 @@
 import importlib.util
 import itertools
 import sys
+from pathlib import Path
 
 _COUNT = itertools.count()
 
 
 def mutant(name: str, module: str, edit: tuple[str, str], path):
-    source = open(sys.modules[module].__file__).read()
+    source = Path(sys.modules[module].__file__).read_text()
     old, new = edit
     assert source.count(old) >= 1, f"{name}: the text to mutate is gone from {module}"
-    file = path / "mutant.py"
+    file = path / f"{module.split('.')[-1]}.py"
     source = source.replace(old, new, 1) if old else source
     file.write_text(source.replace('"tracelift::', f'"mutant{next(_COUNT)}::'))  # operators of its own, not ours anew
     spec = importlib.util.spec_from_file_location(f"mutant_{module.split('.')[-1]}", file)

@@ -118,7 +118,7 @@ def check(
         "entropy": 1e-6 * spread + 1e-7 * spread2 + 1e-38,
         "kl": 1e-6 * (1 + scores[-1].abs()),
     }
-    for name, want in zip(NAMES, scores):
+    for name, want in zip(NAMES, scores, strict=False):
         have = getattr(got, name)
         assert have.dtype == torch.float32 and have.shape == targets.shape
         error = (have.detach().cpu().double() - want).abs()

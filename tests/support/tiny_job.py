@@ -180,7 +180,8 @@ def make_job(folder: Path) -> Path:
     )
     write_jsonl(folder / "groups.jsonl", group_rows(40))
     write_jsonl(folder / "groups-dev.jsonl", group_rows(10))
-    corpus = [r["prompt"] + r["completion"] for path in (planner, executor) for r in map(json.loads, open(path))]
+    rows = [json.loads(line) for path in (planner, executor) for line in path.read_text().splitlines()]
+    corpus = [r["prompt"] + r["completion"] for r in rows]
     save_tokenizer(train_tokenizer(corpus, 320), folder / "tokenizer")
     for name, data, steps in (("planner", planner, 60), ("executor", executor, 60)):
         config = load_config(None, sft_arguments(folder, data, folder / f"{name}-run", steps))

@@ -112,7 +112,10 @@ def sampled(rng, n, lift=0.0, samples=4):
 
 def test_sign_flips_are_all_counted():
     for d in ([0.5, -0.25, 1.0, 0.0, 0.75], [1.0] * 4, [0.1, 0.2, -0.3], [0.0, 0.0]):
-        sums = [abs(sum(s * x for s, x in zip(signs, d))) for signs in itertools.product((1, -1), repeat=len(d))]
+        sums = [
+            abs(sum(s * x for s, x in zip(signs, d, strict=True)))
+            for signs in itertools.product((1, -1), repeat=len(d))
+        ]
         assert sign_flip(d) == pytest.approx(sum(s >= abs(sum(d)) - 1e-9 for s in sums) / len(sums))
     assert sign_flip([0.75] * 4) == 0.125 and sign_flip([]) == 1.0, "four problems cannot show less"
     ones = [1.0] * 15 + [-1.0] * 5  # drawn: McNemar's, which counts the same signs
@@ -123,7 +126,7 @@ def test_sign_flips_are_all_counted():
 @pytest.mark.parametrize("n", [4, 8, 12, 30])
 def test_sign_flips_keep_the_null(n):
     rng, runs = random.Random(n), 300
-    found = sum(sign_flip([y - x for x, y in zip(*sampled(rng, n))], 300) <= 0.05 for _ in range(runs))
+    found = sum(sign_flip([y - x for x, y in zip(*sampled(rng, n), strict=True)], 300) <= 0.05 for _ in range(runs))
     assert found <= 26, "Binomial(300, .05) stays below 27 but for one run in several hundred"
 
 
@@ -147,9 +150,17 @@ def test_few_problems_that_agree_are_not_certainty():
 
 def outcomes_of(n, gained, lost):
     """(gained, lost, probability) of every outcome on n problems that are gained and lost with these chances."""
-    for g, l in itertools.product(range(n + 1), repeat=2):
-        if g + l <= n:
-            yield g, l, math.comb(n, g) * math.comb(n - g, l) * gained**g * lost**l * (1 - gained - lost) ** (n - g - l)
+    for up, down in itertools.product(range(n + 1), repeat=2):
+        if up + down <= n:
+            yield (
+                up,
+                down,
+                math.comb(n, up)
+                * math.comb(n - up, down)
+                * gained**up
+                * lost**down
+                * (1 - gained - lost) ** (n - up - down),
+            )
 
 
 @pytest.mark.parametrize("n,cases", [(5, 9), (10, 9), (30, 9), (200, 1)])
@@ -167,19 +178,19 @@ def test_the_paired_interval_covers_by_counting_every_outcome(n, cases):
     ]
     for gained, lost in chances[:cases]:
         covered = 0.0
-        for g, l, chance in outcomes_of(n, gained, lost):
-            low, high = paired_interval(g, l, n)
+        for up, down, chance in outcomes_of(n, gained, lost):
+            low, high = paired_interval(up, down, n)
             covered += chance * (low <= gained - lost <= high)
         assert covered >= 0.938, (gained, lost)
 
 
 def test_the_paired_interval_and_its_p_never_contradict():
     for n in (1, 3, 5, 6, 8, 13, 40):
-        for g, l in itertools.product(range(n + 1), repeat=2):
-            if g + l <= n:
-                low, high = paired_interval(g, l, n)
-                assert low < high and low <= (g - l) / n <= high
-                assert (low <= 0 <= high) == (mcnemar_exact(l, g) > 0.05), (g, l, n)
+        for up, down in itertools.product(range(n + 1), repeat=2):
+            if up + down <= n:
+                low, high = paired_interval(up, down, n)
+                assert low < high and low <= (up - down) / n <= high
+                assert (low <= 0 <= high) == (mcnemar_exact(down, up) > 0.05), (up, down, n)
     m, v = 3 / 10, (5 / 10 - 0.09) / 10  # 3 gained, none lost of 8: by hand
     assert paired_interval(3, 0, 8) == pytest.approx((m - 1.959964 * v**0.5, m + 1.959964 * v**0.5), abs=1e-6)
     with pytest.raises(ValueError, match="expected 0 to 4"):
@@ -227,7 +238,7 @@ def test_least_detectable_difference_at_the_usual_sizes():
 def test_power_is_the_sum_over_every_outcome():
     for n, psi, d in ((8, 0.4, 0.4), (20, 0.5, 0.3), (12, 1.0, 0.8)):
         cases = outcomes_of(n, (psi + d) / 2, (psi - d) / 2)
-        wanted = math.fsum(chance for g, l, chance in cases if mcnemar_exact(l, g) <= 0.05)
+        wanted = math.fsum(chance for up, down, chance in cases if mcnemar_exact(down, up) <= 0.05)
         assert mcnemar_power(n, psi, d) == pytest.approx(wanted, abs=1e-9)
     six = sum(math.comb(8, k) * 0.375**k * 0.625 ** (8 - k) for k in (6, 7, 8))  # all one way: six are needed
     assert mcnemar_power(8, 0.375, 0.375) == pytest.approx(six)
@@ -267,7 +278,7 @@ def test_least_detectable_mean():
     for nothing in ([0.0] * 50, [0.5] * 8, [0.5], [0.0, 0.5, 0.25, 1.0]):
         assert least_detectable_mean(nothing) is None, nothing
     rng = random.Random(1)
-    base = [y - x for x, y in zip(*sampled(rng, 30))]
+    base = [y - x for x, y in zip(*sampled(rng, 30), strict=True)]
     middle, d = sum(base) / 30, least_detectable_mean(base)
     found = sum(sign_flip([rng.choice(base) - middle + d for _ in range(30)], 200) <= 0.05 for _ in range(200))
     assert 0.68 < found / 200 < 0.9

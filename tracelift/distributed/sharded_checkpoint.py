@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
-from torch.distributed.checkpoint import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from tracelift.distributed.world import World
@@ -28,7 +30,7 @@ def write_sharded(folder: Path, tensors: dict[str, Tensor], world: World) -> Non
         folder.mkdir(parents=True, exist_ok=True)
     world.barrier()
     try:
-        dcp.save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+        save(dict(tensors), storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
     except CheckpointException as e:
         rank, (error, _) = next(iter(e.failures.items()))
         raise OSError(f"rank {rank}: {error}") from e
@@ -45,6 +47,7 @@ def read_sharded(folder: Path, likes: dict[str, Tensor], extra: str, world: Worl
     found = reader.read_metadata().state_dict_metadata
     made = {}
     for name, stored in found.items():
+        assert isinstance(stored, TensorStorageMetadata), "safetensors files hold tensors alone"
         if sum(math.prod(chunk.sizes) for chunk in stored.chunks) != math.prod(stored.size):
             raise ValueError(f"{folder}: '{name}' is incomplete: a shard's file is missing")
         if name in likes:
@@ -63,7 +66,7 @@ def read_sharded(folder: Path, likes: dict[str, Tensor], extra: str, world: Worl
     if missing := sorted(likes.keys() - found.keys()):
         raise ValueError(f"{folder}: holds no weights for '{missing[0]}'")
     try:
-        dcp.load(wanted | made, storage_reader=reader, no_dist=not dist.is_initialized())
+        load(wanted | made, storage_reader=reader, no_dist=not dist.is_initialized())
     except CheckpointException as e:
         rank, (error, _) = next(iter(e.failures.items()))
         raise ValueError(f"{folder}: rank {rank}: {error}") from e

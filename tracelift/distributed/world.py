@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
@@ -75,10 +76,8 @@ class World:
         if self.size == 1:
             return
         trained = [p for p in parameters if p.requires_grad]
-        for p in trained:
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
-        flat = torch.cat([p.grad.flatten().float() for p in trained])  # type: ignore[union-attr]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained]
+        flat = torch.cat([g.flatten().float() for g in gradients])
         dist.all_reduce(flat)
         at = 0
         for p in trained:
@@ -102,7 +101,7 @@ def join(device: str, timeout_s: float = 600.0) -> World:
         limit = timedelta(seconds=timeout_s)
         store, *_ = next(rendezvous("env://", timeout=limit))
         # torchrun may hand a restarted job the store of the one before: who starts first must not find the dead by their keys
-        store = dist.PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        store = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
     return World(rank, size, local_rank, local_size)
 

@@ -93,10 +93,11 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace) -> int:
     good, _ = scan_groups(arguments.file, min_negatives=0)
-    wanted = [g for g in good if arguments.problem in (None, g.problem_id)][: 1 if arguments.problem is None else None]
+    problem: str | None = arguments.problem
+    wanted = [g for g in good if problem in (None, g.problem_id)][: 1 if problem is None else None]
     if not wanted:
-        near = [g.problem_id for g in good if arguments.problem in g.problem_id][:3] or [g.problem_id for g in good[:3]]
-        raise GroupError(f"{arguments.file} holds no good group {arguments.problem!r}; it has {', '.join(near)}, …")
+        near = [g.problem_id for g in good if problem and problem in g.problem_id] or [g.problem_id for g in good]
+        raise GroupError(f"{arguments.file} holds no good group {problem!r}; it has {', '.join(near[:3])}, …")
     color = sys.stdout.isatty() if arguments.color is None else arguments.color
     print(show_group(wanted[0], arguments.width, color, arguments.kind))
     return 0
@@ -195,7 +196,7 @@ def _agree(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tracelift.groups", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tracelift.groups", description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(required=True, metavar="command")
 
     def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

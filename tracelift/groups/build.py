@@ -265,7 +265,7 @@ def build(
     settings: Settings,
     workers: int | None = None,
     limit: int | None = None,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> dict[str, Any]:
     """Build `out`/train.jsonl, dev.jsonl and summary.json from a seed file; returns the summary.
 

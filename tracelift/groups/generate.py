@@ -43,7 +43,7 @@ def generate(
     params: SamplingParams,
     most: int,
     max_trace: int,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], object] = lambda done: None,
 ) -> Iterator[tuple[Group, Counter]]:
     """Each group with up to `most` of the model's flawed traces added, and what became of all it wrote.
 

@@ -48,7 +48,7 @@ def place_of(line: int, lines: int) -> str:
 
 def rubric_of(kind: str, place: str, carried: bool, answer_changed: bool) -> Rubric:
     """The labels of a flaw. Raises KeyError for a kind that the table does not hold."""
-    labels = dict(zip(MATH_DIMENSIONS, TABLE[kind]))
+    labels = dict(zip(MATH_DIMENSIONS, TABLE[kind], strict=True))
     if place == "early" and carried:
         labels["step_coherence"] = max(0, labels["step_coherence"] - 1)
     if place == "late" and not answer_changed:

@@ -15,6 +15,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def shortcut_report(train: Sequence[Group], dev: Sequence[Group]) -> list[Trial]
     by_words = _wins(_Words(train_pairs).margins(dev_pairs))
 
     longer = defaultdict(float)  # kind -> how much more often the sound trace is the longer one, on train
-    for (kind, _, _, weight), diff in zip(train_pairs, lengths_train[:, 0]):
+    for (kind, _, _, weight), diff in zip(train_pairs, lengths_train[:, 0], strict=True):
         longer[kind] += weight * float(np.sign(diff))
         longer["all kinds"] += weight * float(np.sign(diff))
     wins_longer = _wins(lengths_dev[:, 0])
@@ -146,4 +147,4 @@ def _word_difference(pair: Pair) -> dict[str, int]:
 def _features(text: str) -> list[str]:
     words = re.findall(r"[0-9]+|[^\W\d_]+|[^\w\s]|\n", text.casefold())
     words = ["0" if w[0].isdigit() else w for w in words]
-    return words + [f"{a} {b}" for a, b in zip(words, words[1:])]
+    return words + [f"{a} {b}" for a, b in pairwise(words)]

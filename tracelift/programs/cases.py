@@ -56,7 +56,7 @@ def close(got: list[str], wanted: list[str], tolerance: float) -> bool:
     """Token by token: equal, or numbers within `tolerance` of each other, absolutely or relative to the wanted one."""
     if len(got) != len(wanted):
         return False
-    for g, w in zip(got, wanted):
+    for g, w in zip(got, wanted, strict=True):
         try:
             if g != w and not abs(float(g) - float(w)) <= tolerance * max(1.0, abs(float(w))):
                 return False

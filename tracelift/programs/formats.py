@@ -16,6 +16,7 @@ import ast
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tracelift.errors import RowsError
 from tracelift.files import is_text, read_rows
@@ -98,12 +99,14 @@ def check_statements(test: str, entry: str, where: str) -> list[str]:
         raise ProblemError(f"{where}: key 'test' is not Python")
     sources = []
     for node in tree.body:
-        is_check = isinstance(node, ast.FunctionDef) and node.name == "check" and len(node.args.args) == 1
-        if is_check and not any(isinstance(n, (ast.Return, ast.Nonlocal, ast.Global)) for n in ast.walk(node)):
-            if node.args.args[0].arg != "candidate":
-                sources.append(f"{node.args.args[0].arg} = candidate")
-            sources += [ast.unparse(statement) for statement in node.body]
-        elif is_check:
+        check = node if isinstance(node, ast.FunctionDef) and node.name == "check" else None
+        if check is not None and len(check.args.args) != 1:
+            check = None
+        if check and not any(isinstance(n, (ast.Return, ast.Nonlocal, ast.Global)) for n in ast.walk(check)):
+            if check.args.args[0].arg != "candidate":
+                sources.append(f"{check.args.args[0].arg} = candidate")
+            sources += [ast.unparse(statement) for statement in check.body]
+        elif check:
             sources += [ast.unparse(node), "assert check(candidate) or True"]  # one test: what it raises, it raises
         elif not (isinstance(node, ast.Expr) and "check" in ast.unparse(node)):  # a call of check is made already
             sources.append(ast.unparse(node))
@@ -167,7 +170,7 @@ def as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def stdin_tests(tests: object, where: str) -> list[StdinTest]:
+def stdin_tests(tests: Any, where: str) -> list[StdinTest]:
     """Pairs in either spelling; those that expect no output test nothing and are left out."""
     if isinstance(tests, dict):
         keys = [("inputs", "outputs"), ("input", "output")]

@@ -130,8 +130,9 @@ def judge(
     box = sandbox or default_sandbox()
     if not isinstance(tests, FunctionTests):
         return judge_stdin(program, tests, box, limits)
-    if tests.calls is not None:
-        return in_rounds(len(tests), lambda first: call_round(program, tests.calls[first:], box, limits))
+    calls = tests.calls
+    if calls is not None:
+        return in_rounds(len(tests), lambda first: call_round(program, calls[first:], box, limits))
     return in_rounds(len(tests), lambda first: examine_round(program, tests, first, box, limits))
 
 
@@ -230,7 +231,7 @@ def call_round(program: str, calls: Sequence[Call], box: Sandbox, limits: Limits
     )
     execution = box.serve(program, requests, limits)
     loaded, *answers = execution.channel.split(b"\n")[:-1] or [b""]  # what follows the last newline is incomplete
-    outcomes = [compare_answer(call, answer) for call, answer in zip(calls, answers)]
+    outcomes = [compare_answer(call, answer) for call, answer in zip(calls, answers, strict=False)]
     if len(outcomes) == len(calls):
         return Round(outcomes)
     return Round(outcomes, TestOutcome(ending(execution), explain(execution)), loaded=bool(loaded))

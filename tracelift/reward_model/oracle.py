@@ -46,7 +46,7 @@ def row_of(problem: MathProblem, trace: str) -> Row:
 class OracleScorer:
     """A Reason RM that knows (tracelift.reward_model.scorer.Scorer). `noise`: share of traces with another row's labels."""
 
-    dimension_names = DIMENSIONS
+    dimension_names: tuple[str, ...] = DIMENSIONS
 
     def __init__(self, noise: float = 0.0) -> None:
         """Raises ValueError on a noise outside [0, 1]."""

@@ -12,12 +12,17 @@ def optimizer_tensors(
     optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str]
 ) -> dict[str, torch.Tensor]:
     """An optimizer's per-parameter state as named tensors: `NAME.exp_avg`, `NAME.exp_avg_sq`, `NAME.step`."""
-    return {f"{names[p]}.{key}": value.detach().cpu().contiguous()
-            for p, state in optimizer.state.items() for key, value in state.items()}  # fmt: skip
+    return {
+        f"{names[p]}.{key}": value.detach().cpu().contiguous()
+        for p, state in optimizer.state.items()
+        if isinstance(p, torch.nn.Parameter)
+        for key, value in state.items()
+    }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str],
-                      tensors: dict[str, torch.Tensor]) -> None:  # fmt: skip
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[torch.nn.Parameter, str], tensors: dict[str, torch.Tensor]
+) -> None:
     """Put `optimizer_tensors` back. Raises ValueError where they belong to another model."""
     by_name = {name: p for p, name in names.items()}
     for full, value in tensors.items():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib
 
-matplotlib.use("Agg")
+matplotlib.use("Agg")  # before pyplot is imported
 import matplotlib.pyplot as plt
 
 from tracelift.files import read_log

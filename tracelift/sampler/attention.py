@@ -192,18 +192,19 @@ class PrefillAttention:
         result[self.tokens :] = 0.0
         for take, pages, mask, (real, goal) in self.sets:
             asked = q[0][take].transpose(1, 2)  # (N,H,T,E)
-            out = lse = None
+            out, lse = None, None
             for at in range(0, pages.shape[1], BLOCK // PAGE):
                 block = pages[:, at : at + BLOCK // PAGE]
                 k_block, v_block = (x[block].transpose(1, 2).flatten(2, 3) for x in (keys, values))  # (N,G,S,E)
                 here = mask[..., at * PAGE : at * PAGE + k_block.shape[2]]
                 new, new_lse = partial_attention(asked, k_block, v_block, here)
-                if out is None:
+                if out is None or lse is None:
                     out, lse = new, new_lse
                 else:
                     total = torch.logaddexp(lse, new_lse)
                     out = out * (lse - total).exp()[..., None].to(out.dtype)
                     out = out + new * (new_lse - total).exp()[..., None].to(out.dtype)
                     lse = total
+            assert out is not None, "nodes have pages"
             result[goal] = out.transpose(1, 2).flatten(0, 1)[real]
         return result[None]

@@ -113,7 +113,7 @@ def plan(
         path = [0] * len(least)
         for node in leaf.path():
             path[node.group] += fresh_pages(node)
-        least = [max(a, b) for a, b in zip(least, path)]
+        least = [max(a, b) for a, b in zip(least, path, strict=True)]
     generated = sorted(pages for _, pages in leaves)
     least[0], wanted[0] = generated[-1] + 1, sum(generated[-batch:]) + 1  # and one page for rows without a sequence
     page = page_bytes(model)
@@ -124,7 +124,7 @@ def plan(
             f"keys and values, and a batch of {batch} another {sum(work):,} of workspace; "
             f"raise memory_bytes, or shorten the prompt or max_new_tokens"
         )
-    groups = [(1, capacity[0]), *zip(seats, capacity[1:])]
+    groups = [(1, capacity[0]), *zip(seats, capacity[1:], strict=True)]
     if static is None:
         return PagedCache(model.config, groups, model.dtype, model.device), batch, wave
     return static.cache_of(groups, (memory_bytes - sum(work)) // page), batch, wave
@@ -137,4 +137,4 @@ def divide(total: int, least: list[int], wanted: list[int]) -> list[int] | None:
     spare, desire = total - sum(least), sum(wanted) - sum(least)
     if desire <= spare:
         return list(wanted)
-    return [low + spare * (want - low) // desire for low, want in zip(least, wanted)]
+    return [low + spare * (want - low) // desire for low, want in zip(least, wanted, strict=True)]

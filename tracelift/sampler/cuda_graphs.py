@@ -18,6 +18,7 @@ Left out: a Triton attention kernel that reads pages where they lie, and specula
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,6 +155,7 @@ class StaticDecoder:
         """The step for these shapes; a shape met for the first time is recorded, on a GPU."""
         shape = (rows, pages, truncates, tuple(ends.tolist()))
         if shape not in self.steps:
+            assert self.cache is not None, "the schedule makes its cache first"
             found = StaticStep(
                 self.model, self.cache, rows, pages, truncates, torch.tensor(ends, device=self.model.device)
             )
@@ -178,9 +180,9 @@ class StaticDecoder:
 class StaticSchedule(Schedule):
     """Continuous batching with static steps: the same queue, admission and bookkeeping, another way to the next token."""
 
-    def __init__(self, decoder: StaticDecoder, *call) -> None:
+    def __init__(self, decoder: StaticDecoder, *call: Any) -> None:
         """call: the arguments of `Schedule`."""
-        self.decoder = decoder
+        self.decoder = self.static = decoder
         super().__init__(*call)
 
     def _compose(self, kept: list[int], admitted: list[Sequence]) -> None:
@@ -189,8 +191,8 @@ class StaticSchedule(Schedule):
         super()._compose(kept, admitted)
         if self.rows:
             rows = min(bucket(max(ROWS, len(self.rows))), round_up(self.batch, ROWS))
-            pages = self.decoder.width([(s.node, len(s.pages)) for s in self.rows])
-            self.step = self.decoder.step(rows, pages, self.truncates, self.eos_ids)
+            pages = self.static.width([(s.node, len(s.pages)) for s in self.rows])
+            self.step = self.static.step(rows, pages, self.truncates, self.eos_ids)
             self.step.load(self.rows, self.count, self.hidden)
 
     def _next(self, live: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -88,7 +88,7 @@ class Sampler:
         distinct = list(dict.fromkeys(prompts))
         number = {p: i for i, p in enumerate(distinct)}
         counts = Counter[int]()
-        for prompt, p in zip(prompts, each):
+        for prompt, p in zip(prompts, each, strict=True):
             counts[number[prompt]] += p.n
         nodes = trie.build(distinct, [counts[i] for i in range(len(distinct))])
         leaf = {node.prompt: node for node in nodes if node.prompt is not None}
@@ -97,7 +97,7 @@ class Sampler:
         seen = Counter[tuple[int, ...]]()
         waiting: list[schedule.Sequence] = []
         home: dict[schedule.Sequence, tuple[int, int]] = {}
-        for i, (prompt, p) in enumerate(zip(prompts, each)):
+        for i, (prompt, p) in enumerate(zip(prompts, each, strict=True)):
             key = (0, *prompt_key(prompt, seen[prompt])) if keys is None else (1, *keys[i])
             seen[prompt] += 1
             for j in range(p.n):
@@ -113,14 +113,14 @@ class Sampler:
                 run = StaticSchedule(self._decoder, *call)
             else:
                 run = schedule.Schedule(*call, keep_logits)
-            for count, s in enumerate(run.run(), start=1):
+            for count, (s, completion) in enumerate(run.run(), start=1):
                 i, j = home[s]
-                answers[i][j] = s.completion
+                answers[i][j] = completion
                 if finished is not None:
-                    finished(i, j, s.completion)
+                    finished(i, j, completion)
                 if progress is not None:
                     progress(count, len(waiting))
-        self.asked_tokens += sum(len(prompt) * p.n for prompt, p in zip(prompts, each))
+        self.asked_tokens += sum(len(prompt) * p.n for prompt, p in zip(prompts, each, strict=True))
         self.prefilled_tokens += run.prefilled
         return answers
 
@@ -143,7 +143,7 @@ class Sampler:
             raise ValueError(f"{len(continuations)} continuations for {len(prompts)} prompts: give one per prompt")
         if not temperature > 0:
             raise ValueError(f"temperature={temperature} must be positive: at 0 a likelihood is 0 or 1")
-        texts = [(tuple(p), tuple(c)) for p, c in zip(prompts, continuations)]
+        texts = [(tuple(p), tuple(c)) for p, c in zip(prompts, continuations, strict=True)]
         for i, (prompt, answer) in enumerate(texts):
             if not prompt or not answer:
                 raise ValueError(f"text {i}: prompt and continuation need at least one token each")
@@ -169,7 +169,7 @@ class Sampler:
         if keys is not None and len(keys) != len(prompts):
             raise ValueError(f"{len(keys)} keys for {len(prompts)} prompts: give one per prompt, or None")
         vocab, limit = self.model.config.vocab_size, self.model.config.max_positions
-        for i, (prompt, p) in enumerate(zip(prompts, each)):
+        for i, (prompt, p) in enumerate(zip(prompts, each, strict=True)):
             if not prompt:
                 raise ValueError(f"prompts[{i}] is empty: a prompt needs at least one token")
             if not 0 <= min(prompt) <= max(prompt) < vocab:
@@ -184,6 +184,7 @@ class Sampler:
 
     def _find_stop(self, tokens: list[int], stop: tuple[str, ...]) -> str | None:
         """The stop string that the last token completed, the earliest in the text where it completed several."""
+        assert self.decode is not None, "stop strings were refused without it"
         if tokens[-1] not in self._pieces:
             self._pieces[tokens[-1]] = self.decode(tokens[-1:])
         piece = self._pieces[tokens[-1]]

@@ -32,9 +32,9 @@ def prefill(
 
 def _run(model: Transformer, cache: PagedCache, nodes: list[PrefixNode]) -> Tensor:
     total = sum(len(n.tokens) for n in nodes)
-    split = [n for n in nodes if n.start % PAGE]
+    split = [(n, n.parent) for n in nodes if n.start % PAGE and n.parent is not None]
     if split:  # these begin inside a page: copy its head from the parent
-        old, new = [n.parent.pages[n.start // PAGE] for n in split], [n.own[0] for n in split]
+        old, new = [parent.pages[n.start // PAGE] for n, parent in split], [n.own[0] for n, _ in split]
         for store in (cache.keys, cache.values):
             store[:, new] = store[:, old]
         cache.mask[new] = cache.mask[old]
@@ -48,7 +48,7 @@ def _run(model: Transformer, cache: PagedCache, nodes: list[PrefixNode]) -> Tens
 
 def _waves(nodes: list[PrefixNode], limit: int) -> Iterator[list[PrefixNode]]:
     """Parents before children, each wave within the workspace."""
-    level: dict[PrefixNode, int] = {}
+    level: dict[PrefixNode | None, int] = {}
     for node in nodes:  # parents come first; one that is resident already counts as level −1
         level[node] = level.get(node.parent, -1) + 1
     for depth in range(max(level.values(), default=-1) + 1):

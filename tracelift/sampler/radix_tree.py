@@ -30,7 +30,7 @@ class PrefixNode:
     parent: PrefixNode | None
     prompt: int | None = None  # index of the distinct prompt that ends here
     samples: int = 0  # completions below this node that are not finished
-    pages: list[int] | None = None  # key/value pages of positions 0 .. end−1; None while not resident
+    pages: list[int] = field(default_factory=list)  # of keys and values of positions 0 .. end−1; none: not resident
     own: list[int] = field(default_factory=list)  # those of them that this node allocated
     group: int = 0  # pool of the pages it owns, chosen by the number of their readers
     hidden: Tensor | None = None  # (D,) final hidden state of the last token, where a prompt ends
@@ -45,7 +45,7 @@ class PrefixNode:
 
     def path(self) -> list[PrefixNode]:
         """From the root to this node."""
-        nodes = [self]
+        nodes: list[PrefixNode] = [self]
         while nodes[-1].parent is not None:
             nodes.append(nodes[-1].parent)
         return nodes[::-1]
@@ -71,6 +71,7 @@ def build(prompts: Sequence[tuple[int, ...]], counts: Sequence[int]) -> list[Pre
                 nodes.append(parent)
             start = shared
             if len(first) == shared:  # the shortest sorts first, and prompts are distinct
+                assert parent is not None, "a prompt has at least one token"
                 parent.prompt = order[low]
                 for node in parent.path():
                     node.samples += counts[order[low]]

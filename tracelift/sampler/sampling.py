@@ -168,10 +168,7 @@ def select(logits: Tensor, plan: RowPlan, u: Tensor) -> tuple[Tensor, Tensor, Te
         u = u.masked_fill(plan.greedy, 0.0)  # the first step of F: the lowest of equally likely ids
     tokens = invert(prob, u)
     logprob = logprob_of(logits, scores, tokens, plan)
-    if plan.truncation is None:
-        sampled = logprob
-    else:
-        sampled = logprob - prob.sum(-1, dtype=torch.float64).log().float()
+    sampled = logprob if plan.truncation is None else logprob - prob.sum(-1, dtype=torch.float64).log().float()
     if plan.greedy is not None:
         sampled = sampled.masked_fill(plan.greedy, 0.0)
     return tokens, logprob, sampled

@@ -79,8 +79,8 @@ class Schedule:
         self.hidden = torch.zeros((0, model.config.hidden_size), dtype=model.dtype, device=self.device)
         self._compose([], [])
 
-    def run(self) -> Iterator[Sequence]:
-        """Yield every sequence as it finishes."""
+    def run(self) -> Iterator[tuple[Sequence, Completion]]:
+        """Yield every sequence as it finishes, with what became of it."""
         while self.queue or self.live.any():
             finished = len(self.rows) - int(self.live.sum())
             if self.queue and 4 * finished >= len(self.rows):  # entering by quarters keeps prefills large
@@ -95,7 +95,7 @@ class Schedule:
 
     def _retire(self) -> list[int]:
         """Free what finished rows held; the indices of the others."""
-        for s, live in zip(self.rows, self.live):
+        for s, live in zip(self.rows, self.live, strict=True):
             if live:
                 continue
             self.cache.release(0, s.pages)
@@ -105,7 +105,7 @@ class Schedule:
                 node.samples -= 1
                 if node.samples == 0:
                     self.cache.release(node.group, node.own)
-                    node.pages, node.own, node.hidden = None, [], None
+                    node.pages, node.own, node.hidden = [], [], None
         return [i for i, live in enumerate(self.live) if live]
 
     def _admit(self) -> list[Sequence]:
@@ -114,11 +114,11 @@ class Schedule:
         fresh: list[PrefixNode] = []
         while self.queue and self.free_slots:
             s = self.queue[0]
-            missing = [n for n in s.node.path() if n.pages is None]
+            missing = [n for n in s.node.path() if not n.pages]
             need = [0] * len(self.cache.groups)
             for node in missing:
                 need[node.group] += fresh_pages(node)
-            room = all(n <= len(g.free) for n, g in zip(need, self.cache.groups))
+            room = all(n <= len(g.free) for n, g in zip(need, self.cache.groups, strict=True))
             if not room or self.reserved + s.reserved > self.cache.groups[0].capacity - 1:
                 break
             self.queue.popleft()
@@ -132,16 +132,19 @@ class Schedule:
             raise RuntimeError("the sampler's queue is stuck: pages were sized below what one request needs")
         for nodes, hidden in prefill(self.model, self.cache, fresh, self.wave):
             self.prefilled += len(hidden)
-            for node, rows in zip(nodes, hidden.split([len(n.tokens) for n in nodes])):
+            for node, rows in zip(nodes, hidden.split([len(n.tokens) for n in nodes]), strict=True):
                 if node.prompt is not None:
                     node.hidden = rows[-1].clone()
         return admitted
 
     def _compose(self, kept: list[int], admitted: list[Sequence]) -> None:
         """Make the batch anew of these rows of the old one and these newcomers."""
-        for s, count in zip(self.rows, self.count):
+        for s, count in zip(self.rows, self.count, strict=True):
             s.length = int(count)
-        hidden = [self.hidden[kept]] + [s.node.hidden[None] for s in admitted]
+        hidden = [self.hidden[kept]]
+        for s in admitted:
+            assert s.node.hidden is not None, "admitted before its prompt was prefilled"
+            hidden.append(s.node.hidden[None])
         self.rows = [self.rows[i] for i in kept] + admitted
         width = padded(len(self.rows))
         self.hidden = torch.cat([*hidden, self.hidden.new_zeros(width - len(self.rows), self.hidden.shape[1])])
@@ -156,7 +159,7 @@ class Schedule:
 
     # ---- one step ----
 
-    def _draw(self) -> Iterator[Sequence]:
+    def _draw(self) -> Iterator[tuple[Sequence, Completion]]:
         """Draw the next token of every live row; yield those that end with it."""
         live = np.flatnonzero(self.live)
         slot, step = self.slot[live], self.count[live]
@@ -169,34 +172,35 @@ class Schedule:
         found = {i: stop for i in self.stopping if self.live[i] and (stop := self._stop_string(i))}
         over = self.live & (at_end | (self.count >= self.limit))
         over[list(found)] = True
-        for i in np.flatnonzero(over):
+        for i in np.flatnonzero(over).tolist():
             s, count, slot = self.rows[i], self.count[i], self.slot[i]
-            s.completion = Completion(
+            logprobs, sampled_logprobs = self.logprobs[:, slot, :count].tolist()
+            completion = Completion(
                 self.tokens[slot, :count].tolist(),
-                *self.logprobs[:, slot, :count].tolist(),
+                logprobs,
+                sampled_logprobs,
                 "stop" if at_end[i] or i in found else "length",
                 found.get(i),
                 torch.stack(s.logits) if self.keep_logits else None,
             )
             self.live[i] = False
-            yield s
+            yield s, completion
 
     def _next(self, live: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """A token for each row, and its two log-probabilities (params.Completion), each (B,)."""
         renew = live[self.count[live] % DRAWS == 0]
         if len(renew):
             params = [self.rows[i].params for i in renew]
-            words = (
-                torch.tensor(x) for x in ([self.rows[i].stream for i in renew], [seed_words(p.seed) for p in params])
-            )
-            self.draws[self.slot[renew]] = uniforms(*words, torch.from_numpy(self.count[renew]), DRAWS).numpy()
+            streams = torch.tensor([self.rows[i].stream for i in renew])
+            seeds = torch.tensor([seed_words(p.seed) for p in params])
+            self.draws[self.slot[renew]] = uniforms(streams, seeds, torch.from_numpy(self.count[renew]), DRAWS).numpy()
         u = self._tensor(self.draws[self.slot, self.count % DRAWS])
         logits = self.project(self.hidden)[: len(self.rows)]
-        self.drawn, *scores = select(logits, self.plan, u)
+        self.drawn, logprob, sampled = select(logits, self.plan, u)
         if self.keep_logits:
             for i in live:
                 self.rows[i].logits.append(logits[i].float().cpu())
-        return self.drawn.cpu().numpy(), *(x.cpu().numpy() for x in scores)
+        return self.drawn.cpu().numpy(), logprob.cpu().numpy(), sampled.cpu().numpy()
 
     def _stop_string(self, row: int) -> str | None:
         tokens = self.tokens[self.slot[row], : self.count[row]].tolist()
@@ -211,7 +215,7 @@ class Schedule:
                 s.pages += self.cache.allocate(0, 1)
                 self.attend = None
         if self.attend is None:
-            reads = [s.node.pages + s.pages if live else [] for s, live in zip(self.rows, self.live)]
+            reads = [s.node.pages + s.pages if live else [] for s, live in zip(self.rows, self.live, strict=True)]
             self.attend = DecodeAttention(self.cache, reads, len(self.hidden))
         B, width = len(self.rows), len(self.hidden)
         tokens = torch.full((width, 1), 0, device=self.device)

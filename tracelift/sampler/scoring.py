@@ -84,7 +84,7 @@ def score(
                 spare = padded(len(rows)) - len(rows)  # a BLAS sums alike for all such row counts (attention.py)
                 rows, targets = rows + rows[:1] * spare, targets + targets[:1] * spare
                 values = _logprobs(model, hidden[rows], torch.tensor(targets, device=model.device), last, temperature)
-                for (text, at), value in zip(who, values.tolist()):
+                for (text, at), value in zip(who, values.tolist(), strict=False):
                     scored[text][at] = value
         for text, values in scored.items():
             found[text] = [values[at] for at in sorted(values)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from tracelift.sampler.kv_cache import pages_for
-from tracelift.sampler.params import Completion, SamplingParams
+from tracelift.sampler.params import SamplingParams
 from tracelift.sampler.radix_tree import PrefixNode
 
 SCRATCH = 0  # the page that rows without a sequence write to, and nobody reads
@@ -26,7 +26,6 @@ class Sequence:
     pages: list[int] = field(default_factory=list)  # of generated tokens
     length: int = 0  # tokens drawn, as of the last time the batch was composed
     slot: int = -1  # its row in the tables of tokens and log-probabilities
-    completion: Completion | None = None  # once finished
     logits: list[Tensor] = field(default_factory=list)  # (V,) fp32 of each step, only where asked for
 
     @property

@@ -149,7 +149,7 @@ class Sandbox:
     def run_many(self, jobs: Sequence[tuple[str, str]], limits: Limits = Limits()) -> list[Execution]:
         """Run (code, stdin) pairs, `workers` at a time; results in the order of the jobs."""
         with ThreadPoolExecutor(self.workers) as threads:
-            return list(threads.map(lambda job: self.run(*job, limits), jobs))
+            return list(threads.map(lambda job: self.run(job[0], job[1], limits), jobs))
 
     def serve(self, code: str, requests: bytes, limits: Limits) -> Execution:
         """Load a program and have it answer `requests` (inside/serve.py); its answers are in Execution.channel."""
@@ -183,6 +183,7 @@ class Sandbox:
 
     def _twice(self, begin: Callable[[], list[Running]]) -> list[Execution]:
         """Start programs and gather them, in one worker's place; once more if that met with trouble of ours."""
+        executions: list[Execution] = []
         for _ in range(2):
             with self._slots:
                 executions = self.gather(begin())

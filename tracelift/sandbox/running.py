@@ -6,6 +6,7 @@ status is read off its guard's report and off how much it wrote: nothing here co
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -51,10 +52,8 @@ class Running:
         return bool(data) and not self.over
 
     def stop(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # the guard has already gone, and the program with it
             self.control.send(b"stop")
-        except OSError:
-            pass  # the guard has already gone, and the program with it
 
     def hear(self) -> bool:
         """Take one message. False when the program is over."""

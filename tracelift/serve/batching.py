@@ -18,7 +18,8 @@ from typing import Generic, TypeVar
 
 from tracelift.serve.fields import Refused
 
-Payload, Result = TypeVar("Payload"), TypeVar("Result")
+Payload = TypeVar("Payload")
+Result = TypeVar("Result")
 GATHER_S = 0.003  # requests sent together arrive within this
 
 
@@ -79,7 +80,8 @@ class Batcher(Generic[Payload, Result]):
                 raise Refused(503, f"no result within {seconds:g} s; ask for less at once", retry_after=5)
         if job.error is not None:
             raise job.error
-        return job.result  # type: ignore[return-value]
+        assert job.result is not None, "done without a result"
+        return job.result
 
     def close(self, seconds: float) -> bool:
         """Take nothing new, finish what waits. Returns whether all was finished within `seconds`."""

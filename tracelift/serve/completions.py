@@ -95,7 +95,10 @@ class Completions:
             seed=secrets.randbits(64) if seed is None else whole(body, "seed", 0, -(2**63), 2**64 - 1) % 2**64,
         )
         texts = (
-            [self.tokenizer.decode(p) if not isinstance(t, str) else t for p, t in zip(prompts, self._given(body))]
+            [
+                self.tokenizer.decode(p) if not isinstance(t, str) else t
+                for p, t in zip(prompts, self._given(body), strict=True)
+            ]
             if echo
             else None
         )

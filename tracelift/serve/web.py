@@ -140,7 +140,11 @@ class _Timed(io.RawIOBase):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "tracelift", ""
-    server: HttpService
+
+    @property
+    def service(self) -> HttpService:
+        assert isinstance(self.server, HttpService)
+        return self.server
 
     def setup(self) -> None:
         super().setup()
@@ -148,14 +152,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = io.BufferedReader(self.timed)
 
     def handle_one_request(self) -> None:
-        self.timed.deadline = time.monotonic() + self.server.limits.read_s
+        self.timed.deadline = time.monotonic() + self.service.limits.read_s
         self.path = ""
         try:
             super().handle_one_request()
         except OSError:
             self.close_connection = True
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Requests are logged by `_answer`, once, with what came of them."""
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
@@ -170,11 +174,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._counted(self._post)
 
     def _counted(self, work: Callable[[], dict[str, Any]]) -> None:
-        self.server.working(1)
+        self.service.working(1)
         try:
             self._answer(work)
         finally:
-            self.server.working(-1)
+            self.service.working(-1)
 
     def _answer(self, work: Callable[[], dict[str, Any]]) -> None:
         started = time.monotonic()
@@ -184,7 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             outcome = refusal
         except TimeoutError:
             self.close_connection = True
-            outcome = Refused(408, f"the request did not arrive within {self.server.limits.read_s:g} s")
+            outcome = Refused(408, f"the request did not arrive within {self.service.limits.read_s:g} s")
         except OSError:
             self.close_connection = True
             return
@@ -193,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         status = self._send(outcome)
         note = f": {outcome.message}" if isinstance(outcome, Refused) else ""
         path = self.path.split("?")[0][:60].encode("unicode_escape").decode()
-        self.server.say(f"{self.command} {path} {status} in {time.monotonic() - started:.2f} s{note}")
+        self.service.say(f"{self.command} {path} {status} in {time.monotonic() - started:.2f} s{note}")
         if self.close_connection and isinstance(outcome, Refused):
             self._linger()
 
@@ -216,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
             kind = TYPES.get(status, "invalid_request_error")
             outcome = {"error": {"message": outcome.message, "type": kind, "param": outcome.field, "code": status}}
         data = json.dumps(outcome, allow_nan=False).encode()
-        self.connection.settimeout(self.server.limits.read_s)
+        self.connection.settimeout(self.service.limits.read_s)
         try:
             self.send_response(status)
             for name, value in {
@@ -237,35 +241,35 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0].rstrip("/")
         if path != "/health":
             self._authorise()
-        if path in self.server.posts:
+        if path in self.service.posts:
             raise Refused(405, f"{path} is asked by POST")
-        if path not in self.server.gets:
+        if path not in self.service.gets:
             raise self._unknown(path)
-        return self.server.gets[path]()
+        return self.service.gets[path]()
 
     def _post(self) -> dict[str, Any]:
         path = self.path.split("?")[0].rstrip("/")
         unread = self.close_connection
         self.close_connection = True  # until the body has been read: what is left of it is no next request
         self._authorise()
-        endpoint = self.server.posts.get(path)
+        endpoint = self.service.posts.get(path)
         if endpoint is None:
-            raise Refused(405, f"{path} is asked by GET") if path in self.server.gets else self._unknown(path)
+            raise Refused(405, f"{path} is asked by GET") if path in self.service.gets else self._unknown(path)
         body = self._body()
         self.close_connection = unread
         payload, units = endpoint.read(body)
         job = endpoint.batcher.submit(payload, units)
-        return endpoint.reply(payload, endpoint.batcher.wait(job, self.server.limits.result_s, self._gone))
+        return endpoint.reply(payload, endpoint.batcher.wait(job, self.service.limits.result_s, self._gone))
 
     def _unknown(self, path: str) -> Refused:
-        known = ", ".join([*self.server.posts, *self.server.gets])
+        known = ", ".join([*self.service.posts, *self.service.gets])
         return Refused(404, f"{path[:80] or '/'} is not served here; there are {known}")
 
     def _authorise(self) -> None:
-        if self.server.key is None:
+        if self.service.key is None:
             return
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), self.server.key.encode()):
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), self.service.key.encode()):
             raise Refused(401, "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'")
 
     def _body(self) -> dict[str, Any]:
@@ -276,9 +280,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(411, "Content-Length is missing")
         if not (length.isascii() and length.isdigit()):
             raise Refused(400, f"Content-Length {length[:40]!r} is no number of bytes")
-        if int(length[:20]) > self.server.limits.body_bytes:
+        if int(length[:20]) > self.service.limits.body_bytes:
             raise Refused(
-                413, f"a body of {length[:20]} bytes is more than the {self.server.limits.body_bytes:,} that are read"
+                413, f"a body of {length[:20]} bytes is more than the {self.service.limits.body_bytes:,} that are read"
             )
         if self.headers.get_content_type() != "application/json":
             raise Refused(415, f"the body must be declared as application/json, not {self.headers.get_content_type()}")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
-from torch import nn
-
+from models import RewardModel, Transformer
 from models.lora import LoRAConfig, attach
 from tracelift.schema import LoraConfig
 
 
-def attach_lora(model: nn.Module, config: LoraConfig, seed: int, also_train: tuple[str, ...] = ()) -> None:
+def attach_lora(
+    model: Transformer | RewardModel, config: LoraConfig, seed: int, also_train: tuple[str, ...] = ()
+) -> None:
     """Fresh adapters in place, everything else but `also_train` frozen; nothing for r = 0.
 
     Raises ValueError where `lora.from_block` leaves no block, or a target names nothing.

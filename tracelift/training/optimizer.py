@@ -113,13 +113,13 @@ class CompactAdamW(torch.optim.Optimizer):
         self.state_dtype, self.master_weights = state_dtype, master_weights
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  takes none
         number = 0
         for group in self.param_groups:
             for p in group["params"]:
                 number += 1
                 if p.grad is not None:
-                    self._update(p, group, number)
+                    self._update(p, p.grad, group, number)
 
     def start(self, p: nn.Parameter) -> None:
         """Empty state for one parameter."""
@@ -134,19 +134,19 @@ class CompactAdamW(torch.optim.Optimizer):
             state["master"] = zeros_like_rows_of(p, p.shape, torch.float32)
             local(state["master"]).copy_(local(p))
 
-    def _update(self, p: nn.Parameter, group: dict, number: int) -> None:
+    def _update(self, p: nn.Parameter, grad: Tensor, group: dict, number: int) -> None:
         if not self.state[p]:
             self.start(p)
         state, (beta1, beta2) = self.state[p], group["betas"]
         state["step"] += 1
         t = int(state["step"].item())
         tensors = {k: _rows(local(v)) for k, v in state.items() if k != "step"}
-        weight, grad, first_row = _rows(local(p)), _rows(local(p.grad)), first_row_of(p)
+        weight, gradient, first_row = _rows(local(p)), _rows(local(grad)), first_row_of(p)
         width = weight.shape[1]
         chunk = max(1, _ELEMENTS // width)
         for at in range(0, len(weight), chunk):
             rows = slice(at, at + chunk)
-            w, g = weight[rows], grad[rows].float()
+            w, g = weight[rows], gradient[rows].float()
             place = first_row if p.dim() < 2 else (first_row + at) * width
             noise = partial(_noise, place, w, 3 * (number + 65_537 * t))
             m = _read(tensors, "exp_avg", rows).lerp_(g, 1 - beta1)

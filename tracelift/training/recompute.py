@@ -23,9 +23,8 @@ def recompute_blocks(model: nn.Module) -> int:
     blocks = [m for m in model.modules() if isinstance(m, Block)]
     for block in blocks:
         if "forward" not in vars(block):
-            block.forward = partial(
-                _recomputed, block.forward
-            )  # a bound method, so that copies of the model get their own
+            # A bound method, so that copies of the model get their own.
+            block.forward = partial(_recomputed, block.forward)  # pyright: ignore[reportAttributeAccessIssue]  takes any
     return len(blocks)
 
 

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 
 from tracelift.verify.numbers import plain
 
@@ -203,7 +204,7 @@ def find_equations(text: str) -> list[Equation]:
                 parts.append([])
             else:
                 parts[-1].append(token)
-        for left, right in zip(parts, parts[1:]):
+        for left, right in pairwise(parts):
             a, b = _last_side(left, offset), _first_side(right, offset)
             if a is not None and b is not None:
                 found.append(Equation(a, b))

@@ -42,10 +42,10 @@ def leaks_answer(trace: str, answer: str, problem: str | None = None) -> Leak:
     from earlier steps, or be common constants; and an answer that the problem itself mentions counts as stated only
     where it is announced or computed.
     """
-    wanted = [n for n in find_numbers(plain(answer)) if n.value is not None]
+    wanted = [(n.value, n.unit_value) for n in find_numbers(plain(answer)) if n.value is not None]
     if not wanted:
         return Leak(False, False, False)
-    value, unit_value = wanted[-1].value, wanted[-1].unit_value
+    value, unit_value = wanted[-1]
     text = plain(trace)
     mentioned = any(value in (n.value, n.unit_value) or n.value == unit_value for n in find_numbers(text))
     announced = _announces(text, value)
@@ -70,9 +70,9 @@ def _yields(text: str, value: Fraction, given: set[Fraction | None] | None) -> b
     for equation in find_equations(text):
         left, right = equation.left, equation.right
         grounded = known is None or all(operand in known or operand in _COMMON for operand in left.operands)
-        if equation.holds and right.value == value and len(left.operands) > 1 and grounded:
-            if value not in left.operands:
-                return True
+        announced = equation.holds and right.value == value and len(left.operands) > 1 and grounded
+        if announced and value not in left.operands:
+            return True
         if known is not None and equation.holds and grounded:
             known.add(right.value)
     return False

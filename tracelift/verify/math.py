@@ -127,9 +127,9 @@ def _first_problem(text: str) -> str:
     """`text` up to where it turns to another problem, provided that something like an answer stands before."""
     for match in _NEXT_PROBLEM.finditer(text):
         head = text[: match.start()]
-        if any(c in "0123456789" for c in head) or not any(c in "0123456789" for c in text):
-            if head.strip():
-                return head.rstrip()
+        answered = any(c in "0123456789" for c in head) or not any(c in "0123456789" for c in text)
+        if answered and head.strip():
+            return head.rstrip()
     return text
 
 

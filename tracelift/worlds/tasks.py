@@ -67,7 +67,7 @@ def demo_tasks(source: str, seed: int) -> DemoTasks:
     return DemoTasks(seed, source.removeprefix("demo:"))
 
 
-def code_task(p: code_world.CodeProblem) -> Task:
+def code_task(p: code_world.PlanProblem) -> Task:
     """A problem of the code world with its tests."""
     visible, hidden = (tuple(StdinTest(*case) for case in cases) for cases in code_world.make_cases(p))
     tests = CodeProblem(p.problem_id, p.text, hidden, visible, solution=p.program)

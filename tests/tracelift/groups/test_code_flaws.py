@@ -39,7 +39,7 @@ def test_each_kind_strikes_one_place_and_says_where(kind):
         after, line, note = made
         assert after != steps and note and 0 <= line < len(after)
         if len(after) == len(steps) and kind != "swapped_steps":
-            assert [a == b for a, b in zip(after, steps)].count(False) == 1 and after[line] != steps[line]
+            assert [a == b for a, b in zip(after, steps, strict=True)].count(False) == 1 and after[line] != steps[line]
         if kind == "swapped_steps":
             assert sorted(after) == sorted(steps) and after[line] == steps[line + 1]
         if kind in ("dropped_step", "edge_case_dropped"):

@@ -258,14 +258,14 @@ def test_every_kind_has_labels_and_no_flaw_is_perfect():
 def test_the_rules_on_top_of_the_table():
     base = rubric_of("slip_carried", "middle", True, True).dimensions
     early = rubric_of("slip_carried", "early", True, True).dimensions
-    assert base == dict(zip(MATH_DIMENSIONS, (4, 4, 3, 1, 1)))
+    assert base == dict(zip(MATH_DIMENSIONS, (4, 4, 3, 1, 1), strict=True))
     assert early == base | {"step_coherence": 2}
     late = rubric_of("slip_repaired", "late", False, False).dimensions
-    assert late == dict(zip(MATH_DIMENSIONS, (4, 4, 2, 1, 2)))
+    assert late == dict(zip(MATH_DIMENSIONS, (4, 4, 2, 1, 2), strict=True))
     assert [place_of(i, 3) for i in range(3)] == ["early", "middle", "late"]
     assert [place_of(i, 2) for i in range(2)] == ["early", "late"] and place_of(0, 1) == "middle"
 
 
 def test_plain_text_survives_parsing():
-    for question, trace in understood():
+    for _, trace in understood():
         assert plain(trace.text) == trace.text

@@ -37,18 +37,23 @@ def problems():
     return load_problems(FILE)
 
 
+def read_rows():
+    with gzip.open(FILE, "rt") as file:
+        return [json.loads(line) for line in file]
+
+
 def test_the_canonical_solutions_pass(problems):
     results = judge_many([(p.solution, p.hidden) for p in problems], limits=Limits(cpu_seconds=10, wall_seconds=60))
     assert Counter(r.status for r in results) == {"passed": 164}, [
-        (p.problem_id, r.summary()) for p, r in zip(problems, results) if not r.passed
+        (p.problem_id, r.summary()) for p, r in zip(problems, results, strict=True) if not r.passed
     ]
 
 
 def test_models_answer_in_several_forms(problems):
     """A continuation of the prompt, the function again in a fence, or a whole file: the same program to us."""
-    rows = [json.loads(line) for line in gzip.open(FILE, "rt")]
+    rows = read_rows()
     jobs = []
-    for p, row in list(zip(problems, rows))[::8]:
+    for p, row in list(zip(problems, rows, strict=True))[::8]:
         body = row["canonical_solution"]
         tree = ast.parse(p.solution)
         alone = ast.unparse(next(n for n in tree.body if getattr(n, "name", None) == p.entry_point))
@@ -91,8 +96,8 @@ def mutate(source: str, entry: str, rng: random.Random) -> str | None:
 
 def test_mutants_are_caught_as_often_as_natively(problems):
     rng, limits = random.Random(5), Limits(cpu_seconds=1.5, wall_seconds=30)
-    rows = [json.loads(line) for line in gzip.open(FILE, "rt")]
-    mutants = [(p, row, mutate(p.solution, p.entry_point, rng)) for p, row in zip(problems, rows)]
+    rows = read_rows()
+    mutants = [(p, row, mutate(p.solution, p.entry_point, rng)) for p, row in zip(problems, rows, strict=True)]
     mutants = [(p, row, m) for p, row, m in mutants if m is not None]
     ours = judge_many([(m, p.hidden) for p, _, m in mutants], limits=limits)
     files = [f"{m}\n{row['test']}\ncheck({p.entry_point})\n" for p, row, m in mutants]
@@ -100,7 +105,7 @@ def test_mutants_are_caught_as_often_as_natively(problems):
     assert len(mutants) > 140 and all(r.status != "error" for r in ours)
     differ = [
         (p.problem_id, r.summary(), n.stderr[-200:])
-        for (p, _, _), r, n in zip(mutants, ours, native)
+        for (p, _, _), r, n in zip(mutants, ours, native, strict=True)
         if r.passed != (n.status is Status.OK)
     ]
     assert not differ
@@ -117,7 +122,9 @@ def test_no_problem_falls_for(problems, exploit):
         "    __abs__ = __sub__ = __rsub__ = lambda s, *o: s\n"
     )
     programs = [exploit.format(stub=p.stub).replace("ANY", "ANY()") for p in problems[::4]]
-    programs = [(text + always if "ANY" in text else text, p.hidden) for text, p in zip(programs, problems[::4])]
+    programs = [
+        (text + always if "ANY" in text else text, p.hidden) for text, p in zip(programs, problems[::4], strict=True)
+    ]
     results = judge_many(programs)
     # `assert candidate(x)` holds for any object, natively too: such a test may pass, but no problem may.
     assert not any(r.passed for r in results) and all(r.status != "error" for r in results)

@@ -96,8 +96,10 @@ def by_hand(logits, totals, total_weight, rank_weight, negative_weight, margin):
     ce = sum(-math.log(softmax(logits[i][d])[LABELS[i][d]]) for i in range(n) for d in range(2)) / n
     head = [1 / (1 + math.exp(-t)) for t in totals]
     derived = [sum(0.5 * sum(c * p for c, p in enumerate(softmax(row))) / 4 for row in logits[i]) for i in range(n)]
-    score = [0.5 * (a + b) for a, b in zip(head, derived)]
-    huber = sum(0.5 * (h - g) ** 2 for h, g in zip(head, GOLD)) / n  # |error| < 1 = delta: the quadratic branch
+    score = [0.5 * (a + b) for a, b in zip(head, derived, strict=True)]
+    huber = (
+        sum(0.5 * (h - g) ** 2 for h, g in zip(head, GOLD, strict=True)) / n
+    )  # |error| < 1 = delta: the quadratic branch
 
     def mean_rank(pairs):
         return sum(math.log1p(math.exp(-(score[i] - score[j]))) for i, j in pairs)
@@ -178,7 +180,7 @@ def test_ranking_metrics_by_hand():
     found = ranking_metrics(total, GOLD, GROUPS, POSITIVE, kinds)
     assert found["pair_accuracy"] == (1 + 0 + 0.5 + 1 + 1) / 5  # a tie counts half
     assert found["group_accuracy"] == 0  # group 0 has a negative above, group 1 one level with its positive
-    errors = [a - b for a, b in zip(total, GOLD)]
+    errors = [a - b for a, b in zip(total, GOLD, strict=True)]
     assert math.isclose(found["mae"], sum(map(abs, errors)) / 7)
     assert math.isclose(found["rmse"], math.sqrt(sum(e * e for e in errors) / 7))
     assert (found["pair/swap"], found["pair/copy"]) == (0, 3.5 / 4)

@@ -119,7 +119,7 @@ def test_what_cannot_be_trained_is_refused_in_one_sentence(job, server, out):
     rows = group_rows(2)
     for row in rows:
         for c in row["positive_pool"] + row["negative_bank"]:
-            c["rubric"] = dict(zip(CODE_DIMENSIONS, (1, 2, 3, 4, 0))) | {"total": 0.5}
+            c["rubric"] = dict(zip(CODE_DIMENSIONS, (1, 2, 3, 4, 0), strict=True)) | {"total": 0.5}
         row["task_type"] = "code"
     code = write_jsonl(folder / "code.jsonl", rows)
     (folder / "broken.jsonl").write_text(json.dumps(group_rows(1)[0]) + "\n{\n")

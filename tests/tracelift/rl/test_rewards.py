@@ -138,7 +138,7 @@ def test_the_scale_keeps_the_order_inside_the_unit_interval():
     free = [code_reward(e, w, b, 3, rm, variant="corrected").reward for e, w, b, rm in cases]
     kept = [code_reward(e, w, b, 3, rm, variant=scaled).reward for e, w, b, rm in cases]
     assert min(kept) == pytest.approx(0.0) and max(kept) == pytest.approx(1.0)
-    for (x, y), (p, q) in zip(itertools.combinations(free, 2), itertools.combinations(kept, 2)):
+    for (x, y), (p, q) in zip(itertools.combinations(free, 2), itertools.combinations(kept, 2), strict=True):
         assert (x < y) == (p < q) or x == pytest.approx(y)
     assert code_reward(-1.0, 0, 3, 3, 1.0, variant=scaled, exec_range=(-1, 1)).reward == pytest.approx(0.0)
 

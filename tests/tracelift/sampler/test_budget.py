@@ -1,5 +1,6 @@
 """What the sampler shares and what it holds: the prefix tree, pages and their merge, the memory budget."""
 
+import itertools
 import json
 import math
 import random
@@ -36,7 +37,7 @@ def test_the_tree_spells_its_prompts(seed):
     assert sorted(ends) == list(range(len(prompts)))
     for i, node in ends.items():
         assert sum((n.tokens for n in node.path()), ()) == prompts[i]
-        assert all(a.end == b.start for a, b in zip(node.path(), node.path()[1:]))
+        assert all(a.end == b.start for a, b in itertools.pairwise(node.path()))
     for at, node in enumerate(nodes):
         assert 0 < len(node.tokens) <= trie.MAX_TOKENS
         assert node.parent is None or nodes.index(node.parent) < at
@@ -77,7 +78,7 @@ def test_partial_attention_merges_to_exact_softmax_attention():
             continue
         length = [filled[p] + (j == len(pages) - 1) for j, p in enumerate(pages)]
         keys, values = (
-            torch.cat([s[0, p, :, :n] for p, n in zip(pages, length)], 1).double().repeat_interleave(2, 0)
+            torch.cat([s[0, p, :, :n] for p, n in zip(pages, length, strict=True)], 1).double().repeat_interleave(2, 0)
             for s in (cache.keys, cache.values)
         )
         scores = (keys @ q[i, 0].double()[:, :, None])[..., 0] / 4.0
@@ -115,7 +116,7 @@ def test_dividing_the_budget(seed):
     got = divide(total, least, wanted)
     assert (got is None) == (sum(least) > total)
     if got is not None:
-        assert all(a <= b <= c for a, b, c in zip(least, got, wanted)) and sum(got) <= total
+        assert all(a <= b <= c for a, b, c in zip(least, got, wanted, strict=True)) and sum(got) <= total
         assert got == wanted or sum(got) >= total - 4  # a short budget is used up
 
 
@@ -134,7 +135,9 @@ def hostile() -> tuple[list[list[int]], list[SamplingParams]]:
 def test_a_small_budget_changes_nothing_but_the_batch():
     model = Transformer(CONFIG).init_weights(0, std=0.2)
     prompts, each = hostile()
-    pages = sum(math.ceil(len(p) / PAGE) + math.ceil(e.max_new_tokens / PAGE) for p, e in zip(prompts, each))
+    pages = sum(
+        math.ceil(len(p) / PAGE) + math.ceil(e.max_new_tokens / PAGE) for p, e in zip(prompts, each, strict=True)
+    )
     assert pages * page_bytes(model) > 2 * BUDGET, "the mix should not fit at once"
     tight = Sampler(model, {2}, 0, memory_bytes=BUDGET).generate(prompts, each)
     assert tight == Sampler(model, {2}, 0, memory_bytes=2**30).generate(prompts, each)
@@ -186,7 +189,7 @@ def test_products_come_in_few_row_counts():
     """oneDNN never forgets one: 48 counts up to a prefill's 2,048 rows, each a multiple of 8, at most an eighth too many."""
     counts = [padded(n) for n in range(1, 2049)]
     assert len(set(counts)) == 48 and max(counts) == 2048
-    assert all(n <= p < n + 8 or n > 128 and n <= p < 1.125 * n for n, p in zip(range(1, 2049), counts))
+    assert all(n <= p < n + 8 or n > 128 and n <= p < 1.125 * n for n, p in zip(range(1, 2049), counts, strict=True))
     assert all(p % 8 == 0 and padded(p) == p for p in counts)
 
 

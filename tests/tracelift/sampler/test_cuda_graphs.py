@@ -22,7 +22,7 @@ def same(static, paged):
     assert [[(a.tokens, a.finish_reason, a.stop_string) for a in g] for g in static] == [
         [(a.tokens, a.finish_reason, a.stop_string) for a in g] for g in paged
     ]
-    for a, b in ((a, b) for g, h in zip(static, paged) for a, b in zip(g, h)):
+    for a, b in ((a, b) for g, h in zip(static, paged, strict=True) for a, b in zip(g, h, strict=True)):
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
         assert a.sampled_logprobs == pytest.approx(b.sampled_logprobs, abs=1e-4)
 

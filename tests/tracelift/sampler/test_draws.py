@@ -113,8 +113,8 @@ def test_frequencies_pass_a_g_test_against_the_exact_law(options):
     rows = torch.tensor(logits).expand(DRAWS, -1)
     tokens, logprob, sampled = select(rows, RowPlan.of([p] * DRAWS, rows.device), u)
     counts = torch.bincount(tokens, minlength=24).tolist()
-    assert all(n == 0 for n, prob in zip(counts, law) if prob == 0), "a truncated token was drawn"
-    seen = [(n, prob) for n, prob in zip(counts, law) if prob > 0]
+    assert all(n == 0 for n, prob in zip(counts, law, strict=True) if prob == 0), "a truncated token was drawn"
+    seen = [(n, prob) for n, prob in zip(counts, law, strict=True) if prob > 0]
     g = 2 * sum(n * math.log(n / (DRAWS * prob)) for n, prob in seen if n)
     assert len(seen) == 1 or g < chi2_limit(len(seen) - 1)
     # both log-probabilities, of every token that came up
@@ -132,7 +132,7 @@ def test_rows_of_one_batch_follow_their_own_parameters():
     together = select(logits, RowPlan.of(params, logits.device), u)
     for i, p in enumerate(params):
         alone = select(logits[i : i + 1], RowPlan.of([p], logits.device), u[i : i + 1])
-        for a, b in zip(together, alone):
+        for a, b in zip(together, alone, strict=True):
             torch.testing.assert_close(a[i : i + 1], b, rtol=0, atol=1e-6)
 
 

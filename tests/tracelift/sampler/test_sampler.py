@@ -52,7 +52,7 @@ def test_greedy_equals_transformers_generate(family):
     theirs.tie_weights()
     prompts = family_tree()[:9]
     answers = Sampler(ours, {2}, 0).generate(prompts, SamplingParams(max_new_tokens=24, temperature=0))
-    for prompt, (answer,) in zip(prompts, answers):
+    for prompt, (answer,) in zip(prompts, answers, strict=True):
         ids = torch.tensor([prompt])
         out = theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)
         assert answer.tokens == out[0, len(prompt) :].tolist()
@@ -71,7 +71,7 @@ def test_frequencies_of_a_whole_generation_match_the_models_own_probabilities(mo
         with torch.no_grad():
             scores = model.logits(model(torch.tensor([ids])))[0, -1].double() / 0.8
         best = scores.topk(3)
-        return dict(zip(best.indices.tolist(), best.values.softmax(0).tolist()))
+        return dict(zip(best.indices.tolist(), best.values.softmax(0).tolist(), strict=True))
 
     law = {(a, b): pa * pb for a, pa in top3(prompt).items() for b, pb in top3(prompt + [a]).items()}
     assert set(counts) <= set(law)
@@ -87,7 +87,7 @@ def test_log_probabilities_equal_those_of_one_full_forward_pass(model, options):
     p = SamplingParams(n=2, max_new_tokens=70, seed=3, **options)
     answers = Sampler(model, {2}, 0).generate(prompts, p, keep_logits=True)
     wide = copy.deepcopy(model).double()
-    for prompt, group in zip(prompts, answers):
+    for prompt, group in zip(prompts, answers, strict=True):
         for a in group:
             with torch.no_grad():
                 exact = wide.logits(wide(torch.tensor([prompt + a.tokens])))[0, len(prompt) - 1 : -1]
@@ -102,8 +102,8 @@ def test_log_probabilities_equal_those_of_one_full_forward_pass(model, options):
             elif not p.truncates:
                 assert a.sampled_logprobs == a.logprobs
             else:
-                assert all(s >= w for s, w in zip(a.sampled_logprobs, a.logprobs))
-                mass = [math.exp(w - s) for s, w in zip(a.sampled_logprobs, a.logprobs)]
+                assert all(s >= w for s, w in zip(a.sampled_logprobs, a.logprobs, strict=True))
+                mass = [math.exp(w - s) for s, w in zip(a.sampled_logprobs, a.logprobs, strict=True)]
                 assert all(0.8 - 1e-5 <= m <= 1 + 1e-5 for m in mass)  # what top-p 0.8 must at least have kept
 
 
@@ -115,7 +115,7 @@ def test_every_request_alone_gives_the_same_bits(model):
     prompts = family_tree()
     together = Sampler(model, {2}, 0).generate(prompts, PARAMS)
     assert len({len(a.tokens) for group in together for a in group}) > 3, "lengths should be uneven"
-    for prompt, group in zip(prompts, together):
+    for prompt, group in zip(prompts, together, strict=True):
         assert Sampler(model, {2}, 0).generate([prompt], PARAMS) == [group]
 
 
@@ -162,7 +162,7 @@ def test_each_prompt_may_have_its_own_parameters(model):
         SamplingParams(max_new_tokens=33, top_k=3),
     ]
     together = Sampler(model, {2}, 0).generate(prompts, each)
-    alone = [Sampler(model, {2}, 0).generate([x], p)[0] for x, p in zip(prompts, each)]
+    alone = [Sampler(model, {2}, 0).generate([x], p)[0] for x, p in zip(prompts, each, strict=True)]
     # A sort for one row's top-k must not touch another row's draw.
     assert [[a.tokens for a in g] for g in together] == [[a.tokens for a in g] for g in alone]
 
@@ -286,7 +286,7 @@ def test_other_dtypes_run(dtype):
 def test_cuda_agrees_with_the_full_forward_pass():
     model = tiny(seed=5).cuda()
     prompts = family_tree()
-    for prompt, group in zip(prompts, Sampler(model, {2}, 0).generate(prompts, PARAMS)):
+    for prompt, group in zip(prompts, Sampler(model, {2}, 0).generate(prompts, PARAMS), strict=True):
         for a in group:
             with torch.no_grad():
                 scores = model.logits(model(torch.tensor([prompt + a.tokens]).cuda()))[0, len(prompt) - 1 : -1]

@@ -62,19 +62,19 @@ def test_scores_equal_one_full_forward_pass_in_float64(options, ends, temperatur
     prompts, answers = nested()
     got = Sampler(model, (), 0).score(prompts, answers, ends, temperature)
     wide = copy.deepcopy(model).double()
-    for prompt, answer, values in zip(prompts, answers, got):
+    for prompt, answer, values in zip(prompts, answers, got, strict=True):
         want = exact(wide, prompt, answer, ends, temperature)
         assert len(values) == len(want)
         assert values == pytest.approx(want, abs=1e-4)
     exactly = Sampler(wide, (), 0).score(prompts, answers, ends, temperature)
-    for prompt, answer, values in zip(prompts, answers, exactly):
+    for prompt, answer, values in zip(prompts, answers, exactly, strict=True):
         assert values == pytest.approx(exact(wide, prompt, answer, ends, temperature), abs=1e-9)
 
 
 def test_company_order_and_budget_do_not_matter(model):
     prompts, answers = nested()
     together = Sampler(model, (), 0).score(prompts, answers, (2,))
-    alone = [Sampler(model, (), 0).score([p], [a], (2,))[0] for p, a in zip(prompts, answers)]
+    alone = [Sampler(model, (), 0).score([p], [a], (2,))[0] for p, a in zip(prompts, answers, strict=True)]
     assert together == alone  # the same bits, as for sampling
     tight = Sampler(model, (), 0, memory_bytes=9 * 2**20)
     assert tight.score(prompts[::-1], answers[::-1], (2,)) == together[::-1]
@@ -102,7 +102,7 @@ def test_shared_beginnings_are_computed_once(model):
         Sampler(model, (), 0).score(prompts, answers, (2,))
     finally:
         handle.remove()
-    texts = [tuple(p + a) for p, a in zip(prompts, answers)]
+    texts = [tuple(p + a) for p, a in zip(prompts, answers, strict=True)]
     distinct = len({t[:i] for t in texts for i in range(1, len(t) + 1)})
     assert distinct <= sum(seen) <= distinct + 16 * 14 + 8 * len(seen)  # short shared runs are not split off
     assert sum(map(len, texts)) > 3 * sum(seen) / 2
@@ -171,5 +171,5 @@ def test_cuda_scores_the_same(model):
     prompts, answers = nested()
     want = Sampler(model, (), 0).score(prompts, answers, (2,))
     got = Sampler(copy.deepcopy(model).cuda(), (), 0).score(prompts, answers, (2,))
-    for a, b in zip(got, want):
+    for a, b in zip(got, want, strict=True):
         assert a == pytest.approx(b, abs=1e-3)

@@ -433,18 +433,21 @@ def test_programs_die_with_their_parent(tmp_path):
 def test_a_killed_guard_or_launcher_is_an_error_and_is_replaced():
     import threading
 
+    def kill_at_work(box, victim):
+        results = []
+        running = box.start("import time; time.sleep(20)", b"", Limits(cpu_seconds=1, wall_seconds=20))
+        thread = threading.Thread(target=lambda: results.extend(box.gather([running])))
+        thread.start()
+        launcher = box._launcher.process.pid
+        children = Path(f"/proc/{launcher}/task/{launcher}/children")
+        assert wait_until(lambda: running.state == "running")
+        os.kill(launcher if victim == "launcher" else int(children.read_text().split()[0]), signal.SIGKILL)
+        thread.join(timeout=15)
+        return results
+
     with Sandbox(workers=1) as box:
         for victim in ("guard", "launcher"):
-            results = []
-            limits = Limits(cpu_seconds=1, wall_seconds=20)
-            running = box.start("import time; time.sleep(20)", b"", limits)
-            thread = threading.Thread(target=lambda: results.extend(box.gather([running])))
-            thread.start()
-            launcher = box._launcher.process.pid
-            children = Path(f"/proc/{launcher}/task/{launcher}/children")
-            assert wait_until(lambda: running.state == "running")
-            os.kill(launcher if victim == "launcher" else int(children.read_text().split()[0]), signal.SIGKILL)
-            thread.join(timeout=15)
+            results = kill_at_work(box, victim)
             assert results and results[0].status is Status.ERROR, (victim, results)
             assert box.run("print(1)").stdout == "1\n"
 

@@ -10,6 +10,7 @@ import textwrap
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 
@@ -286,11 +287,11 @@ def test_nothing_is_left_open(box):
     for code in ("print(1)", "while True: print(1)", "1/0", "def", "import os; os.kill(os.getpid(), 9)") * 3:
         run(box, code)
     assert len(os.listdir("/proc/self/fd")) == before
-    children = f"/proc/{box._launcher.process.pid}/task/{box._launcher.process.pid}/children"
+    children = Path(f"/proc/{box._launcher.process.pid}/task/{box._launcher.process.pid}/children")
     end = time.monotonic() + 5
-    while open(children).read() and time.monotonic() < end:
+    while children.read_text() and time.monotonic() < end:
         time.sleep(0.01)
-    assert open(children).read() == "", "guards remain"
+    assert children.read_text() == "", "guards remain"
 
 
 @pytest.mark.parametrize("layer", LAYERS)

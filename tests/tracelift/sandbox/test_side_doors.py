@@ -43,7 +43,7 @@ def test_no_datagram_to_anybody(box, tmp_path):
     os.chmod(tmp_path, 0o777)
     addresses = [str(tmp_path / "socket"), f"\0tracelift-datagrams-{os.getpid()}"]
     listeners = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in addresses]
-    for listener, address in zip(listeners, addresses):
+    for listener, address in zip(listeners, addresses, strict=True):
         listener.bind(address)
     os.chmod(addresses[0], 0o777)
     result = attack(
@@ -334,7 +334,7 @@ def test_the_parents_signals_and_threads_are_untouched(box):
             PARENT=os.getpid(),
         )
     finally:
-        for number, handler in zip(watched, old):
+        for number, handler in zip(watched, old, strict=True):
             signal.signal(number, handler)
     assert result.stdout == "done" and not seen, (result, seen)
     assert threading.active_count() < 20

@@ -116,10 +116,12 @@ def test_tests_agree_with_an_independent_reader_of_the_statement():
 def test_reference_programs_pass_their_own_tests_in_the_sandbox_and_bare_ones_fail():
     problems = PROBLEMS[:60]
     tests = [tuple(StdinTest(*case) for case in (*v, *h)) for v, h in map(make_cases, problems)]
-    results = judge_many(list(zip([p.program for p in problems], tests)))
-    assert all(r.status == "passed" for r in results), [p.text for p, r in zip(problems, results) if not r.passed]
+    results = judge_many(list(zip([p.program for p in problems], tests, strict=True)))
+    assert all(r.status == "passed" for r in results), [
+        p.text for p, r in zip(problems, results, strict=True) if not r.passed
+    ]
     idle = [write_python(p.start, (), p.start) for p in problems]  # read and print
-    assert not any(r.passed for r in judge_many(list(zip(idle, tests))))
+    assert not any(r.passed for r in judge_many(list(zip(idle, tests, strict=True))))
 
 
 def test_every_op_means_what_its_python_does():

@@ -227,7 +227,11 @@ KINDS = tuple(_MAKERS)
 def rubric_of(kind: str | None, place: str = "late") -> Rubric:
     """Labels by rule: the table's row, one less in step_coherence for an early flaw; total the mean label / 4. A sound
     plan has 4 everywhere."""
-    labels = dict.fromkeys(CODE_DIMENSIONS, MAX_LABEL) if kind is None else dict(zip(CODE_DIMENSIONS, TABLE[kind]))
+    labels = (
+        dict.fromkeys(CODE_DIMENSIONS, MAX_LABEL)
+        if kind is None
+        else dict(zip(CODE_DIMENSIONS, TABLE[kind], strict=True))
+    )
     if kind is not None and place == "early":
         labels["step_coherence"] = max(0, labels["step_coherence"] - 1)
     return Rubric(labels, round(sum(labels.values()) / (MAX_LABEL * len(labels)), 3))

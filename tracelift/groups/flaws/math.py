@@ -61,7 +61,7 @@ def make(name: str, trace: Trace, problem: str, rng: random.Random) -> Flawed | 
 
 def _carried(trace: Trace, run: Run, name: str, line: int, note: str, lines: tuple[str, ...] | None = None) -> Flawed:
     lines = run.lines if lines is None else lines
-    later = any(a != b.text for a, b in zip(lines[line + 1 :], trace.lines[line + 1 :]))
+    later = any(a != b.text for a, b in zip(lines[line + 1 :], trace.lines[line + 1 :], strict=False))
     return Flawed(name, lines, line, note, run.final, later)
 
 

@@ -24,7 +24,7 @@ _VARIABLE = re.compile(
     r"(?<![\w'’$])(?:[0-9]+\s?)?[b-hj-zB-HJ-Z](?![\w'’.])\s*[-+*/=(]|[0-9][a-zA-Z](?![\w])\s*[-+*/=]"
 )
 _WORD_NUMBERS = dict(
-    zip("one two three four five six seven eight nine ten eleven twelve thirteen".split(), range(1, 14))
+    zip("one two three four five six seven eight nine ten eleven twelve thirteen".split(), range(1, 14), strict=True)
 ) | {"fifteen": 15, "twenty": 20, "thirty": 30, "fifty": 50, "half": 2, "twice": 2, "double": 2, "triple": 3}
 _WORD_NUMBERS |= {"third": 3, "thirds": 3, "quarter": 4, "fourth": 4, "fourths": 4, "fifth": 5, "dozen": 12}
 _COMMON = frozenset(map(Fraction, (0, 1, 2, 3, 4, 5, 7, 10, 12, 24, 30, 31, 36, 52, 60, 90, 100, 180, 360, 365, 1000)))

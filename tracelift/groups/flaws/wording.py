@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from tracelift.verify.arithmetic import find_equations
 from tracelift.verify.numbers import plain
@@ -82,7 +83,7 @@ def miscopies(text: str, rng: random.Random) -> list[Fraction]:
     """Numbers that `text` may be misread as, of the same length: two digits swapped, or one digit another."""
     digits = [i for i, c in enumerate(text) if c.isdigit()]
     wrong = set()
-    for i, j in zip(digits, digits[1:]):
+    for i, j in pairwise(digits):
         wrong.add(text[:i] + text[j] + text[i + 1 : j] + text[i] + text[j + 1 :])
     for i in digits[:2]:
         wrong |= {text[:i] + d + text[i + 1 :] for d in "23456789" if text[i] != "0"}

@@ -18,6 +18,8 @@ import builtins
 import json
 import os
 import types
+from collections.abc import Iterator
+from typing import Any, NoReturn
 
 from . import script, wire
 
@@ -61,17 +63,17 @@ class Link:
             message = None
         return message if isinstance(message, dict) else {}
 
-    def call(self, what: object, method: str | None, args: tuple, kwargs: dict) -> object:
+    def call(self, what: object, method: str | None, args: tuple, kwargs: dict) -> Any:
         answer = self.ask(
             call=what,
             method=method,
-            args=[wire.encode(a, Remote.as_handle) for a in args],
-            kwargs={k: wire.encode(v, Remote.as_handle) for k, v in kwargs.items()},
+            args=[wire.encode(a, as_handle) for a in args],
+            kwargs={k: wire.encode(v, as_handle) for k, v in kwargs.items()},
         )
         if "raised" in answer:
             self.raised = self.exception(answer)
             raise self.raised
-        for mine, theirs in zip(args, answer.get("args") or []):
+        for mine, theirs in zip(args, answer.get("args") or [], strict=False):
             if isinstance(mine, (list, dict, set, bytearray)):
                 copy_state(mine, wire.decode(theirs, self.remote))
         value = wire.decode(answer.get("value"), self.remote)
@@ -95,20 +97,22 @@ class Link:
         return Remote(self, item)
 
 
+def as_handle(value: Any) -> dict:
+    """What stands for `value` on the way to the program."""
+    if hasattr(value, "__next__"):
+        return {"iterator": [wire.encode(v, as_handle) for v in value]}
+    if not isinstance(value, Remote):
+        raise Unsendable(f"a test passes a {type(value).__name__}, which cannot be sent to the program")
+    return value._item
+
+
 class Remote:
     """Something in the program's process that is no plain value: it can be called, asked for methods, and passed back.
 
     It equals nothing but itself: comparing is done here, and never asks the program's process."""
 
-    def __init__(self, link: Link, item: object) -> None:
+    def __init__(self, link: Link, item: dict) -> None:
         self._link, self._item = link, item
-
-    def as_handle(self) -> dict:
-        if hasattr(self, "__next__"):
-            return {"iterator": [wire.encode(v, Remote.as_handle) for v in self]}
-        if not isinstance(self, Remote):
-            raise Unsendable(f"a test passes a {type(self).__name__}, which cannot be sent to the program")
-        return self._item
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         return self._link.call(self._item, None, args, kwargs)
@@ -125,14 +129,14 @@ class Remote:
     def __getitem__(self, key: object) -> object:
         return self._link.call(self._item, "__getitem__", (key,), {})
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator:
         return iter(self._link.call(self._item, "__iter__", (), {}))
 
     def __bool__(self) -> bool:
         return True
 
 
-def copy_state(mine: object, theirs: object) -> None:
+def copy_state(mine: Any, theirs: Any) -> None:
     """Give the caller's container the content it has after the call, as if it had been shared."""
     if type(theirs) is not type(mine) and not isinstance(mine, bytearray):
         return
@@ -159,7 +163,7 @@ def fetch_names(link: Link, names: dict, entry: list[str], wanted: list[str]) ->
             names.pop(name, None)  # SETUP may hold the statement's own stub of it
 
 
-def examine(code: types.CodeType) -> None:
+def examine(code: types.CodeType) -> NoReturn:
     """Never returns."""
     text: dict = {}
     exec(code, text)

@@ -14,6 +14,7 @@ programs also die with a parent that is killed.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -130,15 +131,13 @@ def supervise(pid: int, control: socket.socket, limits: dict) -> dict:
             break
     seconds = time.monotonic() - start
     os.kill(pid, signal.SIGKILL)  # process 1 of its namespace: all others there go with it
-    try:
+    with contextlib.suppress(ProcessLookupError):  # it ended before it became a group's leader
         os.killpg(pid, signal.SIGKILL)  # where there is no PID namespace, what remains of its process group
-    except ProcessLookupError:
-        pass  # it ended before it became a group's leader
     _, status, usage = os.wait4(pid, 0)
     cpu = usage.ru_utime + usage.ru_stime
-    if reason == "exit" and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
-        if cpu >= limits["cpu_seconds"]:
-            reason = "cpu"  # the kernel's own limit came first
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+    if reason == "exit" and killed and cpu >= limits["cpu_seconds"]:
+        reason = "cpu"  # the kernel's own limit came first
     code = os.waitstatus_to_exitcode(status)
     peak = usage.ru_maxrss * (1024 if sys.platform == "linux" else 1)
     return {

@@ -14,6 +14,7 @@ process 1, `random` starts from seed 0, and `sys.flags` shows a launcher.
 from __future__ import annotations
 
 import builtins
+import contextlib
 import fcntl
 import json
 import os
@@ -29,10 +30,8 @@ HIGH = 100  # descriptors are first moved up here, so that none is overwritten b
 
 
 def report(control: socket.socket, **message: object) -> None:
-    try:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the parent has given up: it needs no report
         control.send(json.dumps(message).encode())
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the parent has given this program up, and needs no report
 
 
 def take_descriptors(fds: list[int]) -> tuple[str, socket.socket]:
@@ -84,7 +83,7 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
 
 def become_ordinary() -> None:
     """Make the forked launcher look like a fresh interpreter."""
-    for name in [name for name in sys.modules if name.split(".")[0] == __package__.split(".")[0]]:
+    for name in [name for name in sys.modules if name.split(".")[0] == __name__.split(".")[0]]:
         del sys.modules[name]
     sys.argv = [script.FILENAME]
     sys.path[:] = [p for p in sys.path if p.startswith((sys.base_prefix, sys.base_exec_prefix))]

@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 import types
+from typing import NoReturn
 
 FILENAME = "program.py"
 
@@ -40,10 +41,10 @@ def exit_code(error: SystemExit) -> int:
     return 1
 
 
-def finish(code: int) -> None:
+def finish(code: int) -> NoReturn:
     """What the interpreter does at its end: wait for threads, run exit functions, flush."""
     try:
-        threading._shutdown()
+        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]  it has no public name
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:

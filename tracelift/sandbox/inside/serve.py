@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import types
+from typing import Any, NoReturn
 
 from . import script, wire
 
@@ -26,16 +27,16 @@ REQUESTS, ANSWERS = 3, 4
 class Server:
     def __init__(self, names: dict) -> None:
         self.names = names
-        self.objects: list[object] = []  # what was handed out as handles, by number
+        self.objects: list[Any] = []  # what was handed out as handles, by number
 
-    def handle(self, value: object) -> dict:
+    def handle(self, value: Any) -> dict:
         if hasattr(value, "__next__"):
             return {"iterator": [wire.encode(v, self.handle) for v in value]}
         self.objects.append(value)
         kind = type(value).__name__
         return {"handle": len(self.objects) - 1, "type": kind, "callable": callable(value)}
 
-    def find(self, what: object) -> object:
+    def find(self, what: Any) -> Any:
         if isinstance(what, dict):
             return self.objects[what["handle"]]
         if what not in self.names and isinstance(self.names.get("Solution"), type):
@@ -63,7 +64,7 @@ class Server:
             return {"raised": [c.__name__ for c in type(error).__mro__], "text": str(error)[:500]}
 
 
-def serve(code: types.CodeType) -> None:
+def serve(code: types.CodeType) -> NoReturn:
     """Never returns. A program that cannot be loaded exits with status 1, and its caller reads the end of file."""
     module = types.ModuleType("solution")
     sys.modules["solution"] = module

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 SCALARS = {"int", "bytes", "complex", "range"}  # kinds whose body is not made of further values
 BIG = 1 << 64  # larger integers travel in base 16, which is linear to read; JSON's base 10 is not
@@ -21,7 +22,7 @@ class Unplain(TypeError):
     """The value, or something in it, cannot be sent."""
 
 
-def encode(value: object, handle: Callable[[object], dict] | None = None) -> object:
+def encode(value: object, handle: Callable[[Any], dict] | None = None) -> Any:
     """value → something json can write. `handle` says what to send for other objects; without it they raise Unplain."""
     if value is None or isinstance(value, bool):
         return value
@@ -50,7 +51,7 @@ def encode(value: object, handle: Callable[[object], dict] | None = None) -> obj
     return handle(value)
 
 
-def decode(item: object, remote: Callable[[dict], object] | None = None) -> object:
+def decode(item: object, remote: Callable[[dict], Any] | None = None) -> Any:
     """The inverse. `remote` says what a handle becomes. Raises Unplain on anything not written by `encode`."""
     if item is None or isinstance(item, (bool, int, float, str)):
         return item

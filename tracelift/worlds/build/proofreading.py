@@ -47,6 +47,8 @@ def closed(pieces: Iterable[Piece]) -> list[Piece]:
 
     That tag is answered by + where everything before it is: the verdict is gathered where the Reason RM will read it.
     """
-    (text, tag, *meant), *rest = pieces
-    verdict = WRONG if WRONG in (tag, *(piece[1] for piece in rest)) else RIGHT
-    return [(text.lstrip(" "), tag, *(m.lstrip(" ") for m in meant)), *rest, (f"\n{CLOSE}", verdict)]
+    first, *rest = pieces
+    verdict = WRONG if any(piece[1] == WRONG for piece in (first, *rest)) else RIGHT
+    text = first[0].lstrip(" ")
+    opening = (text, first[1], first[2].lstrip(" ")) if len(first) == 3 else (text, first[1])
+    return [opening, *rest, (f"\n{CLOSE}", verdict)]

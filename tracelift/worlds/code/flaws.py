@@ -15,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tracelift.rubrics import CODE_DIMENSIONS as DIMENSIONS
 from tracelift.worlds.code.language import BOUNDS, OPS, SIBLINGS, Step, result_type
@@ -139,9 +140,9 @@ def _relation_misread(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | 
     return _recalculate(p, lambda q, parent: _calculate(q, parent, misread=q.name == struck))
 
 
-def _edit_calculation(plan: Plan, rng: random.Random, **change: int | str) -> Plan:
+def _edit_calculation(plan: Plan, rng: random.Random, **change: Any) -> Plan:
     i = rng.randrange(len(plan.calculations))
-    edited = replace(plan.calculations[i], **change)  # type: ignore[arg-type]
+    edited = replace(plan.calculations[i], **change)
     return replace(plan, calculations=(*plan.calculations[:i], edited, *plan.calculations[i + 1 :]))
 
 

@@ -8,6 +8,7 @@ goes wrong), the others of sort B (no test will ever notice). Several may show i
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 from tracelift.worlds.code.language import BOUNDS, Program, Step, write_python
@@ -59,7 +60,7 @@ def misconceived_plan(problem: PlanProblem, rng: random.Random, strength: float 
     return str(replace(reference_plan(problem), calculations=tuple(calculations), steps=ordered, leaked=leaked))
 
 
-def _habitual(step: Step, errs) -> Step:  # type: ignore[no-untyped-def]
+def _habitual(step: Step, errs: Callable[[str], bool]) -> Step:
     if step.op in ("at_least", "at_most") and errs("bound"):
         return replace(step, op=BOUNDS[step.op])
     if step.op in _FRONT and errs("last"):
@@ -67,7 +68,7 @@ def _habitual(step: Step, errs) -> Step:  # type: ignore[no-untyped-def]
     return step
 
 
-def _told(problem: PlanProblem, steps: list[Step], errs) -> Program:  # type: ignore[no-untyped-def]
+def _told(problem: PlanProblem, steps: list[Step], errs: Callable[[str], bool]) -> Program:
     """The steps in the order of execution, but each pair told backwards may stay backwards; sorts slip in."""
     order, i = [], 0
     while i < len(problem.told):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Value = list[int] | str | int
+Meaning = Callable[..., Value]  # (a value, the step's argument) -> the value after the step
 VOWELS = "aeiou"
 READS = {  # type: (the problem's first sentence, the program's first line)
     "numbers": ("Read a list of numbers.", "a = list(map(int, input().split()))"),
@@ -37,7 +38,7 @@ class Op:
     said: str  # in a problem
     planned: str  # in a plan
     code: str
-    meaning: Callable[[Value, int], Value]
+    meaning: Meaning
     low: int = 0
     high: int = 0
 
@@ -53,13 +54,31 @@ def _halve_while(n: int, k: int) -> int:
 
 
 def _ops() -> tuple[Op, ...]:
-    def numbers(name, said, planned, code, meaning, low=0, high=0, gives="numbers"):  # type: ignore[no-untyped-def]
+    def numbers(
+        name: str,
+        said: str,
+        planned: str,
+        code: str,
+        meaning: Meaning,
+        low: int = 0,
+        high: int = 0,
+        gives: str = "numbers",
+    ) -> Op:
         return Op(name, "numbers", gives, said, planned, code, meaning, low, high)
 
-    def word(name, said, planned, code, meaning, low=0, high=0, gives="word"):  # type: ignore[no-untyped-def]
+    def word(
+        name: str,
+        said: str,
+        planned: str,
+        code: str,
+        meaning: Meaning,
+        low: int = 0,
+        high: int = 0,
+        gives: str = "word",
+    ) -> Op:
         return Op(name, "word", gives, said, planned, code, meaning, low, high)
 
-    def number(name, said, planned, code, meaning, low=0, high=0):  # type: ignore[no-untyped-def]
+    def number(name: str, said: str, planned: str, code: str, meaning: Meaning, low: int = 0, high: int = 0) -> Op:
         return Op(name, "number", "number", said, planned, code, meaning, low, high)
 
     return (

@@ -20,6 +20,7 @@ the problem is drawn again.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tracelift.worlds.code.language import (
@@ -120,7 +121,7 @@ def make_problem(seed: int, index: int) -> PlanProblem:
             return problem
 
 
-def _draw_quantities(rng: random.Random, names: list[str]) -> list[Quantity] | None:
+def _draw_quantities(rng: random.Random, names: Sequence[str]) -> list[Quantity] | None:
     """A chain: each quantity is told through the one before it."""
     chain = [Quantity(names[0], value := rng.randint(2, 12))]
     for name in names[1:]:

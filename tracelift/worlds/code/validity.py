@@ -35,7 +35,7 @@ def check_plan(problem: PlanProblem, trace: str) -> Validity:
         return Validity(False, "missing_calculation", before)
     fault = _steps_fault(plan.steps, problem.steps)
     if fault is not None:
-        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(plan.steps, problem.steps)))
+        same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(plan.steps, problem.steps, strict=False)))
         return Validity(False, fault, before + same)
     if plan.end != problem.end:
         return Validity(False, "wrong_result", before + len(plan.steps))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from tracelift.worlds.math.problems import LARGEST, MathProblem, Step, compute, evaluate, render_step, resolve
 
@@ -96,9 +97,9 @@ def slipped(rng: random.Random, value: int) -> int:
     return rng.choice(sorted(v for v in options - {value} if 1 <= v <= LARGEST))
 
 
-def _edit(p: MathProblem, i: int, **change: int | str) -> list[_Line] | None:
+def _edit(p: MathProblem, i: int, **change: Any) -> list[_Line] | None:
     steps = list(p.steps)
-    steps[i] = replace(steps[i], **change)  # type: ignore[arg-type]
+    steps[i] = replace(steps[i], **change)
     return _lines(tuple(steps))
 
 
@@ -161,9 +162,9 @@ def _wrong_target(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | N
 
 def _slip_not_carried(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
     lines = _lines(p.steps)
-    if lines is None or lines[i].result is None:
+    if lines is None or (result := lines[i].result) is None:
         return None
-    lines[i].result = slipped(rng, lines[i].result)
+    lines[i].result = slipped(rng, result)
     return lines
 
 
