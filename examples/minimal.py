@@ -15,7 +15,7 @@ There are no options, no batches but the draws of one prompt, no cache but keys 
 
     all prompts at once, shared beginnings, pages of keys and values    tracelift/sampler/
     programs as answers, other rewards, a penalty for leaked answers    tracelift/rl/rewards.py, tracelift/programs/
-    the cached baseline, servers, chat models, runs that fail           tracelift/executor/
+    the cached baseline, stop strings, chat models, servers, retries    tracelift/executor/
     a KL penalty, other ratios and means, mini-batches, LoRA            tracelift/rl/grpo.py, models/lora.py
     packed batches, log-probs without a table of logits                 tracelift/training/packing.py, kernels/
     evaluation, checkpoints, many devices, your own data                train.py, README.md
@@ -46,12 +46,12 @@ from tracelift.verify import Verdict, verify_math
 from tracelift.worlds.math import MathProblem, make_problem
 
 MODELS = Path(__file__).parents[1] / "assets/math"
-ROUNDS, PROBLEMS = 2, 6  # problems a round
-G, TEMPERATURE, MAX_TRACE = 8, 0.7, 48  # traces a problem; how they are drawn; their longest, in tokens
-K, EXECUTOR_TEMPERATURE, MAX_ANSWER = 3, 0.5, 8  # the same of the executor: runs with a trace, and as many without
+ROUNDS, PROBLEMS = 2, 4  # problems a round
+G, TEMPERATURE, MAX_TRACE = 6, 0.7, 44  # traces a problem; how they are drawn; their longest in tokens: some are cut
+K, EXECUTOR_TEMPERATURE, MAX_ANSWER = 3, 1.0, 8  # the same of the executor: runs with a trace, and as many without
 FORMAT_REWARD = -0.5  # of a text without one complete reasoning block
 EPOCHS, CLIP = 2, 0.2  # passes over a round: in the first every ratio is 1, so that only the second can meet the clip
-LR, WARMUP, BETA1, BETA2, DECAY = 2e-4, 2, 0.9, 0.95, 0.01  # AdamW, and rounds of warm-up
+LR, WARMUP, BETA1, BETA2, DECAY = 2e-4, 2, 0.9, 0.95, 0.1  # AdamW, and rounds of warm-up
 MAX_NORM = 0.1  # of the gradient
 SEED, PROBLEM_SEED = 0, 1000  # these name all draws, and the series of problems
 
@@ -107,16 +107,16 @@ class KVCache:
 
 @torch.no_grad()
 def generate(
-    model: Transformer, tokenizer: Tokenizer, prompt: list[int], U: Tensor, temperature: float, stop: str | None = None
+    model: Transformer, tokenizer: Tokenizer, prompt: list[int], U: Tensor, temperature: float
 ) -> list[tuple[list[int], Tensor]]:
-    """Continue a prompt once for each row of U, (draws, longest): tokens, up to an end or stop string, and log-probs.
+    """Continue a prompt once for each row of U, (draws, longest): tokens, the end token included, and their log-probs.
 
     y_t ~ p_t = softmax(logits_t / temperature), namely y_t = min{i : Σ_j≤i p_t(j) > U_t}
     """
     cache, new, positions = KVCache(), torch.tensor([prompt] * len(U)), torch.arange(len(prompt))[None]
     tokens: list[list[int]] = [[] for _ in U]
     logprobs: list[list[float]] = [[] for _ in U]
-    live, eos = range(len(U)), tokenizer.eos_ids
+    live = range(len(U))
     for u in U.T:
         logits = model.logits(model(new, positions, cache)[:, -1]) / temperature
         y = invert(logits.softmax(-1), u)
@@ -124,7 +124,7 @@ def generate(
         for i in live:
             tokens[i].append(int(y[i]))
             logprobs[i].append(float(logp[i]))
-        live = [i for i in live if tokens[i][-1] not in eos and not (stop and stop in tokenizer.decode(tokens[i]))]
+        live = [i for i in live if tokens[i][-1] not in tokenizer.eos_ids]
         if not live:
             break
         new, positions = y[:, None], positions[:, -1:] + 1
@@ -152,11 +152,11 @@ END_TO_END = 1_000_000  # the run that e2e is measured on is none of the K
 
 
 def execute(executor: Transformer, tokenizer: Tokenizer, prompt: str, x: MathProblem, runs: Iterable[int]) -> list[str]:
-    """The frozen executor's artifacts, one line each. Run k meets the same random numbers with a trace and without."""
+    """The frozen executor's artifacts. Run k meets the same random numbers with a trace and without."""
     seeds = [hashlib.sha256(f"executor:{SEED}:{x.problem_id}:{k}".encode()).digest()[:8] for k in runs]
     U = torch.stack([draw(int.from_bytes(seed, "little"), (), 0, MAX_ANSWER) for seed in seeds])
-    written = generate(executor, tokenizer, tokenizer.encode(prompt), U, EXECUTOR_TEMPERATURE, stop="\n")
-    return [tokenizer.decode(tokens).split("\n")[0] for tokens, _ in written]
+    written = generate(executor, tokenizer, tokenizer.encode(prompt), U, EXECUTOR_TEMPERATURE)
+    return [tokenizer.decode(tokens) for tokens, _ in written]
 
 
 def success(x: MathProblem, artifacts: Sequence[str]) -> float:
