@@ -16,6 +16,6 @@ def mutant(name: str, module: str, edit: tuple[str, str], path):
     source = source.replace(old, new, 1) if old else source
     file.write_text(source.replace('"tracelift::', f'"mutant{next(_COUNT)}::'))  # operators of its own, not ours anew
     spec = importlib.util.spec_from_file_location(f"mutant_{module.split('.')[-1]}", file)
-    made = importlib.util.module_from_spec(spec)
+    made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     spec.loader.exec_module(made)
     return made
