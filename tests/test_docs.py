@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -127,11 +128,19 @@ def missing_files(text: str, at: str) -> list[str]:
         there = any(Path(f).match(path) for f in files()) if "*" in path else path in files()
         if not there and not any(f.startswith(path.rstrip("/") + "/") for f in files() | COMING):
             complaints.append(f"{at}: {path} is not there")
-    last = {f.rpartition("/")[2] for f in files() | COMING}
-    bare = re.findall(r"(?<![\w/.*-])([\w-]+\.(?:py|md|toml|cff))(?![\w/])", text)
-    return complaints + [
-        f"{at}: there is no file called {name}" for name in bare if name not in last and not PLACEHOLDER.search(name)
-    ]
+    ends = re.findall(r"(?<![\w/.*-])((?:[\w-]+/)*[\w-]+\.(?:py|md|toml|cff))(?![\w/])", text)
+    known = {f"/{f}" for f in files() | COMING}
+    lost = [end for end in ends if not PLACEHOLDER.search(end) and not any(f.endswith(f"/{end}") for f in known)]
+    return complaints + [f"{at}: there is no file called {end}" for end in lost]
+
+
+METHOD = re.compile(r"(?<![\w./])([A-Z]\w*[a-z]\w*\.[a-z_]\w*)\b")  # Class.name
+
+
+def unknown_method(name: str) -> bool:
+    """Whether the source has the class and not this name in it."""
+    owners = [names_of(f) for f in files() if f.endswith(".py") and f.split("/")[0] in (*PACKAGES, *SCRIPTS)]
+    return any(name.split(".")[0] in names for names in owners) and not any(name in names for names in owners)
 
 
 def missing_names(text: str, at: str) -> list[str]:
@@ -148,6 +157,7 @@ def missing_names(text: str, at: str) -> list[str]:
             named = top in PACKAGES or f"{top}.py" in SCRIPTS
             if (section or named) and dotted not in keys() | {*REMOVED, "section.key"} and not is_name(dotted):
                 complaints.append(f"{at}: {dotted} is neither a key nor a name of the source")
+        complaints += [f"{at}: no class has {name}" for name in METHOD.findall(code) if unknown_method(name)]
     return complaints
 
 
@@ -216,19 +226,54 @@ def missing_commands(text: str, at: str) -> list[str]:
     return complaints + [f"{at}: --{flag} is no key" for flag in flags if flag not in keys() | {"section.key"}]
 
 
-@cache
-def help_of(command: Command) -> tuple[int, str]:
-    """Exit code and output of COMMAND --help."""
+# Runs COMMAND --help for each line of its input in a forked child, so that torch is imported once for all of them.
+ASK_FOR_HELP = """
+import json, os, runpy, sys, tempfile, traceback
+import torch, tracelift.build
+for line in sys.stdin:
+    command = json.loads(line)
+    with tempfile.TemporaryFile() as out:
+        if not (pid := os.fork()):
+            os.dup2(out.fileno(), 1)
+            os.dup2(out.fileno(), 2)
+            code = 0
+            try:
+                if command[0] == "-m":
+                    sys.argv, sys.path[0] = [*command[1:], "--help"], os.getcwd()
+                    runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+                else:
+                    sys.argv, sys.path[0] = [*command, "--help"], os.path.dirname(os.path.abspath(command[0]))
+                    runpy.run_path(command[0], run_name="__main__")
+            except SystemExit as e:
+                code = e.code or 0
+            except BaseException:
+                traceback.print_exc()
+                code = 1
+            sys.stdout.flush()
+            os._exit(code)  # tearing the interpreter down takes longer than the help
+        status = os.waitpid(pid, 0)[1]
+        out.seek(0)
+        print(json.dumps([command, os.waitstatus_to_exitcode(status), out.read().decode()]), flush=True)
+"""
+
+
+def help_texts(asked: Iterable[Command]) -> dict[Command, tuple[int, str]]:
+    """Exit code and output of each COMMAND --help."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    done = subprocess.run([sys.executable, *command, "--help"], cwd=ROOT, env=env, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
+    lines = "".join(json.dumps(command) + "\n" for command in asked)
+    done = subprocess.run([sys.executable, "-c", ASK_FOR_HELP], cwd=ROOT, env=env, input=lines, stdout=-1, text=True)
+    return {tuple(command): (code, told) for command, code, told in map(json.loads, done.stdout.splitlines())}
 
 
 def unknown_options(command: Command, words: list[str], help_text: str) -> list[str]:
     """Options without a dot that the command's help does not name; those with one are keys."""
     asked = [re.sub(r"=.*|[\],.)]+$", "", w.lstrip("[(")) for w in words if w.lstrip("[(").startswith("--")]
     flags = [flag for flag in asked if "." not in flag and len(flag) > 2]
-    return [f"{' '.join(command)} knows no {f}" for f in flags if not re.search(rf"{f}(?![\w-])", help_text)]
+    return [
+        f"{' '.join(command)} knows no {f}"
+        for f in flags
+        if f != "--help" and not re.search(rf"{f}(?![\w-])", help_text)
+    ]
 
 
 def absent_documents(text: str, at: str) -> list[str]:
@@ -258,9 +303,14 @@ for _path in DOCUMENTS:
             MENTIONED.setdefault((*_command, *sub), []).append(_words)
 
 
+@pytest.fixture(scope="module")
+def helps() -> dict[Command, tuple[int, str]]:
+    return help_texts([*MENTIONED, ("-m", "tracelift.no_such_module")])
+
+
 @pytest.mark.parametrize("command", sorted(MENTIONED), ids=" ".join)
-def test_a_command_answers_help_and_knows_its_options(command):
-    code, told = help_of(command)
+def test_a_command_answers_help_and_knows_its_options(command, helps):
+    code, told = helps[command]
     assert code == 0, told
     assert [c for words in MENTIONED[command] for c in unknown_options(command, words, told)] == []
 
@@ -284,6 +334,8 @@ BROKEN = [
     (missing_names, "`tracelift/rl/grpo.py: no_loss`", "tracelift/rl/grpo.py has no no_loss"),
     (missing_names, "`tracelift/rl/grpo.py: policy_loss, no_loss`", "has no no_loss"),
     (missing_names, "`models/reward.py: RewardModel.no_method`", "has no RewardModel.no_method"),
+    (missing_files, "as `sampler/nothing.py` does", "no file called sampler/nothing.py"),
+    (missing_names, "`Sampler.no_method` counts", "no class has Sampler.no_method"),
     (missing_names, "`kernels.no_kernel`", "kernels.no_kernel is neither"),
     (missing_names, "`train.no_function` does it", "train.no_function is neither"),
     (missing_names, "set `executor.nothing = 2`", "executor.nothing is neither"),
@@ -310,7 +362,7 @@ def test_a_fault_is_told(check, text, said):
 
 SOUND = """
 # One thing, and `another`
-[to the method](docs/method.md#the-method-in-one-page), [here](#one-thing-and-another), `tracelift/rl/grpo.py: policy_loss`,
+[to the method](docs/method.md#demo-worlds), [here](#one-thing-and-another), `tracelift/rl/grpo.py: policy_loss`,
 `models/reward.py: RewardModel.combine`, `executor.uplift = "likelihood"`, `kernels.linear_loss`, `train.score_tokens`,
 tests/kernels/, configs/eval-*.toml, `make test`, `python -m tracelift.groups build --seeds FILE`, `config.json`
 
@@ -323,8 +375,11 @@ def test_a_sound_text_is_let_be():
     assert [complaint for check in CHECKS for complaint in check(SOUND, "README.md")] == []
 
 
+def test_a_command_that_fails_is_told(helps):
+    assert helps["-m", "tracelift.no_such_module"][0] != 0
+
+
 def test_commands_are_found_with_their_options():
     text = "`python -m a.b --x 1`\n\n    torchrun --standalone --nproc_per_node=2 train.py c.toml \\\n        --run.out r --y  # more\n"
     assert commands(text) == [(("-m", "a.b"), ["--x", "1"]), (("train.py",), ["c.toml", "--run.out", "r", "--y"])]
     assert unknown_options(("train.py",), ["c.toml", "--run.out", "r", "--y"], "--yes --x") == ["train.py knows no --y"]
-    assert help_of(("-c", "raise SystemExit(3)"))[0] == 3
