@@ -311,7 +311,8 @@ def page(folder: Path) -> str:
         rank = next((i for i, word in enumerate(ORDER) if path.stem.startswith(word)), len(ORDER))
         return rank, "" if path.stem == "compare-math" else path.stem, path.stem
 
-    return HEAD + "\n" + "\n\n".join(section(p) for p in sorted(folder.glob("*.json"), key=place)) + "\n"
+    text = HEAD + "\n" + "\n\n".join(section(p) for p in sorted(folder.glob("*.json"), key=place)) + "\n"
+    return "\n".join(wrapped(line) if line[:1].isalpha() and "`" not in line else line for line in text.split("\n"))
 
 
 def main() -> int:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,7 @@ def room_of(module: str) -> str:
     return "worlds/build" if parts[1:3] == ["worlds", "build"] else parts[1]
 
 
+@cache
 def imported(path: str, text: str) -> set[str]:
     """Every dotted name that a file imports; `from a import b` gives a.b, for b may be a module."""
     package = module_of(path).split(".")

@@ -36,6 +36,7 @@ SCRIPTS = ("train.py", "eval.py")
 # Written by colleagues at the same time as these documents; to be emptied when both are merged.
 COMING = {"examples/minimal.py", "make lint", "tracelift/py.typed"}
 OTHERS = {"pytest", "pip"}  # `python -m` of these is not ours to check
+ENDINGS = "py|md|toml|json|jsonl|png|html|cff|txt"
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}(?=\.(?!md|cff))")  # benchmarks/NAME.py
 TEXT = {".py", ".md", ".toml", ".cff", ".html", ".txt", ""}
 NOT_OURS = {".git", ".venv", "__pycache__", ".pytest_cache", ".ruff_cache", ".triton"}
@@ -110,8 +111,8 @@ def is_name(dotted: str) -> bool:
 @cache
 def keys() -> frozenset[str]:
     """section.key for every key of the config."""
-    sections = dataclasses.fields(Config)
-    return frozenset(f"{s.name}.{k.name}" for s in sections for k in dataclasses.fields(s.default_factory))  # type: ignore[arg-type]
+    sections = vars(Config())
+    return frozenset(f"{name}.{k.name}" for name, s in sections.items() for k in dataclasses.fields(s))
 
 
 # -- the checks: a text → what is wrong with it ------------------------------------------------------------------------
@@ -121,8 +122,7 @@ def missing_files(text: str, at: str) -> list[str]:
     """Paths below a folder of the repository (a pattern or a folder counts), and bare names of Python and Markdown files."""
     tops = {f.split("/")[0] for f in files() if "/" in f} | {"examples"}
     complaints = []
-    for path in re.findall(r"(?<![\w/.:<-])((?:\.?\w[\w-]*/)+[\w.*-]*)", text):
-        path = path.rstrip(".")
+    for path in re.findall(rf"(?<![\w/.:<-])((?:\.?\w[\w-]*/)+(?:[\w.*-]*\.(?:{ENDINGS})\b)?)", text):
         if path.split("/")[0] not in tops or path in COMING or PLACEHOLDER.search(path):
             continue
         there = any(Path(f).match(path) for f in files()) if "*" in path else path in files()
@@ -322,6 +322,19 @@ def test_no_text_cites_a_document_that_is_not_there():
         if Path(f).suffix in TEXT and not f.startswith("assets/") and f not in ("LICENSE", "tests/test_docs.py")
     ]
     told = [c for f in texts for c in absent_documents((ROOT / f).read_text(encoding="utf-8"), f)]
+    assert told == []
+
+
+def test_source_files_cite_files_that_are_there():
+    """In docstrings and comments."""
+    told = []
+    for path in (
+        f for f in files() if f.endswith(".py") and f not in ("tests/test_docs.py", "tests/test_architecture.py")
+    ):
+        text = (ROOT / path).read_text(encoding="utf-8")
+        owners = (n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef))
+        cited = [*(ast.get_docstring(n) or "" for n in owners), *re.findall(r"#(?: |!).*", text)]
+        told += missing_files("\n".join(cited), path)
     assert told == []
 
 

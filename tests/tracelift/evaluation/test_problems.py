@@ -53,7 +53,7 @@ def test_gsm8k_rules_disagree_as_the_harness_does(tmp_path, text, numeric, stric
     (judged,) = Judge()([(p, text)])
     assert list(judged.verdicts) == list(RULES["gsm8k"])
     assert (judged.verdicts["strict"], judged.verdicts["flexible"]) == (strict, flexible)
-    if text != "It is 1000 because 3 + 4 = 7":  # where an answer stands in free prose is tested in test_verify.py
+    if text != "It is 1000 because 3 + 4 = 7":  # where an answer stands in free prose is tested in tests/tracelift/verify/test_math.py
         assert judged.verdicts["numeric"] is numeric
 
 
