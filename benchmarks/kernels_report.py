@@ -1,7 +1,6 @@
-"""The tables of docs/kernels.md from what benchmarks/kernels.py recorded, and which goals of the design are met.
+"""The tables of docs/kernels.md from what benchmarks/kernels.py recorded, and which goals are met.
 
-Goals are figures of DESIGN's list and of the project's issue on kernels; a GPU goal names the device it was set for and
-is judged on that one only. Left out: any measuring.
+The goals are those of docs/kernels.md; a GPU goal names the device it was set for and is judged on that one only. Left out: any measuring.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ loaded, and apart from it the anonymous part, without the pages of library code 
 top-k nor top-p, and stops each row at its length by a StoppingCriteria.
 
 Tokens: what one problem costs the executor in prompts, from the sampler's own counters, with the embedded math
-executor, G = 4 traces and K = 3 runs, beside the 28 prompts that the authors' code prefills (DESIGN: figures to reach).
+executor, G = 4 traces and K = 3 runs, beside the 28 prompts that the authors' code prefills (docs/sampler.md).
 """
 
 from __future__ import annotations

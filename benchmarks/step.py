@@ -2,7 +2,7 @@
 
     python -m benchmarks.step [--steps 4] [--out benchmarks/results/step-cpu.json]
 
-Shape (DESIGN: figures to reach): a 12.6 M-parameter Qwen2 (hidden 256, 6 layers, vocabulary 32,000), 4 prompts × 8
+Shape: a 12.6 M-parameter Qwen2 (hidden 256, 6 layers, vocabulary 32,000), 4 prompts × 8
 samples, 96 prompt tokens and exactly 64 new ones, one update, fp32. Both sides load the same random checkpoint and use
 the same trivial reward (share of even token ids), so only the machinery is compared. Each side runs in a process of its
 own, one after the other, and reports the median step after the first and its peak resident memory. The figure that

@@ -123,7 +123,7 @@ def linear_loss(
             backend: as for `linear_logprob`.
         loss: called with the `TokenScores` of some tokens, each field (n,), and the matching (n,) pieces of `data`;
             returns the sum of their losses, a scalar. It must be additive over tokens: divide by a count that is
-            fixed beforehand (as DESIGN §5 asks), never by one taken from the chunk. Tokens at `ignore_index` do not
+            fixed beforehand over the whole batch, never by one taken from the chunk. Tokens at `ignore_index` do not
             reach it. Called once a chunk; not at all for zero tokens.
         data: per-token tensors in the shape of `targets`: advantages, old log-probs, weights.
 

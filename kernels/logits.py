@@ -105,7 +105,7 @@ def logprob_kl(
         ValueError, TypeError: shapes, dtypes, devices or options that do not fit together.
         IndexError: a target outside the vocabulary (checked on the CPU; NaN on a GPU).
 
-    Source: DESIGN §4; Shao et al. 2024 (arXiv 2402.03300) for the roles of log-prob and KL in GRPO.
+    Source: Shao et al. 2024 (arXiv 2402.03300) for the roles of log-prob and KL in GRPO; derivation in docs/kernels.md.
     """
     if logits.dim() < 1 or logits.shape[-1] == 0:
         raise ValueError(f"logits have shape {tuple(logits.shape)}: the last dimension must be the vocabulary")

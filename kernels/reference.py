@@ -7,10 +7,10 @@ For a row z = x / T with maximum m, d = z − m, e = exp d and s = Σ e:
 
     dz_j = (1/T) [ g_lp (1{j=y} − p_j) + g_lse p_j − g_H p_j (log p_j + H) + g_KL p_j (log p_j − log q_j − KL) ]
 
-Three choices keep every digit that fp32 has. The maximum is subtracted *before* dividing by T, so huge logits lose
+Three choices keep the accuracy of fp32. The maximum is subtracted *before* dividing by T, so huge logits lose
 nothing to that division. The sum is carried as r = s − 1, the largest element left out, and log s = log1p(r): log p_y
-is then a sum of two terms ≤ 0 and H one of two terms ≥ 0, so nothing cancels even where p_y = 1 − 1e-7, which is where
-most sampled tokens live. And the target's gradient uses 1 − p_y = −expm1(log p_y).
+is then a sum of two terms ≤ 0 and H one of two terms ≥ 0, so nothing cancels even where p_y = 1 − 1e-7, as for
+most sampled tokens. And the target's gradient uses 1 − p_y = −expm1(log p_y).
 
 Rows are taken a cache-full at a time, so beside the inputs only one chunk and a few numbers a row exist. Rows without
 a target, and in the backward pass rows without an incoming gradient, are never read.

@@ -2,7 +2,7 @@
 
 W stays frozen and keeps its name, so a model with adapters off *is* its base: the KL reference costs no second copy
 (`with disabled(model)`). For an adapter that was tuned before, the reference is the tuned model, not the bare base: keep
-a copy that shares W (train.py: Reference), or `merge_and_unload` and `attach` a fresh one. Files are in PEFT's layout,
+a copy that shares W (tracelift/rl/grpo.py: Reference), or `merge_and_unload` and `attach` a fresh one. Files are in PEFT's layout,
 both ways.
 
 Rounding policy. A and B are kept in fp32 (fp64 for an fp64 base) whatever the base's dtype: bf16 cannot hold an update

@@ -1,4 +1,4 @@
-"""The Reason Reward Model R(x, z): a decoder backbone with rubric heads on the last real token (DESIGN "Reason RM").
+"""The Reason Reward Model R(x, z): a decoder backbone with rubric heads on the last real token (arXiv 2605.03862).
 
     E_d     = Σ_c c · softmax(head_d(h))_c            expected label of dimension d, labels 0 … C−1
     derived = Σ_d w_d · E_d / (C − 1)

@@ -4,7 +4,7 @@ The rooms in reading order. A module imports from its own room and from rooms ab
 (tests/test_architecture.py):
 
     errors schema config files rubrics stats     what everyone needs: messages, keys, JSON lines, intervals
-    sandbox/       runs a program nobody trusts
+    sandbox/       runs untrusted programs
     sampler/       draws tokens from a model with a KV cache
     verify/        numbers and LaTeX → PASS, FAIL, ERROR
     programs/      code problems, a model's program, the verdict of its tests
@@ -23,7 +23,7 @@ The rooms in reading order. A module imports from its own room and from rooms ab
     groups/        makes the Reason RM's data
     serve/         executor and Reason RM behind HTTP
 
-kernels/ and models/ lie below all of them, train.py and eval.py above.
+kernels/ and models/ lie below all of them, train.py, eval.py and examples/ above.
 """
 
 __version__ = "0.2.0"

@@ -6,10 +6,11 @@
            before its forward or backward and dropped after (ZeRO-3, Rajbhandari et al. 2020; torch's fully_shard)
 
 Gradients are *summed* over ranks, in fp32: the loss is divided by global counts already. All three give the same update
-within rounding (tests/tracelift/test_parallel.py). Two things follow from collectives inside forward and backward. All
-ranks must run equally many micro-batches, so `paced` lets a rank that is out of rows compute something of weight zero. And code that reads weights outside a forward pass needs them whole: the sampler, evaluation
-and the final folder use `whole`, a copy that `gather` brings up to date once a round, trained parameters only: with LoRA
-the adapters alone. Sampling in shards instead would gather every block once per token.
+within rounding (tests/tracelift/distributed/test_parallel.py). Two things follow from collectives inside forward and
+backward. All ranks must run equally many micro-batches, so `paced` lets a rank that is out of rows compute something of
+weight zero. And code that reads weights outside a forward pass needs them whole: the sampler, evaluation and the final
+folder use `whole`, a copy that `gather` brings up to date once a round, trained parameters only: with LoRA the adapters
+alone. Sampling in shards instead would gather every block once per token.
 
 A sharded checkpoint is torch.distributed.checkpoint's Hugging Face storage: each rank writes its rows as a safetensors
 file whose header says where they belong; no pickle is written or read. Any number of ranks reads it back, in any mode.

@@ -4,8 +4,8 @@ vLLM, SGLang and llama.cpp's server speak it. Requests run concurrently, each wi
 transport.py beside this file. A request that still fails becomes a `Reply` with `error` set, never an exception and
 never an empty text: the executor turns it into an ERROR verdict, and its sample leaves the group.
 
-A server that is gone altogether is another matter (nobody listens, nothing comes back in time, 502, 503, 504): with a
-`Patience` all requests wait until a completion of one token is answered again, and those that were lost are asked anew.
+A server that is gone altogether is another matter (nobody listens, nothing comes back in time, 502, 503, 504): with an
+`Outage` all requests wait until a completion of one token is answered again, and those that were lost are asked anew.
 Where that is answered at once, the server was there and the failing request is at fault, as is one that was under way in
 three outages: it may be what brings the server down.
 

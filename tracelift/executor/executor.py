@@ -1,6 +1,6 @@
 """The frozen executor: (problem, trace) → artifact → verdict, K runs an arm, each problem's baseline measured once.
 
-    success_with(z) = mean_k V(E(x, z; seed_k))      success_base = mean_k V(E(x; seed_k))
+    success_with(z) = mean_k V(E(x, z; seed_k))      success_base = mean_k V(E(x; seed_k))      (docs/method.md)
 
 Both arms share their seeds, so they meet the same random numbers; the separate end-to-end run has a seed of its own.
 With `uplift = "likelihood"` both are the probability of the reference itself, computed and not sampled
@@ -10,8 +10,8 @@ its successes are kept in a file keyed by everything they do depend on (weights,
 restarts. A reply that failed is asked for again; if it keeps failing, its sample's outcome is an ERROR and the sample
 leaves the group: a failed call must neither lower nor, on the baseline's side, raise anyone's reward.
 
-Left out: how text is made (tracelift/executor/backend.py, tracelift/executor/client.py), how it is judged (tracelift/executor/judge.py; one
-call for all texts of a round), what a success is worth (tracelift/rl/rewards.py).
+Left out: how text is made (tracelift/executor/local.py, tracelift/executor/client.py), how it is judged
+(tracelift/executor/judge.py; one call for all texts of a round), what a success is worth (tracelift/rl/rewards.py).
 """
 
 from __future__ import annotations

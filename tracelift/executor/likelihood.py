@@ -1,8 +1,8 @@
-"""Uplift without sampling noise: how much likelier does the trace make the reference answer?
+"""Likelihood uplift: how much likelier the trace makes the reference answer, without sampling.
 
     u(z) = log p(a* | x, z) − log p(a* | x)        in nats, by teacher forcing through the frozen executor
 
-An alternative to the difference of success rates (DESIGN §2), which with K = 3 is known to a third at best. p(a* | ·) is
+An alternative to the difference of success rates (docs/method.md), which with K = 3 is a multiple of one third. p(a* | ·) is
 the probability, at the executor's temperature, that it writes the reference and then ends. It is at most the success
 rate: an executor that is right in other words is not counted, so this suits short answers, and programs only where
 the executor has learned the reference's style.

@@ -1,4 +1,4 @@
-"""A distant executor starts on traces as they are written, while the planner is still sampling others.
+"""A remote executor starts on traces as they are written, while the planner is still sampling others.
 
 Planner and executor on one device are one stream of work: overlapping them would move the stragglers, not remove them.
 An executor behind a server is other hardware, which would idle until the planner's last trace and then leave the planner

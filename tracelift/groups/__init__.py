@@ -1,7 +1,7 @@
 """TraceLift-Groups: a problem, its sound traces, and the same traces with one flaw each, labelled by a rubric.
 
-The data a Reason Reward Model learns from. `format` reads and writes it (the authors' layout, unchanged), the other
-files build it from seed problems. The command line is `python -m tracelift.groups`.
+The data a Reason Reward Model learns from. tracelift/reward_model/group_format.py reads and writes it (the
+authors' layout, unchanged); this room builds it from seed problems. The command line is `python -m tracelift.groups`.
 """
 
 from tracelift.errors import GroupError

@@ -9,7 +9,7 @@ word for word, may open a trace; the positive pool holds the reference with none
 trace opens with as many as bring it close to a randomly drawn positive, on a randomly drawn side. Quotations are
 harmless, and about as frequent on either side.
 
-Left out on purpose: reading seeds (`groups.seeds`), the flaws (`groups.flaws`, `groups.code`), the labels (`groups.rubric`).
+Left out on purpose: reading seeds (seeds.py), the flaws (flaws/), the labels (rubric.py).
 """
 
 from __future__ import annotations

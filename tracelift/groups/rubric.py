@@ -8,7 +8,7 @@ step is wrong, how early, and whether the final answer is still right. Sound tra
     conclusion   a late flaw that leaves the answer right still costs one more in answer_support
     total        the mean label / 4, times 0.8 where the final answer is wrong
 
-Left out on purpose: judgement by a model (`groups.judge`), which can be compared with these labels.
+Left out on purpose: judgement by a model (tracelift/groups/judge.py), which can be compared with these labels.
 """
 
 from __future__ import annotations

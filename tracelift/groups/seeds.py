@@ -1,6 +1,6 @@
 """Seed problems for groups, read from JSONL: broken lines are named, near-duplicates left out.
 
-Left out on purpose: what becomes of a seed (`groups.build`), how likeness is measured (`groups.dedup`).
+Left out on purpose: what becomes of a seed (build.py), how likeness is measured (dedup.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How far surface alone tells sound traces from flawed ones: the report that a data set of flaws owes its reader.
+"""How well surface features alone tell sound traces from flawed ones.
 
 Two classifiers that know nothing of the problem see pairs (sound, flawed) of one group: one sees only lengths
 (characters, words, lines), one a bag of words and word pairs with digits masked. Both are logistic models on the

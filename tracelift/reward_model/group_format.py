@@ -8,7 +8,7 @@ stood, in `extra`, and a number written as `1` is not turned into `1.0`.
 Two readers share one parser. `read_groups` is for training and raises at the first broken line; `scan_groups` is for
 `validate` and keeps every good line beside the reasons for the others.
 
-Left out on purpose: judging, building and splitting of data (the sibling files), and any JSON other than one object a
+Left out on purpose: judging, building and splitting of data (tracelift/groups/), and any JSON other than one object a
 line.
 """
 

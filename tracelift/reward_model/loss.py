@@ -1,5 +1,10 @@
 """The Reason RM's loss on a batch of groups, and how well it ranks.
 
+    loss = Σ_d CE_d + 0.5 · Huber(sigmoid(total_head), gold_total; δ = 1)
+         + 0.7 · mean over groups of −log sigmoid(s_pos − s_neg)        (+ optional ranking among negatives)
+
+s is the model's total, in [0, 1]: a pairwise loss on such scores cannot fall below log(1 + e⁻¹) = 0.313.
+
 Left out: the model (models/reward.py), the training loop (tracelift/reward_model/train.py).
 """
 

@@ -3,7 +3,7 @@
 A flawed trace is the sound one up to its flaw, so the traces of a group share their problem and then, in twos and threes,
 their first steps. A row holds each node of that tree once, parents before children; every token continues its parent's
 positions and attends to its ancestors and its own node, never to a sibling. The hidden state at a sequence's end is that
-of the whole sequence run alone (tests/tracelift/test_prefix_tree.py). On the groups of GSM8K this is 457 tokens a group in
+of the whole sequence run alone (tests/tracelift/reward_model/test_prefix_tree.py). On the groups of GSM8K this is 457 tokens a group in
 training (1 + 4 traces) where sharing only what all traces have in common leaves 591 and no sharing 966; 730, 1,207 and 2,085
 for whole groups in evaluation.
 

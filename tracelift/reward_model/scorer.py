@@ -1,11 +1,7 @@
-"""The Reason Reward Model at work: its input text, scoring in batches, its losses and its metrics.
+"""The Reason Reward Model at work: its input text, and scoring in batches.
 
-    loss = Σ_d CE_d + 0.5 · Huber(sigmoid(total_head), gold_total; δ = 1)
-         + 0.7 · mean over groups of −log sigmoid(s_pos − s_neg)  (+ optional ranking among negatives)     (DESIGN §2)
-
-s is the model's total, in [0, 1]: a pairwise loss on such scores cannot fall below log(1 + e⁻¹) = 0.313, so that figure,
-not zero, is its floor. The architecture is in models/reward.py, the training stage in tracelift/reward_model/train.py.
-Left out: calibration after training.
+Left out: the architecture (models/reward.py), losses and metrics (tracelift/reward_model/loss.py), the training stage
+(tracelift/reward_model/train.py), calibration after training.
 """
 
 from __future__ import annotations
@@ -26,7 +22,7 @@ from tracelift.training.packing import micro_batches
 
 
 def rm_text(task_type: str, problem: str, reasoning: str, type_text: str = "", tests: str = "") -> str:
-    """The RM's input, one field a line (DESIGN §2)."""
+    """The RM's input, one field a line, as the authors' released models read it."""
     lines = [f"<task>{task_type}</task>", f"<type>{type_text}</type>", "<problem>", problem, "</problem>"]
     if tests:
         lines += ["<tests>", tests, "</tests>"]

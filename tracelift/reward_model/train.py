@@ -1,7 +1,7 @@
 """Stage "reward_model": train a Reason RM on TraceLift-Groups.
 
 Each round takes a batch of groups: their positives (one drawn per group) and `rm.negatives` drawn negatives. Losses and
-weights are those of tracelift/reward_model/scorer.py. The best model by dev group accuracy is what the stage leaves in final/.
+weights are those of tracelift/reward_model/loss.py. The best model by dev group accuracy is what the stage leaves in final/.
 With `lora.r` above 0 the backbone is adapted and the heads trained in full. Metrics per kind of flaw and per dimension stand
 in metrics.jsonl; calibration and intervals come from `eval.py reward-model`. Left out: judges, recalibration.
 """

@@ -4,7 +4,7 @@
     ρ_t = exp(logπ(y_t) − logπ_old(y_t))   per token, or its geometric mean per trace  (`importance`)
     J   = Σ_t w_t · min(ρ_t A, clip(ρ_t, 1−ε_low, 1+ε_high) A) − β·KL_t + η·H_t        (`aggregate` gives w)
 
-Sources: the paper's GRPO baseline (DESIGN §2), DAPO (token aggregation, two-sided clip), Dr. GRPO (constant length, no
+Sources: the paper's GRPO baseline (arXiv 2605.03862), DAPO (token aggregation, two-sided clip), Dr. GRPO (constant length, no
 std), GSPO (sequence ratio). Everything works on the flat lists of trained tokens of tracelift/training/packing.py.
 
 The weights w come from counts over the whole global batch, computed before the first backward: summing the losses of

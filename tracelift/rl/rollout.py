@@ -158,7 +158,7 @@ def grade_everywhere(
 def reward_of(s: Sample, config: Config) -> float:
     """The scalar that GRPO sees; the variant and ablation come from the config.
 
-    Paper: 0.5·e2e + 0.5·R·u for a number, clip(exec + 0.2·R·c) for a program (DESIGN §2).
+    Paper: 0.5·e2e + 0.5·R·u for a number, clip(exec + 0.2·R·c) for a program (docs/method.md).
     """
     c = config.reward
     if s.outcome is None:

@@ -1,4 +1,4 @@
-"""The picture of a run: what was rewarded, what came of it, and whether the optimisation was healthy.
+"""The curves of a run: rewards, results on the training problems, and the state of the optimisation.
 
 Reads metrics.jsonl, writes curves.png. Left out: interactive plots; the JSON lines are there for those.
 """

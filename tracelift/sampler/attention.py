@@ -8,7 +8,7 @@ where out_p and lse_p are attention and log-sum-exp over page p alone: the ident
 2022) and cascade inference. Decoding computes (out_p, lse_p) once per *page* for all its readers together, as one
 matrix product, and then merges per reader. A prompt of S tokens read by n completions costs S reads, not n·S.
 
-The same request gives the same bits in any company (fp32 on a CPU) because each number is a reduction of fixed length
+The same request gives the same bits in any batch (fp32 on a CPU) because each number is a reduction of fixed length
 and order: pages have fixed boundaries, matrix products have a multiple of ROWS rows (a BLAS kernel sums alike for any
 such count), and key blocks stay short enough not to be split. Left out on purpose: a Triton decode kernel.
 """

@@ -53,7 +53,7 @@ def workspace(
     """Bytes beside keys and values, from above: of a prefill of `wave` tokens, and of `batch` rows of logits.
 
     longest: tokens of the longest prompt, which bounds the prefill's mask. gathered: positions whose keys and values
-    are laid out anew for each row in every step (static.py).
+    are laid out anew for each row in every step (cuda_graphs.py).
     """
     c, size, rows = model.config, model.dtype.itemsize, padded(batch)
     tokens = padded(wave) + 2 * rows  # decoding has a row's activations, and partial results of its pages

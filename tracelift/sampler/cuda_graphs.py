@@ -4,7 +4,7 @@
 
 Small batches on a GPU wait for the host: hundreds of kernels a step, microseconds each. Here the whole step, the draw
 included, is tensor operations on the device; it ends rows by itself (end token, limit), and the host only replays it,
-reads 3·B numbers and composes batches as it always does (schedule.py). The same step runs eagerly on a CPU, where tests
+reads 3·B numbers and composes batches as it always does (scheduler.py). The same step runs eagerly on a CPU, where tests
 compare its tokens with the paged engine's.
 
 Rows come in buckets of 2ⁿ and 3·2ⁿ, and so do the pages a row reads. A row's keys are gathered by its page table and

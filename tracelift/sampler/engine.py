@@ -1,8 +1,8 @@
-"""The sampler's front door: checks a call, builds the prefix tree of its prompts, runs the schedule, sorts the answers.
+"""The sampler's entry point: checks a call, builds the prefix tree of its prompts, runs the schedule, sorts the answers.
 
-    prompts → trie.py (what is shared) → memory.py (what fits) → schedule.py (who runs when)
-            → attention.py over pages.py (one step) → draw.py (one token)
-    texts   → trie.py → score.py: no draw, only the log-probabilities of what is given
+    prompts → radix_tree.py (what is shared) → budget.py (what fits) → scheduler.py (continuous batching)
+            → attention.py over kv_cache.py (one step) → sampling.py (one token)
+    texts   → radix_tree.py → scoring.py: no draw, only the log-probabilities of what is given
 
 Nothing outlives a call: weights changed by training take effect with the next one, and no stale key or value can.
 Left out on purpose: streaming of single tokens.
@@ -45,7 +45,7 @@ class Sampler:
         """eos_ids end a completion, and are part of it. pad_id is for callers that lay completions out in a rectangle:
         the sampler itself never pads. decode turns ids into text and is needed for stop strings only. memory_bytes
         bounds keys, values and workspace, the model's weights apart; max_batch the completions decoded at once.
-        static: decode with static shapes, on CUDA as recorded graphs (static.py); None chooses them on CUDA devices.
+        static: decode with static shapes, on CUDA as recorded graphs (cuda_graphs.py); None chooses them on CUDA devices.
 
         Raises ValueError for eos_ids outside the vocabulary.
         """

@@ -3,7 +3,7 @@
 A page holds PAGE consecutive positions of one sequence, and pages begin at multiples of PAGE counted from the start of
 the prompt (generated tokens count from their own start). A node of the prefix tree that begins inside a page copies
 that page's head from its parent and goes on from there; everything else is stored once. So the page boundaries of a
-request depend on the request alone, which is what makes its sums, and its tokens, independent of its company.
+request depend on the request alone, which is what makes its sums, and its tokens, independent of the other requests.
 
 Pages with about the same number of readers sit next to each other (a *group*), so that attention runs over a group as
 one batched operation on a view of the tensor, without gathering keys.

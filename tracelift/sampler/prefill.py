@@ -1,7 +1,7 @@
 """Running tree nodes through the model: each once, parents before children, in waves that a workspace bounds.
 
-Both ways into the sampler come through here: prompts that are to be continued (schedule.py) and texts that are only
-scored (score.py). Left out: attention itself (attention.py) and who owns the pages.
+Both ways into the sampler come through here: prompts that are to be continued (scheduler.py) and texts that are only
+scored (scoring.py). Left out: attention itself (attention.py) and who owns the pages.
 """
 
 from __future__ import annotations

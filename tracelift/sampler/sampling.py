@@ -117,7 +117,7 @@ class RowPlan:
     temperature: Tensor | None  # (B,1) fp32; None where every row has temperature 1
     truncation: tuple[Tensor, Tensor, Tensor] | None  # top_k (B,) int64, top_p (B,) and min_p (B,) float64
     greedy: Tensor | None  # (B,) bool
-    # Rows of each distinct temperature, where None means every row; None in place of the list: static shapes (static.py).
+    # Rows of each distinct temperature, where None means every row; None in place of the list: static shapes (cuda_graphs.py).
     groups: list[tuple[float, Tensor | None]] | None
 
     @classmethod

@@ -22,7 +22,7 @@ class Sequence:
 
     node: PrefixNode  # the tree node its prompt ends in
     params: SamplingParams
-    stream: tuple[int, int, int]  # names its random numbers, see draw.stream_id
+    stream: tuple[int, int, int]  # names its random numbers, see sampling.stream_id
     pages: list[int] = field(default_factory=list)  # of generated tokens
     length: int = 0  # tokens drawn, as of the last time the batch was composed
     slot: int = -1  # its row in the tables of tokens and log-probabilities

@@ -2,7 +2,7 @@
 
 The planner is asked for concise reasoning that helps *another* solver, inside `<reasoning> … </reasoning>`, without the
 final answer (math) or final code (code). The executor is asked for nothing but the artifact, with the trace offered as
-guidance; its baseline prompt is the same without the trace (DESIGN §2). Instruct models get their chat template, base
+guidance; its baseline prompt is the same without the trace (docs/method.md). Instruct models get their chat template, base
 models plain text. The "math" prompts ask for a number, as GSM8K's answers are; evaluation words them for MATH's
 expressions (`asks_for_expression`). Left out: few-shot examples; a user's template file may hold them.
 """

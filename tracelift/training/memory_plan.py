@@ -9,7 +9,7 @@ leaves behind in a block for the backward pass, in elements of the activations' 
     inputs of block and MLP 2D, norms 2D (+ 2D where their weights train, + 4 bytes a norm input in bf16), queries H·E,
     keys and values 2G·E, attention out 2H·E, the MLP's four products 4F, LoRA: the rank of each adapter
 
-and with checkpointing D, once per block, beside one whole block at a time. tests/tracelift/test_memory.py measures the
+and with checkpointing D, once per block, beside one whole block at a time. tests/tracelift/training/test_memory_plan.py measures the
 peak of real passes against this. Left out: the allocator's fragmentation and CUDA's own context (allow 5 to 10%), the
 interpreter, and backends other than those here.
 """

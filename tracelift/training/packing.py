@@ -1,17 +1,17 @@
-"""Training batches without waste: a group's prompt is computed once, its samples follow it, padding is never scored.
+"""Packed training batches: a group's prompt is computed once, its samples follow it, padding is never scored.
 
 GRPO scores G samples of one prompt. Laid out naively that is G copies of the prompt; here a row is
 
     prompt | sample 0 | sample 1 | ... | sample G−1
 
 where every sample continues the prompt's positions and attends to the prompt and to itself, never to a sibling. The
-result is exactly that of G separate rows (tests/tracelift/test_packing.py), for P + ΣS instead of G·P + ΣS tokens.
+result is exactly that of G separate rows (tests/tracelift/training/test_packing.py), for P + ΣS instead of G·P + ΣS tokens.
 Supervised rows are the same thing with one sample.
 
 Rows of unequal length are not padded: their tokens go through embedding, projections and MLPs end to end, and only
 attention lays them out as rectangles, in which no row sees another.
 
-What is scored leaves the rectangular world altogether: the trained tokens of a batch are flat lists (N,), each naming the
+What is scored is flat: the trained tokens of a batch are flat lists (N,), each naming the
 row position that predicts it and the sequence it belongs to. This is the one place that decides which tokens are
 trained: every token of a sample, its end-of-sequence token included, unless the row
 says otherwise; prompt and padding never.

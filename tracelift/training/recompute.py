@@ -2,7 +2,7 @@
 
 One more forward pass (a third more arithmetic) for memory that no longer grows with what a block computes inside, only
 with its input: for a 7 B shape about 1/20 (tracelift/training/memory_plan.py has the figures). Gradients are bit for bit the same: the
-same operations run on the same numbers (tests/tracelift/test_memory.py). Left out: choosing among the operations inside
+same operations run on the same numbers (tests/tracelift/training/test_memory_plan.py). Left out: choosing among the operations inside
 a block, and keeping inputs on the host.
 """
 

@@ -3,7 +3,7 @@
 math-verify bounds its own time by SIGALRM, which works on a main thread only and not inside one long C call; a verifier
 that hangs or swallows its failure scores a whole benchmark as wrong without a word. So it runs in a child of its own: a
 text too hard for it costs that child, not the evaluation. Its `verify(gold, prediction)` is asymmetric; the order is
-kept. A reply that is a bare answer is boxed first (bare.py), as gold is: math-verify reads LaTeX between delimiters only.
+kept. A reply that is a bare answer is boxed first (boxed.py), as gold is: math-verify reads LaTeX between delimiters only.
 
     PASS, FAIL   as math-verify says
     FAIL         also where judging *this prediction* exceeds the bound while the gold answer alone is judged in time

@@ -5,7 +5,7 @@ Three findings, from mild to plain: the value stands in the trace at all; it is 
 stands there although no step of the trace yields it. A sound trace whose last step is computed states its value and
 supports it; only `unsupported` is a leak in the strict sense.
 
-Left out on purpose: leaks of final *code* (the sandbox room strips programs from traces), and answers in words.
+Left out on purpose: leaks of final *code* (tracelift/programs/leaks.py), and answers in words.
 """
 
 from __future__ import annotations

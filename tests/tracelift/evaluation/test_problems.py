@@ -53,7 +53,9 @@ def test_gsm8k_rules_disagree_as_the_harness_does(tmp_path, text, numeric, stric
     (judged,) = RuleJudge(p.kind)([(p.task, text)])
     assert list(judged.rules) == list(RULES["gsm8k"]) and judged.verdict is judged.rules["numeric"]
     assert (judged.rules["strict"], judged.rules["flexible"]) == (strict, flexible)
-    if text != "It is 1000 because 3 + 4 = 7":  # where an answer stands in free prose is tested in test_verify.py
+    if (
+        text != "It is 1000 because 3 + 4 = 7"
+    ):  # where an answer stands in free prose is tested in tests/tracelift/verify/test_math.py
         assert judged.rules["numeric"] is numeric
 
 

@@ -1,6 +1,6 @@
 """Every promise of the sandbox, attacked, and looked at from outside: by whether a file appeared, a socket was
 accepted, a process remained. The sandboxes are those of attacks.py; less common ways in are in
-test_sandbox_side_doors.py.
+test_side_doors.py.
 """
 
 from __future__ import annotations

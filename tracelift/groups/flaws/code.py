@@ -9,7 +9,7 @@
 
 A seed is a JSON line with `problem` (or `question`), `trace` (or `reasoning`, `plan`) and, where there is one, `solution`.
 Plans are free text, so what a flaw does to the program is not known and not claimed (`answer_changed` is null). Seeds
-`demo:code` are problems of the code world, whose flaws are exact and whose consequences are run (worlds/code/flaws.py).
+`demo:code` are problems of the code world, whose flaws are exact and whose consequences are run (tracelift/worlds/code/flaws.py).
 
 Left out: parsing of solutions, and traces written by a model (see `--generate-with`).
 """

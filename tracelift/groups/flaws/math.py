@@ -1,11 +1,11 @@
 """Sixteen ways in which a sound trace goes wrong, each striking one known place, with its consequence worked out.
 
 A flaw takes the reference and spoils one step: the trace stays on topic and as a whole looks right. What the flaw does
-to the numbers after it, and to the final answer, comes from re-running the trace (`groups.trace`), so it is known.
+to the numbers after it, and to the final answer, comes from re-running the trace (trace.py), so it is known.
 Some flaws carry on to the final answer, others leave it right: those are the ones an outcome reward cannot see.
 
-Left out on purpose: how words and numbers change (`groups.wording`), labels (`groups.rubric`), choice and matching of
-lengths (`groups.build`), flaws of code plans (`groups.code`).
+Left out on purpose: how words and numbers change (wording.py), labels (tracelift/groups/rubric.py), choice and matching
+of lengths (tracelift/groups/build.py), flaws of code plans (code.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A reference trace as a little program: parsed into steps whose numbers know where they come from, and re-run.
+"""A reference trace as a small program: parsed into steps whose numbers have a known origin, and run again.
 
 Every line is a step. Every number in it is a *given* of the problem, the *result* of an equation of this or an earlier
 line, or a *constant*. Changing one number, operator or result and running the lines again shows what a flaw does to

@@ -1,7 +1,7 @@
 """Words and numbers as flaws change them: statements and names of a problem, a step without its calculation, misread digits.
 
-What a reader would let pass is the measure: a wrong number has the length of the right one, a sentence reads on, a name
-is exchanged for another of the problem. Left out on purpose: where in a trace a flaw strikes, and what follows (`groups.flaws`).
+Changes are easy to overlook: a wrong number has the length of the right one, a sentence reads on, a name
+is exchanged for another of the problem. Left out on purpose: where in a trace a flaw strikes, and what follows (math.py).
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Writes the training data to a work folder, then runs the stages a user would run
     proofreader   sft of base, deepened, on tagging right and wrong digits (where the world asks for it)
     reward_model  reward_model stage of the proofreader, or of base, on TraceLift-Groups of reference traces and localized flaws
 
-What the rows are is the worlds' own business (tracelift/worlds/WORLD/data.py). A stage that is done is kept, one that
+What the rows are is the worlds' own business (math_data.py, code_data.py). A stage that is done is kept, one that
 was interrupted goes on. Left out: tuning. The recipe is in configs/assets/, its seeds in the files themselves.
 """
 

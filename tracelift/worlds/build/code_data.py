@@ -1,7 +1,7 @@
 """Training data of the code demo's models: what each stage of tracelift/worlds/build/__main__.py learns from.
 
 The executor writes the program that the plan's sentences say, also where they are wrong: it follows guidance, it does
-not audit it. With nothing to follow it must find constants and order in the statement while writing, in one glance.
+not audit it. With nothing to follow it must find constants and order in the statement in one forward pass while writing.
 """
 
 from __future__ import annotations

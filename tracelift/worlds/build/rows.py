@@ -1,6 +1,6 @@
 """What the demo worlds' training data have in common: the planner's row, and the candidates of a group.
 
-Left out: everything that depends on what a world's problems and flaws are (tracelift/worlds/WORLD/data.py).
+Left out: everything that depends on what a world's problems and flaws are (math_data.py, code_data.py).
 """
 
 from __future__ import annotations

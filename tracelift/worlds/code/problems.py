@@ -9,9 +9,9 @@ The plan works out what the program needs and puts it in order, without code:
 
     q: 6 + 4 = 10. Keep those above q = 10. Take the sum. Print the number.
 
-Two things make planning worth its while. Quantities are told through each other, so a constant of the program is the
+Two things make a plan useful. Quantities are told through each other, so a constant of the program is the
 end of a short calculation; and steps are told out of order ("but just before that"), before or after the quantities they
-need. A program has no room to work either out: whoever writes it without a plan must do so in one glance.
+need. A program has no room to work either out: whoever writes it without a plan must do so in one forward pass.
 
 Left out: problems whose steps undo or swallow each other. Where sample inputs give fewer than three different outputs
 the problem is drawn again.
