@@ -33,8 +33,6 @@ DOCUMENTS = [
 ]
 PACKAGES = ("kernels", "models", "tracelift", "benchmarks", "examples")
 SCRIPTS = ("train.py", "eval.py")
-# Written by colleagues at the same time as these documents; to be emptied when both are merged.
-COMING = {"examples/minimal.py", "make lint", "tracelift/py.typed"}
 OTHERS = {"pytest", "pip"}  # `python -m` of these is not ours to check
 ENDINGS = "py|md|toml|json|jsonl|png|html|cff|txt"
 PLACEHOLDER = re.compile(r"\b[A-Z]{2,}(?=\.(?!md|cff))")  # benchmarks/NAME.py
@@ -123,13 +121,13 @@ def missing_files(text: str, at: str) -> list[str]:
     tops = {f.split("/")[0] for f in files() if "/" in f} | {"examples"}
     complaints = []
     for path in re.findall(rf"(?<![\w/.:<-])((?:\.?\w[\w-]*/)+(?:[\w.*-]*\.(?:{ENDINGS})\b)?)", text):
-        if path.split("/")[0] not in tops or path in COMING or PLACEHOLDER.search(path):
+        if path.split("/")[0] not in tops or PLACEHOLDER.search(path):
             continue
         there = any(Path(f).match(path) for f in files()) if "*" in path else path in files()
-        if not there and not any(f.startswith(path.rstrip("/") + "/") for f in files() | COMING):
+        if not there and not any(f.startswith(path.rstrip("/") + "/") for f in files()):
             complaints.append(f"{at}: {path} is not there")
     ends = re.findall(r"(?<![\w/.*-])((?:[\w-]+/)*[\w-]+\.(?:py|md|toml|cff))(?![\w/])", text)
-    known = {f"/{f}" for f in files() | COMING}
+    known = {f"/{f}" for f in files()}
     lost = [end for end in ends if not PLACEHOLDER.search(end) and not any(f.endswith(f"/{end}") for f in known)]
     return complaints + [f"{at}: there is no file called {end}" for end in lost]
 
@@ -174,8 +172,6 @@ def broken_links(text: str, at: str) -> list[str]:
         if re.match(r"[a-z]+:", path):
             continue
         whole = os.path.normpath(f"{os.path.dirname(at)}/{path}".lstrip("/")) if path else at
-        if whole in COMING:
-            continue
         if whole not in files() and not any(f.startswith(whole + "/") for f in files()):
             complaints.append(f"{at}: the link to {target} leads nowhere")
         elif anchor and anchor not in anchors((ROOT / whole).read_text(encoding="utf-8") if path else text):
@@ -186,7 +182,7 @@ def broken_links(text: str, at: str) -> list[str]:
 def missing_targets(text: str, at: str) -> list[str]:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = [name for code in code_of(text) for name in re.findall(r"\bmake ([a-z][a-z-]*)", code)]
-    return [f"{at}: make {name} is no target" for name in asked if name not in targets and f"make {name}" not in COMING]
+    return [f"{at}: make {name} is no target" for name in asked if name not in targets]
 
 
 Command = tuple[str, ...]
@@ -210,7 +206,7 @@ def missing_commands(text: str, at: str) -> list[str]:
     """Modules and scripts that are not there, and `--section.key` options that no config has, wherever they stand."""
     complaints = []
     for command, _ in commands(text):
-        if command[-1].split(".")[0] in OTHERS or command[-1] in COMING:
+        if command[-1].split(".")[0] in OTHERS:
             continue
         path = command[0] if len(command) == 1 else module_file(command[1])
         main = (
@@ -298,7 +294,7 @@ def test_what_is_mentioned_exists(check, path):
 MENTIONED: dict[Command, list[list[str]]] = {}
 for _path in DOCUMENTS:
     for _command, _words in commands(read(_path)):
-        if _command[-1].split(".")[0] not in OTHERS and _command[-1] not in COMING:
+        if _command[-1].split(".")[0] not in OTHERS:
             sub = _words[:1] if _words and _command[-1] in ("tracelift.groups",) and _words[0].isalpha() else []
             MENTIONED.setdefault((*_command, *sub), []).append(_words)
 

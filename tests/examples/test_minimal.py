@@ -12,6 +12,7 @@ import io
 import json
 import signal
 import sys
+from pathlib import Path
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -222,7 +223,7 @@ def test_every_branch_is_met(real):
 
 
 def test_it_is_short_and_borrows_nothing_of_the_method():
-    source = open(minimal.__file__).read()
+    source = Path(minimal.__file__).read_text()
     imported = {
         name
         for node in ast.walk(ast.parse(source))

@@ -53,255 +53,88 @@ def _halve_while(n: int, k: int) -> int:
     return n
 
 
-def _ops() -> tuple[Op, ...]:
-    def numbers(
-        name: str,
-        said: str,
-        planned: str,
-        code: str,
-        meaning: Meaning,
-        low: int = 0,
-        high: int = 0,
-        gives: str = "numbers",
-    ) -> Op:
-        return Op(name, "numbers", gives, said, planned, code, meaning, low, high)
-
-    def word(
-        name: str,
-        said: str,
-        planned: str,
-        code: str,
-        meaning: Meaning,
-        low: int = 0,
-        high: int = 0,
-        gives: str = "word",
-    ) -> Op:
-        return Op(name, "word", gives, said, planned, code, meaning, low, high)
-
-    def number(name: str, said: str, planned: str, code: str, meaning: Meaning, low: int = 0, high: int = 0) -> Op:
-        return Op(name, "number", "number", said, planned, code, meaning, low, high)
-
-    return (
-        numbers(
-            "add_each",
-            "Add {k} to every number.",
-            "Add {k} to each.",
-            "a = [x + {k} for x in a]",
-            lambda a, k: [x + k for x in a],
-            2,
-            30,
-        ),
-        numbers(
-            "multiply_each",
-            "Multiply every number by {k}.",
-            "Multiply each by {k}.",
-            "a = [x * {k} for x in a]",
-            lambda a, k: [x * k for x in a],
-            2,
-            30,
-        ),
-        numbers(
-            "above",
-            "Keep only the numbers above {k}.",
-            "Keep those above {k}.",
-            "a = [x for x in a if x > {k}]",
-            lambda a, k: [x for x in a if x > k],
-            2,
-            30,
-        ),
-        numbers(
-            "at_least",
-            "Drop the numbers that are below {k}.",
-            "Keep those from {k} on.",
-            "a = [x for x in a if x >= {k}]",
-            lambda a, k: [x for x in a if not x < k],
-            2,
-            30,
-        ),
-        numbers(
-            "below",
-            "Keep only the numbers below {k}.",
-            "Keep those below {k}.",
-            "a = [x for x in a if x < {k}]",
-            lambda a, k: [x for x in a if x < k],
-            6,
-            30,
-        ),
-        numbers(
-            "at_most",
-            "Drop the numbers that are above {k}.",
-            "Keep those up to {k}.",
-            "a = [x for x in a if x <= {k}]",
-            lambda a, k: [x for x in a if not x > k],
-            6,
-            30,
-        ),
-        numbers(
-            "remainders",
-            "Replace every number by its remainder by {k}.",
-            "Remainder of each by {k}.",
-            "a = [x % {k} for x in a]",
-            lambda a, k: [x - x // k * k for x in a],
-            3,
-            30,
-        ),
-        numbers(
-            "first",
-            "Keep the first {k} numbers.",
-            "Keep the first {k}.",
-            "a = a[:{k}]",
-            lambda a, k: [x for i, x in enumerate(a) if i < k],
-            2,
-            4,
-        ),
-        numbers(
-            "last",
-            "Keep the last {k} numbers.",
-            "Keep the last {k}.",
-            "a = a[-{k}:]",
-            lambda a, k: [x for i, x in enumerate(a) if i >= len(a) - k],
-            2,
-            4,
-        ),
-        numbers("sort_up", "Sort the numbers.", "Sort up.", "a = sorted(a)", lambda a, k: sorted(a)),
-        numbers(
-            "sort_down",
-            "Sort the numbers, the largest first.",
-            "Sort down.",
-            "a = sorted(a)[::-1]",
-            lambda a, k: sorted(a, key=lambda x: -x),
-        ),
-        numbers(
-            "reverse_list", "Reverse the list.", "Reverse the list.", "a = a[::-1]", lambda a, k: list(reversed(a))
-        ),
-        numbers("sum", "Add them all up.", "Take the sum.", "n = sum(a)", lambda a, k: sum(a), gives="number"),
-        numbers(
-            "largest",
-            "Take the largest number, or 0 if none is left.",
-            "Take the largest.",
-            "n = max(a, default=0)",
-            lambda a, k: sorted([*a])[-1] if a else 0,
-            gives="number",
-        ),
-        numbers(
-            "count", "Count them.", "Take the count.", "n = len(a)", lambda a, k: sum(1 for _ in a), gives="number"
-        ),
-        word(
-            "reverse_word", "Turn the word around.", "Turn it around.", "s = s[::-1]", lambda s, k: "".join(reversed(s))
-        ),
-        word(
-            "no_vowels",
-            "Leave out the vowels.",
-            "Drop the vowels.",
-            's = "".join(c for c in s if c not in "aeiou")',
-            lambda s, k: s.translate({ord(v): None for v in VOWELS}),
-        ),
-        word(
-            "double_letters",
-            "Write every letter twice.",
-            "Double each letter.",
-            's = "".join(c + c for c in s)',
-            lambda s, k: "".join(c * 2 for c in s),
-        ),
-        word(
-            "start",
-            "Keep the first {k} letters.",
-            "Keep the start, {k} letters.",
-            "s = s[:{k}]",
-            lambda s, k: "".join(c for i, c in enumerate(s) if i < k),
-            2,
-            9,
-        ),
-        word(
-            "end",
-            "Keep the last {k} letters.",
-            "Keep the end, {k} letters.",
-            "s = s[-{k}:]",
-            lambda s, k: "".join(c for i, c in enumerate(s) if i >= len(s) - k),
-            2,
-            9,
-        ),
-        word(
-            "repeat",
-            "Write the word {k} times.",
-            "Repeat it {k} times.",
-            "s = s * {k}",
-            lambda s, k: "".join(s for _ in range(k)),
-            2,
-            9,
-        ),
-        word(
-            "length",
-            "Count the letters.",
-            "Take the length.",
-            "n = len(s)",
-            lambda s, k: sum(1 for _ in s),
-            gives="number",
-        ),
-        word(
-            "vowels",
-            "Count the vowels.",
-            "Count the vowels.",
-            'n = sum(c in "aeiou" for c in s)',
-            lambda s, k: sum(s.count(v) for v in VOWELS),
-            gives="number",
-        ),
-        number("add", "Add {k} to the number.", "Add {k}.", "n = n + {k}", lambda n, k: n + k, 2, 30),
-        number("multiply", "Multiply the number by {k}.", "Multiply by {k}.", "n = n * {k}", lambda n, k: n * k, 2, 30),
-        number(
-            "remainder",
-            "Take the remainder by {k}.",
-            "Remainder by {k}.",
-            "n = n % {k}",
-            lambda n, k: n - n // k * k,
-            5,
-            30,
-        ),
-        number(
-            "if_above",
-            "If the number is above {k}, subtract {k}.",
-            "If above {k}, subtract it.",
-            "if n > {k}: n = n - {k}",
-            lambda n, k: n - k if n > k else n,
-            2,
-            30,
-        ),
-        number(
-            "if_even",
-            "If the number is even, halve it.",
-            "If even, halve.",
-            "if n % 2 == 0: n = n // 2",
-            lambda n, k: n if n & 1 else n >> 1,
-        ),
-        number(
-            "halve_while",
-            "As long as the number is above {k}, halve it.",
-            "While above {k}, halve.",
-            "while n > {k}: n = n // 2",
-            _halve_while,
-            2,
-            30,
-        ),
-        number(
-            "double_times",
-            "Double the number {k} times.",
-            "Loop {k} times, double.",
-            "for i in range({k}): n = n * 2",
-            lambda n, k: n << k,
-            2,
-            9,
-        ),
-        number(
-            "digits",
-            "Add up the digits of the number.",
-            "Sum the digits.",
-            "n = sum(map(int, str(n)))",
-            lambda n, k: sum(ord(c) - 48 for c in str(n)),
-        ),
-    )
+def _numbers(
+    name: str, said: str, planned: str, code: str, meaning: Meaning, low: int = 0, high: int = 0, gives: str = "numbers"
+) -> Op:
+    return Op(name, "numbers", gives, said, planned, code, meaning, low, high)
 
 
-OPS: dict[str, Op] = {op.name: op for op in _ops()}
+def _word(
+    name: str, said: str, planned: str, code: str, meaning: Meaning, low: int = 0, high: int = 0, gives: str = "word"
+) -> Op:
+    return Op(name, "word", gives, said, planned, code, meaning, low, high)
+
+
+def _number(name: str, said: str, planned: str, code: str, meaning: Meaning, low: int = 0, high: int = 0) -> Op:
+    return Op(name, "number", "number", said, planned, code, meaning, low, high)
+
+
+_OPS: tuple[Op, ...] = (
+    _numbers("add_each", "Add {k} to every number.", "Add {k} to each.", "a = [x + {k} for x in a]",
+             lambda a, k: [x + k for x in a], 2, 30),
+    _numbers("multiply_each", "Multiply every number by {k}.", "Multiply each by {k}.", "a = [x * {k} for x in a]",
+             lambda a, k: [x * k for x in a], 2, 30),
+    _numbers("above", "Keep only the numbers above {k}.", "Keep those above {k}.", "a = [x for x in a if x > {k}]",
+             lambda a, k: [x for x in a if x > k], 2, 30),
+    _numbers("at_least", "Drop the numbers that are below {k}.", "Keep those from {k} on.", "a = [x for x in a if x >= {k}]",
+             lambda a, k: [x for x in a if not x < k], 2, 30),
+    _numbers("below", "Keep only the numbers below {k}.", "Keep those below {k}.", "a = [x for x in a if x < {k}]",
+             lambda a, k: [x for x in a if x < k], 6, 30),
+    _numbers("at_most", "Drop the numbers that are above {k}.", "Keep those up to {k}.", "a = [x for x in a if x <= {k}]",
+             lambda a, k: [x for x in a if not x > k], 6, 30),
+    _numbers("remainders", "Replace every number by its remainder by {k}.", "Remainder of each by {k}.", "a = [x % {k} for x in a]",
+             lambda a, k: [x - x // k * k for x in a], 3, 30),
+    _numbers("first", "Keep the first {k} numbers.", "Keep the first {k}.", "a = a[:{k}]",
+             lambda a, k: [x for i, x in enumerate(a) if i < k], 2, 4),
+    _numbers("last", "Keep the last {k} numbers.", "Keep the last {k}.", "a = a[-{k}:]",
+             lambda a, k: [x for i, x in enumerate(a) if i >= len(a) - k], 2, 4),
+    _numbers("sort_up", "Sort the numbers.", "Sort up.", "a = sorted(a)",
+             lambda a, k: sorted(a)),
+    _numbers("sort_down", "Sort the numbers, the largest first.", "Sort down.", "a = sorted(a)[::-1]",
+             lambda a, k: sorted(a, key=lambda x: -x)),
+    _numbers("reverse_list", "Reverse the list.", "Reverse the list.", "a = a[::-1]",
+             lambda a, k: list(reversed(a))),
+    _numbers("sum", "Add them all up.", "Take the sum.", "n = sum(a)",
+             lambda a, k: sum(a), gives="number"),
+    _numbers("largest", "Take the largest number, or 0 if none is left.", "Take the largest.", "n = max(a, default=0)",
+             lambda a, k: sorted([*a])[-1] if a else 0, gives="number"),
+    _numbers("count", "Count them.", "Take the count.", "n = len(a)",
+             lambda a, k: sum(1 for _ in a), gives="number"),
+    _word("reverse_word", "Turn the word around.", "Turn it around.", "s = s[::-1]",
+          lambda s, k: "".join(reversed(s))),
+    _word("no_vowels", "Leave out the vowels.", "Drop the vowels.", 's = "".join(c for c in s if c not in "aeiou")',
+          lambda s, k: s.translate({ord(v): None for v in VOWELS})),
+    _word("double_letters", "Write every letter twice.", "Double each letter.", 's = "".join(c + c for c in s)',
+          lambda s, k: "".join(c * 2 for c in s)),
+    _word("start", "Keep the first {k} letters.", "Keep the start, {k} letters.", "s = s[:{k}]",
+          lambda s, k: "".join(c for i, c in enumerate(s) if i < k), 2, 9),
+    _word("end", "Keep the last {k} letters.", "Keep the end, {k} letters.", "s = s[-{k}:]",
+          lambda s, k: "".join(c for i, c in enumerate(s) if i >= len(s) - k), 2, 9),
+    _word("repeat", "Write the word {k} times.", "Repeat it {k} times.", "s = s * {k}",
+          lambda s, k: "".join(s for _ in range(k)), 2, 9),
+    _word("length", "Count the letters.", "Take the length.", "n = len(s)",
+          lambda s, k: sum(1 for _ in s), gives="number"),
+    _word("vowels", "Count the vowels.", "Count the vowels.", 'n = sum(c in "aeiou" for c in s)',
+          lambda s, k: sum(s.count(v) for v in VOWELS), gives="number"),
+    _number("add", "Add {k} to the number.", "Add {k}.", "n = n + {k}",
+            lambda n, k: n + k, 2, 30),
+    _number("multiply", "Multiply the number by {k}.", "Multiply by {k}.", "n = n * {k}",
+            lambda n, k: n * k, 2, 30),
+    _number("remainder", "Take the remainder by {k}.", "Remainder by {k}.", "n = n % {k}",
+            lambda n, k: n - n // k * k, 5, 30),
+    _number("if_above", "If the number is above {k}, subtract {k}.", "If above {k}, subtract it.", "if n > {k}: n = n - {k}",
+            lambda n, k: n - k if n > k else n, 2, 30),
+    _number("if_even", "If the number is even, halve it.", "If even, halve.", "if n % 2 == 0: n = n // 2",
+            lambda n, k: n if n & 1 else n >> 1),
+    _number("halve_while", "As long as the number is above {k}, halve it.", "While above {k}, halve.", "while n > {k}: n = n // 2",
+            _halve_while, 2, 30),
+    _number("double_times", "Double the number {k} times.", "Loop {k} times, double.", "for i in range({k}): n = n * 2",
+            lambda n, k: n << k, 2, 9),
+    _number("digits", "Add up the digits of the number.", "Sum the digits.", "n = sum(map(int, str(n)))",
+            lambda n, k: sum(ord(c) - 48 for c in str(n))),
+)  # fmt: skip
+
+OPS: dict[str, Op] = {op.name: op for op in _OPS}
 
 # What each step is easily taken for: same types, same argument, another deed.
 SIBLINGS: dict[str, tuple[str, ...]] = {
