@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev lint train train-code test test-core test-slow assets compare study results clean help
+.PHONY: env env-dev lint train train-code test test-core test-ranks test-slow assets compare study results clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -54,6 +54,15 @@ study: env ## when the mechanism matters, on the math demo (hours; resumable)
 
 results: env ## docs/results.md from the committed figures
 	$(BIN)/python -m benchmarks.results
+
+# Tests of several processes at once, over and over: make test-ranks TIMES=20, with anything else running beside.
+TIMES ?= 1
+RANKS := tests/tracelift/distributed tests/train/test_lost_ranks.py tests/train/test_planner_loop.py tests/train/test_outage.py \
+	tests/kernels/test_sharded_logprob.py tests/tracelift/training/test_sft.py tests/tracelift/reward_model/test_train.py \
+	tests/tracelift/evaluation/test_arms.py
+test-ranks: env-dev ## the tests of several ranks, TIMES times in a row
+	for i in $$(seq $(TIMES)); do OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow" -n auto --maxprocesses 8 \
+		-k "rank or parallel or sharded or mode or shard or dies or limit" $(RANKS) || exit 1; done
 
 test-slow: env-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

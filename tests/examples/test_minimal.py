@@ -12,8 +12,8 @@ import io
 import json
 import signal
 import sys
-from pathlib import Path
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
