@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 import kernels
+from models import Transformer
 from tracelift.build import build_executor, build_policy, build_scorer, load_held_out, load_training_tasks
 from tracelift.config import Config, help_text, load_config
 from tracelift.distributed.parallel import Parallel
@@ -182,7 +183,7 @@ def minibatch(
 
 
 def score_tokens(
-    parallel: Parallel,
+    parallel: Parallel[Transformer],
     reference: Reference | None,
     rows: list[Row],
     config: Config,
@@ -199,25 +200,27 @@ def score_tokens(
     planner, T = parallel.policy, config.planner.temperature
     batch = pack(rows, pad_id, parallel.device)
     hidden = batch.predictors(planner(batch.tokens, batch.positions, batch.attend()))  # (N, D)
-    exact = {}
+    ref_hidden, ref_weight = None, None
     if reference is not None:
         with torch.no_grad(), reference.active() as ref:
             ref_hidden = batch.predictors(ref(batch.tokens, batch.positions, batch.attend()))
             ref_weight = ref.head_weight
             ref_scores = kernels.linear_logprob(ref_hidden, ref_weight, batch.targets, temperature=T)
         tokens = tokens._replace(reference=ref_scores.logprob)
-        if config.grpo.kl_estimator == "exact":
-            exact = {"ref_hidden": ref_hidden, "ref_weight": ref_weight}
-    data, head = tokens.columns(), planner.head_weight
+    if config.grpo.kl_estimator != "exact":
+        ref_hidden, ref_weight = None, None
+    data, head, y = tokens.columns(), planner.head_weight, batch.targets
     if config.grpo.importance == "token":
-        loss, scores = kernels.linear_loss(hidden, head, batch.targets, objective, *data, temperature=T, **exact)
+        loss, scores = kernels.linear_loss(
+            hidden, head, y, objective, *data, temperature=T, ref_hidden=ref_hidden, ref_weight=ref_weight
+        )
     else:
-        scores = kernels.linear_logprob(hidden, head, batch.targets, temperature=T, **exact)
+        scores = kernels.linear_logprob(hidden, head, y, temperature=T, ref_hidden=ref_hidden, ref_weight=ref_weight)
         loss = objective(scores, *data)
     return loss, scores.logprob.detach()
 
 
-def take_part_idle(parallel: Parallel, reference: Reference | None, config: Config, pad_id: int) -> None:
+def take_part_idle(parallel: Parallel[Transformer], reference: Reference | None, config: Config, pad_id: int) -> None:
     """A forward and backward pass that trains nothing, for a rank out of rows: the others' passes may be collectives."""
     nothing = torch.zeros(1, device=parallel.device)
     tokens = TrainedTokens(nothing, nothing, nothing, nothing.long())

@@ -16,6 +16,7 @@ Left out: gradients through the per-token tensors (advantages, old log-probs), w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -85,6 +86,10 @@ class LinearLoss(torch.autograd.Function):
         return dh, dw, None, None, None, None, None
 
 
+F = TypeVar("F", bound=Callable[..., object])
+_uncompiled = cast(Callable[[F], F], torch.compiler.disable)  # whose own types lose the signature
+
+
 def differentiate(
     loss_fn: TokenLoss, stats: RowStats, data: list[Tensor], wanted: bool
 ) -> tuple[Tensor, Sequence[Tensor | None]]:
@@ -100,7 +105,7 @@ def differentiate(
     return value.detach(), (*grads, None)[:4]
 
 
-@torch.compiler.disable  # the caller's loss is Python and runs once a chunk: one graph break, not one a line
+@_uncompiled  # the caller's loss is Python and runs once a chunk: one graph break, not one a line
 def linear_loss(
     hidden: Tensor,
     weight: Tensor,

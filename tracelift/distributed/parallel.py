@@ -23,7 +23,7 @@ import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -37,22 +37,24 @@ from models.transformer import Block
 from tracelift.distributed.world import World
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 
 class Replica(DistributedDataParallel):
     """DDP that answers for its model: `policy.head_weight` is the model's."""
 
-    def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
+    def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("module"), name)
 
 
-def add_up(group, bucket):  # type: ignore[no-untyped-def]  # DDP checks annotations, and refuses them as strings
+def add_up(group, bucket):  # no annotations: DDP checks them, and refuses them as strings
     """DDP communication hook: the sum (DDP's own is a mean) of a bucket over ranks, rounded once from fp32."""
     dtype = bucket.buffer().dtype
     work = dist.all_reduce(bucket.buffer().float(), group=group, async_op=True)
+    assert work is not None, "this rank belongs to the group that DDP hands its hook"
     return work.get_future().then(lambda done: done.value()[0].to(dtype))
 
 
@@ -69,7 +71,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
             module.set_force_sum_reduction_for_comms(True)  # asked for in words that gloo understands
 
 
-class Parallel:
+class Parallel(Generic[M]):
     """One model on many ranks.
 
     policy: what to call for hidden states that take gradients. whole: a model with all weights in place, for sampling
@@ -77,15 +79,17 @@ class Parallel:
     parameters. `others` are frozen models (a KL reference) sharded alike. A world of one is always mode "none".
     """
 
-    def __init__(self, model: nn.Module, mode: str, world: World, others: Sequence[nn.Module] = ()) -> None:
+    def __init__(self, model: M, mode: str, world: World, others: Sequence[nn.Module] = ()) -> None:
         self.model, self.world = model, world
         self.mode = mode if world.size > 1 else "none"
         self.policy = self.whole = model
+        self._replica: Replica | None = None
         if world.size == 1:
             return
         if self.mode == "ddp":
-            self.policy = Replica(model, gradient_as_bucket_view=True)
-            self.policy.register_comm_hook(dist.group.WORLD, add_up)
+            self._replica = Replica(model, gradient_as_bucket_view=True)
+            self._replica.register_comm_hook(dist.group.WORLD, add_up)
+            self.policy = cast(M, self._replica)  # it answers for the model
         elif self.mode == "fsdp":
             self.whole = copy.deepcopy(model).requires_grad_(False)
             mesh = init_device_mesh(self.device.type, (world.size,))
@@ -112,7 +116,7 @@ class Parallel:
         mine = list(micros)
         turns = len(mine) if self.mode == "none" else max(self.world.gather(len(mine)))
         for i in range(turns):
-            with self.policy.no_sync() if self.mode == "ddp" and i + 1 < turns else nullcontext():
+            with self._replica.no_sync() if self._replica is not None and i + 1 < turns else nullcontext():
                 if i < len(mine):
                     yield mine[i]
                 else:
@@ -129,7 +133,10 @@ class Parallel:
             [p for p in parameters if isinstance(p, DTensor)],
             [p for p in parameters if not isinstance(p, DTensor)],
         )
-        totals = [(kind, torch.nn.utils.get_total_norm([p.grad for p in kind])) for kind in kinds if kind]
+        gradients = [[p.grad for p in kind if p.grad is not None] for kind in kinds]
+        totals = [
+            (kind, torch.nn.utils.get_total_norm(grads)) for kind, grads in zip(kinds, gradients, strict=True) if kind
+        ]
         norm = math.hypot(*(number(total) for _, total in totals))
         if not math.isfinite(norm):
             return norm
@@ -137,8 +144,8 @@ class Parallel:
             ((kind, total),) = totals
             torch.nn.utils.clip_grads_with_norm_(kind, most, total)
             return norm
-        for p in (p for kind, _ in totals for p in kind):
-            p.grad.mul_(min(1.0, most / (norm + 1e-6)))
+        for grad in (grad for grads in gradients for grad in grads):
+            grad.mul_(min(1.0, most / (norm + 1e-6)))
         return norm
 
     @torch.no_grad()
@@ -149,8 +156,13 @@ class Parallel:
         targets = dict(self.whole.named_parameters())
         for name, p in self.model.named_parameters():
             if p.requires_grad:
-                targets[name].copy_(p.full_tensor())  # type: ignore[attr-defined]
+                targets[name].copy_(whole(p))
+
+
+def whole(x: Tensor) -> Tensor:
+    """All rows of a tensor that may be sharded. Collective where it is."""
+    return x.full_tensor() if isinstance(x, DTensor) else x
 
 
 def number(x: Tensor) -> float:
-    return (x.full_tensor() if isinstance(x, DTensor) else x).item()
+    return whole(x).item()

@@ -29,7 +29,7 @@ from tracelift.tasks.prompts import asks_for_expression
 
 ARMS = ("direct", "planner", "reference", "foreign")
 MODES = ("greedy", "sampled")
-Given = list[str | None]  # what a problem's n runs read: "" is the prompt without trace, None a failed format
+Given = Sequence[str | None]  # what a problem's n runs read: "" is the prompt without trace, None a failed format
 
 
 class Asked(NamedTuple):
@@ -151,7 +151,7 @@ def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[
     ]
     runs = iter(executor.run(items))
     return [
-        [Answer.without_trace(kind) if text is None else Answer.of(*next(runs), text) for text in texts]
+        [Answer.without_trace(kind) if text is None else Answer.of(next(runs)[0], text) for text in texts]
         for _, _, texts in chunk
     ]
 

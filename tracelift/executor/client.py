@@ -89,8 +89,9 @@ class RemoteBackend(Transport):
         path = self.server.path.rpartition("/completions")[0] + "/models"
         while True:
             answer = self._answer(lambda: Reply(_told(self.exchange("GET", path), self.model), 0))
-            worth_waiting = answer.gone and self.patience is not None and self.patience.seconds > 0
-            if not worth_waiting or not self.patience.wait(f"{self.what} at {self.server.name}", self._missing):
+            if not answer.gone or self.patience is None or self.patience.seconds <= 0:
+                return answer.reply.text
+            if not self.patience.wait(f"{self.what} at {self.server.name}", self._missing):
                 return answer.reply.text
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:

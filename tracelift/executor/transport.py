@@ -11,6 +11,7 @@ file, reward_model/remote.py, groups/judge.py).
 from __future__ import annotations
 
 import http.client
+import itertools
 import random
 import ssl
 import time
@@ -104,19 +105,19 @@ class Transport:
         """What the first good attempt returns. Raises the last one's Failure, or CalledOff as soon as `called_off()`."""
         draw = random.Random()  # timing only: no draw of text depends on it
         last: Failure | None = None
-        for attempt in range(self.retries + 1):
+        for attempt in itertools.count():
             if called_off():
                 raise CalledOff(str(last or "the server is gone"), gone=True)
             try:
                 return attempt_once()
             except Failure as failure:
                 last = failure
-            if not last.passing or attempt == self.retries:
-                break
+            if not last.passing or attempt >= self.retries:
+                tried = f"{last} (attempt {attempt + 1} of {self.retries + 1})"
+                raise Failure(tried, last.passing, gone=last.gone)
             pause = min(self.longest_pause_s, self.backoff_s * 2**attempt) * (1 + self.jitter * (draw.random() - 0.5))
             self._sleep(pause if last.pause is None else min(max(pause, last.pause), self.longest_pause_s))
-        assert last is not None
-        raise Failure(f"{last} (attempt {attempt + 1} of {self.retries + 1})", last.passing, gone=last.gone)
+        raise AssertionError("counting has no end")
 
     def exchange(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """The body of a 200. Raises Failure for everything else."""

@@ -125,7 +125,7 @@ def contradictions(r: Record, config: Config) -> list[str]:
     """What in a sample's record no longer follows from the rest of it, each in words; empty where all does."""
     if r["trace"] is None or r["error"] is not None:
         return []
-    found: list[tuple[str, float | bool | None, float | bool | None]] = []  # what, logged, from the rest of the record
+    found: list[tuple[str, float | bool | None, float | bool]] = []  # what, logged, from the rest of the record
     for name, verdicts in (("success_with", r["verdicts"]), ("success_base", [v for _, v in r["base_runs"]])):
         if verdicts and "ERROR" not in verdicts:
             found.append((name, r[name], sum(v == "PASS" for v in verdicts) / len(verdicts)))

@@ -53,12 +53,16 @@ def _seed(row: Any, place: int, domain: str) -> Seed:
         needed = (("problem", problem), ("trace", trace))
     else:
         needed = (("question", problem), ("answer", answer))
-    for key, value in needed:
-        if not isinstance(value, str) or not value.strip():
-            raise GroupError(f"{key} is missing or no text")
+    texts = {key: _text(key, value) for key, value in needed}
     if not isinstance(answer, str):
         raise GroupError("solution is no text")
-    return Seed(place, problem.strip(), answer.strip(), trace.strip() if domain == "code" else "")
+    return Seed(place, next(iter(texts.values())), answer.strip(), texts.get("trace", ""))
+
+
+def _text(key: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise GroupError(f"{key} is missing or no text")
+    return value.strip()
 
 
 def fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: Tally, domain: str) -> Iterator[Seed]:

@@ -74,7 +74,7 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         metrics["uplift"] = metrics["success_with"] - metrics["success_base"]
     scored = [s.outcome for s in ran if s.outcome and s.outcome.logprobs]
     if scored:  # nats per answer, before the reward clips them
-        metrics["likelihood_uplift"] = mean([o.logprobs[0] - o.logprobs[1] for o in scored])
+        metrics["likelihood_uplift"] = mean([o.logprobs[0] - o.logprobs[1] for o in scored if o.logprobs])
         metrics["likelihood_clipped"] = mean([float(abs(o.uplift) > 1) for o in scored])
     programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
     if programs:

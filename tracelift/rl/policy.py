@@ -29,7 +29,7 @@ class Policy:
     model: Transformer
     tokenizer: Tokenizer
     reference: Reference | None
-    parallel: Parallel
+    parallel: Parallel[Transformer]
     sampler: Sampler
     prompt: PlannerPrompt
 

@@ -66,7 +66,7 @@ def sample_traces(
 
     def written(i: int, j: int, completion: Completion) -> None:
         trace = extract_trace(prompt.prefill + prompt.tokenizer.decode(completion.tokens), max_trace_chars)
-        if trace is not None:
+        if trace is not None and early is not None:
             early(tasks[i], trace)
 
     groups = sampler.generate(prompts, params, keys=list(keys), finished=written if early else None)

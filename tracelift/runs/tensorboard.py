@@ -7,6 +7,7 @@ logs. Left out: anything that metrics.jsonl and timings.jsonl do not hold.
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -20,7 +21,7 @@ class TensorBoard:
 
             self.writer = SummaryWriter(str(folder), purge_step=done + 1)
 
-    def log(self, step: int, metrics: dict[str, object]) -> None:
+    def log(self, step: int, metrics: Mapping[str, object]) -> None:
         """Every number of one round; other values are left to metrics.jsonl."""
         if self.writer is None:
             return

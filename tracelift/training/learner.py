@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -50,13 +51,13 @@ class Learner:
         config: OptimConfig,
         steps: int,
         world: World,
-        parallel: Parallel | None = None,
+        parallel: Parallel[Any] | None = None,
         bad_batches: Callable[..., Path | None] | None = None,
     ) -> None:
         """bad_batches: folder for batches whose gradient is not finite (tracelift/rl/nan_dump.py); None keeps none."""
         self.bad_batches = bad_batches
         self.model, self.config, self.steps, self.world = model, config, steps, world
-        self.parallel = parallel or Parallel(model, "none", world)
+        self.parallel: Parallel[Any] = parallel or Parallel(model, "none", world)
         self.names = self.parallel.trained()
         if not self.names:
             raise TrainingError("the model has no trainable parameter")
@@ -108,7 +109,7 @@ class Learner:
         self, step: int, nth: int, norm: float, batch: Callable[[], tuple[dict, list[dict]]] | None
     ) -> str | None:
         """Write the batch behind a bad gradient; the command that shows it. Collective: norms of shards are sums."""
-        norms = {name: number(p.grad.norm()) for p, name in self.names.items()}
+        norms = {name: number(p.grad.norm()) for p, name in self.names.items() if p.grad is not None}
         if self.bad_batches is None or batch is None or self.config.nan_batches == 0:
             return None
         head, samples = batch()
@@ -128,9 +129,9 @@ class Learner:
 
     def _write_shards(self, folder: Path) -> None:
         states = {
-            f"{_STATE}{self.names[p]}.{key}": value
-            for p, state in self.optimizer.state.items()
-            for key, value in state.items()
+            f"{_STATE}{name}.{key}": value
+            for p, name in self.names.items()
+            for key, value in self.optimizer.state[p].items()
         }
         write_sharded(folder, {name: p.detach() for p, name in self.names.items()} | states, self.world)
 
