@@ -16,7 +16,7 @@ Left out: gradients through the per-token tensors (advantages, old log-probs), w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar, cast
+from typing import ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -86,8 +86,13 @@ class LinearLoss(torch.autograd.Function):
         return dh, dw, None, None, None, None, None
 
 
-F = TypeVar("F", bound=Callable[..., object])
-_uncompiled = cast(Callable[[F], F], torch.compiler.disable)  # whose own types lose the signature
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """torch.compiler.disable, whose own types lose the signature."""
+    return cast(Callable[P, R], torch.compiler.disable(function))
 
 
 def differentiate(
