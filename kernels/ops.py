@@ -10,6 +10,7 @@ Left out: double backward (the backward operator has no derivative of its own) a
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -149,6 +150,6 @@ def traced(x: Tensor) -> bool:
     return torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
 
 
-def score(logits: Tensor, *rest) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def score(logits: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Arguments and results of `score_rows`, by the operator where a compiler looks on and directly where none does."""
     return score_rows(logits, *rest) if traced(logits) else ScoreRows.apply(logits, *rest)

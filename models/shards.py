@@ -22,7 +22,7 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHOWN = 5  # names quoted in an error before "and N more"
 
 
-def open_safetensors(file: Path):  # -> safe_open's handle, a context manager without a public type
+def open_safetensors(file: Path) -> safe_open:
     """Open one file. Raises CheckpointError where it is truncated or something else."""
     try:
         return safe_open(file, framework="pt", device="cpu")

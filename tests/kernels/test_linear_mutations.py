@@ -16,13 +16,13 @@ LINEAR = {
                                      "dh = torch.cat([dh, dh.new_zeros(len(hidden) - len(dh), dh.shape[1])])"),
     "dW of the last chunk alone": ("        total.addmm_(a, b)\n", "        torch.mm(a, b, out=total)\n"),
     "h of the first chunk in dW": ("spread(logits, h[chunk], weight,", "spread(logits, h[: len(logits)], weight,"),
-    "targets of the first chunk": ("head.logits(chunk), chosen[chunk], None", "head.logits(chunk), chosen[: len(chosen[chunk])], None"),
+    "targets of the first chunk": ("head.logits(chunk),\n                chosen[chunk]", "head.logits(chunk),\n                chosen[: len(chosen[chunk])]"),
     "the reference's logits from the policy's states": ("Head(ref_hidden, ref_weight, rows, logits_dtype)",
                                                         "Head(hidden[:, :-5].contiguous(), ref_weight, rows, logits_dtype)"),
-    "ignored incoming gradient": ("tuple(None if g is None else g[chunk] for g in incoming)",
-                                  "tuple(None if g is None else g[chunk] * 0 + 1 for g in incoming)"),
-    "temperature forgotten backward": ("RowStats(*(s[..., chunk] for s in stats)), tuple(None if g is None else g[chunk] for g in incoming),\n            temperature",
-                                       "RowStats(*(s[..., chunk] for s in stats)), tuple(None if g is None else g[chunk] for g in incoming),\n            1.0"),
+    "ignored incoming gradient": ("[None if g is None else g[chunk] for g in incoming]",
+                                  "[None if g is None else g[chunk] * 0 + 1 for g in incoming]"),
+    "temperature forgotten backward": ("g[chunk] for g in incoming],\n            temperature",
+                                       "g[chunk] for g in incoming],\n            1.0"),
 }  # fmt: skip
 LOSS = {
     "nothing": ("", ""),

@@ -1,15 +1,15 @@
 """A kernel module with one line changed, for tests that must then fail."""
 
+import importlib
 import importlib.util
 import itertools
-import sys
 from pathlib import Path
 
 _COUNT = itertools.count()
 
 
 def mutant(name: str, module: str, edit: tuple[str, str], path):
-    source = Path(sys.modules[module].__file__).read_text()
+    source = Path(importlib.import_module(module).__file__).read_text()
     old, new = edit
     assert source.count(old) >= 1, f"{name}: the text to mutate is gone from {module}"
     file = path / f"{module.split('.')[-1]}.py"

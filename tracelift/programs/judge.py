@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -200,7 +200,7 @@ class Round:
     loaded: bool = True
 
 
-def in_rounds(count: int, play) -> ProgramResult:
+def in_rounds(count: int, play: Callable[[int], Round]) -> ProgramResult:
     """Repeat from the test after the one in which the program's process went away. play(first) → Round."""
     outcomes: list[TestOutcome] = []
     losses = 0

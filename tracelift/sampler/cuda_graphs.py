@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.transformer import Transformer
+from models.transformer import Attend, Transformer
 from tracelift.sampler.attention import ROWS, round_up
 from tracelift.sampler.kv_cache import MASKED, PAGE, PagedCache, pages_for
 from tracelift.sampler.radix_tree import PrefixNode
@@ -109,7 +109,7 @@ class StaticStep:
         positions = (self.prompt + place).masked_fill(~self.live, 0)
         self.hidden.copy_(self.model(token[:, None], positions[:, None], attend)[:, 0])
 
-    def _attention(self, page: Tensor, place: Tensor, mask: Tensor):
+    def _attention(self, page: Tensor, place: Tensor, mask: Tensor) -> Attend:
         """`attend` for one token a row: page and place (B,) where it goes, mask (B,1,1,S) of what it sees."""
         (B, L), pages = self.table.shape, self.table.reshape(-1)
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import resource
+from collections.abc import Callable
 
 from . import landlock, rootfs, seccomp, syscalls
 from .syscalls import (
@@ -77,7 +78,7 @@ def _no_user_namespaces_below() -> None:
         pass  # /proc/sys is read-only in some containers; seccomp refuses the calls all the same
 
 
-def _works_in_a_child(action) -> str:
+def _works_in_a_child(action: Callable[[], object]) -> str:
     """Try an irrevocable step in a child process; '' if it works there, else why not."""
     read, write = os.pipe()
     pid = os.fork()
@@ -108,7 +109,7 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     """The launcher's part. Returns for each layer '' if active, else the reason why it is not."""
     reasons: dict[str, str] = {}
 
-    def attempt(name: str, action) -> None:
+    def attempt(name: str, action: Callable[[], object]) -> None:
         reasons[name] = "switched off" if name in without else _works_in_a_child(action)
         if not reasons[name]:
             action()
@@ -131,7 +132,7 @@ def enter_shared(without: set[str]) -> dict[str, str]:
 
     attempt("mount", private_root)
 
-    def trial_only(name: str, action) -> None:
+    def trial_only(name: str, action: Callable[[], object]) -> None:
         reasons[name] = "switched off" if name in without else _works_in_a_child(action)
 
     trial_only("pid", lambda: syscalls.unshare(CLONE_NEWPID))
