@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import itertools
+import sys
 from pathlib import Path
 
 _COUNT = itertools.count()
