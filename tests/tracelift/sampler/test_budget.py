@@ -154,7 +154,7 @@ def test_the_process_stays_under_the_budget():
     here = Path(__file__).resolve()
     code = f"""
 import json, os, sys
-sys.path[:0] = [{str(ROOT)!r}, {str(here.parent)!r}]
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}, {str(here.parent)!r}]
 import torch
 torch.set_num_threads(1)
 from test_budget import CONFIG, BUDGET, hostile
