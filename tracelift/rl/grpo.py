@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -179,5 +179,6 @@ class Reference:
         fresh = bool(adapted(planner)) and not trained_before
         self.copy = None if fresh else copy.deepcopy(planner, shared).requires_grad_(False).eval()
 
-    def active(self):  # type: ignore[no-untyped-def]  # a context manager yielding a Transformer
+    def active(self) -> AbstractContextManager[Transformer]:
+        """The reference's model, for as long as the context lasts."""
         return nullcontext(self.copy) if self.copy is not None else disabled(self.planner)
