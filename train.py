@@ -19,7 +19,6 @@ tracelift/reward_model/train.py. Exit codes: 0 done, 1 bad configuration, data o
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -41,6 +40,7 @@ from tracelift.rl.grpo import (
     Reference,
     TrainedTokens,
     group_advantages,
+    minibatches,
     policy_loss,
     trained_tokens,
 )
@@ -140,11 +140,8 @@ def update_policy(
         return piece.loss
 
     for epoch in range(c.epochs):
-        numbers = list(range(c.problems))  # of all ranks, so that a minibatch is the same whoever computes it
-        if c.minibatches > 1:
-            random.Random(f"minibatch:{config.run.seed}:{step}:{epoch}").shuffle(numbers)
-        for part in range(c.minibatches):
-            mine = world.local(numbers[part :: c.minibatches])  # places in `groups`
+        for numbers in minibatches(c, config.run.seed, step, epoch):
+            mine = world.local(numbers)  # places in `groups`
             counts, rows = minibatch(groups, mine, valid, advantage, config, world)
             losses: list[tuple[list[int], float]] = []  # of each micro-batch, with its traces' ids
             for micro in parallel.paced(micro_batches(rows, config.optim.micro_tokens), idle):

@@ -7,7 +7,6 @@ the programs' runs.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 
 from tracelift.config import Config
 from tracelift.files import read_log
-from tracelift.rl.grpo import BatchCounts, advantages, token_weights
+from tracelift.rl.grpo import BatchCounts, advantages, minibatches, token_weights
 from tracelift.rl.rewards import math_reward
 from tracelift.verify.leaks import leaks_answer
 from tracelift.worlds.tasks import DemoTasks
@@ -85,11 +84,7 @@ def replay_counts(groups: Sequence[Sequence[Record]], group: int, step: int, con
     """The denominators that group `group` met, one per pass over the rollout (see train.update_policy)."""
     out = []
     for epoch in range(config.grpo.epochs):
-        order = list(range(config.grpo.problems))
-        if config.grpo.minibatches > 1:
-            random.Random(f"minibatch:{config.run.seed}:{step - 1}:{epoch}").shuffle(order)
-        parts = [order[part :: config.grpo.minibatches] for part in range(config.grpo.minibatches)]
-        members = next(p for p in parts if group in p)
+        members = next(p for p in minibatches(config.grpo, config.run.seed, step - 1, epoch) if group in p)
         kept = [r for i in members if i < len(groups) for r in groups[i] if r["error"] is None]
         out.append(BatchCounts(sum(r["tokens"] for r in kept), len(kept), config.planner.max_new_tokens))
     return out

@@ -27,6 +27,7 @@ from models import Transformer
 from models.lora import adapted, disabled
 from tracelift.rl.sample import Sample
 from tracelift.schema import GrpoConfig
+from tracelift.tasks.epochs import epoch_order
 
 _EPSILON = 1e-4  # keeps a group of equal rewards at zero advantage instead of 0/0
 
@@ -72,6 +73,14 @@ def token_weights(sequence: Tensor, lengths: Tensor, counts: BatchCounts, aggreg
     if aggregate == "sequence":
         return 1.0 / (lengths[sequence].float() * max(counts.sequences, 1))
     return torch.full(sequence.shape, 1.0 / (max(counts.sequences, 1) * counts.max_new_tokens), device=sequence.device)
+
+
+def minibatches(config: GrpoConfig, seed: int, step: int, epoch: int) -> list[Sequence[int]]:
+    """Which of the round's problems, by their number in it, each update of a pass is made of; the same on every rank."""
+    numbers: Sequence[int] = range(config.problems)
+    if config.minibatches > 1:
+        numbers = epoch_order(f"minibatch:{seed}:{step}", config.problems, epoch)
+    return [numbers[part :: config.minibatches] for part in range(config.minibatches)]
 
 
 class TrainedTokens(NamedTuple):
