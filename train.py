@@ -133,9 +133,8 @@ def update_policy(
     def objective(scores: kernels.TokenScores, *columns: Tensor) -> Tensor:
         """The loss of some trained tokens; what else it finds goes into the totals."""
         t = TrainedTokens(*columns)
-        piece = policy_loss(
-            scores.logprob, t.old, t.advantage, t.weight, t.sequence, c, scores.entropy, t.reference, scores.kl
-        )
+        extra = {"entropy": scores.entropy, "ref_logprob": t.reference, "exact_kl": scores.kl}
+        piece = policy_loss(scores.logprob, t.old, t.advantage, t.weight, t.sequence, c, **extra)
         totals.add(piece.sums)
         return piece.loss
 

@@ -40,7 +40,7 @@ _READ = TOKENIZER_FILES - {"vocab.json", "merges.txt"}  # those two repeat what 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-class Backend(Protocol):
+class Encoder(Protocol):
     """What both libraries are asked for."""
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]: ...
@@ -95,7 +95,7 @@ class Tokenizer:
         self._files, self._where = dict(files), where
         config = self._json("tokenizer_config.json")
         self.special_tokens = _special_tokens(config, self._json("special_tokens_map.json"))
-        self._backend: Backend
+        self._backend: Encoder
         if "tokenizer.json" in files:
             self._backend = FastBackend(files["tokenizer.json"], config, where)
         elif "tokenizer.model" in files:

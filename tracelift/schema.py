@@ -139,7 +139,7 @@ class RewardModelConfig:
 
 
 @dataclass
-class RewardConfig:
+class RewardFormulaConfig:
     mode: Literal["tracelift", "exec_only", "rm_only", "uplift_only", "product_only"] = opt(
         "tracelift",
         "math: 0.5 e2e + 0.5 R u, code: exec + code_weight R c; exec_only: e2e or exec; the rest are ablations: R, u, R u",
@@ -309,7 +309,7 @@ class Config:
     planner: PlannerConfig = field(default_factory=PlannerConfig)
     executor: ExecutorConfig = field(default_factory=ExecutorConfig)
     reward_model: RewardModelConfig = field(default_factory=RewardModelConfig)
-    reward: RewardConfig = field(default_factory=RewardConfig)
+    reward: RewardFormulaConfig = field(default_factory=RewardFormulaConfig)
     sandbox: SandboxConfig = field(default_factory=SandboxConfig)
     grpo: GrpoConfig = field(default_factory=GrpoConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tracelift.groups.flaws.trace import Edit, Run, Trace, givens, write_number
+from tracelift.groups.flaws.trace import Edit, Rerun, Trace, givens, write_number
 from tracelift.groups.flaws.wording import (
     mid_sentence,
     miscopies,
@@ -59,7 +59,7 @@ def make(name: str, trace: Trace, problem: str, rng: random.Random) -> Flawed | 
     return next((f for f in MAKERS[name](trace, problem, rng) if f.lines != reference), None)
 
 
-def _carried(trace: Trace, run: Run, name: str, line: int, note: str, lines: tuple[str, ...] | None = None) -> Flawed:
+def _carried(trace: Trace, run: Rerun, name: str, line: int, note: str, lines: tuple[str, ...] | None = None) -> Flawed:
     lines = run.lines if lines is None else lines
     later = any(a != b.text for a, b in zip(lines[line + 1 :], trace.lines[line + 1 :], strict=False))
     return Flawed(name, lines, line, note, run.final, later)

@@ -100,7 +100,7 @@ class Trace:
     def text(self) -> str:
         return "\n".join(line.text for line in self.lines)
 
-    def run(self, edit: Edit) -> Run | None:
+    def run(self, edit: Edit) -> Rerun | None:
         """The lines under `edit`, or None where a number would come out odd (negative, or with another number of
         decimals than it is written with) or where it is not clear which quantity a later number stands for."""
         values = [node.value for node in self.nodes]
@@ -120,7 +120,7 @@ class Trace:
                         return None
                     written[slot.start, slot.end] = text
             out.append(_replaced(line.text, written))
-        return Run(tuple(out), tuple(values), values[self.final])
+        return Rerun(tuple(out), tuple(values), values[self.final])
 
     def _calculate(
         self, i: int, k: int, calculation: Sum, edit: Edit, values: list[Fraction], written: dict[tuple[int, int], str]
@@ -172,7 +172,7 @@ class Trace:
 
 
 @dataclass(frozen=True)
-class Run:
+class Rerun:
     """What running a trace gave: its lines as text, the value of each node, and the final answer."""
 
     lines: tuple[str, ...]
