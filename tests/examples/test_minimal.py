@@ -96,11 +96,12 @@ def mine(real) -> Run:
 
 def run_train(folder, rounds: int) -> Run:
     made, advantages = Run(), []
-    plain_advantages, plain_update = train.advantages, Learner.update
+    plain_advantages, plain_update = train.group_advantages, Learner.update
 
     def noted_advantages(*args):
-        advantages.extend((found := plain_advantages(*args)).flatten().tolist())
-        return found
+        found, valid = plain_advantages(*args)
+        advantages.extend(found.flatten().tolist())
+        return found, valid
 
     def noted_update(self, *args):
         gradient = copies(p.grad for p in self.model.parameters())
@@ -110,7 +111,7 @@ def run_train(folder, rounds: int) -> Run:
 
     flags = [word for key, value in SETTINGS.items() for word in (f"--{key}", str(value))]
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
-        patch.setattr(train, "advantages", noted_advantages)
+        patch.setattr(train, "group_advantages", noted_advantages)
         patch.setattr(Learner, "update", noted_update)
         assert train.main([*flags, "--run.out", str(folder), "--run.steps", str(rounds)]) == 0
     rows, made.metrics = (
@@ -328,7 +329,7 @@ REAL = {
         "A",
         "tracelift.rl.grpo",
         ("r - r.sum(-1, keepdim=True) / safe", "r"),
-        "train:advantages",
+        "train:group_advantages",
     ),
     "traces see their siblings": (
         "gradient",
