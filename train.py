@@ -162,7 +162,7 @@ def minibatch(
     """Counts of a minibatch over all ranks, and this rank's rows: one a group, its prompt once.
 
     picked: places in `groups`; valid, advantage: (P', G). Traces whose advantage is zero count in the denominators but
-    are not computed: they have no gradient, unless a KL or entropy term acts on all.
+    get no forward pass: they have no gradient, unless a KL or entropy term acts on all.
     """
     always = config.grpo.entropy_coef != 0 or config.grpo.kl_coef > 0
     kept = {g: [i for i in range(len(groups[g])) if valid[g, i]] for g in picked}

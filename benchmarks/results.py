@@ -240,7 +240,9 @@ def difference(arm: str, figure: str, words: tuple[str, str], record: dict[str, 
         return None
     word = words[c["difference"] > 0]
     shown, held = c["p"] < 0.05, "low" in c and c["low"] * c["high"] > 0
-    told = word if shown and held else f"{word} by p but not by the interval" if shown else "no difference shown"
+    told = (
+        word if shown and held else f"{word} by p, though the interval holds zero" if shown else "no difference shown"
+    )
     figures = ", ".join(f"{mode} {interval(c, 100, 1)} p {c['p']:.2g}" for mode, c in modes.items() if c)
     return f"{told} ({figures})"
 

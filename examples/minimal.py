@@ -13,14 +13,14 @@ what it calls stands above it, in the order of the calls.
 
 There are no options, no batches but the draws of one prompt, no cache but keys and values. Left out, and where it lives:
 
-    all prompts at once, shared beginnings, pages of keys and values    tracelift/sampler/
+    all prompts at once, shared beginnings, pages, stop strings         tracelift/sampler/
     programs as answers, other rewards, a penalty for leaked answers    tracelift/rl/rewards.py, tracelift/programs/
-    the cached baseline, stop strings, chat models, servers, retries    tracelift/executor/
+    the cached baseline, chat models, servers, retries                  tracelift/executor/
     a KL penalty, other ratios and means, mini-batches, LoRA            tracelift/rl/grpo.py, models/lora.py
     packed batches, log-probs without a table of logits                 tracelift/training/packing.py, kernels/
     evaluation, checkpoints, many devices, your own data                train.py, README.md
 
-Borrowed are the models, V, the problems and the draw, whose random numbers are named rather than consumed. So train.py,
+Borrowed are the models, V, the problems and the draw, whose random numbers depend on their names alone. So train.py,
 told the constants below, must find the same traces, rewards, advantages and gradients by its own means, and
 tests/examples/test_minimal.py holds that it does.
 """

@@ -12,8 +12,8 @@ The rooms in reading order. A module imports from its own room and from rooms ab
     executor/      the frozen executor: with a trace, without it, the cached baseline, servers
     worlds/        the demo worlds, whose truth is known
     distributed/   ranks, and a model spread over them
-    runs/          the run folder, signals, plots
-    training/      optimizer, packing, checkpoints, sft
+    runs/          the run folder with its checkpoints, signals, plots
+    training/      optimizer, packing (which tokens are trained), sft
     reward_model/  the Reason RM: its text, loss, scores and training
     rl/            rollout, rewards, GRPO, what a run reports
     build          a run's parts from its config
@@ -23,7 +23,7 @@ The rooms in reading order. A module imports from its own room and from rooms ab
     groups/        makes the Reason RM's data
     serve/         executor and Reason RM behind HTTP
 
-kernels/ and models/ lie below all of them, train.py, eval.py and examples/ above.
+kernels/ and models/ come before all of them, train.py, eval.py and examples/ after.
 """
 
 __version__ = "0.2.0"

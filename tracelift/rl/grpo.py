@@ -4,12 +4,12 @@
     ρ_t = exp(logπ(y_t) − logπ_old(y_t))   per token, or its geometric mean per trace  (`importance`)
     J   = Σ_t w_t · min(ρ_t A, clip(ρ_t, 1−ε_low, 1+ε_high) A) − β·KL_t + η·H_t        (`aggregate` gives w)
 
-Sources: the paper's GRPO baseline (arXiv 2605.03862), DAPO (token aggregation, two-sided clip), Dr. GRPO (constant length, no
-std), GSPO (sequence ratio). Everything works on the flat lists of trained tokens of tracelift/training/packing.py.
+Sources: the paper's GRPO baseline (arXiv 2605.03862), DAPO (token aggregation, a ceiling apart from the floor), Dr. GRPO
+(constant length, no std), GSPO (sequence ratio). Everything works on the flat lists of trained tokens of tracelift/training/packing.py.
 
 The weights w come from counts over the whole global batch, computed before the first backward: summing the losses of
 any split into micro-batches or ranks gives the same gradient. The log-probs are the kernels'; this file is the only one
-that knows the objective, and the reference it may be held to. Left out: value functions, off-policy corrections beyond the ratio.
+that knows the objective and the KL reference model. Left out: value functions, off-policy corrections beyond the ratio.
 """
 
 from __future__ import annotations

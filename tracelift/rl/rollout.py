@@ -1,4 +1,4 @@
-"""From problems to graded traces: sample, execute, verify, score, reward. One function a verb, in that order.
+"""From problems to graded traces: `sample_traces`, then `grade`: execute, verify, score, reward.
 
 A `Sample` collects everything that is known about one trace; training, evaluation, the logs and `tracelift.explain` all
 read the same record. Left out: what the reward means (tracelift/rl/rewards.py) and how it moves the policy

@@ -86,7 +86,7 @@ class Sample:
 
 
 def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:
-    """Stop where ERROR verdicts are no longer the exception: training on what is left would be training on luck."""
+    """Stop where ERROR verdicts are no longer the exception: what is left would be a biased choice of samples."""
     samples = [s for g in groups for s in g]
     errors = [s.error for s in samples if s.error is not None]
     what = "samples ended in an ERROR verdict"
