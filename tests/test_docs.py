@@ -80,8 +80,12 @@ def names_of(path: str) -> frozenset[str]:
                 if isinstance(node, ast.ClassDef):
                     yield from walk(node.body, f"{prefix}{node.name}.")
                 elif node.name == "__init__":
-                    targets = (t for n in ast.walk(node) if isinstance(n, ast.Assign | ast.AnnAssign)
-                               for t in (n.targets if isinstance(n, ast.Assign) else [n.target]))  # fmt: skip
+                    targets = (
+                        t
+                        for n in ast.walk(node)
+                        if isinstance(n, ast.Assign | ast.AnnAssign)
+                        for t in (n.targets if isinstance(n, ast.Assign) else [n.target])
+                    )
                     yield from (prefix + t.attr for t in targets if isinstance(t, ast.Attribute))
             elif isinstance(node, ast.Assign | ast.AnnAssign):
                 targets = node.targets if isinstance(node, ast.Assign) else [node.target]

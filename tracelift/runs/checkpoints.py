@@ -1,11 +1,105 @@
-"""An optimizer's states as named tensors, for safetensors files, and back.
+"""Checkpoints: written aside and renamed, so that a run killed at any instant finds whole ones; read newest first.
 
-Left out: when and where a checkpoint is written (tracelift/runs/folder.py).
+    checkpoints/step-000010/    model/, optimizer.safetensors, state.json
+
+One that was damaged later is passed over for the one before it. Left out: when a checkpoint is written
+(tracelift/training/learner.py), and how a sharded model's weights are (tracelift/distributed/sharded_checkpoint.py).
 """
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from models.atomic import flush
+from tracelift.files import write_text
+
+_STEP = re.compile(r"step-(\d{6,})")
+
+
+@dataclass
+class Checkpoints:
+    """The checkpoints of the run at `path`. Where `writes` is False they are only read."""
+
+    path: Path
+    writes: bool = True
+
+    def save_checkpoint(
+        self,
+        step: int,
+        keep: int,
+        write_model: Callable[[Path], None],
+        optimizer: dict[str, torch.Tensor],
+        state: dict[str, Any],
+    ) -> None:
+        """Write checkpoints/step-N aside and rename it; then drop all but the `keep` newest. Raises OSError if it cannot.
+
+        Checkpoints of later steps are dropped too: this run went back before them, so they are damaged or of another past.
+        """
+        if not self.writes:
+            return
+        folder, aside = self.path / "checkpoints" / f"step-{step:06d}", self.aside(step)
+        for leftover in folder.parent.glob(".step-*.saving"):  # of saves that were killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        try:
+            aside.mkdir(parents=True)
+            write_model(aside / "model")
+            save_file(optimizer, str(aside / "optimizer.safetensors"))
+            write_text(aside / "state.json", json.dumps({"step": step, **state}, indent=2) + "\n")
+            for file in (*aside.rglob("*"), aside):
+                flush(file)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.rename(aside, folder)
+            flush(folder.parent)
+        except (OSError, SafetensorError) as e:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise OSError(f"{folder}: could not save the checkpoint ({e}); earlier checkpoints are untouched") from e
+        present = self.checkpoints()
+        here = present.index(folder) + 1
+        for other in (*present[: max(0, here - keep)], *present[here:]):
+            shutil.rmtree(other)
+
+    def aside(self, step: int) -> Path:
+        """Where the checkpoint of `step` is written before it takes its name."""
+        return self.path / "checkpoints" / f".step-{step:06d}.saving"
+
+    def checkpoints(self) -> list[Path]:
+        """Complete-looking checkpoint folders, oldest first."""
+        found = [(int(m[1]), p) for p in (self.path / "checkpoints").glob("step-*") if (m := _STEP.fullmatch(p.name))]
+        return [p for _, p in sorted(found)]
+
+    def load_checkpoint(
+        self, load_model: Callable[[Path], None], say: Callable[[str], None] = print
+    ) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        """Load the newest checkpoint that is whole; damaged ones are named and passed over. None where there is none.
+
+        Raises ValueError where there are some and none can be read: starting over would overwrite them.
+        """
+        found = self.checkpoints()
+        for folder in reversed(found):
+            try:
+                state = json.loads((folder / "state.json").read_text())
+                optimizer = load_file(str(folder / "optimizer.safetensors"))
+                load_model(folder / "model")
+                return optimizer, state
+            except (OSError, ValueError, SafetensorError) as e:  # json and models' CheckpointError are ValueErrors
+                say(f"checkpoint {folder.name} cannot be read ({e}); trying the one before")
+        if found:
+            raise ValueError(
+                f"{found[0].parent}: none of its {len(found)} checkpoints can be read by this run (reasons above); "
+                "give the settings it was started with, or another --run.out to start over"
+            )
+        return None
 
 
 def optimizer_tensors(

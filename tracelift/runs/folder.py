@@ -11,7 +11,7 @@
 A checkpoint holds no random state: every draw is keyed by (seed, step, problem, sample), so a step number is all it
 takes to go on. On resume the logs are cut back to the checkpoint's step and continue from there. A folder that was
 half-written when the process died never got its name; one that was damaged later is passed over for the one before it.
-Left out: remote storage; how a sharded model's weights are written (tracelift/distributed/parallel.py).
+Left out: remote storage; how a sharded model's weights are written (tracelift/distributed/sharded_checkpoint.py).
 """
 
 from __future__ import annotations
@@ -20,25 +20,20 @@ import json
 import os
 import platform
 import re
-import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
-from models.atomic import flush
 from tracelift.config import Config, to_dict
 from tracelift.distributed.world import restarted
 from tracelift.errors import ConfigError
 from tracelift.files import append_lines, json_line, read_log, write_text
+from tracelift.runs.checkpoints import Checkpoints
 
 LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
-_STEP = re.compile(r"step-(\d{6,})")
 
 
 def choose_folder(config: Config, config_path: str | None) -> Path:
@@ -76,16 +71,19 @@ def versions() -> dict[str, str]:
     import triton
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu x{os.cpu_count()}"
-    return {"python": platform.python_version(), "torch": torch.__version__, "triton": triton.__version__,
-            "tokenizers": tokenizers.__version__, "device": device, "machine": platform.machine()}  # fmt: skip
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "tokenizers": tokenizers.__version__,
+        "device": device,
+        "machine": platform.machine(),
+    }
 
 
 @dataclass
-class RunFolder:
+class RunFolder(Checkpoints):
     """Writing is rank 0's; other ranks hold the same object with `writes = False` and only read checkpoints."""
-
-    path: Path
-    writes: bool = True
 
     def prepare(self, config: Config) -> None:
         if not self.writes:
@@ -113,62 +111,3 @@ class RunFolder:
         for name in LOGS:
             kept = [r for r in self.read(name) if r["step"] <= step]
             write_text(self.path / name, "".join(map(json_line, kept)))
-
-    # -- checkpoints -------------------------------------------------------------------------------------------------
-
-    def save_checkpoint(self, step: int, keep: int, write_model: Callable[[Path], None],
-                        optimizer: dict[str, torch.Tensor], state: dict[str, Any]) -> None:  # fmt: skip
-        """Write checkpoints/step-N aside and rename it; then drop all but the `keep` newest. Raises OSError if it cannot.
-
-        Checkpoints of later steps are dropped too: this run went back before them, so they are damaged or of another past.
-        """
-        if not self.writes:
-            return
-        folder, aside = self.path / "checkpoints" / f"step-{step:06d}", self.aside(step)
-        for leftover in folder.parent.glob(".step-*.saving"):  # of saves that were killed
-            shutil.rmtree(leftover, ignore_errors=True)
-        try:
-            aside.mkdir(parents=True)
-            write_model(aside / "model")
-            save_file(optimizer, str(aside / "optimizer.safetensors"))
-            write_text(aside / "state.json", json.dumps({"step": step, **state}, indent=2) + "\n")
-            for file in (*aside.rglob("*"), aside):
-                flush(file)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.rename(aside, folder)
-            flush(folder.parent)
-        except (OSError, SafetensorError) as e:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise OSError(f"{folder}: could not save the checkpoint ({e}); earlier checkpoints are untouched") from e
-        present = self.checkpoints()
-        here = present.index(folder) + 1
-        for other in (*present[: max(0, here - keep)], *present[here:]):
-            shutil.rmtree(other)
-
-    def aside(self, step: int) -> Path:
-        """Where the checkpoint of `step` is written before it takes its name."""
-        return self.path / "checkpoints" / f".step-{step:06d}.saving"
-
-    def checkpoints(self) -> list[Path]:
-        """Complete-looking checkpoint folders, oldest first."""
-        found = [(int(m[1]), p) for p in (self.path / "checkpoints").glob("step-*") if (m := _STEP.fullmatch(p.name))]
-        return [p for _, p in sorted(found)]
-
-    def load_checkpoint(self, load_model: Callable[[Path], None], say: Callable[[str], None] = print) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:  # fmt: skip
-        """Load the newest checkpoint that is whole; damaged ones are named and passed over. None where there is none.
-
-        Raises ValueError where there are some and none can be read: starting over would overwrite them.
-        """
-        found = self.checkpoints()
-        for folder in reversed(found):
-            try:
-                state = json.loads((folder / "state.json").read_text())
-                optimizer = load_file(str(folder / "optimizer.safetensors"))
-                load_model(folder / "model")
-                return optimizer, state
-            except (OSError, ValueError, SafetensorError) as e:  # json and models' CheckpointError are ValueErrors
-                say(f"checkpoint {folder.name} cannot be read ({e}); trying the one before")
-        if found:
-            raise ValueError(f"{found[0].parent}: none of its {len(found)} checkpoints can be read by this run (reasons above); "
-                             "give the settings it was started with, or another --run.out to start over")  # fmt: skip
-        return None

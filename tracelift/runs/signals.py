@@ -40,8 +40,10 @@ class StopSignal:
         while heard.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
             pass
         if not self._over.wait(self.seconds):
-            line = (f"train.py: asked to stop, but the round was not finished {self.seconds:g} s later (run.stop_s); nothing of it is "
-                    "saved, --resume goes on from the last checkpoint\n")  # fmt: skip
+            line = (
+                f"train.py: asked to stop, but the round was not finished {self.seconds:g} s later (run.stop_s); nothing of it is "
+                "saved, --resume goes on from the last checkpoint\n"
+            )
             os.write(2, line.encode())
             os._exit(EXIT_STOPPED)
 

@@ -12,9 +12,7 @@ Rows of unequal length are not padded: their tokens go through embedding, projec
 attention lays them out as rectangles, in which no row sees another.
 
 What is scored is flat: the trained tokens of a batch are flat lists (N,), each naming the
-row position that predicts it and the sequence it belongs to. This is the one place that decides which tokens are
-trained: every token of a sample, its end-of-sequence token included, unless the row
-says otherwise; prompt and padding never.
+row position that predicts it and the sequence it belongs to. `Row.trained` is the one place that decides which they are.
 
 How such a row attends is tracelift/training/packed_attention.py's business.
 """
@@ -46,6 +44,11 @@ class Row:
     samples: Sequence[Sequence[int]]
     sequence_ids: Sequence[int]
     targets: Sequence[Sequence[tuple[int, int]]] | None = None
+
+    def trained(self, s: int) -> Sequence[tuple[int, int]]:
+        """The mask: (k, token) for each trained token of sample `s`. All of a sample are, the end-of-sequence token that
+        ended it included, unless `targets` says otherwise; prompt and padding never."""
+        return list(enumerate(self.samples[s])) if self.targets is None else self.targets[s]
 
     @property
     def length(self) -> int:
@@ -117,7 +120,7 @@ def pack(rows: Sequence[Row], pad_id: int, device: torch.device | str = "cpu") -
             tokens[b, at : at + n] = torch.tensor(sample[:-1], dtype=torch.int64)
             positions[b, at : at + n] = torch.arange(P, P + n)
             owner[b, at : at + n] = s + 1
-            scored = list(enumerate(sample)) if row.targets is None else row.targets[s]
+            scored = row.trained(s)
             source.extend(b * L + (at + k - 1 if k else P - 1) for k, _ in scored)
             targets.extend(token for _, token in scored)
             sequence.extend([sequence_id] * len(scored))

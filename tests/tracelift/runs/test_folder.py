@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tracelift.config import load_config
 from tracelift.errors import ConfigError
-from tracelift.runs import folder as runs
+from tracelift.runs import checkpoints
 from tracelift.runs.folder import RunFolder, choose_folder
 
 
@@ -121,9 +121,9 @@ def test_a_full_disk_at_any_point_of_saving_leaves_the_earlier_checkpoint(tmp_pa
     save(run, 10)
     with monkeypatch.context() as patch:
         if where == "optimizer":
-            patch.setattr(runs, "save_file", no_space)
+            patch.setattr(checkpoints, "save_file", no_space)
         elif where == "state":
-            patch.setattr(runs, "write_text", no_space)
+            patch.setattr(checkpoints, "write_text", no_space)
         elif where == "fsync":
             patch.setattr(os, "fsync", no_space)
         elif where == "rename":
