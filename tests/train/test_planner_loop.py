@@ -75,7 +75,7 @@ MOMENTS = {
     "half a metrics line written": Hurt("half", "tracelift.runs.folder:RunFolder.log", 10),
     "a round's samples logged, its timings not": Hurt("kill", LOG, 9),
     "baselines cached, round not finished": Hurt("kill", "train:update_policy", 3),
-    "weights of a checkpoint written, optimizer not": Hurt("kill", "tracelift.runs.folder:save_file", 2),
+    "weights of a checkpoint written, optimizer not": Hurt("kill", "tracelift.runs.checkpoints:save_file", 2),
     "checkpoint whole but not renamed": Hurt("kill", "os:rename", 2),
     "checkpoint in place, nothing after it": Hurt("kill", SAVE, 1, "after"),
     "after the last checkpoint, before the end": Hurt("kill", SAVE, 2, "after"),
@@ -153,7 +153,7 @@ def test_sigterm_finishes_the_round_saves_and_exits_143(job, server, undisturbed
 
 
 def test_a_full_disk_while_saving_is_one_sentence_and_costs_nothing_saved(job, server, undisturbed, out):
-    ended = server.run(*planner_arguments(job, out), hurt=Hurt("full", "tracelift.runs.folder:save_file", 2))
+    ended = server.run(*planner_arguments(job, out), hurt=Hurt("full", "tracelift.runs.checkpoints:save_file", 2))
     assert ended.code == 2
     assert "step-000004: could not save the checkpoint" in ended.message and "No space left" in ended.message
     assert [p.name for p in (out / "checkpoints").iterdir()] == ["step-000002"]

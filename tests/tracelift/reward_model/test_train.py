@@ -61,7 +61,7 @@ def test_it_learns_and_leaves_its_best(undisturbed):
 MOMENTS = {
     "before its first evaluation": Hurt("kill", "tracelift.runs.folder:RunFolder.log", 2),
     "best saved, its round not logged": Hurt("kill", "tracelift.runs.folder:RunFolder.log", 8),
-    "while saving": Hurt("kill", "tracelift.runs.folder:save_file", 2),
+    "while saving": Hurt("kill", "tracelift.runs.checkpoints:save_file", 2),
 }
 
 
