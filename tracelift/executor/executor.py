@@ -131,8 +131,8 @@ class Executor:
         """
         if settings.uplift == "likelihood" and not isinstance(backend, Scoring):
             raise ValueError(
-                "executor.uplift = 'likelihood' needs the log-probabilities of given texts, which this executor (a server, "
-                "or ranks of its own) does not give; use a local executor.path, or executor.uplift = 'sampled'"
+                "executor.uplift = 'likelihood' needs the log-probabilities of given texts, which this executor (a server) "
+                "does not give; use a local executor.path, or executor.uplift = 'sampled'"
             )
         self.backend, self.settings, self.wrap = backend, settings, wrap
         self.judge = judge or TaskJudge()

@@ -40,7 +40,7 @@ from tracelift.groups.summary import Tally
 from tracelift.reward_model.group_format import Candidate, Group, split_of
 from tracelift.rubrics import TASK_TYPES
 from tracelift.verify.leaks import announces_answer, leaks_answer
-from tracelift.worlds.build.demo_groups import demo_group
+from tracelift.worlds.build.code_data import demo_group
 
 MAX_QUOTATIONS = 3
 

@@ -112,3 +112,8 @@ def tokenizer_corpus() -> Iterator[str]:
         trace = misconceived_plan(p, rng)
         yield EXECUTOR["demo-code"].format(problem=p.text, trace=trace) + program_of(p, trace)
         yield rm_text("code", p.text, trace).replace("<", " ").replace(">", " ")
+
+
+def demo_group(number: int, seed: int, negatives: int) -> Group:
+    """A group of problem `number` of a series, for `groups build --seeds demo:code`."""
+    return make_group(make_problem(seed, number), random.Random(f"groups:{seed}:{number}"), negatives)
