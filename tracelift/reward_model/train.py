@@ -227,8 +227,7 @@ def run_reward_model(
     """Train, and leave the best model in run/final. Returns that folder."""
     stage = RewardModelStage(config, run, world, device)
     learner = Learner(stage.rm, config.optim, config.run.steps, world)
-    size = sum(p.numel() for p in learner.names) / 1e6
-    say(f"reward model: {size:.2f} M trained parameters, {len(stage.groups)} groups, {len(stage.dev)} held out")
+    say(f"reward model: {learner.millions}, {len(stage.groups)} groups, {len(stage.dev)} held out")
     fit(
         config,
         run,

@@ -115,9 +115,9 @@ class Report:
 
     def describe(self, learner: Learner) -> None:
         """One line on what is about to be trained."""
-        c, size = self.config, sum(p.numel() for p in learner.names) / 1e6
+        c = self.config
         self.say(
-            f"planner {c.planner.path}: {size:.2f} M trained parameters; {c.grpo.problems} problems x {c.planner.samples} "
+            f"planner {c.planner.path}: {learner.millions}; {c.grpo.problems} problems x {c.planner.samples} "
             f"traces a round, {c.run.steps} rounds, reward {c.reward.mode} ({c.reward.variant})"
         )
 

@@ -76,6 +76,11 @@ class Learner:
             recompute_blocks(model)
         self.skipped = 0
 
+    @property
+    def millions(self) -> str:
+        """How much is trained, for people to read."""
+        return f"{sum(p.numel() for p in self.names) / 1e6:.2f} M trained parameters"
+
     def update(
         self, step: int, nth: int = 0, batch: Callable[[], tuple[dict, list[dict]]] | None = None
     ) -> dict[str, float]:

@@ -197,9 +197,7 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
     dev_rows = encode(dev, tokenizer, limit)
     learner = Learner(model, config.optim, config.run.steps, world)
     size = config.sft.batch_size
-    say(
-        f"sft: {sum(p.numel() for p in learner.names) / 1e6:.2f} M trained parameters, {len(rows)} rows, {size} a round"
-    )
+    say(f"sft: {learner.millions}, {len(rows)} rows, {size} a round")
 
     def round_loss(step: int) -> dict[str, float]:
         places = round_places(f"sft:{config.run.seed}", len(rows), step, size, from_end=True)
