@@ -53,7 +53,7 @@ from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main
 from tracelift.runs.folder import RunFolder, choose_folder
 from tracelift.runs.signals import EXIT_STOPPED, StopSignal
 from tracelift.training.learner import Learner
-from tracelift.training.memory_plan import announce
+from tracelift.training.memory_plan import say_memory_plan
 from tracelift.training.packing import Row, micro_batches, pack
 from tracelift.training.sft import run_sft
 
@@ -62,48 +62,48 @@ Say = Callable[[str], None]
 
 def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Say) -> None:
     # -- load: problems x, policy π_θ, executor E with verifier V, Reason RM R ----------------------------------------
-    announce(config, device, world.size, world.local_size, say)  # the memory plan, before any weight is read
+    say_memory_plan(config, device, world.size, world.local_size, say)  # before any weight is read
     policy = build_policy(config, world, device)
     stop = StopSignal(config.run.stop_s)
-    heard = from_any_rank(world.rank), lambda: stop.seen  # who hears that a server is waited for; what ends the wait
-    executor = build_executor(config, device, baseline_file(config, run, world), *heard)
-    scorer = build_scorer(config, device, *heard)
+    tell, give_up = from_any_rank(world.rank), lambda: stop.seen  # of a server that is gone; to stop waiting for it
+    executor = build_executor(config, device, baseline_file(config, run, world), tell, give_up)
+    scorer = build_scorer(config, device, tell, give_up)
     tasks = load_training_tasks(config, say)
-    learner = Learner(
-        policy.model, config.optim, config.run.steps, world, policy.parallel, partial(keep_batch, run.path / "nan")
-    )
+    keep_bad = partial(keep_batch, run.path / "nan")  # a batch whose gradient is not finite is kept for study
+    learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, keep_bad)
     report = Report(config, run, world, policy, executor, scorer, load_held_out(config, say), say)
     report.describe(learner)
 
     done = learner.resume(run, policy.read, say) if config.run.resume else 0
-    report.start(done)
+    report.before(done)
     save = partial(learner.save, run, keep=config.run.keep, write_model=policy.write)
-    early = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
+    # A server starts on a trace while others are still being written.
+    prefetch = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
 
     for step in range(done, config.run.steps):
-        round = report.round(step)
+        entry = report.round(step)
 
-        # -- sample: G traces z a problem; groups are this rank's, everyone's are all ranks' --------------------------
+        # -- sample: G traces z a problem; groups: this rank's; all_groups: every rank's -------------------------------
         numbered = list(enumerate(tasks.round(step, config.grpo.problems)))  # (number in the round, problem)
-        groups = policy.sample(step, world.share(numbered), early)
-        round.lap("sample", token_count(groups))
+        groups = policy.sample(step, world.share(numbered), prefetch)
+        entry.lap("sample", token_count(groups))
 
         # -- execute, verify, score, reward: E(x, z), V, R(x, z), in place --------------------------------------------
         try:
-            everyone = grade_everywhere(groups, executor, scorer, config, world)
+            all_groups = grade_everywhere(groups, executor, scorer, config, world)
         except ServerGone as gone:  # on every rank alike; what was learned before this round is saved
             if step > done:
                 save(step)
             raise unfinished(step, gone, world.any(stop.seen)) from None
-        refuse_too_many_errors(everyone, config.executor.max_error_share, step)
-        round.lap("grade", round.executor_tokens)
+        refuse_too_many_errors(all_groups, config.executor.max_error_share, step)
+        entry.lap("grade", entry.executor_tokens)
 
         # -- update: GRPO on the groups' advantages -------------------------------------------------------------------
         metrics = update_policy(groups, learner, policy.reference, config, step, policy.tokenizer.pad_id)
-        round.lap("update", token_count(groups))
+        entry.lap("update", token_count(groups))
 
         # -- log, checkpoint ------------------------------------------------------------------------------------------
-        round.log(everyone, metrics)
+        entry.log(all_groups, metrics)
         stopping = world.any(stop.seen)
         if stopping or (step + 1) % config.run.save_every == 0 or step + 1 == config.run.steps:
             save(step + 1)
@@ -123,7 +123,7 @@ def update_policy(
     micro-batches and ranks change nothing but memory and time.
     """
     c, parallel, world = config.grpo, learner.parallel, learner.world
-    advantage, valid = group_advantages(groups, c.advantage_scale)  # (P', G)
+    advantage, valid = group_advantages(groups, c.advantage_scale)  # (P', G): the P' problems of this rank
     traces = [s for group in groups for s in group]  # a trace's id is its place here
     by_trace = advantage.flatten()  # (P'·G,)
     idle = partial(take_part_idle, parallel, reference, config, pad_id)
@@ -150,8 +150,10 @@ def update_policy(
                 loss.backward()
                 losses.append((ids, loss.item()))
                 totals.compare(logprob, tokens.old)
-            seen = partial(describe, rows, traces, by_trace.tolist(), losses, counts)  # where a gradient is not finite
-            metrics |= learner.update(step, totals.updates, seen)
+            batch = partial(
+                describe, rows, traces, by_trace.tolist(), losses, counts
+            )  # asked for if the gradient is bad
+            metrics |= learner.update(step, totals.updates, batch)
             totals.updated(losses)
     return metrics | totals.means(world)
 

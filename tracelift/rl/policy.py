@@ -34,7 +34,7 @@ class Policy:
     prompt: PlannerPrompt
 
     def sample(
-        self, step: int, problems: Sequence[tuple[int, Task]], early: Callable[[Task, str], None] | None = None
+        self, step: int, problems: Sequence[tuple[int, Task]], prefetch: Callable[[Task, str], None] | None = None
     ) -> list[list[Sample]]:
         """z ~ π_θ(· | x), G traces of each (number in the round, problem). Collective: gathers the weights."""
         c = self.config.planner
@@ -54,7 +54,7 @@ class Policy:
             params,
             [(step, number) for number, _ in problems],
             self.config.executor.max_trace_chars,
-            early,
+            prefetch,
         )
 
     def write(self, folder: Path) -> None:

@@ -69,16 +69,16 @@ class Round(Clock):
     def executor_tokens(self) -> int:
         return self.report.executor.tokens - self._tokens
 
-    def log(self, everyone: list[list[Sample]], metrics: dict[str, float]) -> None:
+    def log(self, all_groups: list[list[Sample]], metrics: dict[str, float]) -> None:
         """metrics, samples and timings as JSON lines, curves for TensorBoard, one line for the person who waits."""
         r, step = self.report, self.step
-        metrics = group_metrics(everyone, r.scorer.dimension_names if r.scorer else ()) | metrics
+        metrics = group_metrics(all_groups, r.scorer.dimension_names if r.scorer else ()) | metrics
         r.run.log("metrics.jsonl", {"step": step + 1, **metrics})
         r.run.log(
             "samples.jsonl",
             *(
                 {"step": step + 1, "group": i, "sample": j, **s.record(r.config.run.log_tokens)}
-                for i, group in enumerate(everyone)
+                for i, group in enumerate(all_groups)
                 for j, s in enumerate(group)
             ),
         )
@@ -121,25 +121,24 @@ class Report:
             f"traces a round, {c.run.steps} rounds, reward {c.reward.mode} ({c.reward.variant})"
         )
 
-    def start(self, done: int) -> None:
+    def before(self, done: int) -> None:
+        """Evaluate, where no round is done yet; a run that goes on has it on file."""
         self.board = TensorBoard(self.run.path / "tensorboard", done, writes=self.world.is_main)
-        if done == 0:
-            self.before()
-            self.say(
-                "A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
-                "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm."
-            )
-
-    def round(self, step: int) -> Round:
-        return Round(self, step)
-
-    def before(self) -> None:
+        if done:
+            return
         if self.tasks:
             records = self._evaluate()
             if self.world.is_main:
                 write_text(self.run.path / "eval_before.json", json.dumps(records) + "\n")
                 for mode in MODES:
                     self.say(f"before training, {mode}: {_line(records[mode]['summary'])}")
+        self.say(
+            "A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
+            "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm."
+        )
+
+    def round(self, step: int) -> Round:
+        return Round(self, step)
 
     def progress(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
         shown = [

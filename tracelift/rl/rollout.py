@@ -49,9 +49,9 @@ def sample_traces(
     params: SamplingParams,
     keys: Sequence[tuple[int, ...]],
     max_trace_chars: int,
-    early: Callable[[Task, str], None] | None = None,
+    prefetch: Callable[[Task, str], None] | None = None,
 ) -> list[list[Sample]]:
-    """`params.n` samples per task, grouped by task. `early` is told each trace as soon as it is written.
+    """`params.n` samples per task, grouped by task. `prefetch` is told each trace as soon as it is written.
 
     Raises ValueError on a prompt that leaves no room for a trace, TrainingError on log-probs that are not finite.
     """
@@ -66,10 +66,10 @@ def sample_traces(
 
     def written(i: int, j: int, completion: Completion) -> None:
         trace = extract_trace(prompt.prefill + prompt.tokenizer.decode(completion.tokens), max_trace_chars)
-        if trace is not None and early is not None:
-            early(tasks[i], trace)
+        if trace is not None and prefetch is not None:
+            prefetch(tasks[i], trace)
 
-    groups = sampler.generate(prompts, params, keys=list(keys), finished=written if early else None)
+    groups = sampler.generate(prompts, params, keys=list(keys), finished=written if prefetch else None)
     if not all(math.isfinite(x) for completions in groups for c in completions for x in c.logprobs):
         raise TrainingError(
             "the planner's log-probs are not finite: its weights hold NaN or have grown without bound; "

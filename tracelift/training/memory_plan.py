@@ -278,7 +278,9 @@ def advice(config: Config, device: str, ranks: int, peak: int) -> list[str]:
     return [f"{text}: {size(p)}" for p, text in sorted(found) if p < 0.98 * peak]
 
 
-def announce(config: Config, device: torch.device, ranks: int, local_ranks: int, say: Callable[[str], None]) -> Plan:
+def say_memory_plan(
+    config: Config, device: torch.device, ranks: int, local_ranks: int, say: Callable[[str], None]
+) -> Plan:
     """Print the plan, and what will not fit with what would help."""
     plan = planner_plan(config, device.type, ranks)
     available = available_bytes(device, local_ranks)
@@ -320,7 +322,7 @@ def main(argv: list[str]) -> int:
                 else int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
             ),
         )
-        announce(config, torch.device(kind), ranks, local, print)
+        say_memory_plan(config, torch.device(kind), ranks, local, print)
         return 0
     except (ConfigError, OSError, ValueError) as e:
         print(f"tracelift.training.memory_plan: {e}", file=sys.stderr)

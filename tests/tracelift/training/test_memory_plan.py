@@ -15,11 +15,11 @@ from tracelift.config import load_config
 from tracelift.training.memory_plan import (
     Shape,
     activation_bytes,
-    announce,
     logits_bytes,
     main,
     optimizer_bytes,
     planner_plan,
+    say_memory_plan,
 )
 from tracelift.training.optimizer import adamw
 from tracelift.training.packing import Row, pack
@@ -198,7 +198,7 @@ def test_switches_lower_what_they_should():
 def test_what_will_not_fit_is_said_with_what_helps(monkeypatch):
     said = []
     monkeypatch.setattr("tracelift.training.memory_plan.available_bytes", lambda device, ranks: 1 << 20)
-    announce(load_config(None), torch.device("cpu"), 1, 1, said.append)
+    say_memory_plan(load_config(None), torch.device("cpu"), 1, 1, said.append)
     assert "will not fit" in said[1] and "executor.memory_mb halved" in said[1]
 
 
