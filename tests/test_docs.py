@@ -20,8 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from tracelift.config import REMOVED
-from tracelift.schema import Config
+from tracelift.config.load import REMOVED
+from tracelift.config.schema import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [

@@ -3,7 +3,9 @@
 The rooms in reading order. A module imports from its own room and from rooms above it in this list, never from below
 (tests/test_architecture.py):
 
-    errors schema config files rubrics stats     what everyone needs: messages, keys, JSON lines, intervals
+    errors         messages a user can act on
+    config/        every key with its meaning and range, read from a file and the command line
+    files rubrics stats     JSON lines and whole files, the rubric's labels, intervals and tests
     sandbox/       runs untrusted programs
     sampler/       draws tokens from a model with a KV cache
     verify/        numbers and LaTeX → PASS, FAIL, ERROR

@@ -13,6 +13,7 @@ import torch
 
 import models
 from models import Tokenizer, Transformer
+from tracelift.config.schema import Config
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, find_device
 from tracelift.executor.baselines import BaselineCache
@@ -27,7 +28,6 @@ from tracelift.rl.policy import Policy
 from tracelift.rl.rollout import PlannerPrompt
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
-from tracelift.schema import Config
 from tracelift.tasks.benchmarks import Benchmark, demo_benchmark, read_benchmark
 from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
 from tracelift.tasks.sources import FileTasks, code_file_tasks, file_tasks

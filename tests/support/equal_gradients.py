@@ -12,9 +12,9 @@ import torch
 import kernels
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, merged
+from tracelift.config.schema import OptimConfig
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, join, leave
-from tracelift.schema import OptimConfig
 from tracelift.training.learner import Learner
 from tracelift.training.packing import Row, micro_batches, pack
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+import re
 
 import pytest
 
@@ -69,12 +71,12 @@ def test_command_line_words_by_type(words, kept):
         (["--executor.stop", "[1]"], r"executor.stop: expected list"),
         (["--reward.mode", "uplift"], r"reward.mode: 'uplift' is none of tracelift, exec_only"),
         (["steps", "3"], r"expected --section.key, got 'steps'"),
-        (["--run.steps", "0"], r"run.steps must be above 0 and finite, got 0"),
-        (["--optim.lr", "nan"], r"optim.lr must be above 0 and finite"),
-        (["--optim.lr", "inf"], r"optim.lr must be above 0 and finite"),
+        (["--run.steps", "0"], r"command line: run.steps must be at least 1, got 0"),
+        (["--optim.lr", "nan"], r"optim.lr must be above 0, got"),
+        (["--optim.lr", "inf"], r"optim.lr must be above 0, got"),
         (["--optim.max_grad_norm", "0"], r"optim.max_grad_norm must be above 0"),
-        (["--grpo.clip_low", "1.5"], r"grpo.clip_low must lie between 0 and 1"),
-        (["--executor.retries", "-1"], r"executor.retries must not be below 0"),
+        (["--grpo.clip_low", "1.5"], r"grpo.clip_low must be between 0 and 1"),
+        (["--executor.retries", "-1"], r"executor.retries must be at least 0"),
         (["--planner.samples", "1"], r"planner.samples must be at least 2"),
         (["--grpo.problems", "2", "--grpo.minibatches", "3"], r"cannot each hold one"),
         (["--reward_model.path", ""], r"reward.mode = 'tracelift' needs reward_model.path"),
@@ -147,3 +149,42 @@ def test_a_key_of_an_earlier_version_says_what_to_use_instead(words, instead, tm
     old = {"executor": {"ranks": 0}, "parallel": {"shard_head": False}}
     (tmp_path / "config.json").write_text(json.dumps({"config": old}))
     assert config_of_run(tmp_path) == Config(), "switched off, as it was in every record of a run that did not use it"
+
+
+def numeric_keys():
+    for section in dataclasses.fields(Config):
+        for f in dataclasses.fields(section.default_factory):
+            default = f.default_factory() if f.default is dataclasses.MISSING else f.default
+            of = default[0] if isinstance(default, list) and default else default
+            if type(of) in (int, float):
+                yield f"{section.name}.{f.name}", type(of), type(default) is list, f.metadata["range"]
+
+
+NUMERIC = list(numeric_keys())
+
+
+def test_every_numeric_key_has_a_range_and_no_other_key_has_one():
+    assert [name for name, _, _, numbers in NUMERIC if numbers is None] == []
+    ranged = {
+        f"{s.name}.{f.name}"
+        for s in dataclasses.fields(Config)
+        for f in dataclasses.fields(s.default_factory)
+        if f.metadata["range"]
+    }
+    assert ranged == {name for name, *_ in NUMERIC}
+
+
+@pytest.mark.parametrize(("name", "kind", "many", "numbers"), NUMERIC, ids=[n[0] for n in NUMERIC])
+def test_a_number_out_of_its_range_is_refused_by_key(name, kind, many, numbers):
+    wrong = ["nan", "inf", "-inf"] if kind is float else []
+    if numbers.low > -math.inf:
+        wrong.append(kind(numbers.low) if numbers.above else kind(numbers.low) - 1)
+    if numbers.high < math.inf:
+        wrong.append(kind(numbers.high) if numbers.below else kind(numbers.high) + 1)
+    for value in wrong:
+        with pytest.raises(ConfigError, match=rf"{re.escape(name)} must be {re.escape(str(numbers))}, got"):
+            load_config(None, [f"--{name}={[value] if many else value}".replace("'", "")])
+
+
+def test_every_default_lies_in_its_range():
+    load_config(None, training=False)

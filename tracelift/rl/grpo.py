@@ -25,8 +25,8 @@ from torch import Tensor
 
 from models import Transformer
 from models.lora import adapted, disabled
+from tracelift.config.schema import GrpoConfig
 from tracelift.rl.sample import Sample
-from tracelift.schema import GrpoConfig
 from tracelift.tasks.epochs import epoch_order
 
 _EPSILON = 1e-4  # keeps a group of equal rewards at zero advantage instead of 0/0

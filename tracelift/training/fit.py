@@ -11,11 +11,11 @@ from pathlib import Path
 
 from torch import nn
 
+from tracelift.config.schema import Config
 from tracelift.distributed.world import World
 from tracelift.errors import Stopped
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.signals import StopSignal
-from tracelift.schema import Config
 from tracelift.training.learner import Learner
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from tracelift.config.schema import OptimConfig
 from tracelift.distributed.parallel import Parallel, number
 from tracelift.distributed.sharded_checkpoint import SHARD_FILES, place, read_sharded, write_sharded
 from tracelift.distributed.world import World
 from tracelift.errors import TrainingError
 from tracelift.runs.checkpoints import optimizer_tensors, restore_optimizer
 from tracelift.runs.folder import RunFolder
-from tracelift.schema import OptimConfig
 from tracelift.training.optimizer import adamw
 from tracelift.training.recompute import recompute_blocks
 

@@ -6,7 +6,7 @@ import re
 
 from models import RewardModel, Transformer
 from models.lora import LoRAConfig, attach
-from tracelift.schema import LoraConfig
+from tracelift.config.schema import LoraConfig
 
 
 def attach_lora(

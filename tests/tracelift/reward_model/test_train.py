@@ -12,10 +12,10 @@ from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.lora import adapted, load_adapter, save_adapter
 from support.job_server import Hurt
 from support.tiny_job import group_rows, rm_arguments, write_jsonl
+from tracelift.config.schema import LoraConfig
 from tracelift.reward_model.group_format import read_groups
 from tracelift.reward_model.train import draw
 from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS
-from tracelift.schema import LoraConfig
 from tracelift.training.lora import attach_lora
 
 STEPS = 16

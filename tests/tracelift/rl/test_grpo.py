@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from tracelift.config.schema import GrpoConfig
 from tracelift.rl.grpo import (
     BatchCounts,
     advantages,
@@ -13,7 +14,6 @@ from tracelift.rl.grpo import (
     policy_loss,
     token_weights,
 )
-from tracelift.schema import GrpoConfig
 
 PLAIN = GrpoConfig()
 

@@ -12,11 +12,11 @@ import models
 import tracelift.rl.nan_dump as bad_batch_module
 from support.job_server import Hurt
 from support.tiny_job import planner_arguments
+from tracelift.config.schema import OptimConfig
 from tracelift.distributed.world import World
 from tracelift.errors import TrainingError
 from tracelift.explain.nan import main, show
 from tracelift.rl.nan_dump import keep_batch
-from tracelift.schema import OptimConfig
 from tracelift.training.learner import Learner
 
 RUN = ("--run.steps", "2", "--run.save_every", "1", "--data.eval_problems", "0")

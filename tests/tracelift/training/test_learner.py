@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from tracelift.config.schema import OptimConfig
 from tracelift.distributed.world import World
 from tracelift.errors import TrainingError
 from tracelift.runs.checkpoints import optimizer_tensors, restore_optimizer
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.signals import StopSignal
-from tracelift.schema import OptimConfig
 from tracelift.training.learner import Learner, learning_rate
 
 PLAIN = OptimConfig(lr=1.0, warmup=4, schedule="constant")

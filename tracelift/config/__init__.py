@@ -1,0 +1,7 @@
+"""A run's keys: schema (planner), stages (sft, reward_model, eval), key (ranges, resume), load, check, usage."""
+
+from tracelift.config.load import config_of_run, load_config, to_dict
+from tracelift.config.schema import Config
+from tracelift.config.usage import help_text
+
+__all__ = ["Config", "config_of_run", "help_text", "load_config", "to_dict"]

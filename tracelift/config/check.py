@@ -1,0 +1,64 @@
+"""What no single type can say: every number within its range, and the rules that bind several keys.
+
+Left out: what depends on files (models, data), which their loaders say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from tracelift.config.schema import Config
+from tracelift.errors import ConfigError
+
+
+def check(c: Config, where: str, set_by: Mapping[str, str], training: bool) -> None:
+    """Raises ConfigError naming the key, and where its value comes from: `set_by`, by key, else `where`. `training = False` leaves out what only a training run needs."""
+    for section in dataclasses.fields(c):
+        values = getattr(c, section.name)
+        for f in dataclasses.fields(values):
+            value, numbers = getattr(values, f.name), f.metadata["range"]
+            for x in value if isinstance(value, list) else [value]:
+                if numbers is not None and x not in numbers:
+                    name = f"{section.name}.{f.name}"
+                    raise ConfigError(f"{set_by.get(name, where)}: {name} must be {numbers}, got {x}")
+    if (c.executor.url or c.reward_model.url) and c.executor.patience_s >= c.parallel.timeout_s:
+        raise ConfigError(
+            f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
+            f"{c.parallel.timeout_s:g}, or the other ranks give up on one that waits"
+        )
+    if training and c.run.stage != "planner" and c.parallel.mode != "none":
+        raise ConfigError(
+            f"{where}: parallel.mode = '{c.parallel.mode}' is for run.stage = 'planner'; '{c.run.stage}' trains "
+            "replicas on every rank (parallel.mode = 'none')"
+        )
+    if training and c.run.stage == "planner":
+        needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
+        if needs_rm and not (c.reward_model.path or c.reward_model.url):
+            raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
+        if c.executor.uplift == "likelihood" and c.reward.variant == "paper":
+            raise ConfigError(
+                f"{where}: executor.uplift = 'likelihood' needs reward.variant = 'corrected': the paper's uplift is a "
+                "difference of success rates"
+            )
+        if c.executor.uplift == "likelihood" and c.executor.url:
+            raise ConfigError(
+                f"{where}: executor.uplift = 'likelihood' needs the log-probabilities of given texts, which a server at "
+                "executor.url does not give; use a local executor.path, or executor.uplift = 'sampled'"
+            )
+        if c.planner.samples < 2:
+            raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
+        if c.grpo.minibatches > c.grpo.problems:
+            raise ConfigError(
+                f"{where}: grpo.minibatches = {c.grpo.minibatches} cannot each hold one of "
+                f"grpo.problems = {c.grpo.problems} problems"
+            )
+        if (
+            c.data.eval_problems
+            and c.data.source.startswith("demo:")
+            and c.data.eval_seed == c.data.seed
+            and c.data.eval_source in ("", c.data.source)
+        ):
+            raise ConfigError(
+                f"{where}: data.eval_seed = data.seed = {c.data.seed}: evaluation would meet problems of training"
+            )

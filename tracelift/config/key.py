@@ -1,0 +1,55 @@
+"""What stands beside a key's default: its meaning, the range of a number, and whether a resumed run may change it.
+
+Left out: the keys themselves (schema.py, stages.py), and rules that bind several keys (check.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Later = Literal["no", "yes", "grows", "moves"]
+# What --resume may do to a key: nothing; anything; raise it; give another address of what stays the same.
+
+
+@dataclass(frozen=True)
+class Range:
+    """The finite numbers from `low` to `high`; `above`, `below`: without the bound itself. NaN is in no range."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    above: bool = False
+    below: bool = False
+
+    def __contains__(self, x: float) -> bool:
+        high_enough = x > self.low if self.above else x >= self.low
+        low_enough = x < self.high if self.below else x <= self.high
+        return math.isfinite(x) and high_enough and low_enough
+
+    def __str__(self) -> str:
+        if self.low == -math.inf:
+            return "finite"
+        if self.high == math.inf:
+            return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        if self.above or self.below:
+            return f"{'above' if self.above else 'at least'} {self.low:g} and {'below' if self.below else 'at most'} {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
+
+
+ANY = Range()
+ABOVE_0 = Range(0, above=True)
+FROM_0 = Range(0)
+FROM_1 = Range(1)
+SHARE = Range(0, 1)
+DECAY = Range(0, 1, below=True)
+SECONDS = Range(0, 1e8, above=True)  # three years; the system's own clocks take no infinity
+PATIENCE = Range(0, 1e8)
+
+
+def opt(default: Any, help: str, numbers: Range | None = None, later: Later = "no") -> Any:
+    """A dataclass field. `numbers`: the range of its value, or of each in its list; `later`: see `Later`."""
+    about = {"help": help, "range": numbers, "later": later}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=about)
+    return field(default=default, metadata=about)
