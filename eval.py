@@ -15,7 +15,6 @@ evaluation could not go on.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -45,12 +44,14 @@ from tracelift.evaluation.rm_picture import draw_rm
 from tracelift.evaluation.verdicts import RULES, RuleJudge
 from tracelift.executor.backend import Serving
 from tracelift.executor.local import LocalBackend
-from tracelift.files import write_text
+from tracelift.files import json_text, without_nan, write_text
 from tracelift.reward_model.group_format import read_groups
 from tracelift.rl.rollout import PlannerPrompt
 from tracelift.rubrics import dimensions_of
 from tracelift.runs.console import exit_of, quiet_unless_main
-from tracelift.runs.folder import RunFolder, versions
+from tracelift.runs.folder import RunFolder
+from tracelift.runs.lock import owned
+from tracelift.runs.record import versions
 from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 
 SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
@@ -97,19 +98,20 @@ def judge_planners(
     benchmarks = read_benchmarks(config, say)
     systems = systems_of(config, flags)
     out = folder_of(config, flags, f"eval-{label_of(config.planner.adapter or config.planner.path)}")
-    bench = open_bench(config, out, world, device, say)
-    planners = [load_planner(label, c, device) for label, c in systems.items()]
-    try:
-        found = {b.name: arms.evaluate(bench, planners, b.problems, say) for b in benchmarks}
-    finally:
-        for judge in bench.judges.values():
-            judge.close()
-    if world.is_main:
-        suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
-        results = results_of(bench, planners, benchmarks, found)
-        write_results(bench, out, suffix, results, benchmarks, found)
-        say("\n" + table.render(results))
-        say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
+    with owned(out, world, say):
+        bench = open_bench(config, out, world, device, say)
+        planners = [load_planner(label, c, device) for label, c in systems.items()]
+        try:
+            found = {b.name: arms.evaluate(bench, planners, b.problems, say) for b in benchmarks}
+        finally:
+            for judge in bench.judges.values():
+                judge.close()
+        if world.is_main:
+            suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
+            results = results_of(bench, planners, benchmarks, found)
+            write_results(bench, out, suffix, results, benchmarks, found)
+            say("\n" + table.render(results))
+            say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
 
 
 def check(config: Config) -> None:
@@ -215,12 +217,12 @@ def write_results(
     found: dict[str, Found],
 ) -> None:
     """results.json, outcomes.json and report.html."""
-    write_text(out / f"results{suffix}.json", json.dumps(results, indent=2) + "\n")
+    write_text(out / f"results{suffix}.json", json_text(without_nan(results), indent=2))
     outcomes = {
         b.name: letters([p.problem_id for p in b.problems], found[b.name], RULES[b.problems[0].kind][0])
         for b in benchmarks
     }
-    write_text(out / f"outcomes{suffix}.json", json.dumps(outcomes) + "\n")
+    write_text(out / f"outcomes{suffix}.json", json_text(outcomes))
     title = "TraceLift evaluation: " + " and ".join(results["systems"])
     shown = bench.config.eval.traces_shown
     write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, bench.dimensions, shown))
@@ -260,7 +262,7 @@ def judge_reward_model(
         "groups_file": source,
         **figures,
     }
-    write_text(out / "reward_model.json", json.dumps(record, indent=2) + "\n")
+    write_text(out / "reward_model.json", json_text(without_nan(record), indent=2))
     say(
         f"Reason RM {config.reward_model.url or config.reward_model.path} on {source}: "
         + render_rm(figures)

@@ -30,9 +30,9 @@ from torch import Tensor
 import kernels
 from models import Transformer
 from tracelift.build import build_executor, build_policy, build_scorer, load_held_out, load_training_tasks
-from tracelift.config import Config, help_text, load_config
+from tracelift.config import Config, help_text
 from tracelift.distributed.parallel import Parallel
-from tracelift.distributed.world import World, join, leave, pick_device, restarted, set_threads
+from tracelift.distributed.world import World, join, leave, pick_device, set_threads
 from tracelift.errors import ServerGone, Stopped
 from tracelift.reward_model.train import run_reward_model
 from tracelift.rl.grpo import (
@@ -50,7 +50,7 @@ from tracelift.rl.rollout import grade_everywhere, needs_uplift
 from tracelift.rl.sample import Sample, refuse_too_many_errors
 from tracelift.rl.totals import UpdateTotals
 from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main
-from tracelift.runs.folder import RunFolder, choose_folder
+from tracelift.runs.folder import RunFolder, asked_run, open_run
 from tracelift.runs.signals import EXIT_STOPPED, StopSignal
 from tracelift.training.learner import Learner
 from tracelift.training.memory_plan import say_memory_plan
@@ -74,8 +74,9 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     report = Report(config, run, world, policy, executor, scorer, load_held_out(config, say), say)
     report.describe(learner)
 
+    with stop.at_once("stopped on request before the first round; nothing was trained yet"):
+        report.before()  # of the starting planner: a checkpoint is loaded after it
     done = learner.resume(run, policy.read, say) if config.run.resume else 0
-    report.before(done)
     save = partial(learner.save, run, keep=config.run.keep, write_model=policy.write)
     # A server starts on a trace while others are still being written.
     prefetch = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
@@ -111,7 +112,8 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
             raise Stopped(f"stopped on request after round {step + 1}; add --resume to go on from here")
 
     policy.export(run.path, writes=world.is_main)
-    report.after()
+    with stop.at_once("stopped on request after the last round; add --resume to evaluate the model in final/"):
+        report.after()
 
 
 def update_policy(
@@ -259,23 +261,21 @@ def main(argv: list[str]) -> int:
     path = argv.pop(0) if argv and not argv[0].startswith("--") else None
     config = Config()
     try:
-        config = load_config(path, argv)
-        config.run.resume |= restarted()
+        config, folder = asked_run(path, argv)
         device = pick_device(config.run.device)
         world = join(device.type, config.parallel.timeout_s)
+        config, folder = world.gather((config, folder))[0]  # machines need not share a file system
         say = quiet_unless_main(world.is_main)
         set_threads(world, config.run.threads)
         torch.manual_seed(config.run.seed)
-        run = RunFolder(Path(world.gather(str(choose_folder(config, path)))[0]), writes=world.is_main)
-        run.prepare(config)
-        world.barrier()
-        ranks, threads = f"{world.size} rank{'s' * (world.size > 1)}", f"{torch.get_num_threads()} threads"
-        say(f"run folder {run.path}  ({config.run.stage}, {device}, {ranks}, {threads})")
-        try:
-            STAGES[config.run.stage](config, run, world, device, say)
-        except Stopped as stopped:
-            say(str(stopped))
-            return EXIT_STOPPED
+        with open_run(config, folder, world, say) as run:
+            ranks, threads = f"{world.size} rank{'s' * (world.size > 1)}", f"{torch.get_num_threads()} threads"
+            say(f"run folder {run.path}  ({config.run.stage}, {device}, {ranks}, {threads})")
+            try:
+                STAGES[config.run.stage](config, run, world, device, say)
+            except Stopped as stopped:
+                say(str(stopped))
+                return EXIT_STOPPED
         return 0
     except Exception as error:
         code, sentence = exit_of(error, config.parallel.timeout_s)  # raises again what is no message to a user

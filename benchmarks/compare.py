@@ -27,7 +27,7 @@ from benchmarks.compare_report import draw, render_markdown
 from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
 from tracelift.config import load_config
 from tracelift.files import write_text
-from tracelift.runs.folder import versions
+from tracelift.runs.record import versions
 
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
 WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}

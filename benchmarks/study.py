@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks.jobs import ROOT, Job, claim, eval_job, flags, print_of, run_all, run_job, train_job
 from benchmarks.study_figures import collect
 from tracelift.files import json_line, write_text
-from tracelift.runs.folder import versions
+from tracelift.runs.record import versions
 
 CONFIG = "configs/math-demo.toml"
 EVAL_SEED = 20_260  # as in benchmarks/compare.py

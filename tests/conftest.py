@@ -31,7 +31,7 @@ def job(tmp_path_factory):
     from support.tiny_job import make_job
 
     threads = torch.get_num_threads()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)}
     torch.set_num_threads(1)
     try:
         return make_job(tmp_path_factory.mktemp("job"))

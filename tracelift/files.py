@@ -13,9 +13,10 @@ from __future__ import annotations
 import codecs
 import gzip
 import json
+import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -115,8 +116,36 @@ def _refuse_constant(name: str) -> None:
 
 
 def json_line(record: Any, ensure_ascii: bool = False) -> str:
-    """A JSON value as one line, newline included."""
-    return json.dumps(record, ensure_ascii=ensure_ascii) + "\n"
+    """A JSON value as one line, newline included. Raises ValueError on NaN and infinities, which are no JSON."""
+    return json.dumps(record, ensure_ascii=ensure_ascii, allow_nan=False) + "\n"
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A JSON file's text, newline included. Raises ValueError as `json_line` does."""
+    return json.dumps(value, indent=indent, allow_nan=False) + "\n"
+
+
+def without_nan(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with null for each figure that is not finite, and under "not_finite" what it was: {path: "nan"}."""
+    bad: dict[str, str] = {}
+    kept = _replaced(record, "", lambda path, x: bad.update({path: str(x)}))
+    return kept | ({"not_finite": bad} if bad else {})
+
+
+def spelled(record: dict[str, Any]) -> dict[str, Any]:
+    """The record with "nan", "inf" and "-inf", which float() reads, for each figure that is not finite."""
+    return _replaced(record, "", lambda path, x: str(x))
+
+
+def _replaced(value: Any, path: str, other: Callable[[str, float], str | None]) -> Any:
+    """A JSON value with other(path, figure) for each figure that is not finite; a path is written a.b.0."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else other(path, value)
+    if isinstance(value, dict):
+        return {k: _replaced(v, f"{path}.{k}" if path else k, other) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_replaced(v, f"{path}.{i}", other) for i, v in enumerate(value)]
+    return value
 
 
 def read_log(path: AnyPath) -> list[dict[str, Any]]:

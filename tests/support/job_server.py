@@ -28,7 +28,7 @@ LIMIT_S = 240.0
 class Hurt:
     """What befalls the `call`-th call of `at` ("module:Class.method"), on which side of it, and on which rank (None: all).
 
-    do: hang (sleeps 12 s), stuck (asks every rank to stop and sleeps a minute), kill (SIGKILL), term (SIGTERM to itself), full (OSError, no space left), half (of RunFolder.log: SIGKILL when
+    do: hang (sleeps 12 s), stuck (asks every rank to stop and sleeps a minute), kill (SIGKILL), term, usr1 (that signal to itself), full (OSError, no space left), half (of RunFolder.log: SIGKILL when
     half the line is written), nan (of policy_loss: the loss it returns).
     """
 
@@ -124,7 +124,7 @@ def apply(hurt: Hurt) -> None:
             for pid in map(int, Path(f"/proc/{os.getppid()}/task/{os.getppid()}/children").read_text().split()):
                 os.kill(pid, signal.SIGTERM)
             return time.sleep(60)
-        os.kill(os.getpid(), signal.SIGKILL if hurt.do in ("kill", "half") else signal.SIGTERM)
+        os.kill(os.getpid(), {"term": signal.SIGTERM, "usr1": signal.SIGUSR1}.get(hurt.do, signal.SIGKILL))
 
     def wrapped(*args, **kwargs):
         calls.append(args)

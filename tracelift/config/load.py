@@ -31,10 +31,12 @@ def load_config(
     overrides: list[str] | tuple[str, ...] = (),
     base: Config | None = None,
     training: bool = True,
+    checked: bool = True,
 ) -> Config:
     """Read a TOML file (None: all defaults), apply `--section.key value` overrides in order, and check the whole.
 
-    `base` (changed in place) stands in for the defaults; `training = False` leaves out what only a training run needs.
+    `base` (changed in place) stands in for the defaults; `training = False` leaves out what only a training run needs,
+    `checked = False` every check of a value's range.
     Raises ConfigError naming file and key on unknown keys, wrong types and values outside their range.
     """
     config, set_by = base or Config(), dict[str, str]()  # set_by: the place that a key's value comes from
@@ -66,19 +68,28 @@ def load_config(
             text = None if bare else words.pop(0)
         _assign(config, section, key, text, where="command line")
         set_by[f"{section}.{key}"] = "command line"
-    check(config, str(path or "command line"), set_by, training)
+    if checked:
+        check(config, str(path or "command line"), set_by, training)
     return config
 
 
-def config_of_run(folder: str | Path) -> Config:
-    """The configuration a run was made with, from its config.json. Raises ConfigError where there is none to read."""
+def config_of_run(folder: str | Path, step: int | None = None) -> Config:
+    """The configuration a run was made with, from its config.json: as it is now, or as it was in round `step` (from 1).
+
+    Raises ConfigError where there is none to read.
+    """
     path = Path(folder) / "config.json"
     try:
-        sections = json.loads(path.read_text())["config"]
+        record = json.loads(path.read_text())
         config = Config()
-        for section, values in sections.items():
+        for section, values in record["config"].items():
             for key, value in values.items():
                 _assign(config, section, key, value, where=str(path))
+        for entry in reversed(record.get("history", [])):
+            if step is not None and entry["from_round"] > step:
+                for name, (old, _) in entry["changed"].items():
+                    section, _, key = name.partition(".")
+                    _assign(config, section, key, old, where=str(path))
     except FileNotFoundError:
         raise ConfigError(f"{folder}: not a run folder: it has no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as e:

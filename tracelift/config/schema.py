@@ -64,9 +64,15 @@ class DataConfig:
         "problem/answer or GSM8K's question/answer fields",
     )
     seed: int = opt(1000, "which series of demo problems training draws from", FROM_0)
-    eval_source: str = opt("", "held-out problems; empty: the demo's own fresh series, or no evaluation for a file")
-    eval_seed: int = opt(9000, "which series of demo problems evaluation draws from; never a training series", FROM_0)
-    eval_problems: int = opt(400, "problems evaluated before and after training; 0 switches evaluation off", FROM_0)
+    eval_source: str = opt(
+        "", "held-out problems; empty: the demo's own fresh series, or no evaluation for a file", later="yes"
+    )
+    eval_seed: int = opt(
+        9000, "which series of demo problems evaluation draws from; never a training series", FROM_0, later="yes"
+    )
+    eval_problems: int = opt(
+        400, "problems evaluated before and after training; 0 switches evaluation off", FROM_0, later="yes"
+    )
     limit: int = opt(0, "use only the first so many rows of a file; 0 uses all", FROM_0)
 
 

@@ -8,10 +8,10 @@ not by its number of ranks. Gradients are summed, not averaged: the loss is alre
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -66,6 +66,19 @@ class World:
     def first(self, value: T | None) -> T | None:
         """The value of the first rank that has one, on every rank."""
         return next((v for v in self.gather(value) if v is not None), None)
+
+    def agreed(self, act: Callable[[], T]) -> T:
+        """What `act` gives on rank 0, where alone it is called, on every rank; its ValueError or OSError likewise."""
+        value, trouble = None, None
+        if self.is_main:
+            try:
+                value = act()
+            except (ValueError, OSError) as e:
+                trouble = e
+        value, trouble = self.gather((value, trouble))[0]
+        if trouble is not None:
+            raise trouble
+        return cast(T, value)  # rank 0's
 
     def barrier(self) -> None:
         if self.size > 1:

@@ -23,7 +23,7 @@ def show(path: Path) -> str:
     if not records or "grad_norms" not in records[0]:
         raise ValueError(f"{path}: is not a batch kept by keep_batch")
     head, samples = records[0], records[1:]
-    norms: dict[str, float] = head["grad_norms"]
+    norms = {name: float(norm) for name, norm in head["grad_norms"].items()}  # "nan", "inf" are spelled out
     bad = [name for name, norm in norms.items() if not math.isfinite(norm)]
     finite = sorted(((n, name) for name, n in norms.items() if math.isfinite(n)), reverse=True)
     lines = [
@@ -34,7 +34,7 @@ def show(path: Path) -> str:
     if finite:
         lines += ["largest finite ones:", *(f"  {norm:.4g}  {name}" for norm, name in finite[:5])]
     suspects: set[int] = set()
-    odd = [m for m in head["micro_batches"] if not math.isfinite(m["loss"])]
+    odd = [m for m in head["micro_batches"] if not math.isfinite(float(m["loss"]))]
     lines.append(f"micro-batches whose loss is not finite: {len(odd)} of {len(head['micro_batches'])}")
     for m in odd:
         suspects |= set(m["samples"])
@@ -43,7 +43,7 @@ def show(path: Path) -> str:
         f"{'sample':>8}{'tokens':>8}{'advantage':>11}{'reward':>9}{'least log-prob':>16}  problem  (* in such a micro-batch)"
     )
     for s in sorted(samples, key=lambda s: (s["id"] not in suspects, s["id"])):
-        least = min(s["logprobs"], default=0.0)
+        least = min(map(float, s["logprobs"]), default=0.0)
         reward = "none" if s["reward"] is None else f"{s['reward']:.3f}"
         lines.append(
             f"{s['id']:>7}{'*' if s['id'] in suspects else ' '}{len(s['token_ids']):>8}{s['advantage']:>11.3f}{reward:>9}"

@@ -76,7 +76,7 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
 
     Raises ExplainError where the run did not log what is asked for, ConfigError where it is no run.
     """
-    config = config_of_run(run)
+    config = config_of_run(run, step)
     _, records = read_round(run, step)
     groups = grouped(records)
     at = next((i for i, g in enumerate(groups) if g[0]["problem_id"] == problem), None)

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tracelift.files import json_line, write_text
+from tracelift.files import json_line, spelled, write_text
 
 if TYPE_CHECKING:  # rollout imports training, which imports this
     from tracelift.rl.grpo import BatchCounts
@@ -68,5 +68,5 @@ def keep_batch(
     if not path.exists() and len(list(folder.glob(f"*.rank-{rank}.jsonl"))) >= limit:
         return None
     lines = [{"step": step + 1, "update": update, "rank": rank, **head}, *samples]
-    write_text(path, "".join(map(json_line, lines)))
+    write_text(path, "".join(map(json_line, map(spelled, lines))))
     return path

@@ -7,6 +7,7 @@ Left out: comparison across runs (benchmarks/compare.py) and the HTML report (ev
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +18,13 @@ import torch
 from tracelift.config import Config
 from tracelift.distributed.world import World
 from tracelift.executor.executor import Executor
-from tracelift.files import write_text
+from tracelift.files import json_text, write_text
 from tracelift.reward_model.scorer import Scorer
 from tracelift.rl.held_out import evaluate_planner, paired, summarise
 from tracelift.rl.metrics import group_metrics
 from tracelift.rl.policy import Policy
 from tracelift.rl.sample import Sample
-from tracelift.runs.folder import RunFolder
+from tracelift.runs.folder import EVAL_BEFORE, RunFolder
 from tracelift.runs.plots import draw_curves
 from tracelift.runs.tensorboard import TensorBoard
 from tracelift.tasks.task import Task
@@ -92,6 +93,8 @@ class Round(Clock):
                 "executor_runs": sum(n for _, n in cost),
             },
         )
+        if r.board is None:
+            r.board = TensorBoard(r.run.path / "tensorboard", step, writes=r.world.is_main)
         r.board.log(step + 1, metrics)
         r.progress(step, metrics, self)
 
@@ -112,6 +115,7 @@ class Report:
     ) -> None:
         self.config, self.run, self.world, self.say = config, run, world, say
         self.policy, self.executor, self.scorer, self.tasks = policy, executor, scorer, held_out
+        self.board: TensorBoard | None = None  # from the first round that is logged
 
     def describe(self, learner: Learner) -> None:
         """One line on what is about to be trained."""
@@ -121,21 +125,40 @@ class Report:
             f"traces a round, {c.run.steps} rounds, reward {c.reward.mode} ({c.reward.variant})"
         )
 
-    def before(self, done: int) -> None:
-        """Evaluate, where no round is done yet; a run that goes on has it on file."""
-        self.board = TensorBoard(self.run.path / "tensorboard", done, writes=self.world.is_main)
-        if done:
-            return
-        if self.tasks:
-            records = self._evaluate()
+    def before(self) -> None:
+        """Evaluate the starting planner, so call it before a checkpoint is loaded. What an earlier start of this run left
+        on file stands if it is of the same problems. Collective."""
+        c = self.config
+        if self.tasks and (found := self.world.gather(self._on_file())[0]) != self.made_of:
+            if found is not None:
+                self.say(f"{EVAL_BEFORE} is of other problems: the starting planner is evaluated again")
+            records = self._evaluate() | {"made_of": self.made_of}
             if self.world.is_main:
-                write_text(self.run.path / "eval_before.json", json.dumps(records) + "\n")
+                write_text(self.run.path / EVAL_BEFORE, json_text(records))
                 for mode in MODES:
                     self.say(f"before training, {mode}: {_line(records[mode]['summary'])}")
-        self.say(
-            "A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
-            "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm."
-        )
+        if not c.run.resume:
+            self.say(
+                "A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
+                "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm."
+            )
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What an evaluation is of: where its problems come from, and a hash of them, in order."""
+        d = self.config.data
+        rows = [(t.problem_id, t.problem, t.reference) for t in self.tasks]
+        return {
+            "source": d.eval_source or d.source,
+            "seed": d.eval_seed,
+            "problems": len(self.tasks),
+            "sha256": hashlib.sha256(json.dumps(rows).encode()).hexdigest(),
+        }
+
+    def _on_file(self) -> dict[str, Any] | None:
+        """What the evaluation on file is of, {} where it does not say; None without one."""
+        path = self.run.path / EVAL_BEFORE
+        return json.loads(path.read_text()).get("made_of", {}) if path.exists() else None
 
     def round(self, step: int) -> Round:
         return Round(self, step)
@@ -162,7 +185,8 @@ class Report:
 
     def after(self) -> None:
         """Evaluate again, print and write the table, samples and picture."""
-        self.board.close()
+        if self.board is not None:
+            self.board.close()
         if not self.tasks:
             if self.world.is_main:
                 draw_curves(self.run.path)
@@ -170,14 +194,14 @@ class Report:
         after = self._evaluate()
         if not self.world.is_main:
             return
-        before = json.loads((self.run.path / "eval_before.json").read_text())
+        before = json.loads((self.run.path / EVAL_BEFORE).read_text())
         tests = {mode: paired(before[mode]["correct"], after[mode]["correct"]) for mode in MODES}
         summary = {
             mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]}
             for mode in MODES
         }
-        write_text(self.run.path / "summary.json", json.dumps(summary, indent=2) + "\n")
-        write_text(self.run.path / "eval_after.json", json.dumps(after) + "\n")
+        write_text(self.run.path / "summary.json", json_text(summary, indent=2))
+        write_text(self.run.path / "eval_after.json", json_text(after | {"made_of": self.made_of}))
         text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
         text += "\n\n" + LEGEND + "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
         write_text(self.run.path / "summary.txt", text + "\n")

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.atomic import flush
-from tracelift.files import write_text
+from tracelift.files import json_text, write_text
 
 _STEP = re.compile(r"step-(\d{6,})")
 
@@ -55,7 +55,7 @@ class Checkpoints:
             aside.mkdir(parents=True)
             write_model(aside / "model")
             save_file(optimizer, str(aside / "optimizer.safetensors"))
-            write_text(aside / "state.json", json.dumps({"step": step, **state}, indent=2) + "\n")
+            write_text(aside / "state.json", json_text({"step": step, **state}, indent=2))
             for file in (*aside.rglob("*"), aside):
                 flush(file)
             shutil.rmtree(folder, ignore_errors=True)

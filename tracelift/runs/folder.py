@@ -16,88 +16,85 @@ Left out: remote storage; how a sharded model's weights are written (tracelift/d
 
 from __future__ import annotations
 
-import json
-import os
-import platform
 import re
-import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from tracelift.config import Config, to_dict
-from tracelift.distributed.world import restarted
+from tracelift.config import Config, config_of_run, load_config
+from tracelift.config.resume import Change, permitted_changes
+from tracelift.distributed.world import World, restarted
 from tracelift.errors import ConfigError
-from tracelift.files import append_lines, json_line, read_log, write_text
+from tracelift.files import append_lines, json_line, read_log, without_nan, write_text
 from tracelift.runs.checkpoints import Checkpoints
+from tracelift.runs.lock import owned
+from tracelift.runs.record import record_resume, write_record
 
+EVAL_BEFORE = "eval_before.json"
 LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
-
-
-def choose_folder(config: Config, config_path: str | None) -> Path:
-    """The run's folder. Named in the config: must be new, or `run.resume` set. Unnamed: the next free runs/NAME-K.
-
-    Raises ConfigError where a named folder already holds a run, and in a job that torchrun restarted where none is named:
-    nothing then says which one it had. Resuming where nothing is yet starts from the beginning:
-    a run killed before its first checkpoint goes on by the same command as any other.
-    """
-    if config.run.out:
-        folder = Path(config.run.out)
-        if (folder / "metrics.jsonl").exists() and not config.run.resume:
-            raise ConfigError(
-                f"{folder}: already holds a run; add --resume to go on with it, or give another --run.out"
-            )
-        return folder
-    if restarted():
-        raise ConfigError(
-            "torchrun restarted this job: give it --run.out, so that it can go on with its own run folder"
-        )
-    name = Path(config_path).stem if config_path else "demo"
-    taken = sorted(
-        (int(m[1]), p)
-        for p in Path("runs").glob(f"{name}-*")
-        if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
-    )
-    if config.run.resume and taken:
-        return taken[-1][1]
-    return Path("runs") / f"{name}-{taken[-1][0] + 1 if taken else 1}"
-
-
-def versions() -> dict[str, str]:
-    """What a figure depends on besides the code: interpreter, libraries, device."""
-    import tokenizers
-    import triton
-
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu x{os.cpu_count()}"
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "tokenizers": tokenizers.__version__,
-        "device": device,
-        "machine": platform.machine(),
-    }
 
 
 @dataclass
 class RunFolder(Checkpoints):
     """Writing is rank 0's; other ranks hold the same object with `writes = False` and only read checkpoints."""
 
+    config: Config | None = None  # of the run, once it is prepared
+    _changed: Sequence[Change] = field(default=(), repr=False)
+
+    def begun(self) -> bool:
+        """Whether a round was logged or a checkpoint saved: there is something that another run would spoil."""
+        log = self.path / "metrics.jsonl"
+        return bool(self.checkpoints()) or (log.exists() and log.stat().st_size > 0)
+
     def prepare(self, config: Config) -> None:
+        """Write the record of a new run, or hold one that goes on against its record.
+
+        Raises ConfigError, before anything is written, where the folder holds a run and `run.resume` is not set, where a
+        key differs that may not, and where rounds are logged whose checkpoints are gone.
+        """
         if not self.writes:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        record = {"config": to_dict(config), "versions": versions(), "command": sys.argv}
-        write_text(self.path / "config.json", json.dumps(record, indent=2) + "\n")
+        self.config, self._changed = config, ()
+        if not self.begun():
+            self.path.mkdir(parents=True, exist_ok=True)
+            (self.path / EVAL_BEFORE).unlink(missing_ok=True)  # of a start that failed
+            write_record(self.path, config)
+            return
+        if not config.run.resume:
+            raise ConfigError(
+                f"{self.path}: already holds a run; add --resume to go on with it, or give another --run.out"
+            )
+        before = config_of_run(self.path)
+        self._changed = permitted_changes(self.path, before, config)
+        rounds = [r["step"] for r in self.read("metrics.jsonl")]
+        if not self.checkpoints() and rounds and rounds[-1] > before.run.save_every:
+            raise ConfigError(
+                f"{self.path}: {rounds[-1]} rounds are logged and no checkpoint is left to go on from; put one back, or give "
+                "another --run.out to start anew"
+            )
+
+    def go_on(self, done: int, say: Callable[[str], None]) -> None:
+        """The run goes on after round `done`: cut the logs back to it, and note with which keys."""
+        if not self.writes:
+            return
+        began = self.begun()
+        self.cut_logs(done)
+        for change in self._changed:
+            say(f"from round {done + 1} on: {change}")
+        if began and self.config is not None:
+            for version in record_resume(self.path, self.config, self._changed, done):
+                say(f"from round {done + 1} on: {version}")
+        say(f"going on after round {done}" if done else f"{self.path} holds no checkpoint: starting with round 1")
 
     def log(self, name: str, *records: dict[str, Any]) -> None:
-        """Append one JSON line a record, on disk when this returns."""
+        """Append one JSON line a record, on disk when this returns. A figure that is not finite is null, and
+        "not_finite" says what it was."""
         if not self.writes:
             return
         try:
-            append_lines(self.path / name, map(json_line, records))
+            append_lines(self.path / name, map(json_line, map(without_nan, records)))
         except OSError as e:
             raise OSError(f"{e}; --resume goes on from the last checkpoint") from e
 
@@ -110,4 +107,71 @@ class RunFolder(Checkpoints):
             return
         for name in LOGS:
             kept = [r for r in self.read(name) if r["step"] <= step]
-            write_text(self.path / name, "".join(map(json_line, kept)))
+            write_text(self.path / name, "".join(map(json_line, map(without_nan, kept))))
+
+
+def asked_run(path: str | None, words: Sequence[str]) -> tuple[Config, Path]:
+    """The config and the folder of the run that a config file and a command line ask for.
+
+    With `--resume`, or in a job that torchrun restarted, the keys on record stand in for the defaults. Nothing is written.
+    Raises ConfigError as `load_config` and `choose_folder` do.
+    """
+    asked = load_config(path, list(words), checked=False)
+    asked.run.resume |= restarted()
+    folder = choose_folder(asked, path)
+    goes_on = asked.run.resume and RunFolder(folder, writes=False).begun()
+    config = load_config(path, list(words), config_of_run(folder) if goes_on else None)
+    config.run.out, config.run.resume = asked.run.out, asked.run.resume
+    return config, folder
+
+
+def choose_folder(config: Config, config_path: str | None) -> Path:
+    """The run's folder: the one that the config names, or runs/NAME-K: the next free one, with `run.resume` the newest
+    that has begun.
+
+    Raises ConfigError in a job that torchrun restarted where none is named: nothing then says which one it had. Resuming
+    where nothing is yet starts from the beginning: a run killed before its first checkpoint goes on by the same command as
+    any other.
+    """
+    if config.run.out:
+        return Path(config.run.out)
+    if restarted():
+        raise ConfigError(
+            "torchrun restarted this job: give it --run.out, so that it can go on with its own run folder"
+        )
+    name = Path(config_path).stem if config_path else "demo"
+    taken = sorted(
+        (int(m[1]), p)
+        for p in Path("runs").glob(f"{name}-*")
+        if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
+    )
+    begun = [p for _, p in taken if RunFolder(p, writes=False).begun()]
+    if config.run.resume and begun:
+        return begun[-1]
+    return Path("runs") / f"{name}-{taken[-1][0] + 1 if taken else 1}"
+
+
+@contextmanager
+def open_run(config: Config, folder: Path, world: World, say: Callable[[str], None]) -> Iterator[RunFolder]:
+    """The run's folder, prepared, and owned by this job alone until the block ends. Collective.
+
+    Raises ConfigError on every rank alike where another process has it, and as `RunFolder.prepare` does.
+    """
+    if not config.run.out and not config.run.resume:
+        folder = world.agreed(lambda: _claim(folder))
+    with owned(folder, world, say):
+        run = RunFolder(folder, writes=world.is_main)
+        world.agreed(lambda: run.prepare(config))
+        yield run
+
+
+def _claim(folder: Path) -> Path:
+    """runs/NAME-K, or the first after it that nobody else makes at this moment."""
+    name, _, number = folder.name.rpartition("-")
+    for k in range(int(number), int(number) + 1000):
+        try:
+            (folder.parent / f"{name}-{k}").mkdir(parents=True)
+            return folder.parent / f"{name}-{k}"
+        except FileExistsError:
+            continue
+    raise ConfigError(f"{folder}: a thousand folders after it are taken; name one with --run.out")

@@ -42,7 +42,7 @@ def draw_curves(folder: Path) -> Path | None:
         axis.axis("off")
     for axis, (title, keys) in zip(axes.flat, panels, strict=False):
         for key, colour in zip(keys, COLOURS, strict=False):
-            points = [(r["step"], r[key]) for r in records if key in r]
+            points = [(r["step"], r[key]) for r in records if r.get(key) is not None]  # null: not finite
             axis.plot(*zip(*points, strict=True), label=key.replace("_", " "), color=colour, linewidth=1.6)
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_xlabel("round", fontsize=8)

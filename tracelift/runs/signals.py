@@ -1,5 +1,7 @@
 """What a run does when it is asked to stop: finish the round, save, exit with 143, within a limit.
 
+SIGTERM, Ctrl-C, and SIGUSR1, with which schedulers warn before the time is up, all ask.
+
 Left out: who looks at `seen`, and saves (train.py, tracelift/training/fit.py).
 """
 
@@ -9,13 +11,18 @@ import os
 import signal
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-EXIT_STOPPED = 143  # SIGTERM was answered: a checkpoint is saved, `--resume` goes on from it
+from tracelift.errors import Stopped
+
+_ASKING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+EXIT_STOPPED = 143  # a request was answered: a checkpoint is saved, `--resume` goes on from it
 
 
 class StopSignal:
-    """Notes SIGTERM and SIGINT instead of dying, so that the round in progress can be finished and saved.
+    """Notes SIGTERM, SIGINT and SIGUSR1 instead of dying, so that the round in progress can be finished and saved.
 
     That takes at most `seconds`: a rank that waits in a collective for one that hangs never comes back to look at
     `seen`, since Python's own handlers wait for the main thread. A thread hears the signal too and then ends the
@@ -25,7 +32,8 @@ class StopSignal:
     def __init__(self, seconds: float = 300.0) -> None:
         self.seen, self.seconds = False, seconds
         self._over = threading.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        self._at_once = ""
+        for number in _ASKING:
             signal.signal(number, self._note)
         heard, self._bell = socket.socketpair()
         self._bell.setblocking(False)
@@ -36,8 +44,19 @@ class StopSignal:
         """The limit no longer holds."""
         self._over.set()
 
+    @contextmanager
+    def at_once(self, sentence: str) -> Iterator[None]:
+        """While there is nothing to save: a request raises Stopped(sentence) where the main thread is."""
+        self._at_once = sentence
+        try:
+            if self.seen:  # it came before
+                raise Stopped(sentence)
+            yield
+        finally:
+            self._at_once = ""
+
     def _limit(self, heard: socket.socket) -> None:
-        while heard.recv(1)[0] not in (signal.SIGTERM, signal.SIGINT):
+        while heard.recv(1)[0] not in _ASKING:
             pass
         if not self._over.wait(self.seconds):
             line = (
@@ -51,3 +70,5 @@ class StopSignal:
         if self.seen and number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C is meant
         self.seen = True
+        if self._at_once:
+            raise Stopped(self._at_once)

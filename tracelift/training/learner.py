@@ -18,7 +18,7 @@ from torch import nn
 
 from tracelift.config.schema import OptimConfig
 from tracelift.distributed.parallel import Parallel, number
-from tracelift.distributed.sharded_checkpoint import SHARD_FILES, place, read_sharded, write_sharded
+from tracelift.distributed.sharded_checkpoint import SHARD_FILES, local, place, read_sharded, write_sharded
 from tracelift.distributed.world import World
 from tracelift.errors import TrainingError
 from tracelift.runs.checkpoints import optimizer_tensors, restore_optimizer
@@ -123,7 +123,15 @@ class Learner:
         return f"python -m tracelift.explain.nan {path.parent.parent} {path.name}" if path else None
 
     def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None]) -> None:
-        """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows."""
+        """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows.
+
+        Raises TrainingError, on every rank, where a weight or an optimizer state is not finite: nothing is written then.
+        """
+        if (name := self.world.first(self._not_finite())) is not None:
+            raise TrainingError(
+                f"round {step}: {name} is not finite, so no checkpoint of it is written; earlier ones are untouched. "
+                "Resume from them with a lower optim.lr in a new run, or float32 weights (run.dtype)"
+            )
         tensors = {} if self.parallel.sharded else optimizer_tensors(self.optimizer, self.names)
         if self.parallel.sharded:
             write_model = self._write_shards
@@ -131,6 +139,14 @@ class Learner:
                 write_model(run.aside(step) / "model")
         run.save_checkpoint(step, keep, write_model, tensors, {"skipped": self.skipped})
         self.world.barrier()
+
+    def _not_finite(self) -> str | None:
+        """The first trained weight or optimizer state, by name, that holds NaN or an infinity."""
+        for p, name in self.names.items():
+            for what, tensor in (("the weight", p.detach()), *self.optimizer.state[p].items()):
+                if torch.is_tensor(tensor) and tensor.is_floating_point() and not local(tensor).isfinite().all():
+                    return f"{what} {name}" if what == "the weight" else f"the optimizer's {what} of {name}"
+        return None
 
     def _write_shards(self, folder: Path) -> None:
         states = {
@@ -172,6 +188,5 @@ class Learner:
             restore_optimizer(self.optimizer, self.names, whole)
             self.skipped = state.get("skipped", 0)
             done = state["step"]
-        run.cut_logs(done)
-        say(f"going on after round {done}")
+        run.go_on(done, say)
         return done

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tracelift.config import load_config
-from tracelift.errors import ConfigError
 from tracelift.runs import checkpoints
 from tracelift.runs.folder import RunFolder, choose_folder
 
@@ -205,15 +204,13 @@ def test_choose_folder(tmp_path, monkeypatch):
     assert chosen() == "runs/demo-1" and chosen(path="configs/gsm8k.toml") == "runs/gsm8k-1"
     for name in ("demo-2", "demo-10", "demo-x", "demo-eval-3"):
         Path("runs", name).mkdir(parents=True)
-    assert chosen() == "runs/demo-11" and chosen("--run.resume") == "runs/demo-10"
+    assert chosen() == "runs/demo-11" and chosen("--run.resume") == "runs/demo-11", "none of them has begun"
+    Path("runs/demo-2/metrics.jsonl").write_text('{"step": 1}\n')
+    assert chosen("--run.resume") == "runs/demo-2", "a start that failed is not what to go on with"
     assert chosen("--run.resume", path="gsm8k.toml") == "runs/gsm8k-1", "nothing to resume: from the beginning"
     assert chosen("--run.out", "mine") == "mine"
     Path("mine").mkdir()
     assert chosen("--run.out", "mine") == "mine"
-    Path("mine/metrics.jsonl").write_text("")
-    assert chosen("--run.out", "mine", "--run.resume") == "mine"
-    with pytest.raises(ConfigError, match="mine: already holds a run; add --resume"):
-        chosen("--run.out", "mine")
 
 
 def test_prepare_records_config_and_versions(tmp_path):

@@ -1,0 +1,65 @@
+"""config.json, the record of what a run is: its keys, and from which round on each of them held.
+
+    {"config": {section: {key: value}}, "versions": {…}, "command": […],       as they are in force now
+     "history": [{"from_round": 7, "changed": {key: [old, new]}, "versions": {…}, "command": […]}, …]}
+
+Every --resume adds a line to the history. `config_of_run(folder, step)` (tracelift/config/load.py) reads it backwards.
+Left out: which keys may change (tracelift/config/key.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tracelift.config import Config, to_dict
+from tracelift.config.resume import Change
+from tracelift.files import json_text, write_text
+
+
+def versions() -> dict[str, str]:
+    """What a figure depends on besides the code: interpreter, libraries, device."""
+    import tokenizers
+    import triton
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu x{os.cpu_count()}"
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "tokenizers": tokenizers.__version__,
+        "device": device,
+        "machine": platform.machine(),
+    }
+
+
+def write_record(folder: Path, config: Config, history: Sequence[dict[str, Any]] = ()) -> None:
+    record = {"config": to_dict(config), "versions": versions(), "command": sys.argv, "history": list(history)}
+    write_text(folder / "config.json", json_text(record, indent=2))
+
+
+def record_resume(folder: Path, config: Config, changed: Sequence[Change], done: int) -> list[str]:
+    """Note that the run goes on after round `done`, and with what. Returns the library versions that differ, in words."""
+    record = json.loads((folder / "config.json").read_text())
+    history = record.get("history", [])
+    for entry in history:  # the run went back before this: its values hold from where it goes on
+        entry["from_round"] = min(entry["from_round"], done + 1)
+    now = versions()
+    entry = {
+        "from_round": done + 1,
+        "changed": {c.key: [c.old, c.new] for c in changed},
+        "versions": now,
+        "command": sys.argv,
+    }
+    write_record(folder, config, [*history, entry])
+    before = record["versions"]
+    return [
+        f"{name} was {before[name]} and is now {now[name]}" for name in now if before.get(name, now[name]) != now[name]
+    ]
