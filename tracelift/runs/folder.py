@@ -1,7 +1,7 @@
 """The run folder: config, metrics, samples, checkpoints, and going on after any kind of end.
 
     runs/NAME/
-        config.json        every key as it was in force, with versions
+        config.json        every key in force, and its history (record.py)
         metrics.jsonl      one line a round; the same for the same seed, whatever was killed and resumed between
         timings.jsonl      seconds and tokens/s of each phase (kept apart because no two runs share them)
         samples.jsonl      traces with artifacts, verdicts and every part of their reward
