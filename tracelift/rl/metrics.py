@@ -4,7 +4,7 @@
     trace validity       valid traces among those whose truth is known
     wrong-reason rate    traces that are not valid among right answers whose truth is known
 
-Left out: intervals and tests (tracelift/stats.py).
+Left out: intervals and tests (tracelift/stats/).
 """
 
 from __future__ import annotations

@@ -369,7 +369,7 @@ def test_few_problems_are_not_called_sure_or_detectable():
     from tracelift.evaluation.table import _comparisons
 
     def row(a, b, mode):
-        c = compare(answered(*a), answered(*b), "exact", mode, 200)
+        c = compare(answered(*a), answered(*b), "exact", 200)
         return c, _comparisons([{"a": "direct", "b": "planner", "p_holm": c["p"], **c}])
 
     greedy, text = row("00000111", "11100111", "greedy")
@@ -462,7 +462,7 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
 
 
 def test_ratios_by_group_centre_where_they_lie_and_equal_groups_give_the_mean():
-    from tracelift.evaluation.analysis import average, ratio
+    from tracelift.stats.figures import average, ratio
 
     assert ratio([1, 3, 2], [4, 4, 4]) == pytest.approx(average([0.25, 0.75, 0.5], (0.0, 1.0)))
     odd = ratio([20.0, 4.0, 9.0] * 4, [40, 10, 14] * 4)
