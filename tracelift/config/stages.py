@@ -76,7 +76,10 @@ class EvalConfig:
         2000, "random sign flips of the problems' differences, where not all are counted", FROM_1, later="yes"
     )
     max_error_share: float = opt(
-        0.1, "past this share of unjudged executor runs the evaluation stops and says why", SHARE, later="yes"
+        0.1,
+        "past this share of unjudged executor runs, of those that were made, the evaluation stops and says why",
+        SHARE,
+        later="yes",
     )
     traces_shown: int = opt(
         4,

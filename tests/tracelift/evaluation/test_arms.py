@@ -18,6 +18,7 @@ from tracelift.evaluation.arms import traces_of_arm
 from tracelift.evaluation.bench import Answer, WrittenTrace
 from tracelift.executor.backend import Reply
 from tracelift.executor.local import LocalBackend
+from tracelift.rl import rollout
 from tracelift.stats import pass_at_k
 from tracelift.verify.verdict import Verdict
 
@@ -270,6 +271,18 @@ def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_p
     assert evaluation.main(arguments(traced_job, tmp_path, *base)) == 0, "errors are not kept: they are tried again"
     (bench,) = read(tmp_path)["benchmarks"].values()
     assert bench["arms"]["direct"]["greedy"]["unjudged"] == 0
+
+
+def test_a_reply_without_a_trace_does_not_hide_that_every_run_failed(traced_job, tmp_path, monkeypatch, capsys):
+    real = rollout.extract_trace
+    monkeypatch.setattr(rollout, "extract_trace", lambda text, most: real(text, most) if "3" in text else None)
+    monkeypatch.setattr(
+        LocalBackend, "complete", lambda self, requests, progress=None: [Reply("", 0, "down")] * len(requests)
+    )
+    extra = ["--eval.modes", "sampled", "--eval.arms", "planner", "--eval.max_error_share", "0.9"]
+    assert evaluation.main(arguments(traced_job, tmp_path, *extra)) == 2
+    asked, of = map(int, re.search(r"(\d+) of (\d+) runs could not be judged", capsys.readouterr().err).groups())
+    assert 0 < asked == of < 60, "of 20 problems with 3 samples each"
 
 
 @pytest.mark.parametrize(
