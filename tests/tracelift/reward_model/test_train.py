@@ -134,7 +134,7 @@ MOMENTS = {
 def test_killed_and_resumed_equals_never_killed(job, server, undisturbed, out, moment):
     assert server.run(*arguments(job, out), hurt=MOMENTS[moment]).code == -9
     server.done(*arguments(job, out, "--resume"))
-    for name in ("metrics.jsonl", "final/model.safetensors"):
+    for name in ("metrics.jsonl", "final/model.safetensors", "summary.txt", "best/selected.json"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 
