@@ -5,6 +5,7 @@ Left out: what is logged (tracelift/rl/metrics.py), the evaluation before and af
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 
 SHOWN = (  # label, key of the metric, what it is where the label alone does not say it
@@ -31,9 +32,9 @@ SUMMARISED = (  # of a run without held-out problems, in its summary
 
 def explain_labels() -> str:
     """What the labels mean, and what to watch."""
-    always, at_times = (", ".join(f"{label} {what}" for label, _, what in each if what) for each in (SHOWN, WHERE_ANY))
+    always, at_times = ("; ".join(f"{label}: {what}" for label, _, what in each if what) for each in (SHOWN, WHERE_ANY))
     return (
-        f"A line a round: {always}; where there are any, {at_times}.\n"
+        textwrap.fill(f"A line a round. {always}. Where there are any, {at_times}.", 120) + "\n"
         "A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
         "ratio is 1, their sum vanishes while its gradient does not. Watch reward and |g|."
     )

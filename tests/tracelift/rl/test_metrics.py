@@ -131,7 +131,7 @@ def test_the_line_of_a_round_says_what_went_wrong_only_where_it_did():
     line = progress_line(fine | {"format_failures": 0.4, "verdict_errors": 0.1, "rm_score": 0.0})
     assert line == "reward 0.50  acc 0.25  rm 0.00  |g| 1.00  format 0.40  errors 0.10"
     labels = {word for word in line.split() if not word[0].isdigit()} - {"reward"}
-    assert all(f"{label} the " in explain_labels() for label in labels), explain_labels()
+    assert all(f"{label}: the" in explain_labels() for label in labels), explain_labels()
     assert "|g|" in explain_labels().splitlines()[-1] and "grad_norm" not in explain_labels()
 
 
