@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tracelift.evaluation.analysis import deviation
 from tracelift.files import read_log
 from tracelift.stats import holm, permutation_exact, welch
+from tracelift.stats.figures import deviation
 
 ARMS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
 MATCHED = "exec_only_matched"

@@ -132,8 +132,12 @@ def write_folder(
     config: dict[str, Any],
     tokenizer: Tokenizer | None,
     max_shard_bytes: int,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """Write weights, config.json and tokenizer files as one folder, replacing `path` only when all are on disk."""
+    """Write weights, config.json and tokenizer files as one folder, replacing `path` only when all are on disk.
+
+    notes: further text files that belong to these weights, by name.
+    """
 
     def stale(name: str) -> bool:
         own = name in (WEIGHTS, INDEX, "config.json") or _SHARD_NAME.fullmatch(name) is not None
@@ -145,7 +149,8 @@ def write_folder(
             config = {**config, **tokenizer.config_ids()}
             tokenizer.write_files(aside)
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (aside / "config.json").write_text(text, encoding="utf-8")
+        for name, content in {"config.json": text, **(notes or {})}.items():
+            (aside / name).write_text(content, encoding="utf-8")
 
 
 def _assign(module: nn.Module, name: str, value: Tensor) -> None:

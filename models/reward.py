@@ -15,6 +15,7 @@ Left out on purpose: losses and training (tracelift), input text (tracelift), dr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -163,8 +164,12 @@ def save_reward_model(
     path: str | PathLike[str],
     tokenizer: Tokenizer | None = None,
     max_shard_bytes: int = 5_000_000_000,
+    notes: Mapping[str, str] | None = None,
 ) -> None:
-    """RewardModel → a folder in the authors' layout, adapters merged. Raises as `models.save_pretrained`."""
+    """RewardModel → a folder in the authors' layout, adapters merged. Raises as `models.save_pretrained`.
+
+    notes: further text files that belong to these weights and are replaced with them, by name.
+    """
     raw = to_hf_config(rm.config, rm.dtype)
     raw |= {
         "architectures": [architecture_name(rm.config.family, REWARD_ARCHITECTURE_SUFFIX)],
@@ -173,7 +178,7 @@ def save_reward_model(
         "rm_num_labels": rm.reward.num_labels,
         "rm_use_total_head": rm.reward.use_total_head,
     }
-    write_folder(path, effective_state(rm), raw, tokenizer, max_shard_bytes)
+    write_folder(path, effective_state(rm), raw, tokenizer, max_shard_bytes, notes)
 
 
 def _parse(raw: dict[str, Any], where: Path) -> RewardConfig:

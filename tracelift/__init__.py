@@ -5,7 +5,8 @@ The rooms in reading order. A module imports from its own room and from rooms ab
 
     errors         messages a user can act on
     config/        every key with its meaning and range, read from a file and the command line
-    files rubrics stats     JSON lines and whole files, the rubric's labels, intervals and tests
+    files rubrics  JSON lines and whole files, the rubric's labels
+    stats/         intervals and tests
     sandbox/       runs untrusted programs
     sampler/       draws tokens from a model with a KV cache
     verify/        numbers and LaTeX → PASS, FAIL, ERROR

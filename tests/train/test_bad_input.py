@@ -70,7 +70,7 @@ def test_weights_that_are_not_finite_end_in_a_sentence(job, server, spoilt, out)
     ended = server.run(*planner_arguments(job, out, *SHORT, "--executor.path", str(spoilt / "nan")))
     assert (
         ended.code == 2
-        and "samples ended in an ERROR verdict" in ended.message
+        and "samples that reached the executor ended in an ERROR verdict" in ended.message
         and "the executor's log-probs" in ended.message
     )
 

@@ -67,6 +67,31 @@ def test_training_moved_the_weights(job, undisturbed):
     ).read_bytes()
 
 
+def test_a_planner_that_knows_no_tags_is_told_once_and_measured_over_all_problems(job, server, out):
+    said = server.done(*planner_arguments(job, out, "--planner.max_new_tokens", "2"))
+    assert said.count("no reply is one complete <reasoning> block") == 1 and "planner.prefill" in said
+    assert said.count("  format 1.00  ") == ROUNDS
+    for mode in json.loads((out / "summary.json").read_text()).values():
+        for f in (mode["before"], mode["after"]):
+            assert (
+                f["accuracy"]["n"] == f["baseline accuracy"]["n"] == f["uplift"]["n"] == f["format failures"]["n"] == 6
+            )
+            assert f["accuracy"]["value"] == 0 and f["uplift"]["value"] == -f["baseline accuracy"]["value"]
+            assert 0 <= f["baseline accuracy"]["low"] < f["baseline accuracy"]["high"] <= 1
+    assert " of   6" in (out / "summary.txt").read_text()
+
+
+def test_a_run_without_held_out_problems_ends_with_its_figures_and_where_its_model_is(job, server, out):
+    said = server.done(*planner_arguments(job, out, "--data.eval_problems", "0"))
+    assert f"model: {out / 'final'}" in said and str(out / "summary.txt") in said
+    heading, *rows = (out / "summary.txt").read_text().splitlines()
+    assert "round 1" in heading and "round 4" in heading
+    figures = {" ".join(row.split()[:-2]): row.split()[-2:] for row in rows}
+    first, *_, last = rounds(out)
+    assert figures["accuracy"] == [f"{m['accuracy']:.4g}" for m in (first, last)]
+    assert figures["format failures"] == [f"{m['format_failures']:.4g}" for m in (first, last)]
+
+
 # -- killed at any moment --------------------------------------------------------------------------------------------
 
 LOG, SAVE = "tracelift.runs.folder:RunFolder.log", "tracelift.runs.folder:RunFolder.save_checkpoint"

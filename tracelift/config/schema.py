@@ -147,7 +147,10 @@ class ExecutorConfig:
         later="yes",
     )
     max_error_share: float = opt(
-        0.25, "past this share of ERROR verdicts in a round the run stops and says why", SHARE, later="yes"
+        0.25,
+        "past this share of ERROR verdicts among a round's traces that reached the executor the run stops and says why",
+        SHARE,
+        later="yes",
     )
     cache: str = opt("", "baseline cache file; empty means baseline_cache.RANK.jsonl in the run folder", later="yes")
     memory_mb: int = opt(2048, "key-value memory the sampler may use, in MiB", FROM_1, later="yes")

@@ -72,9 +72,14 @@ class EvalConfig:
         later="yes",
     )
     chunk: int = opt(64, "problems between two saves of the records", FROM_1, later="yes")
-    resamples: int = opt(2000, "bootstrap resamples of problems, and sign flips", FROM_1, later="yes")
+    resamples: int = opt(
+        2000, "random sign flips of the problems' differences, where not all are counted", FROM_1, later="yes"
+    )
     max_error_share: float = opt(
-        0.1, "past this share of unjudged executor runs the evaluation stops and says why", SHARE, later="yes"
+        0.1,
+        "past this share of unjudged executor runs, of those that were made, the evaluation stops and says why",
+        SHARE,
+        later="yes",
     )
     traces_shown: int = opt(
         4,

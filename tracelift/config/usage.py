@@ -21,7 +21,7 @@ Trains a planner for a frozen executor (run.stage = planner), or a model that th
 
 The command line goes over the file, the file over these defaults, or over the config of the run that --resume goes on with;
 keys marked "resume" may differ from it. A list is written a,b,c, a switch by its name alone. The run
-folder gets config.json, metrics.jsonl, samples.jsonl, checkpoints/, final/ (the model), summary.txt and curves.png.
+folder gets config.json, metrics.jsonl, samples.jsonl, checkpoints/, final/ (the model), summary.txt and, but for sft, curves.png.
 Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on, 143 stopped by SIGTERM after saving.
 """
 

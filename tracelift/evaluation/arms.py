@@ -87,7 +87,7 @@ def run_arm(
         bench.records.add(kept)
         bench.records.hold(tried_again)
     merged = bench.world.merge([_read(bench, a) if a is not None else None for a in asked])
-    made = [answer for some in merged for answer in some or ()]
+    made = [answer for some in merged for answer in some or () if answer.given is not None]  # what was run
     errors = [answer.detail for answer in made if not answer.judged]
     bench.refuse_errors(errors, len(made), f"{label}, {mode}", "runs could not be judged")
     return merged

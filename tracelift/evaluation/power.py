@@ -2,7 +2,7 @@
 
 Always by the power of the very test that is reported, so that what is called detectable is. With few problems that test
 may be unable to reject whatever happens; then nothing is detectable, and the answer is None, never a number.
-Left out: training runs, whose least detectable difference Welch's comparison gives (tracelift/stats.py).
+Left out: training runs, whose least detectable difference Welch's comparison gives (tracelift/stats/runs.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from functools import cache
 from statistics import NormalDist
 
-from tracelift.stats import binomial_cdf, binomial_mass, bisect, check_open_unit, t_quantile, variance
+from tracelift.stats.proportions import binomial_cdf, binomial_mass, bisect, check_open_unit
+from tracelift.stats.runs import t_quantile, variance
 
 EXACT = 100  # discordant problems expected, up to which power is summed out
 STEPS = 17  # of bisection: to a thousandth of a point

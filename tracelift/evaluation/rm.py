@@ -17,13 +17,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from tracelift.evaluation.analysis import ratio, share
 from tracelift.evaluation.table import cell, columns
 from tracelift.reward_model.group_format import Group
 from tracelift.reward_model.loss import ranking_metrics
 from tracelift.reward_model.scorer import RMScore, ScoreItem, Scorer
-from tracelift.rl.metrics import Share
 from tracelift.rubrics import dimensions_of
+from tracelift.stats.figures import SHARE, average, ratio
 
 BINS = 10
 
@@ -56,7 +55,7 @@ def evaluate_rm(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
         "traces": len(flat),
         "unscored": len(flat) - len(kept),
         "pair accuracy": ratio([f["pair_accuracy"] * n for f, n in zip(by_group, pairs, strict=True)], pairs),
-        "group accuracy": share(Share.of(f["group_accuracy"] == 1.0 for f in by_group)),
+        "group accuracy": average([f["group_accuracy"] for f in by_group], SHARE),
         "MAE": figures["mae"],
         "RMSE": figures["rmse"],
         "per kind": {

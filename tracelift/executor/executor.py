@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tracelift.executor.backend import (
@@ -173,19 +173,14 @@ class Executor:
             return self._with_likelihoods(items, self.evaluate(items, progress, need_repeats=False))
         K, n = s.repeats if need_repeats else 0, 2 * len(items)
         keys = [self.baseline_key(task) if need_repeats else "" for task, _ in items]
-        missing = {
-            key: task
-            for key, (task, _) in zip(keys, items, strict=True)
-            if need_repeats and self.cache.get(key) is None
-        }
+        missing = self._unknown([task for task, _ in items]) if need_repeats else {}
         asked = [item for task, trace in items for item in self._with_trace(task, trace, K)]
         runs = self.run([*asked, *map(self._without, missing.values())], progress)
 
-        baselines = {key: as_baseline(arm) for key, arm in zip(missing, runs[n:], strict=True)}
-        self.cache.put({key: b for key, b in baselines.items() if b.error is None})
+        new = self._learn(zip(missing, map(as_baseline, runs[n:]), strict=True))
         outcomes = []
         for key, (primary,), repeats in zip(keys, runs[:n:2], runs[1:n:2], strict=True):
-            base = baselines.get(key) or self.cache.get(key) or Baseline(0, s.baseline_repeats)
+            base = new.get(key) or self.cache.get(key) or Baseline(0, s.baseline_repeats)
             outcomes.append(
                 Outcome(
                     e2e=primary.judgement.verdict,
@@ -202,6 +197,34 @@ class Executor:
                 )
             )
         return outcomes
+
+    def without_traces(self, tasks: Sequence[Task]) -> list[Outcome]:
+        """One outcome per task whose trace was none: it solves nothing in any of the K runs, which are not made, and its
+        baseline is measured as any other's. Sampled uplift only."""
+        missing = self._unknown(tasks)
+        new = self._learn(
+            zip(missing, map(as_baseline, self.run([*map(self._without, missing.values())])), strict=True)
+        )
+        outcomes = []
+        for key in map(self.baseline_key, tasks):
+            base = new.get(key) or self.cache.get(key)
+            assert base is not None  # known before, or new
+            arm = (base.successes, base.repeats)
+            outcomes.append(
+                Outcome(Verdict.FAIL, 0, self.settings.repeats, *arm, base_runs=base.runs, error=base.error)
+            )
+        return outcomes
+
+    def _unknown(self, tasks: Sequence[Task]) -> dict[str, Task]:
+        """The tasks whose baseline is not known, by its key."""
+        keys = {self.baseline_key(task): task for task in tasks}
+        return {key: task for key, task in keys.items() if self.cache.get(key) is None}
+
+    def _learn(self, found: Iterable[tuple[str, Baseline]]) -> dict[str, Baseline]:
+        """New baselines by key; those that are no ERROR are kept."""
+        new = dict(found)
+        self.cache.put({key: b for key, b in new.items() if b.error is None})
+        return new
 
     def begin(self, task: Task, trace: str, need_repeats: bool = True) -> None:
         """Start what `evaluate` will ask about this trace, where the backend can work ahead."""
@@ -227,16 +250,12 @@ class Executor:
         """The outcomes of the end-to-end runs with both arms' likelihoods: one pass over all traces and new baselines."""
         arms = [self._score_request(self.trace_prompt(task, trace), task) for task, trace in items]
         keys = [self.baseline_key(task) for task, _ in items]
-        missing = {
-            key: self._score_request(self.baseline_prompt(task), task)
-            for key, (task, _) in zip(keys, items, strict=True)
-            if self.cache.get(key) is None
-        }
+        unknown = self._unknown([task for task, _ in items])
+        missing = {key: self._score_request(self.baseline_prompt(task), task) for key, task in unknown.items()}
         distinct = list(dict.fromkeys([*arms, *missing.values()]))
         assert isinstance(self.backend, Scoring)  # the constructor saw to it
         found = dict(zip(distinct, self.backend.score(distinct) if distinct else [], strict=True))
-        new = {key: scored_baseline(found[request]) for key, request in missing.items()}
-        self.cache.put({key: b for key, b in new.items() if b.error is None})
+        new = self._learn((key, scored_baseline(found[request])) for key, request in missing.items())
         out = []
         for outcome, request, key in zip(outcomes, arms, keys, strict=True):
             base, arm = new.get(key) or self.cache.get(key), found[request]

@@ -1,17 +1,21 @@
 """Stage "reward_model": train a Reason RM on TraceLift-Groups.
 
 Each round takes a batch of groups: their positives (one drawn per group) and `rm.negatives` drawn negatives. Losses and
-weights are those of tracelift/reward_model/loss.py. The best model by dev group accuracy is what the stage leaves in final/.
+weights are those of tracelift/reward_model/loss.py. The best model on the dev groups (`selection`) is what the stage leaves
+in final/.
 With `lora.r` above 0 the backbone is adapted and the heads trained in full. Metrics per kind of flaw and per dimension stand
 in metrics.jsonl; calibration and intervals come from `eval.py reward-model`. Left out: judges, recalibration.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,11 +34,16 @@ from tracelift.reward_model.scorer import RMTargets, pool, rm_tokens
 from tracelift.rubrics import dimensions_of
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.plots import draw_curves
+from tracelift.runs.summary import write_summary
 from tracelift.tasks.epochs import round_places
 from tracelift.training.fit import fit
 from tracelift.training.learner import Learner
 from tracelift.training.lora import attach_lora
 from tracelift.training.packing import micro_batches
+
+SELECTION = {"group_accuracy": 1, "pair_accuracy": 1, "mae": -1}  # the order of importance; -1: the smaller the better
+SELECTED = "selected.json"  # in best/: the round of the best model, and the figures it was chosen by
+_PARTS = ("loss", "ce", "huber", "rank", "negative_rank")  # of the loss
 
 
 def initial_rm(config: Config, device: torch.device, task_type: str) -> tuple[RewardModel, Tokenizer]:
@@ -102,6 +111,14 @@ def refuse_other_rubrics(rm: RewardModel, groups: list[Group], path: str) -> Non
                 f"{path}: group {group.problem_id!r} is rubricked for {group.task_type}, but the model's heads are "
                 f"{', '.join(rm.reward.dimension_names)}; train one model a task type"
             )
+
+
+def selection(figures: Mapping[str, float | None]) -> tuple[float, ...]:
+    """What the best of several models is chosen by, the greater the better: group accuracy; of equals the pair accuracy;
+    of equals the (smaller) MAE of the total. A figure that is None or not finite is the worst. Of models that are equal
+    in all three the later one is taken: it was trained on more."""
+    signed = [(figures[name], sign) for name, sign in SELECTION.items()]
+    return tuple(x * sign if x is not None and math.isfinite(x) else -math.inf for x, sign in signed)
 
 
 Drawn = tuple[int, Group, list[Candidate]]  # position among all that are ever drawn, group, traces
@@ -185,17 +202,21 @@ class RewardModelStage:
         return metrics
 
     def keep_best(self, step: int, metrics: dict[str, float]) -> None:
-        if metrics["group_accuracy"] > self.best:
-            self.best = metrics["group_accuracy"]
-            if self.world.is_main:
-                models.save_reward_model(self.rm, self.best_folder, self.tokenizer)
+        """Keep the model of round `step` where none before is better. Its figures lie beside its weights and are replaced
+        with them, so that a run which was killed and goes on compares with the model that is there."""
+        figures = {name: metrics[name] if math.isfinite(metrics[name]) else None for name in SELECTION}
+        if self.best is not None and selection(figures) < selection(self.best):
+            return
+        self.best = {"step": step, **figures}
+        if self.world.is_main:
+            notes = {SELECTED: json.dumps(self.best, indent=2) + "\n"}
+            models.save_reward_model(self.rm, self.best_folder, self.tokenizer, notes=notes)
 
-    def _best_before(self) -> float:
-        """The best dev group accuracy of the run that is gone on with; -1 where there is none."""
-        if not (self.run.writes and (self.best_folder / "config.json").exists() and self.config.run.resume):
-            return -1.0
-        found = (r["dev/group_accuracy"] for r in self.run.read("metrics.jsonl") if "dev/group_accuracy" in r)
-        return max(found, default=-1.0)
+    def _best_before(self) -> dict[str, Any] | None:
+        """Round and figures of the best model so far of the run that is gone on with; None where there is none."""
+        file = self.best_folder / SELECTED
+        there = self.world.is_main and self.config.run.resume and file.exists()
+        return self.world.gather(json.loads(file.read_text()) if there else None)[0]
 
     def write(self, folder: Path) -> None:
         """A checkpoint's model: adapter and heads alone where the backbone is adapted."""
@@ -241,8 +262,11 @@ def run_reward_model(
         say=say,
         on_eval=stage.keep_best,
     )
+    final = stage.export()
     if world.is_main:
         draw_curves(run.path)
-    final = stage.export()
-    say(f"reward model saved in {final}" + (f", best dev group accuracy {stage.best:.3f}" if stage.dev else ""))
+        names = ("dev/group_accuracy", "dev/pair_accuracy", "dev/mae", "dev/rmse") if stage.dev else _PARTS
+        say("\n" + write_summary(run.path, "reward model", names, best["step"] if (best := stage.best) else None))
+    kept = f", of round {stage.best['step']}, the best on {len(stage.dev)} dev groups" if stage.best else ""
+    say(f"model: {final}{kept}   figures: {run.path / 'summary.txt'}   picture: {run.path / 'curves.png'}")
     return final

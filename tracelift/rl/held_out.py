@@ -8,6 +8,7 @@ be compared problem by problem. Left out: external benchmarks and pass@k (eval.p
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +19,12 @@ from tracelift.rl.metrics import Share, accuracy, trace_validity, wrong_reason_r
 from tracelift.rl.rollout import PlannerPrompt, grade, sample_traces
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
-from tracelift.stats import mcnemar_exact, wilson
+from tracelift.stats import mcnemar_exact
+from tracelift.stats.figures import SHARE, Figure, average, difference
 from tracelift.tasks.task import Task
 
 _EVALUATION = 1 << 40  # first element of every evaluation key: never a training round
+_DRAWS = 2000  # random sign flips for the interval of uplift, where not all are counted
 
 
 def evaluate_planner(
@@ -50,40 +53,46 @@ def evaluate_planner(
     full = dataclasses.replace(
         config, reward=dataclasses.replace(config.reward, mode="tracelift" if scorer else "uplift_only")
     )
-    grade(groups, executor.variant(settings), scorer, full)
-    return [group[0] for group in groups]
+    executor, samples = executor.variant(settings), [group[0] for group in groups]
+    grade(groups, executor, scorer, full)
+    unformed = [s for s in samples if s.trace is None]  # it solves nothing, but what the executor can do alone counts
+    for s, outcome in zip(unformed, executor.without_traces([s.task for s in unformed]), strict=True):
+        s.outcome, s.error = outcome, outcome.error
+    return samples
 
 
-def summarise(samples: Sequence[Sample]) -> dict[str, dict[str, float | int]]:
-    """Named figures, each {value, n} with a 95% Wilson interval where it is a share: {value, low, high, n}."""
+def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
+    """Named figures, each {value, low, high, n} with a 95% interval over its n problems (tracelift/stats/figures.py).
+
+    Accuracy, baseline accuracy and uplift are over the same problems: all but those that ended in an ERROR. A format
+    failure solves none of them with its trace, and its baseline counts as any other.
+    """
     kept = [s for s in samples if s.error is None]
-    ran = [s for s in kept if s.outcome is not None]
+    ran = [s.outcome for s in kept if s.outcome is not None]
     pairs = [(s.correct, s.valid) for s in kept]
-    out: dict[str, dict[str, float | int]] = {}
+    out: dict[str, Figure] = {}
 
     def share(name: str, found: Share) -> None:
-        if found.n:
-            low, high = wilson(found.hits, found.n)
-            out[name] = {"value": found.value, "low": low, "high": high, "n": found.n}
+        average_of(name, [1.0] * found.hits + [0.0] * (found.n - found.hits))
 
-    def average(name: str, values: Sequence[float]) -> None:
+    def average_of(name: str, values: Sequence[float], bounds: tuple[float, float] = SHARE) -> None:
         if values:
-            m = sum(values) / len(values)
-            half = 1.96 * (sum((v - m) ** 2 for v in values) / max(1, len(values) - 1) / len(values)) ** 0.5
-            out[name] = {"value": m, "low": m - half, "high": m + half, "n": len(values)}
+            out[name] = average(values, bounds)
 
     share("accuracy", accuracy(pairs))
-    average("baseline accuracy", [s.outcome.success_base for s in ran if s.outcome])
-    average("uplift", [s.outcome.uplift for s in ran if s.outcome])
-    programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
-    average("hidden tests passed", [j.pass_rate for j in programs])
-    average("visible tests passed", [j.visible_rate for j in programs if j.visible_rate is not None])
-    average("RM score", [s.rm.total for s in kept if s.rm is not None])
+    average_of("baseline accuracy", [o.success_base for o in ran])
+    if ran:
+        gain = difference([o.success_base for o in ran], [o.success_with for o in ran], _DRAWS)
+        out["uplift"] = {"value": gain["difference"], "low": gain["low"], "high": gain["high"], "n": gain["n"]}
+    programs = [s.outcome.judgement for s in kept if s.task.code is not None and s.outcome and s.outcome.judgement]
+    average_of("hidden tests passed", [j.pass_rate for j in programs])
+    average_of("visible tests passed", [j.visible_rate for j in programs if j.visible_rate is not None])
+    average_of("RM score", [s.rm.total for s in kept if s.rm is not None])
     share("trace validity", trace_validity(pairs))
     share("wrong-reason rate", wrong_reason_rate(pairs))
     share("answer leaked", Share.of(s.leaked for s in kept))
     share("format failures", Share.of(s.trace is None for s in kept))
-    average("trace tokens", [float(len(s.completion.tokens)) for s in kept])
+    average_of("trace tokens", [float(len(s.completion.tokens)) for s in kept], (0.0, math.inf))
     if len(kept) < len(samples):
         share("errors", Share.of(s.error is not None for s in samples))
     return out

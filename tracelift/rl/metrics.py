@@ -4,7 +4,7 @@
     trace validity       valid traces among those whose truth is known
     wrong-reason rate    traces that are not valid among right answers whose truth is known
 
-Left out: intervals and tests (tracelift/stats.py).
+Left out: intervals and tests (tracelift/stats/).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from tracelift.rl.sample import Sample
+from tracelift.rl.sample import Sample, reached_executor
 
 Pair = tuple[bool | None, bool | None]  # of one sample: the answer is right, the trace is valid; None: not known
 
@@ -60,7 +60,7 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         "reward_std": (mean([(r - mean(rewards)) ** 2 for r in rewards])) ** 0.5,
         "accuracy": accuracy(pairs).value,
         "format_failures": mean([float(s.trace is None) for s in samples]),
-        "verdict_errors": mean([float(s.error is not None) for s in samples]),
+        "verdict_errors": mean([float(s.error is not None) for s in reached_executor(samples)]),
         "zero_spread": mean([float(x) for x in spread]),
         "trace_tokens": mean([float(len(s.completion.tokens)) for s in samples]),
         "truncated": mean([float(s.completion.finish_reason == "length") for s in samples]),

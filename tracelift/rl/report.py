@@ -23,9 +23,11 @@ from tracelift.reward_model.scorer import Scorer
 from tracelift.rl.held_out import evaluate_planner, paired, summarise
 from tracelift.rl.metrics import group_metrics
 from tracelift.rl.policy import Policy
+from tracelift.rl.progress import SUMMARISED, explain_labels, no_trace_at_all, progress_line
 from tracelift.rl.sample import Sample
 from tracelift.runs.folder import EVAL_BEFORE, RunFolder
 from tracelift.runs.plots import draw_curves
+from tracelift.runs.summary import write_summary_of_parts
 from tracelift.runs.tensorboard import TensorBoard
 from tracelift.tasks.task import Task
 from tracelift.training.learner import Learner
@@ -33,8 +35,9 @@ from tracelift.training.learner import Learner
 MODES = ("greedy", "sampled")
 _SHOWN = 3  # problems whose traces are printed before and after
 LEGEND = """accuracy: planner and executor together. baseline accuracy: the executor without a trace. uplift: how much more often it is
-right with the trace than without. trace validity: every step true and grounded in the problem. wrong-reason rate: the share of
-right answers whose trace is not valid. Brackets are 95% intervals over problems; other training seeds differ too."""
+right with the trace than without; a reply that is no trace is right in none of its runs. trace validity: every step true and
+grounded in the problem. wrong-reason rate: the share of right answers whose trace is not valid. Brackets are 95% intervals over
+the problems whose number stands behind them; other training seeds differ too."""
 
 
 class Clock:
@@ -116,6 +119,7 @@ class Report:
         self.config, self.run, self.world, self.say = config, run, world, say
         self.policy, self.executor, self.scorer, self.tasks = policy, executor, scorer, held_out
         self.board: TensorBoard | None = None  # from the first round that is logged
+        self.told = False  # what to do where no reply is a trace
 
     def describe(self, learner: Learner) -> None:
         """One line on what is about to be trained."""
@@ -138,10 +142,7 @@ class Report:
                 for mode in MODES:
                     self.say(f"before training, {mode}: {_line(records[mode]['summary'])}")
         if not c.run.resume:
-            self.say(
-                "A loss near zero is normal: advantages are centred within each group, so on fresh rollouts, where every "
-                "ratio is 1, their sum vanishes while its gradient does not. Watch reward and grad_norm."
-            )
+            self.say(explain_labels())
 
     @property
     def made_of(self) -> dict[str, Any]:
@@ -164,32 +165,24 @@ class Report:
         return Round(self, step)
 
     def progress(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
-        shown = [
-            ("reward", "reward"),
-            ("acc", "accuracy"),
-            ("uplift", "uplift"),
-            ("rm", "rm_score"),
-            ("valid", "trace_validity"),
-            ("wrong-reason", "wrong_reason_rate"),
-            ("flat", "zero_spread"),
-            ("ent", "entropy"),
-            ("|g|", "grad_norm"),
-        ]
-        figures = "  ".join(f"{label} {metrics[key]:.2f}" for label, key in shown if key in metrics)
         laps = " ".join(f"{name} {seconds:.1f}" for name, (seconds, _) in clock.laps.items())
         seconds = clock.record()["seconds"]
         left = (self.config.run.steps - step - 1) * seconds
         self.say(
-            f"{step + 1:4d}/{self.config.run.steps}  {figures}  {seconds:.1f}s ({laps})  ~{left / 60:.1f} min left"
+            f"{step + 1:4d}/{self.config.run.steps}  {progress_line(metrics)}  {seconds:.1f}s ({laps})  ~{left / 60:.1f} min left"
         )
+        if not self.told and (advice := no_trace_at_all(step, metrics)):
+            self.say(advice)
+            self.told = True
 
     def after(self) -> None:
-        """Evaluate again, print and write the table, samples and picture."""
+        """Evaluate again, print and write the table, samples and picture; say where everything lies."""
         if self.board is not None:
             self.board.close()
         if not self.tasks:
             if self.world.is_main:
-                draw_curves(self.run.path)
+                self.say("\n" + write_summary_of_parts(self.run.path, "means over training problems", SUMMARISED))
+                self._close()
             return
         after = self._evaluate()
         if not self.world.is_main:
@@ -206,6 +199,10 @@ class Report:
         text += "\n\n" + LEGEND + "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
         write_text(self.run.path / "summary.txt", text + "\n")
         self.say("\n" + text)
+        self._close()
+
+    def _close(self) -> None:
+        """Draw the curves; say where they and everything else lies."""
         draw_curves(self.run.path)
         self.say(
             f"\npicture: {self.run.path / 'curves.png'}   table: {self.run.path / 'summary.txt'}   "
@@ -240,11 +237,11 @@ def _line(summary: dict[str, dict[str, float]]) -> str:
 def render_table(mode: str, summary: dict[str, Any]) -> str:
     """Before → after, each figure with its 95% interval, and the paired test on accuracy."""
     before, after, test = summary["before"], summary["after"], summary["paired"]
-    lines = [f"{mode} decoding, {test['n']} fresh problems{'':<12}{'before':>24}{'after':>24}"]
-    width = len(lines[0]) - 48
+    lines = [f"{mode} decoding, {test['n']} fresh problems{'':<4}{'before':>32}{'after':>32}"]
+    width = len(lines[0]) - 64
     for name in after:
         cells = [_cell(side.get(name)) for side in (before, after)]
-        lines.append(f"  {name:<{width - 2}}{cells[0]:>24}{cells[1]:>24}")
+        lines.append(f"  {name:<{width - 2}}{cells[0]:>32}{cells[1]:>32}")
     lines.append(
         f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost, "
         f"exact McNemar p = {test['p']:.2g}"
@@ -255,7 +252,8 @@ def render_table(mode: str, summary: dict[str, Any]) -> str:
 def _cell(figure: dict[str, float] | None) -> str:
     if figure is None:
         return "-"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+    interval = f" [{figure['low']:.3f}, {figure['high']:.3f}]" if figure["low"] is not None else ""
+    return f"{figure['value']:.3f}{interval} of {figure['n']:>3}"
 
 
 def show_pairs(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]]) -> str:

@@ -5,7 +5,7 @@ Training, evaluation, the logs and `tracelift.explain` read the same record. Lef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,12 +85,17 @@ class Sample:
         }
 
 
+def reached_executor(samples: Iterable[Sample]) -> list[Sample]:
+    """Those whose trace the executor was asked about: a format failure cannot end in an ERROR."""
+    return [s for s in samples if s.trace is not None]
+
+
 def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:
     """Stop where ERROR verdicts are no longer the exception: what is left would be a biased choice of samples."""
-    samples = [s for g in groups for s in g]
-    errors = [s.error for s in samples if s.error is not None]
-    what = "samples ended in an ERROR verdict"
-    refuse_errors(errors, len(samples), f"round {step + 1}", what, "executor.max_error_share", allowed)
+    asked = reached_executor(s for g in groups for s in g)
+    errors = [s.error for s in asked if s.error is not None]
+    what = "samples that reached the executor ended in an ERROR verdict"
+    refuse_errors(errors, len(asked), f"round {step + 1}", what, "executor.max_error_share", allowed)
 
 
 def refuse_errors(errors: Sequence[str], total: int, where: str, what: str, key: str, allowed: float) -> None:

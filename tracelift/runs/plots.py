@@ -11,6 +11,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # before pyplot is imported
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from tracelift.files import read_log
 
@@ -46,6 +47,7 @@ def draw_curves(folder: Path) -> Path | None:
             axis.plot(*zip(*points, strict=True), label=key.replace("_", " "), color=colour, linewidth=1.6)
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_xlabel("round", fontsize=8)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

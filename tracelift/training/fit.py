@@ -55,7 +55,10 @@ def fit(
         run.log("metrics.jsonl", {"step": step + 1, **metrics})
         if (step + 1) % max(1, min(eval_every, steps // 20 or 1)) == 0 or last:
             pace = (time.perf_counter() - started) / (step + 1 - done)
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in metrics.items() if k != "updates_skipped")
+            whole = {
+                k: v for k, v in metrics.items() if k.count("/") < 2 and k != "updates_skipped"
+            }  # no figure's parts
+            shown = "  ".join(f"{k} {v:.4g}" for k, v in whole.items())
             say(
                 f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)"
             )

@@ -30,6 +30,7 @@ from tracelift.distributed.world import World
 from tracelift.errors import ConfigError, RowsError
 from tracelift.files import scan_rows
 from tracelift.runs.folder import RunFolder
+from tracelift.runs.summary import write_summary
 from tracelift.tasks.epochs import round_places
 from tracelift.training.fit import fit
 from tracelift.training.learner import Learner
@@ -237,6 +238,9 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
     final = run.path / "final"
     if world.is_main:
         models.save_pretrained(model.to(getattr(torch, config.sft.save_dtype)), final, tokenizer)
+        evaluated = [r for r in run.read("metrics.jsonl") if r.get("dev/loss") is not None]
+        best = min(evaluated, key=lambda r: r["dev/loss"])["step"] if evaluated else None
+        say("\n" + write_summary(run.path, "sft", ("dev/loss",) if evaluated else ("loss",), best))
     world.barrier()
-    say(f"model saved in {final}")
+    say(f"model: {final}, of the last round   figures: {run.path / 'summary.txt'}")
     return final

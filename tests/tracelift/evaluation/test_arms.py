@@ -18,6 +18,7 @@ from tracelift.evaluation.arms import traces_of_arm
 from tracelift.evaluation.bench import Answer, WrittenTrace
 from tracelift.executor.backend import Reply
 from tracelift.executor.local import LocalBackend
+from tracelift.rl import rollout
 from tracelift.stats import pass_at_k
 from tracelift.verify.verdict import Verdict
 
@@ -272,11 +273,23 @@ def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_p
     assert bench["arms"]["direct"]["greedy"]["unjudged"] == 0
 
 
+def test_a_reply_without_a_trace_does_not_hide_that_every_run_failed(traced_job, tmp_path, monkeypatch, capsys):
+    real = rollout.extract_trace
+    monkeypatch.setattr(rollout, "extract_trace", lambda text, most: real(text, most) if "3" in text else None)
+    monkeypatch.setattr(
+        LocalBackend, "complete", lambda self, requests, progress=None: [Reply("", 0, "down")] * len(requests)
+    )
+    extra = ["--eval.modes", "sampled", "--eval.arms", "planner", "--eval.max_error_share", "0.9"]
+    assert evaluation.main(arguments(traced_job, tmp_path, *extra)) == 2
+    asked, of = map(int, re.search(r"(\d+) of (\d+) runs could not be judged", capsys.readouterr().err).groups())
+    assert 0 < asked == of < 60, "of 20 problems with 3 samples each"
+
+
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
         (["--eval.arms", "plan"], "'plan' is none of direct, planner, reference, foreign"),
-        (["--eval.limit", "-3"], "eval.limit must not be below 0, got -3"),
+        (["--eval.limit", "-3"], "eval.limit must be at least 0, got -3"),
         (["--eval.k", "9"], "pass@9 needs 1 to eval.samples = 3"),
         (["--eval.sample", "9"], "did you mean 'samples'?"),
         (["--planner", "nowhere"], "nowhere: no such folder"),
@@ -369,7 +382,7 @@ def test_few_problems_are_not_called_sure_or_detectable():
     from tracelift.evaluation.table import _comparisons
 
     def row(a, b, mode):
-        c = compare(answered(*a), answered(*b), "exact", mode, 200)
+        c = compare(answered(*a), answered(*b), "exact", 200)
         return c, _comparisons([{"a": "direct", "b": "planner", "p_holm": c["p"], **c}])
 
     greedy, text = row("00000111", "11100111", "greedy")
@@ -462,7 +475,7 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
 
 
 def test_ratios_by_group_centre_where_they_lie_and_equal_groups_give_the_mean():
-    from tracelift.evaluation.analysis import average, ratio
+    from tracelift.stats.figures import average, ratio
 
     assert ratio([1, 3, 2], [4, 4, 4]) == pytest.approx(average([0.25, 0.75, 0.5], (0.0, 1.0)))
     odd = ratio([20.0, 4.0, 9.0] * 4, [40, 10, 14] * 4)

@@ -12,12 +12,13 @@ from support.evaluations import CHROMIUM, dom
 from tracelift.build import load_benchmark
 from tracelift.config import Config
 from tracelift.evaluation import charts
-from tracelift.evaluation.analysis import FEW, average, ratio, trace_figures
+from tracelift.evaluation.analysis import trace_figures
 from tracelift.evaluation.bench import Answer, Found, WrittenTrace
 from tracelift.evaluation.page import render_page
 from tracelift.reward_model.scorer import no_score
 from tracelift.rl.rollout import TraceFacts
 from tracelift.stats import wilson
+from tracelift.stats.figures import FEW, average, ratio
 from tracelift.verify.verdict import Verdict
 
 

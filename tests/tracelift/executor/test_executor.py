@@ -317,6 +317,19 @@ def test_a_failed_baseline_never_raises_uplift_and_is_not_cached(tmp_path):
     assert len(baselines_asked(up)) == 3
 
 
+def test_no_trace_solves_nothing_and_its_baseline_is_measured_like_any_other():
+    backend = Scripted(lambda r: Reply("1" if r.prompt == "one?|" else "0", 2))
+    executor = Executor(backend, SETTINGS)
+    two, one, again = executor.without_traces([TWO, ONE, ONE])
+    assert [r.prompt for r in backend.requests] == ["two?|"] * 3 + ["one?|"] * 3, "nothing with a trace, a problem once"
+    assert (two.e2e, two.success_with, two.success_base, two.uplift) == (Verdict.FAIL, 0, 0, 0)
+    assert (one.e2e, one.success_with, one.success_base, one.uplift) == (Verdict.FAIL, 0, 1, -1) and again == one
+    assert executor.evaluate([(ONE, "think")])[0].success_base == 1
+    assert len(backend.requests) == 6 + 4, "the same baseline, known by now"
+    down = Executor(Scripted(lambda r: Reply("", 0, "down")), SETTINGS)
+    assert down.without_traces([ONE])[0].error == "down" and len(down.cache) == 0
+
+
 def test_nothing_to_do_asks_nothing():
     backend = Scripted(says("1"))
     assert Executor(backend, SETTINGS).evaluate([]) == [] and backend.calls == []

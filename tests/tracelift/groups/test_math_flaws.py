@@ -123,6 +123,7 @@ def test_odd_numbers_are_refused():
         ("Let x be the price.\n2x + 3 = 13\nx = 10/2 = 5", "algebra with an unknown"),
         ("Price + 3 = 13, tax = fee.\nThen 10/2 = 5.", "an equation is not arithmetic"),
         ("She has 3 + 4 = 8.\nThen 8 - 3 = 5.", "a calculation is not right"),
+        ("It falls by 3 - 7 = -4.\nThen 8 - 3 = 5.", "a result is negative"),
         ("She has 3 + 4 = 7.\nThen 7 * 83 = 581.", "a number comes from nowhere"),
         ("She has 3 + 2 = 5.", "fewer than two calculations"),
         ("She has 3 + 4 = 7.\nThen 7 * 3 = 21.", "the last calculation does not give the answer"),

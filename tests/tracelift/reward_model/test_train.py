@@ -12,10 +12,13 @@ from models import ModelConfig, RewardConfig, RewardModel, Transformer
 from models.lora import adapted, load_adapter, save_adapter
 from support.job_server import Hurt
 from support.tiny_job import group_rows, rm_arguments, write_jsonl
+from tracelift.config import load_config
 from tracelift.config.schema import LoraConfig
+from tracelift.distributed.world import World
 from tracelift.reward_model.group_format import read_groups
-from tracelift.reward_model.train import draw
+from tracelift.reward_model.train import RewardModelStage, draw
 from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS
+from tracelift.runs.folder import RunFolder
 from tracelift.training.lora import attach_lora
 
 STEPS = 16
@@ -56,6 +59,68 @@ def test_it_learns_and_leaves_its_best(undisturbed):
         undisturbed / "best" / "model.safetensors"
     ).read_bytes()
     models.load_tokenizer(undisturbed / "final")
+    selected = json.loads((undisturbed / "best" / "selected.json").read_text())
+    kept = next(m for m in evaluated if m["step"] == selected["step"])
+    order = [(m["dev/group_accuracy"], m["dev/pair_accuracy"], -m["dev/mae"], m["step"]) for m in evaluated]
+    assert max(order)[3] == selected["step"] and kept["dev/mae"] == selected["mae"]
+
+
+def test_it_says_where_its_model_is_and_how_its_figures_went(undisturbed, job, server, out):
+    text = (undisturbed / "summary.txt").read_text()
+    evaluated = [m for m in rounds(undisturbed) if "dev/mae" in m]
+    heading, *rows = text.splitlines()
+    step = json.loads((undisturbed / "best" / "selected.json").read_text())["step"]
+    assert "first, round 4" in heading and f"best, round {step}" in heading and "last, round 16" in heading
+    mae = next(row.split() for row in rows if row.split()[0] == "mae")
+    wanted = [next(m for m in evaluated if m["step"] == n) for n in (4, step, 16)]
+    assert mae[1:] == [f"{m['dev/mae']:.4g}" for m in wanted]
+    said = server.done(*arguments(job, out, steps=4))
+    assert f"model: {out / 'final'}, of round 4" in said and str(out / "summary.txt") in said
+    server.done(*arguments(job, out / "no dev", "--rm.dev", "", steps=2))
+    assert "rank" in (out / "no dev" / "summary.txt").read_text()
+
+
+NAN = math.nan
+DEV = {  # (group accuracy, pair accuracy, MAE) of each evaluation → which of them, from 1, is left in final/
+    "the only one": ([(0, 0.5, 0.2)], 1),
+    "group accuracy before all": ([(0.1, 0.6, 0.3), (0.2, 0.5, 0.4), (0.1, 0.9, 0.1)], 2),
+    "then pair accuracy": ([(0, 0.586, 0.195), (0, 0.621, 0.2), (0, 0.638, 0.21), (0, 0.6, 0.1)], 3),
+    "then the smaller MAE": ([(0, 0.6, 0.3), (0, 0.6, 0.1), (0, 0.6, 0.2)], 2),
+    "then the later one": ([(0, 0.6, 0.2), (0, 0.6, 0.2), (0, 0.6, 0.2), (0, 0.5, 0.1)], 3),
+    "what is not finite is worst": ([(0, 0, NAN), (0, 0, 0.9), (0, 0, NAN)], 2),
+    "also where nothing is finite": ([(0, 0, NAN), (0, 0, NAN)], 2),
+}
+
+
+@pytest.mark.parametrize("name", DEV)
+def test_which_round_is_left_whatever_is_killed_between(job, tmp_path, name):
+    """A run that goes on from any checkpoint, after a kill at any evaluation, leaves what a run never killed leaves."""
+    figures, winner = DEV[name]
+
+    def evaluate(out, first, last, *extra):
+        config = load_config(None, [*arguments(job, out), *extra])
+        stage = RewardModelStage(config, RunFolder(out), World(), torch.device("cpu"))
+        for number in range(first, last + 1):
+            with torch.no_grad():
+                stage.rm.total_head.bias.fill_(number)  # which model it is
+            stage.keep_best(
+                number, dict(zip(("group_accuracy", "pair_accuracy", "mae"), figures[number - 1], strict=True))
+            )
+
+    def left(out):
+        best = models.load_reward_model(out / "best")
+        selected = json.loads((out / "best" / "selected.json").read_text(), parse_constant=pytest.fail)
+        assert selected["step"] == best.total_head.bias.item()
+        return selected["step"]
+
+    evaluate(tmp_path / "whole", 1, len(figures))
+    assert left(tmp_path / "whole") == winner
+    for killed in range(1, len(figures) + 1):
+        for again in range(1, killed + 2):
+            out = tmp_path / f"{killed}-{again}"
+            evaluate(out, 1, killed)
+            evaluate(out, again, len(figures), "--run.resume", "true")
+            assert left(out) == winner, (killed, again)
 
 
 MOMENTS = {
@@ -69,7 +134,7 @@ MOMENTS = {
 def test_killed_and_resumed_equals_never_killed(job, server, undisturbed, out, moment):
     assert server.run(*arguments(job, out), hurt=MOMENTS[moment]).code == -9
     server.done(*arguments(job, out, "--resume"))
-    for name in ("metrics.jsonl", "final/model.safetensors"):
+    for name in ("metrics.jsonl", "final/model.safetensors", "summary.txt", "best/selected.json"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 

@@ -33,6 +33,8 @@ def test_the_loss_falls_and_the_model_reloads(job, undisturbed):
     assert [m["step"] for m in metrics] == list(range(1, 13))
     assert metrics[-1]["loss"] < metrics[0]["loss"] / 2
     assert [m["step"] for m in metrics if "dev/loss" in m] == [6, 12]
+    text = (undisturbed / "summary.txt").read_text()
+    assert all(f"{m['dev/loss']:.4g}" in text for m in metrics if "dev/loss" in m) and "last, round 12" in text
     model, tokenizer = models.load_pretrained(undisturbed / "final"), models.load_tokenizer(undisturbed / "final")
     rows = read_rows(job / "executor.jsonl")
     with torch.no_grad():  # the dev loss once more, one row at a time through plain causal attention
@@ -99,7 +101,7 @@ MOMENTS = [
 def test_killed_and_resumed_equals_never_killed(job, server, undisturbed, out, hurt):
     assert server.run(*arguments(job, out), hurt=hurt).code == -9
     server.done(*arguments(job, out, "--resume"))
-    for name in ("metrics.jsonl", "final/model.safetensors"):
+    for name in ("metrics.jsonl", "final/model.safetensors", "summary.txt"):
         assert (out / name).read_bytes() == (undisturbed / name).read_bytes(), name
 
 

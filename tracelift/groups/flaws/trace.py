@@ -236,7 +236,9 @@ def _parse_line(text: str, i: int, nodes: list[Term]) -> Line:
             raise TraceError("an equation is not a calculation and its result")
         if len(equation.left.numbers) == 1 and len(equation.left.tokens) == 1:
             continue  # `… = 72 = 72`, or a restatement: a mention like any other
-        if _rounded(equation.left.value, numbers[0].text) != numbers[0].value or equation.right.value < 0:
+        if equation.right.value < 0:  # right or not: no flaw is made of traces that go below zero
+            raise TraceError("a result is negative")
+        if _rounded(equation.left.value, numbers[0].text) != numbers[0].value:
             raise TraceError("a calculation is not right")
         results[equation.right.start] = equation
     in_sums = {t.start for e in results.values() for t in e.left.numbers}

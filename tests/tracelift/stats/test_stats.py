@@ -7,26 +7,23 @@ from fractions import Fraction
 
 import pytest
 
+from support.paired_data import outcomes_of, sampled
 from tracelift.evaluation.power import (
     least_detectable_difference,
     least_detectable_mean,
     mcnemar_power,
 )
 from tracelift.stats import (
-    Welch,
     clopper_pearson,
     holm,
     mcnemar_exact,
-    paired_bootstrap,
-    paired_interval,
     pass_at_k,
     permutation_exact,
     sign_flip,
-    t_cdf,
-    t_quantile,
     welch,
     wilson,
 )
+from tracelift.stats.runs import Welch, t_cdf, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -102,122 +99,6 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_pass():
     for bad in ((5, 6, 1), (5, 2, 0), (5, 2, 6), (5, -1, 2)):
         with pytest.raises(ValueError):
             pass_at_k(*bad)
-
-
-def sampled(rng, n, lift=0.0, samples=4):
-    """Two systems' shares of right samples on n problems of differing difficulty, b better by `lift` on each."""
-    level = [rng.random() * (1 - lift) for _ in range(n)]
-    return [[sum(rng.random() < p + extra for _ in range(samples)) / samples for p in level] for extra in (0.0, lift)]
-
-
-def test_sign_flips_are_all_counted():
-    for d in ([0.5, -0.25, 1.0, 0.0, 0.75], [1.0] * 4, [0.1, 0.2, -0.3], [0.0, 0.0]):
-        sums = [
-            abs(sum(s * x for s, x in zip(signs, d, strict=True)))
-            for signs in itertools.product((1, -1), repeat=len(d))
-        ]
-        assert sign_flip(d) == pytest.approx(sum(s >= abs(sum(d)) - 1e-9 for s in sums) / len(sums))
-    assert sign_flip([0.75] * 4) == 0.125 and sign_flip([]) == 1.0, "four problems cannot show less"
-    ones = [1.0] * 15 + [-1.0] * 5  # drawn: McNemar's, which counts the same signs
-    assert sign_flip(ones, 20_000) == pytest.approx(mcnemar_exact(5, 15), abs=0.004)
-    assert sign_flip([1.0] * 40, 99) == 0.01 == sign_flip([1.0] * 40, 99, seed=5), "never 0"
-
-
-@pytest.mark.parametrize("n", [4, 8, 12, 30])
-def test_sign_flips_keep_the_null(n):
-    rng, runs = random.Random(n), 300
-    found = sum(sign_flip([y - x for x, y in zip(*sampled(rng, n), strict=True)], 300) <= 0.05 for _ in range(runs))
-    assert found <= 26, "Binomial(300, .05) stays below 27 but for one run in several hundred"
-
-
-@pytest.mark.parametrize("n,runs", [(5, 300), (10, 300), (30, 200), (200, 60)])
-def test_the_sampled_interval_covers_and_agrees_with_its_p(n, runs):
-    rng, covered = random.Random(n), 0
-    for _ in range(runs):
-        r = paired_bootstrap(*sampled(rng, n, 0.2), resamples=200)
-        covered += r.low <= 0.2 <= r.high
-        assert r.low < r.high and (r.p <= 0.05 or r.low <= 0 <= r.high)
-    assert covered / runs >= 0.92
-
-
-def test_few_problems_that_agree_are_not_certainty():
-    for n in (1, 2, 4, 5):
-        r = paired_bootstrap([0.0] * n, [0.75] * n)
-        assert r.p == 2 * 0.5**n and r.low <= 0 < 0.75 < r.high, n
-    same = paired_bootstrap([0.5] * 50, [0.5] * 50)
-    assert same.p == 1 and same.low < 0 < same.high
-
-
-def outcomes_of(n, gained, lost):
-    """(gained, lost, probability) of every outcome on n problems that are gained and lost with these chances."""
-    for up, down in itertools.product(range(n + 1), repeat=2):
-        if up + down <= n:
-            yield (
-                up,
-                down,
-                math.comb(n, up)
-                * math.comb(n - up, down)
-                * gained**up
-                * lost**down
-                * (1 - gained - lost) ** (n - up - down),
-            )
-
-
-@pytest.mark.parametrize("n,cases", [(5, 9), (10, 9), (30, 9), (200, 1)])
-def test_the_paired_interval_covers_by_counting_every_outcome(n, cases):
-    chances = [
-        (0.1, 0.05),
-        (0.01, 0.0),
-        (0.05, 0.0),
-        (0.3, 0.0),
-        (0.3, 0.03),
-        (0.5, 0.45),
-        (0.9, 0.01),
-        (0.02, 0.02),
-        (0.7, 0.1),
-    ]
-    for gained, lost in chances[:cases]:
-        covered = 0.0
-        for up, down, chance in outcomes_of(n, gained, lost):
-            low, high = paired_interval(up, down, n)
-            covered += chance * (low <= gained - lost <= high)
-        assert covered >= 0.938, (gained, lost)
-
-
-def test_the_paired_interval_and_its_p_never_contradict():
-    for n in (1, 3, 5, 6, 8, 13, 40):
-        for up, down in itertools.product(range(n + 1), repeat=2):
-            if up + down <= n:
-                low, high = paired_interval(up, down, n)
-                assert low < high and low <= (up - down) / n <= high
-                assert (low <= 0 <= high) == (mcnemar_exact(down, up) > 0.05), (up, down, n)
-    m, v = 3 / 10, (5 / 10 - 0.09) / 10  # 3 gained, none lost of 8: by hand
-    assert paired_interval(3, 0, 8) == pytest.approx((m - 1.959964 * v**0.5, m + 1.959964 * v**0.5), abs=1e-6)
-    with pytest.raises(ValueError, match="expected 0 to 4"):
-        paired_interval(3, 2, 4)
-
-
-def test_bootstrap_resamples_problems_not_samples():
-    # Ten problems with 100 copies of one score each: the copies carry no information.
-    d = [1.0, -1.0, 2.0, 0.5, 0.0, 1.5, -0.5, 1.0, 0.25, 1.25]
-    many = [x for x in d for _ in range(100)]
-    names = [i for i in range(10) for _ in range(100)]
-    one = paired_bootstrap([0.0] * 10, d, seed=3, resamples=2000)
-    grouped = paired_bootstrap([0.0] * 1000, many, names, seed=3, resamples=2000)
-    assert grouped == one and one.problems == 10 and one.difference == pytest.approx(0.6)
-    naive = paired_bootstrap([0.0] * 1000, many, seed=3, resamples=500)
-    assert naive.high - naive.low < 0.2 * (one.high - one.low)
-
-
-def test_bootstrap_against_full_enumeration():
-    d = [0.25, 0.5, 1.0]
-    means = sorted(sum(c) / 5 for c in itertools.product([*d, 1.0, -1.0], repeat=5))  # the two imaginary problems too
-    r = paired_bootstrap([0.0] * 3, d, resamples=20_000, confidence=0.5, seed=1)
-    q = len(means) // 4
-    assert means[q - 40] <= r.low <= means[q + 40] and means[-q - 40] <= r.high <= means[-q + 40]
-    assert r.p == 0.25 and r.difference == pytest.approx(1.75 / 3)
-    with pytest.raises(ValueError, match="same number"):
-        paired_bootstrap([1.0], [1.0, 2.0])
 
 
 def test_holm():

@@ -1,0 +1,34 @@
+"""summary.txt of a run without held-out problems: which rounds it shows, and what it leaves out."""
+
+import pytest
+
+from tracelift.files import append_lines, json_line
+from tracelift.runs.summary import write_summary, write_summary_of_parts
+
+
+def logged(folder, *records):
+    append_lines(folder / "metrics.jsonl", [json_line({"step": i, **r}) for i, r in enumerate(records, start=1)])
+
+
+def cells(text):
+    heading, *rows = text.splitlines()
+    return heading, {row[:30].strip(): row[30:].split() for row in rows}
+
+
+def test_the_first_the_best_and_the_last_round_that_has_figures(tmp_path):
+    logged(tmp_path, {"loss": 9}, {"dev/mae": 0.5}, {"loss": 8}, {"dev/mae": 0.25}, {"dev/mae": 0.75}, {"loss": 7})
+    text = write_summary(tmp_path, "stage", ("dev/mae", "dev/rmse"), best=4)
+    heading, rows = cells(text)
+    assert heading.split() == "stage first, round 2 best, round 4 last, round 5".split()
+    assert rows == {"mae": ["0.5", "0.25", "0.75"]}, "and no row for what was never logged"
+    assert (tmp_path / "summary.txt").read_text() == text + "\n"
+    assert "best" not in write_summary(tmp_path, "stage", ("dev/mae",)) and cells(text)[1]
+
+
+@pytest.mark.parametrize(("rounds", "parts"), [(1, ["round 1"] * 2), (20, ["rounds 1 to 2", "rounds 19 to 20"])])
+def test_means_over_the_first_and_the_last_tenth(tmp_path, rounds, parts):
+    logged(tmp_path, *({"acc": i, "entropy": None if i == 1 else 2.0, "kl": None} for i in range(1, rounds + 1)))
+    heading, rows = cells(write_summary_of_parts(tmp_path, "run", ("acc", "entropy", "kl")))
+    assert " ".join(heading.split()) == " ".join(["run", *dict.fromkeys(parts)])
+    assert rows["acc"] == (["1"] if rounds == 1 else ["1.5", "19.5"]) and "kl" not in rows
+    assert rows.get("entropy") == (None if rounds == 1 else ["2", "2"]), "null is not a figure"

@@ -1,0 +1,21 @@
+"""The statistics that results are reported with, exact where an exact test exists, on the standard library alone.
+
+Left out on purpose: anything that needs scipy at run time.
+"""
+
+from tracelift.stats.paired import paired_interval, paired_mean, sign_flip
+from tracelift.stats.proportions import clopper_pearson, mcnemar_exact, pass_at_k, wilson
+from tracelift.stats.runs import holm, permutation_exact, welch
+
+__all__ = [
+    "clopper_pearson",
+    "holm",
+    "mcnemar_exact",
+    "paired_interval",
+    "paired_mean",
+    "pass_at_k",
+    "permutation_exact",
+    "sign_flip",
+    "welch",
+    "wilson",
+]
