@@ -30,7 +30,7 @@ from torch import Tensor
 import kernels
 from models import Transformer
 from tracelift.build import build_executor, build_policy, build_scorer, load_held_out, load_training_tasks
-from tracelift.config import Config, help_text, load_config
+from tracelift.config import Config, demo_defaults, help_text, load_config
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, join, leave, pick_device, restarted, set_threads
 from tracelift.errors import ServerGone, Stopped
@@ -49,7 +49,7 @@ from tracelift.rl.report import Report
 from tracelift.rl.rollout import grade_everywhere, needs_uplift
 from tracelift.rl.sample import Sample, refuse_too_many_errors
 from tracelift.rl.totals import UpdateTotals
-from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main
+from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main, reader_may_leave
 from tracelift.runs.folder import RunFolder, choose_folder
 from tracelift.runs.signals import EXIT_STOPPED, StopSignal
 from tracelift.training.learner import Learner
@@ -62,6 +62,8 @@ Say = Callable[[str], None]
 
 def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Say) -> None:
     # -- load: problems x, policy π_θ, executor E with verifier V, Reason RM R ----------------------------------------
+    for line in demo_defaults(config):
+        say(line)
     say_memory_plan(config, device, world.size, world.local_size, say)  # before any weight is read
     policy = build_policy(config, world, device)
     stop = StopSignal(config.run.stop_s)
@@ -71,7 +73,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     tasks = load_training_tasks(config, say)
     keep_bad = partial(keep_batch, run.path / "nan")  # a batch whose gradient is not finite is kept for study
     learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, keep_bad)
-    report = Report(config, run, world, policy, executor, scorer, load_held_out(config, say), say)
+    report = Report(config, run, world, policy, executor, scorer, load_held_out(config, tasks, say), say)
     report.describe(learner)
 
     done = learner.resume(run, policy.read, say) if config.run.resume else 0
@@ -253,7 +255,8 @@ STAGES: dict[str, Callable[[Config, RunFolder, World, torch.device, Say], object
 
 def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
-        print(help_text())
+        with reader_may_leave():
+            print(help_text())
         return 0
     argv = ["--run.resume" if word == "--resume" else word for word in argv]
     path = argv.pop(0) if argv and not argv[0].startswith("--") else None
