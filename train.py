@@ -1,6 +1,6 @@
 """Train a planner to write reasoning that measurably helps a frozen executor (TraceLift, arXiv 2605.03862).
 
-    torchrun --standalone --nproc_per_node=1 train.py [CONFIG.toml] [--section.key value ...]
+    torchrun --standalone --nproc_per_node=1 train.py [CONFIG.toml] [--section.key value ...] [--resume | --dry-run]
 
 Read from top to bottom, `train_planner` is the algorithm:
 
@@ -13,7 +13,7 @@ Read from top to bottom, `train_planner` is the algorithm:
     log, checkpoint
 
 The other stages (`run.stage = "sft" | "reward_model"`) enter here too and live in tracelift/training/sft.py and
-tracelift/reward_model/train.py. Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on,
+tracelift/reward_model/train.py; --dry-run is tracelift/dry_run.py. Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on,
 143 stopped by SIGTERM after saving. Left out: everything that has a room of its own (tracelift/__init__.py is the map).
 """
 
@@ -33,6 +33,7 @@ from tracelift.build import build_executor, build_policy, build_scorer, load_hel
 from tracelift.config import Config, demo_defaults, help_text, load_config
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, join, leave, pick_device, restarted, set_threads
+from tracelift.dry_run import dry_run
 from tracelift.errors import ServerGone, Stopped
 from tracelift.reward_model.train import run_reward_model
 from tracelift.rl.grpo import (
@@ -259,10 +260,15 @@ def main(argv: list[str]) -> int:
             print(help_text())
         return 0
     argv = ["--run.resume" if word == "--resume" else word for word in argv]
+    dry = "--dry-run" in argv
+    argv = [word for word in argv if word != "--dry-run"]
     path = argv.pop(0) if argv and not argv[0].startswith("--") else None
     config = Config()
     try:
         config = load_config(path, argv)
+        if dry:
+            dry_run(config, path)
+            return 0
         config.run.resume |= restarted()
         device = pick_device(config.run.device)
         world = join(device.type, config.parallel.timeout_s)

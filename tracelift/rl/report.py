@@ -216,7 +216,7 @@ def _line(summary: dict[str, dict[str, float]]) -> str:
 def render_table(mode: str, summary: dict[str, Any]) -> str:
     """Before → after, each figure with its 95% interval, and the paired test on accuracy."""
     before, after, test = summary["before"], summary["after"], summary["paired"]
-    lines = [f"{mode} decoding, {test['n']} fresh problems{'':<12}{'before':>24}{'after':>24}"]
+    lines = [f"{mode} decoding, {test['n']} held-out problems{'':<12}{'before':>24}{'after':>24}"]
     width = len(lines[0]) - 48
     for name in after:
         cells = [_cell(side.get(name)) for side in (before, after)]

@@ -29,6 +29,7 @@ from models import ModelConfig, Transformer
 from models.hf_config import read_config
 from models.lora import PROJECTIONS, read_adapter_config
 from tracelift.config import Config, load_config
+from tracelift.distributed.world import device_named
 from tracelift.errors import ConfigError, naming
 from tracelift.training.optimizer import BLOCK
 
@@ -319,17 +320,9 @@ def main(argv: list[str]) -> int:
         config = load_config(path, argv)
         if config.run.stage != "planner":
             raise ConfigError(f"run.stage = '{config.run.stage}': the plan knows the planner stage only")
-        kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.run.device == "auto" else config.run.device
-        local = min(
-            ranks,
-            max(
-                1,
-                torch.cuda.device_count()
-                if kind.startswith("cuda")
-                else int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
-            ),
-        )
-        say_memory_plan(config, torch.device(kind), ranks, local, print)
+        device = device_named(config.run.device, "run.device")
+        here = torch.cuda.device_count() if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+        say_memory_plan(config, device, ranks, min(ranks, max(1, here)), print)
         return 0
     except (ConfigError, OSError, ValueError) as e:
         print(f"tracelift.training.memory_plan: {e}", file=sys.stderr)
