@@ -281,7 +281,7 @@ def say_rows(key: str, name: str, rows: object, a_round: int, rounds: int, say: 
     if not isinstance(rows, list):
         return say(f"{key} {name}: an endless series, {a_round} a round, {rounds} rounds")
     say(
-        f"{key} {name}: {len(rows)} rows, {a_round} a round, {rounds} rounds: {a_round * rounds / len(rows):.2g} times each"
+        f"{key} {name}: {len(rows)} rows, {a_round} a round, {rounds} rounds: {a_round * rounds / len(rows):,.1f} times each"
     )
 
 

@@ -43,7 +43,8 @@ def naming(key: str, path: str | PathLike[str] = "") -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
-        raise FileNotFoundError(f"{key}: {e}{hint}") from None
+        said = f"{e.filename}: {e.strerror}" if e.filename else e
+        raise FileNotFoundError(f"{key}: {said}{hint}") from None
     except ValueError as e:
         e.args = (f"{key}: {e}{hint}",)
         raise

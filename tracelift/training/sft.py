@@ -61,7 +61,9 @@ def read_rows(path: str | Path) -> list[Example]:
 
 
 def read_data(config: Config) -> tuple[list[Example], list[Example]]:
-    """The rows of `sft.train` and of `sft.dev` (none without it). Raises as `read_rows` does, naming the key."""
+    """The rows of `sft.train` and of `sft.dev` (none without it). Raises ConfigError, or as `read_rows`, naming the key."""
+    if not config.sft.train:
+        raise ConfigError("sft.train: give a JSONL file of {prompt, completion} rows")
     with naming("sft.train"):
         rows = read_rows(config.sft.train)
     with naming("sft.dev"):
@@ -117,6 +119,8 @@ def initial_shape(config: Config) -> tuple[ModelConfig, Tokenizer]:
     s = config.sft
     if bool(s.init) == bool(s.shape):
         raise ConfigError("sft: give either sft.init (a folder) or sft.shape (a fresh model)")
+    if s.shape and not s.tokenizer:
+        raise ConfigError("sft.tokenizer: give the folder of the fresh model's tokenizer")
     with naming("sft.tokenizer" if s.tokenizer else "sft.init", s.tokenizer or s.init):
         tokenizer = models.load_tokenizer(s.tokenizer or s.init)
     if s.init:
