@@ -13,8 +13,9 @@ Read from top to bottom, `train_planner` is the algorithm:
     log, checkpoint
 
 The other stages (`run.stage = "sft" | "reward_model"`) enter here too and live in tracelift/training/sft.py and
-tracelift/reward_model/train.py; --dry-run is tracelift/dry_run.py. Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on,
-143 stopped by SIGTERM after saving. Left out: everything that has a room of its own (tracelift/__init__.py is the map).
+tracelift/reward_model/train.py; --dry-run is tracelift/dry_run.py. Exit codes: 0 done, 1 bad configuration, data or
+model, 2 training could not go on, 143 stopped by SIGTERM after saving. Left out: everything that has a room of its own
+(tracelift/__init__.py is the map).
 """
 
 from __future__ import annotations

@@ -276,7 +276,7 @@ def test_unjudged_runs_stop_an_evaluation_or_leave_its_figures(traced_job, tmp_p
     ("extra", "says"),
     [
         (["--eval.arms", "plan"], "'plan' is none of direct, planner, reference, foreign"),
-        (["--eval.limit", "-3"], "eval.limit must not be below 0, got -3"),
+        (["--eval.limit", "-3"], "eval.limit must be at least 0, got -3"),
         (["--eval.k", "9"], "pass@9 needs 1 to eval.samples = 3"),
         (["--eval.sample", "9"], "did you mean 'samples'?"),
         (["--planner", "nowhere"], "nowhere: no such folder"),
