@@ -31,7 +31,7 @@ from tracelift.build import (
     build_scorer,
     load_benchmark,
 )
-from tracelift.config import Config, config_of_run, help_text, load_config
+from tracelift.config import Config, config_of_run, demo_defaults, help_text, load_config
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
 from tracelift.errors import ConfigError
 from tracelift.evaluation import arms, table
@@ -48,7 +48,7 @@ from tracelift.files import json_text, without_nan, write_text
 from tracelift.reward_model.group_format import read_groups
 from tracelift.rl.rollout import PlannerPrompt
 from tracelift.rubrics import dimensions_of
-from tracelift.runs.console import exit_of, quiet_unless_main
+from tracelift.runs.console import exit_of, quiet_unless_main, reader_may_leave
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.lock import owned
 from tracelift.runs.record import versions
@@ -67,7 +67,8 @@ Without any of them the embedded demo's starting planner is evaluated. CONFIG.to
 
 def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
-        print(help_text(USAGE))
+        with reader_may_leave():
+            print(help_text(USAGE))
         return 0
     config = Config()
     try:
@@ -136,11 +137,8 @@ def read_benchmarks(config: Config, say: Callable[[str], None]) -> list[Benchmar
     benchmarks = [load_benchmark(spec, config, say) for spec in config.eval.benchmarks]
     if doubled := [b.name for i, b in enumerate(benchmarks) if b.name in [x.name for x in benchmarks[:i]]]:
         raise ConfigError(f"eval.benchmarks: '{doubled[0]}' is named twice")
-    if config.planner.prompt == "demo" and any(not b.name.startswith("demo:") for b in benchmarks):
-        say(
-            "note: planner.prompt is the demo's, without instructions; "
-            "configs/eval-math.toml and eval-code.toml hold others"
-        )
+    if lines := demo_defaults(config, any(b.name != "demo:math" for b in benchmarks)):
+        say("\n".join([*lines, "configs/eval-math.toml and configs/eval-code.toml hold prompts with instructions"]))
     return benchmarks
 
 

@@ -1,6 +1,6 @@
 """Train a planner to write reasoning that measurably helps a frozen executor (TraceLift, arXiv 2605.03862).
 
-    torchrun --standalone --nproc_per_node=1 train.py [CONFIG.toml] [--section.key value ...]
+    torchrun --standalone --nproc_per_node=1 train.py [CONFIG.toml] [--section.key value ...] [--resume | --dry-run]
 
 Read from top to bottom, `train_planner` is the algorithm:
 
@@ -13,8 +13,9 @@ Read from top to bottom, `train_planner` is the algorithm:
     log, checkpoint
 
 The other stages (`run.stage = "sft" | "reward_model"`) enter here too and live in tracelift/training/sft.py and
-tracelift/reward_model/train.py. Exit codes: 0 done, 1 bad configuration, data or model, 2 training could not go on,
-143 stopped by SIGTERM after saving. Left out: everything that has a room of its own (tracelift/__init__.py is the map).
+tracelift/reward_model/train.py; --dry-run is tracelift/dry_run.py. Exit codes: 0 done, 1 bad configuration, data or
+model, 2 training could not go on, 143 stopped by SIGTERM after saving. Left out: everything that has a room of its own
+(tracelift/__init__.py is the map).
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ from torch import Tensor
 import kernels
 from models import Transformer
 from tracelift.build import build_executor, build_policy, build_scorer, load_held_out, load_training_tasks
-from tracelift.config import Config, help_text
+from tracelift.config import Config, demo_defaults, help_text
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
+from tracelift.dry_run import dry_run
 from tracelift.errors import ServerGone, Stopped
 from tracelift.reward_model.train import run_reward_model
 from tracelift.rl.grpo import (
@@ -49,7 +51,7 @@ from tracelift.rl.report import Report
 from tracelift.rl.rollout import grade_everywhere, needs_uplift
 from tracelift.rl.sample import Sample, refuse_too_many_errors
 from tracelift.rl.totals import UpdateTotals
-from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main
+from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main, reader_may_leave
 from tracelift.runs.folder import RunFolder, asked_run, open_run
 from tracelift.runs.signals import EXIT_STOPPED, StopSignal
 from tracelift.training.learner import Learner
@@ -62,6 +64,8 @@ Say = Callable[[str], None]
 
 def train_planner(config: Config, run: RunFolder, world: World, device: torch.device, say: Say) -> None:
     # -- load: problems x, policy π_θ, executor E with verifier V, Reason RM R ----------------------------------------
+    for line in demo_defaults(config):
+        say(line)
     say_memory_plan(config, device, world.size, world.local_size, say)  # before any weight is read
     policy = build_policy(config, world, device)
     stop = StopSignal(config.run.stop_s)
@@ -71,7 +75,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     tasks = load_training_tasks(config, say)
     keep_bad = partial(keep_batch, run.path / "nan")  # a batch whose gradient is not finite is kept for study
     learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, keep_bad)
-    report = Report(config, run, world, policy, executor, scorer, load_held_out(config, say), say)
+    report = Report(config, run, world, policy, executor, scorer, load_held_out(config, tasks, say), say)
     report.describe(learner)
 
     with stop.at_once("stopped on request before the first round; nothing was trained yet"):
@@ -255,13 +259,19 @@ STAGES: dict[str, Callable[[Config, RunFolder, World, torch.device, Say], object
 
 def main(argv: list[str]) -> int:
     if any(word in ("-h", "--help") for word in argv):
-        print(help_text())
+        with reader_may_leave():
+            print(help_text())
         return 0
     argv = ["--run.resume" if word == "--resume" else word for word in argv]
+    dry = "--dry-run" in argv
+    argv = [word for word in argv if word != "--dry-run"]
     path = argv.pop(0) if argv and not argv[0].startswith("--") else None
     config = Config()
     try:
         config, folder = asked_run(path, argv)
+        if dry:
+            dry_run(config, folder)
+            return 0
         device = pick_device(config.run.device)
         world = join(device.type, config.parallel.timeout_s)
         config, folder = world.gather((config, folder))[0]  # machines need not share a file system

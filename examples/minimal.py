@@ -41,6 +41,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))  # so that this file runs as it is, with nothing installed
 
 from models import RewardModel, Tokenizer, Transformer, load_pretrained, load_reward_model, load_tokenizer
+from tracelift.runs.console import reader_may_leave
 from tracelift.sampler.sampling import invert, seed_words, stream_id, uniforms
 from tracelift.verify import Verdict, verify_math
 from tracelift.worlds.math import MathProblem, make_problem
@@ -273,5 +274,6 @@ def report(number: int, samples: list[Sample]) -> str:
 
 
 if __name__ == "__main__":
-    for number, samples in enumerate(train(), start=1):
-        print(report(number, samples))
+    with reader_may_leave():
+        for number, samples in enumerate(train(), start=1):
+            print(report(number, samples))

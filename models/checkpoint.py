@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from models.atomic import replaced_folder
-from models.hf_config import REWARD_ARCHITECTURE_SUFFIX, CheckpointError, check_folder, read_config, to_hf_config
+from models.hf_config import CheckpointError, check_folder, holds_reward_model, read_config, to_hf_config
 from models.lora import adapted, load_adapter
 from models.shards import INDEX, WEIGHTS, headers, read_tensor, some, tensor_files, write_shards
 from models.tokenizer import TOKENIZER_FILES, Tokenizer
@@ -48,7 +48,7 @@ def load_pretrained(
     """
     folder = check_folder(path)
     config, raw = read_config(folder)
-    if any(str(name).endswith(REWARD_ARCHITECTURE_SUFFIX) for name in raw.get("architectures") or []):
+    if holds_reward_model(raw):
         raise CheckpointError(f"{folder}: holds a Reason Reward Model; load it with models.load_reward_model")
     with torch.device("meta"):
         model = Transformer(config)

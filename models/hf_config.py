@@ -70,6 +70,11 @@ def read_config(folder: str | PathLike[str]) -> tuple[ModelConfig, dict[str, Any
     return parse_config(raw, str(path)), raw
 
 
+def holds_reward_model(raw: dict[str, Any]) -> bool:
+    """Whether a config.json's object is a Reason Reward Model's."""
+    return any(str(name).endswith(REWARD_ARCHITECTURE_SUFFIX) for name in raw.get("architectures") or [])
+
+
 def architecture_name(family: str, suffix: str = "ForCausalLM") -> str:
     """The class name transformers gives a model of this family, as config.json's "architectures" spells it."""
     return _CLASS_PREFIX[family] + suffix

@@ -115,6 +115,21 @@ def config_of(model: nn.Module) -> LoRAConfig | None:
     return next((layer.config for _, layer in adapted(model)), None)
 
 
+def find_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[tuple[str, nn.Linear]]:
+    """The layers that `attach` adapts, by name. Raises ValueError where a target names nothing, or what is no such layer."""
+    found = [(name, m) for name, m in model.named_modules() if _is_target(name, targets)]
+    for target in [targets] if isinstance(targets, str) else targets:
+        if not any(_is_target(name, target if isinstance(targets, str) else (target,)) for name, _ in found):
+            raise ValueError(f"LoRA target {target!r} names no module; Linear layers: {', '.join(_linears(model))}")
+    bases: list[tuple[str, nn.Linear]] = []
+    for name, module in found:
+        if not isinstance(module, nn.Linear) or name == "lm_head":
+            kind = type(module).__name__
+            raise ValueError(f"LoRA target {name!r} ({kind}) cannot be adapted: only Linears within the blocks can")
+        bases.append((name, module))
+    return bases
+
+
 def attach(model: Model, config: LoRAConfig, seed: int = 0) -> Model:
     """Put adapters on every target Linear, in place, and freeze all else but `also_train`. B = 0: no change at first.
 
@@ -122,17 +137,7 @@ def attach(model: Model, config: LoRAConfig, seed: int = 0) -> Model:
     """
     if adapted(model):
         raise ValueError("the model already carries LoRA adapters; merge_and_unload it first")
-    targets = [(name, m) for name, m in model.named_modules() if _is_target(name, config.targets)]
-    names = [config.targets] if isinstance(config.targets, str) else config.targets
-    for target in names:
-        if not any(_is_target(name, target if isinstance(config.targets, str) else (target,)) for name, _ in targets):
-            raise ValueError(f"LoRA target {target!r} names no module; Linear layers: {', '.join(_linears(model))}")
-    bases: list[tuple[str, nn.Linear]] = []
-    for name, module in targets:
-        if not isinstance(module, nn.Linear) or name == "lm_head":
-            kind = type(module).__name__
-            raise ValueError(f"LoRA target {name!r} ({kind}) cannot be adapted: only Linears within the blocks can")
-        bases.append((name, module))
+    bases = find_targets(model, config.targets)
     model.requires_grad_(False)
     gen = torch.Generator().manual_seed(seed)
     for name, module in bases:

@@ -148,8 +148,7 @@ def load_reward_model(
 ) -> RewardModel:
     """A Reason RM folder (+ a PEFT LoRA folder) → RewardModel in eval mode. Raises as `models.load_pretrained`."""
     folder = check_folder(path)
-    config, raw = read_config(folder)
-    reward = _parse(raw, folder / "config.json")
+    config, reward = read_reward_config(folder)
     names = {name for names in tensor_files(folder).values() for name in names}
     with torch.device("meta"):
         rm = RewardModel(config, reward, head_bias="dimension_heads.0.bias" in names)
@@ -157,6 +156,12 @@ def load_reward_model(
     if adapter is not None:
         load_adapter(rm, adapter)
     return rm.eval()
+
+
+def read_reward_config(path: str | PathLike[str]) -> tuple[ModelConfig, RewardConfig]:
+    """A Reason RM's backbone and heads, from config.json alone. Raises as `models.load_pretrained`."""
+    config, raw = read_config(path)
+    return config, _parse(raw, Path(path) / "config.json")
 
 
 def save_reward_model(

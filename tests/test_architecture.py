@@ -23,7 +23,7 @@ SCRIPTS = ("train.py", "eval.py")
 # The rooms of tracelift/, in the order of its docstring: a room imports itself and those before it.
 ROOMS = (
     "errors", "config", "files", "rubrics", "stats", "sandbox", "sampler", "verify", "programs", "tasks",
-    "executor", "worlds", "distributed", "runs", "training", "reward_model", "rl", "build", "evaluation", "explain",
+    "executor", "worlds", "distributed", "runs", "training", "reward_model", "rl", "build", "dry_run", "evaluation", "explain",
     "worlds/build", "groups", "serve",
 )  # fmt: skip
 BELOW, ABOVE = ("kernels", "models"), ("train", "eval", "examples")

@@ -113,7 +113,8 @@ def is_name(dotted: str) -> bool:
 @cache
 def keys() -> frozenset[str]:
     """section.key for every key of the config."""
-    sections = vars(Config())
+    config = Config()
+    sections = {s.name: getattr(config, s.name) for s in dataclasses.fields(config)}
     return frozenset(f"{name}.{k.name}" for name, s in sections.items() for k in dataclasses.fields(s))
 
 

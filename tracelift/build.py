@@ -13,9 +13,12 @@ import torch
 
 import models
 from models import Tokenizer, Transformer
+from models.lora import load_adapter
 from tracelift.config.schema import Config
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, find_device
+from tracelift.errors import naming
+from tracelift.executor.backend import Backend
 from tracelift.executor.baselines import BaselineCache
 from tracelift.executor.executor import Executor, ExecutorSettings
 from tracelift.executor.judge import TaskJudge
@@ -41,13 +44,21 @@ MiB = 1 << 20
 def build_planner(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
     """The model to train, with its tokenizer. Raises FileNotFoundError, ValueError or models.CheckpointError."""
     p = config.planner
-    if p.adapter and config.lora.r:
-        raise ValueError("planner.adapter and lora.r: an adapter brings its own rank; give one of the two")
-    model = models.load_pretrained(
-        p.path, dtype=getattr(torch, config.run.dtype), device=device, adapter=p.adapter or None
-    )
+    refuse_two_adapters(config)
+    with naming("planner.path", p.path):
+        model = models.load_pretrained(p.path, dtype=getattr(torch, config.run.dtype), device=device)
+        tokenizer = models.load_tokenizer(p.path)
+    if p.adapter:
+        with naming("planner.adapter", p.adapter):
+            load_adapter(model, p.adapter)
     attach_lora(model, config.lora, config.run.seed)
-    return model, models.load_tokenizer(p.path)
+    return model.eval(), tokenizer
+
+
+def refuse_two_adapters(config: Config) -> None:
+    """Raise ValueError where the planner's adapter is given twice, from a folder and fresh."""
+    if config.planner.adapter and config.lora.r:
+        raise ValueError("planner.adapter and lora.r: an adapter brings its own rank; give one of the two")
 
 
 def build_policy(config: Config, world: World, device: torch.device) -> Policy:
@@ -82,10 +93,12 @@ def build_executor(
     cache: Path | None,
     say: Callable[[str], None] = print,
     give_up: Callable[[], bool] = bool,
+    backend: Backend | None = None,
 ) -> Executor:
     """A frozen model: a remote server's where `executor.url` is set, or a local one.
 
-    say, give_up: who hears that the server is waited for, and what ends the wait early (a request to stop).
+    say, give_up: who hears that the server is waited for, and what ends the wait early (a request to stop). backend: what
+    answers instead of either; the prompts are the same.
     """
     e = config.executor
     settings = ExecutorSettings(
@@ -101,26 +114,30 @@ def build_executor(
         uplift=e.uplift,
         nats=e.likelihood_nats,
     )
-    judge = build_judge(config)
+    cached, judge = BaselineCache(cache), build_judge(config)
     if e.url:
-        from tracelift.executor.client import RemoteBackend
-        from tracelift.executor.outage import Outage
-        from tracelift.executor.prefetch import PrefetchingBackend
-
         if e.chat == "on":
             raise ValueError("executor.chat = 'on' needs a local tokenizer; a remote executor gets plain prompts")
-        patience = Outage(e.patience_s, say, give_up)
-        remote = PrefetchingBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
-        return Executor(remote, settings, BaselineCache(cache), judge=judge)
-    tokenizer = models.load_tokenizer(e.path)
-    backend = build_backend(config, device, tokenizer)
-    if not use_chat(e.chat, tokenizer):
-        return Executor(backend, settings, BaselineCache(cache), judge=judge)
+        return Executor(backend or remote_backend(config, say, give_up), settings, cached, judge=judge)
+    with naming("executor.path", e.path):
+        tokenizer = models.load_tokenizer(e.path)
+    chat = use_chat(e.chat, tokenizer)
 
     def wrap(text: str) -> str:
-        return tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True)
+        return tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True) if chat else text
 
-    return Executor(backend, settings, BaselineCache(cache), wrap, judge)
+    return Executor(backend or build_backend(config, device, tokenizer), settings, cached, wrap, judge)
+
+
+def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable[[], bool]) -> Backend:
+    """The server at `executor.url`. Raises ValueError where its key is not in the environment."""
+    from tracelift.executor.client import RemoteBackend
+    from tracelift.executor.outage import Outage
+    from tracelift.executor.prefetch import PrefetchingBackend
+
+    e = config.executor
+    patience = Outage(e.patience_s, say, give_up)
+    return PrefetchingBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
 
 
 def api_key(variable: str) -> str | None:
@@ -134,8 +151,10 @@ def build_backend(config: Config, device: torch.device, tokenizer: Tokenizer | N
     """The executor's model in this process, on `executor.device` or else `device`."""
     e = config.executor
     place = find_device(e.device, "executor.device") if e.device else device
-    model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
-    tokenizer = tokenizer or models.load_tokenizer(e.path)
+    with naming("executor.path", e.path):
+        model = models.load_pretrained(e.path, dtype=getattr(torch, config.run.dtype), device=place)
+        tokenizer = tokenizer or models.load_tokenizer(e.path)
+    model.requires_grad_(False)
     return LocalBackend(model, tokenizer, build_sampler(model, tokenizer, config))
 
 
@@ -168,8 +187,9 @@ def build_scorer(
     if r.path.partition(":")[0] == "oracle":
         return oracle(r.path)
     place = find_device(r.device, "reward_model.device") if r.device else device
-    rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=place).requires_grad_(False)
-    return LocalScorer(rm, models.load_tokenizer(r.path), r.max_tokens)
+    with naming("reward_model.path", r.path):
+        rm = models.load_reward_model(r.path, dtype=getattr(torch, config.run.dtype), device=place)
+        return LocalScorer(rm.requires_grad_(False), models.load_tokenizer(r.path), r.max_tokens)
 
 
 def load_tasks(
@@ -190,18 +210,30 @@ def load_tasks(
 def load_training_tasks(config: Config, say: Callable[[str], None]) -> TaskSource:
     """The problems a run trains on. Raises as `load_tasks` and `check_references` do."""
     d = config.data
-    tasks = load_tasks(d.source, d.seed, d.limit, config.planner.max_problem_chars, say)
+    with naming("data.source"):
+        tasks = load_tasks(d.source, d.seed, d.limit, config.planner.max_problem_chars, say)
     check_references(config, tasks)
     return tasks
 
 
-def load_held_out(config: Config, say: Callable[[str], None]) -> list[Task]:
-    """The problems a training run is evaluated on before and after; none for a file without `data.eval_source`."""
+def load_held_out(config: Config, training: TaskSource, say: Callable[[str], None]) -> list[Task]:
+    """The problems a training run is evaluated on before and after; none for a file without `data.eval_source`.
+
+    Those of a file that are among `training` are counted aloud. Raises as `load_tasks` does.
+    """
     source = config.data.eval_source or (config.data.source if config.data.source.startswith("demo:") else "")
     if not source or config.data.eval_problems <= 0:
         return []
-    held_out = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
-    return held_out.first(config.data.eval_problems)
+    with naming("data.eval_source" if config.data.eval_source else "data.source"):
+        found = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
+    held_out = found.first(config.data.eval_problems)
+    trained = {task.problem for task in training.tasks} if isinstance(training, FileTasks) else set()
+    if shared := sum(task.problem in trained for task in held_out):
+        say(
+            f"note: {shared} of the {len(held_out)} problems of data.eval_source are in data.source too: what the evaluation "
+            "says of them is memory as well as skill; give problems that no round trains on"
+        )
+    return held_out
 
 
 def load_benchmark(spec: str, config: Config, say: Callable[[str], None] = print) -> Benchmark:

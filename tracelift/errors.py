@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do. Earlier checkpoints are intact."""
@@ -25,3 +30,21 @@ class ServerGone(ConnectionError):
 
 class RowsError(ValueError):
     """A file that holds no rows, or a row that is none: says file and line, or what is wrong with the line alone."""
+
+
+@contextmanager
+def naming(key: str, path: str | PathLike[str] = "") -> Iterator[None]:
+    """Errors about a file or folder, raised inside, also name the config key that gives it.
+
+    path: what the key gives. Where it is a run's folder and a model was wanted, the message says where that run's model is.
+    """
+    final = Path(path) / "final"
+    hint = f"; this is the folder of a run, its model is {final}" if path and (final / "config.json").is_file() else ""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+        said = f"{e.filename}: {e.strerror}" if e.filename else e
+        raise FileNotFoundError(f"{key}: {said}{hint}") from None
+    except ValueError as e:
+        e.args = (f"{key}: {e}{hint}",)
+        raise

@@ -71,6 +71,11 @@ def test_command_line_words_by_type(words, kept):
         (["--executor.stop", "[1]"], r"executor.stop: expected list"),
         (["--reward.mode", "uplift"], r"reward.mode: 'uplift' is none of tracelift, exec_only"),
         (["steps", "3"], r"expected --section.key, got 'steps'"),
+        (["run.steps", "3"], r"got 'run.steps'; write --run.steps"),
+        (["--config", "run.toml"], r"got '--config'; the config file stands first, without a flag"),
+        (["--run.steps", "3", "run.toml"], r"got 'run.toml'; the config file stands first"),
+        (["--zzz.steps", "3"], r"unknown section 'zzz'; there are: run, data, planner"),
+        (["--data.qqqqqq", "3"], r"unknown key 'data.qqqqqq'; there are: source, seed"),
         (["--run.steps", "0"], r"command line: run.steps must be at least 1, got 0"),
         (["--optim.lr", "nan"], r"optim.lr must be above 0, got"),
         (["--optim.lr", "inf"], r"optim.lr must be above 0, got"),
@@ -106,6 +111,18 @@ def test_what_cannot_be_meant_is_refused_in_a_file(tmp_path, text, said):
 def test_a_missing_file_is_named():
     with pytest.raises(ConfigError, match="nowhere.toml: no such config file"):
         load_config("nowhere.toml")
+
+
+def test_a_key_or_a_folder_in_the_place_of_a_file_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="'run.steps' is a key: write --run.steps VALUE"):
+        load_config("run.steps", ["--run.seed", "2"])
+    with pytest.raises(ConfigError, match="run.nosuch: no such config file"):
+        load_config("run.nosuch")
+    with pytest.raises(ConfigError, match="is a folder; a config is a TOML file"):
+        load_config(tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b"[run]\nout = '\xe9'\n")
+    with pytest.raises(ConfigError, match="latin.toml: not valid TOML: not UTF-8 at byte 13"):
+        load_config(tmp_path / "latin.toml")
 
 
 def test_an_ablation_that_needs_no_reward_model_runs_without_one():

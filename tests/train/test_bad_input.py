@@ -22,6 +22,9 @@ def spoilt(job, tmp_path_factory):
     write_jsonl(folder / "long.jsonl", [{"problem_id": "long one", "problem": "1 + " * 60 + "1?", "answer": 61}] * 6)
     (folder / "empty-folder").mkdir()
     (folder / "prompt.txt").write_text("no field in here\n")
+    (folder / "run" / "final").mkdir(parents=True)
+    for place in ("config.json", "final/config.json"):
+        (folder / "run" / place).write_text(json.dumps({"config": {}}))
     cut = folder / "cut"
     cut.mkdir()
     for file in (job / "planner").iterdir():
@@ -37,31 +40,57 @@ def spoilt(job, tmp_path_factory):
 
 
 CASES = {
-    "missing planner": (("--planner.path", "{}/nowhere"), 1, "nowhere"),
-    "missing executor": (("--executor.path", "{}/nowhere"), 1, "nowhere"),
-    "missing reward model": (("--reward_model.path", "{}/nowhere"), 1, "nowhere"),
+    "missing planner": (("--planner.path", "{}/nowhere"), 1, "planner.path: {}/nowhere: no such folder"),
+    "missing executor": (("--executor.path", "{}/nowhere"), 1, "executor.path: {}/nowhere: no such folder"),
+    "missing reward model": (("--reward_model.path", "{}/nowhere"), 1, "reward_model.path: {}/nowhere: no such folder"),
     "empty folder": (("--planner.path", "{}/empty-folder"), 1, "empty-folder"),
     "truncated weights": (("--planner.path", "{}/cut"), 1, "model.safetensors"),
     "a language model as reward model": (("--reward_model.path", "{}/../planner"), 1, "rm_dimension_names"),
-    "missing data": (("--data.source", "{}/nowhere.jsonl"), 1, "nowhere.jsonl': no such file"),
+    "missing data": (
+        ("--data.source", "{}/nowhere.jsonl"),
+        1,
+        "data.source: data source '{}/nowhere.jsonl': no such file",
+    ),
+    "missing held-out data": (
+        ("--data.eval_source", "{}/no.jsonl", "--data.eval_problems", "6"),
+        1,
+        "data.eval_source: ",
+    ),
     "broken line": (("--data.source", "{}/broken.jsonl"), 1, "broken.jsonl:2: broken JSON"),
     "bytes": (("--data.source", "{}/bytes.jsonl"), 1, "bytes.jsonl:2: not UTF-8"),
     "empty data": (("--data.source", "{}/empty.jsonl"), 1, "empty.jsonl: holds no problem"),
+    "a run's folder as planner": (("--planner.path", "{}/run"), 1, "planner.path: {}/run/config.json: "),
+    "an unknown target of LoRA": (("--lora.r", "2", "--lora.targets", "q_porj"), 1, "'q_porj' names no module"),
+    "no adapter there": (("--planner.adapter", "{}/nowhere"), 1, "planner.adapter: {}/nowhere: no such folder"),
+    "a key of a server that is not set": (
+        ("--executor.url", "http://localhost:9", "--executor.key_env", "NO_SUCH_KEY"),
+        1,
+        "the environment variable NO_SUCH_KEY is not set",
+    ),
     "prompt longer than the context": (("--data.source", "{}/long.jsonl"), 1, "exceed the planner's context of 96"),
     "template": (("--planner.prompt", "{}/prompt.txt"), 1, "needs exactly the fields {problem}"),
     "unknown key": (("--grpo.epoch", "2"), 1, "did you mean 'epochs'"),
     "no such device": (("--run.device", "cuda:99"), 1, "GPU 99"),
 }
+# What a dry run, which reads no weights and needs no GPU, cannot refuse: a note in its stead.
+NOTED = {"truncated weights": "model.safetensors: truncated", "no such device": "there is no such GPU here"}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_one_clear_sentence(job, server, spoilt, out, case):
     extra, code, said = CASES[case]
+    said = said.replace("{}", str(spoilt)) if "{}/" in said else said
     if case == "a language model as reward model":
         extra = ("--reward_model.path", str(job / "planner"))
     extra = [word.replace("{}", str(spoilt)) for word in extra]
-    ended = server.run(*planner_arguments(job, out, *SHORT, *extra))
+    words = planner_arguments(job, out, *SHORT, *extra)
+    ended = server.run(*words)
     assert ended.code == code and said in ended.message, ended
+    dry = server.run(*words, "--dry-run")
+    if case in NOTED:
+        assert dry.code == 0 and any(NOTED[case] in line for line in dry.text.splitlines() if "note: " in line), dry
+    else:
+        assert (dry.code, dry.message) == (1, ended.message)
 
 
 def test_weights_that_are_not_finite_end_in_a_sentence(job, server, spoilt, out):

@@ -6,14 +6,15 @@ Left out: what depends on files (models, data), which their loaders say.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
+from tracelift.config.demo import needs_rm, owned
 from tracelift.config.schema import Config
 from tracelift.errors import ConfigError
 
 
-def check(c: Config, where: str, set_by: Mapping[str, str], training: bool) -> None:
-    """Raises ConfigError naming the key, and where its value comes from: `set_by`, by key, else `where`. `training = False` leaves out what only a training run needs."""
+def check(c: Config, where: str, training: bool) -> None:
+    """Raises ConfigError naming the key, and where its value comes from: `c.set_by`, else `where`. `training = False` leaves
+    out what only a training run needs."""
     for section in dataclasses.fields(c):
         values = getattr(c, section.name)
         for f in dataclasses.fields(values):
@@ -21,7 +22,7 @@ def check(c: Config, where: str, set_by: Mapping[str, str], training: bool) -> N
             for x in value if isinstance(value, list) else [value]:
                 if numbers is not None and x not in numbers:
                     name = f"{section.name}.{f.name}"
-                    raise ConfigError(f"{set_by.get(name, where)}: {name} must be {numbers}, got {x}")
+                    raise ConfigError(f"{c.set_by.get(name, where)}: {name} must be {numbers}, got {x}")
     if (c.executor.url or c.reward_model.url) and c.executor.patience_s >= c.parallel.timeout_s:
         raise ConfigError(
             f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
@@ -33,9 +34,14 @@ def check(c: Config, where: str, set_by: Mapping[str, str], training: bool) -> N
             "replicas on every rank (parallel.mode = 'none')"
         )
     if training and c.run.stage == "planner":
-        needs_rm = c.reward.mode in ("tracelift", "rm_only", "product_only")
-        if needs_rm and not (c.reward_model.path or c.reward_model.url):
+        if needs_rm(c) and not (c.reward_model.path or c.reward_model.url):
             raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
+        if needs_rm(c) and not c.reward_model.url and "reward_model.path" not in c.set_by and "data" in owned(c):
+            raise ConfigError(
+                f"{where}: reward.mode = '{c.reward.mode}' would score data.source = '{c.data.source}' with the demo's Reason "
+                f"RM, which is only the default: give reward_model.path (by name, '{c.reward_model.path}' is taken), or "
+                "reward.mode = 'uplift_only' or 'exec_only'"
+            )
         if c.executor.uplift == "likelihood" and c.reward.variant == "paper":
             raise ConfigError(
                 f"{where}: executor.uplift = 'likelihood' needs reward.variant = 'corrected': the paper's uplift is a "

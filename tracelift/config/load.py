@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tracelift.config.check import check
+from tracelift.config.demo import drop_unasked_rm
 from tracelift.config.schema import Config
 from tracelift.errors import ConfigError
 
@@ -39,15 +40,9 @@ def load_config(
     `checked = False` every check of a value's range.
     Raises ConfigError naming file and key on unknown keys, wrong types and values outside their range.
     """
-    config, set_by = base or Config(), dict[str, str]()  # set_by: the place that a key's value comes from
+    config = base or Config()
     if path is not None:
-        try:
-            table = tomllib.loads(Path(path).read_text())
-        except FileNotFoundError:
-            known = sorted(str(p) for p in Path("configs").glob("*.toml"))
-            raise ConfigError(f"{path}: no such config file; there are: {', '.join(known) or 'none'}") from None
-        except tomllib.TOMLDecodeError as e:
-            raise ConfigError(f"{path}: not valid TOML: {e}") from None
+        table = _read_toml(path)
         for section, values in table.items():
             if not isinstance(values, dict):
                 raise ConfigError(
@@ -55,22 +50,51 @@ def load_config(
                 )
             for key, value in values.items():
                 _assign(config, section, key, value, where=str(path))
-                set_by[f"{section}.{key}"] = str(path)
     words = list(overrides)
     while words:
         word = words.pop(0)
         if not word.startswith("--") or "." not in word:
-            raise ConfigError(f"command line: expected --section.key, got '{word}' (--help lists every key)")
+            raise ConfigError(f"command line: expected --section.key, got '{word}'{_hint(word)}")
         name, equals, text = word[2:].partition("=")
         section, _, key = name.partition(".")
         if not equals:
             bare = not words or words[0].startswith("--")
             text = None if bare else words.pop(0)
         _assign(config, section, key, text, where="command line")
-        set_by[f"{section}.{key}"] = "command line"
+    drop_unasked_rm(config)
     if checked:
-        check(config, str(path or "command line"), set_by, training)
+        check(config, str(path or "command line"), training)
     return config
+
+
+def _read_toml(path: str | Path) -> dict[str, Any]:
+    """A config file's sections. Raises ConfigError, also where `path` was meant as something else."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        section, _, key = str(path).partition(".")
+        if key in _names(getattr(Config(), section, None)):
+            raise ConfigError(f"command line: '{path}' is a key: write --{path} VALUE") from None
+        known = sorted(str(p) for p in Path("configs").glob("*.toml"))
+        raise ConfigError(f"{path}: no such config file; there are: {', '.join(known) or 'none'}") from None
+    except IsADirectoryError:
+        raise ConfigError(
+            f"{path}: is a folder; a config is a TOML file, and an earlier run is --run.out {path}"
+        ) from None
+    except UnicodeDecodeError as e:
+        raise ConfigError(f"{path}: not valid TOML: not UTF-8 at byte {e.start}") from None
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{path}: not valid TOML: {e}") from None
+
+
+def _hint(word: str) -> str:
+    """What a word that is no --section.key was probably meant as."""
+    if word == "--config" or word.endswith(".toml"):
+        return "; the config file stands first, without a flag"
+    section, _, key = word.partition(".")
+    if key in _names(getattr(Config(), section, None)):
+        return f"; write --{word}"
+    return " (--help lists every key)"
 
 
 def config_of_run(folder: str | Path, step: int | None = None) -> Config:
@@ -98,12 +122,12 @@ def config_of_run(folder: str | Path, step: int | None = None) -> Config:
 
 
 def _names(obj: Any) -> list[str]:
-    return [f.name for f in dataclasses.fields(obj)]
+    return [f.name for f in dataclasses.fields(obj)] if dataclasses.is_dataclass(obj) else []
 
 
 def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; there are: {', '.join(known)}"
 
 
 def _assign(config: Config, section: str, key: str, value: Any, where: str) -> None:
@@ -124,6 +148,7 @@ def _assign(config: Config, section: str, key: str, value: Any, where: str) -> N
             raise ConfigError(f"{where}: --{section}.{key} needs a value ({type_name(kind)})")
         value = True
     setattr(target, key, _convert(value, kind, f"{where}: {section}.{key}"))
+    config.set_by[f"{section}.{key}"] = where
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:

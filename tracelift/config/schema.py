@@ -160,7 +160,8 @@ class ExecutorConfig:
 class RewardModelConfig:
     path: str = opt(
         "assets/math/reward_model",
-        "Reason RM folder; empty: no RM, for reward modes that need none; oracle or oracle:NOISE: "
+        "Reason RM folder; empty: no RM, for reward modes that need none, which leave the default unloaded too (one given by "
+        "name is loaded, and its scores shown); oracle or oracle:NOISE: "
         "the math demo's own rubric, with NOISE the share of traces judged by wrong labels (for studies)",
     )
     url: str = opt(
@@ -318,3 +319,8 @@ class Config:
     sft: SftConfig = field(default_factory=SftConfig)
     rm: RmTrainingConfig = field(default_factory=RmTrainingConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+
+    def __post_init__(self) -> None:
+        # "section.key" → the file, or "command line", that gives its value; a default's is absent. No section: not compared
+        # and not recorded.
+        self.set_by: dict[str, str] = {}

@@ -9,7 +9,7 @@ from tracelift.config.load import type_name
 from tracelift.config.schema import Config
 
 _LATER = {"no": "", "yes": "; resume", "grows": "; resume: upward", "moves": "; resume: to another address"}
-USAGE = """usage: train.py [CONFIG.toml] [--section.key value ...] [--resume]
+USAGE = """usage: train.py [CONFIG.toml] [--section.key value ...] [--resume | --dry-run]
        torchrun --standalone --nproc_per_node=N train.py [CONFIG.toml] ...
 
 Trains a planner for a frozen executor (run.stage = planner), or a model that this needs (sft, reward_model).
@@ -18,6 +18,7 @@ Trains a planner for a frozen executor (run.stage = planner), or a model that th
   train.py configs/code-demo.toml                    the embedded code demo; configs/ holds more
   train.py --reward.mode exec_only --run.out runs/b  the demo by the baseline to beat
   train.py --resume                                  go on with a run that was stopped
+  train.py CONFIG.toml --dry-run                     check config, data, prompts, memory and disk; load and write nothing
 
 The command line goes over the file, the file over these defaults, or over the config of the run that --resume goes on with;
 keys marked "resume" may differ from it. A list is written a,b,c, a switch by its name alone. The run

@@ -98,25 +98,26 @@ class World:
             at += p.numel()
 
 
+def place() -> World:
+    """What torchrun's environment says of this process, without joining the others."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    return World(*(int(os.environ[k]) for k in names)) if "RANK" in os.environ else World()
+
+
 def join(device: str, timeout_s: float = 600.0) -> World:
     """Join the process group torchrun describes in the environment, or be a world of one.
 
     timeout_s bounds every wait for another rank from here on.
     """
-    if "RANK" not in os.environ:
-        rank, size, local_rank, local_size = 0, 1, 0, 1
-    else:
-        rank, size, local_rank, local_size = (
-            int(os.environ[k]) for k in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-        )
-    if size > 1 and not dist.is_initialized():
+    world = place()
+    if world.size > 1 and not dist.is_initialized():
         backend = "nccl" if device.startswith("cuda") else "gloo"
         limit = timedelta(seconds=timeout_s)
         store, *_ = next(rendezvous("env://", timeout=limit))
         # torchrun may hand a restarted job the store of the one before: who starts first must not find the dead by their keys
         store = PrefixStore(f"restart-{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=limit)
-    return World(rank, size, local_rank, local_size)
+        dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.size, timeout=limit)
+    return world
 
 
 def lost_contact(error: RuntimeError, timeout_s: float) -> str | None:
@@ -156,8 +157,6 @@ def leave() -> None:
 def pick_device(wanted: str) -> torch.device:
     """`cuda` is this rank's GPU, from now on the current one; `auto` that, or the CPU without one. Raises ValueError on a
     device that is not there."""
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     device = find_device(wanted, "run.device")
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -166,18 +165,25 @@ def pick_device(wanted: str) -> torch.device:
 
 def find_device(wanted: str, key: str) -> torch.device:
     """The device a config key names; a GPU without a number is this rank's. Raises ValueError, naming the key."""
+    device = device_named(wanted, key)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"{key} = '{wanted}' is GPU {device.index}, but this PyTorch sees {torch.cuda.device_count()} GPUs; "
+            "use cpu, or fewer ranks"
+        )
+    return device
+
+
+def device_named(wanted: str, key: str) -> torch.device:
+    """As `find_device`, whether or not that GPU is there. `auto` is a GPU where there are any, else the CPU."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(wanted)
     except RuntimeError:
         raise ValueError(f"{key} = '{wanted}' is none of auto, cpu, cuda, cuda:N") from None
-    if device.type == "cuda":
-        index = int(os.environ.get("LOCAL_RANK", 0)) if device.index is None else device.index
-        if index >= torch.cuda.device_count():
-            raise ValueError(
-                f"{key} = '{wanted}' is GPU {index}, but this PyTorch sees {torch.cuda.device_count()} GPUs; "
-                "use cpu, or fewer ranks"
-            )
-        device = torch.device("cuda", index)
+    if device.type == "cuda" and device.index is None:
+        return torch.device("cuda", place().local_rank)
     return device
 
 

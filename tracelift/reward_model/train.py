@@ -21,12 +21,13 @@ import torch
 from torch import Tensor
 
 import models
-from models import RewardConfig, RewardModel, Tokenizer
+from models import ModelConfig, RewardConfig, RewardModel, Tokenizer
+from models.hf_config import holds_reward_model, read_config
 from models.lora import adapted, load_adapter, save_adapter
-from models.reward import RewardScores
+from models.reward import RewardScores, read_reward_config
 from tracelift.config import Config
 from tracelift.distributed.world import World
-from tracelift.errors import ConfigError
+from tracelift.errors import ConfigError, naming
 from tracelift.reward_model.group_format import Candidate, Group, read_groups
 from tracelift.reward_model.loss import ranking_metrics, rm_loss
 from tracelift.reward_model.prefix_tree import Tree
@@ -48,18 +49,32 @@ _PARTS = ("loss", "ce", "huber", "rank", "negative_rank")  # of the loss
 
 def initial_rm(config: Config, device: torch.device, task_type: str) -> tuple[RewardModel, Tokenizer]:
     """An earlier reward model, or a language model's backbone under fresh heads."""
+    (_, heads, earlier), path, dtype = (
+        initial_heads(config, task_type),
+        config.rm.init,
+        getattr(torch, config.run.dtype),
+    )
+    with naming("rm.init", path):
+        tokenizer = models.load_tokenizer(path)
+        if earlier:
+            return models.load_reward_model(path, dtype=dtype, device=device), tokenizer
+        lm = models.load_pretrained(path, dtype=dtype, device=device)
+    return RewardModel.from_transformer(lm, heads, config.run.seed), tokenizer
+
+
+def initial_heads(config: Config, task_type: str) -> tuple[ModelConfig, RewardConfig, bool]:
+    """Backbone and heads of the model to train, and whether `rm.init` is an earlier reward model: from config.json alone.
+
+    Raises ConfigError without `rm.init`, or as `models` does, naming the key.
+    """
     path = config.rm.init
     if not path:
         raise ConfigError("rm.init: give the backbone's folder")
-    dtype = getattr(torch, config.run.dtype)
-    tokenizer = models.load_tokenizer(path)
-    try:
-        lm = models.load_pretrained(path, dtype=dtype, device=device)
-    except models.CheckpointError as e:
-        if "Reason Reward Model" not in str(e):
-            raise
-        return models.load_reward_model(path, dtype=dtype, device=device), tokenizer
-    return RewardModel.from_transformer(lm, RewardConfig(dimensions_of(task_type)), config.run.seed), tokenizer
+    with naming("rm.init", path):
+        backbone, raw = read_config(path)
+        if holds_reward_model(raw):
+            return *read_reward_config(path), True
+    return backbone, RewardConfig(dimensions_of(task_type)), False
 
 
 @dataclass(frozen=True)
@@ -103,13 +118,23 @@ def judged(rm: RewardModel, piece: list[Encoded], pad_id: int) -> tuple[Tensor, 
     return logits, rm.combine(logits, total_logit), targets
 
 
-def refuse_other_rubrics(rm: RewardModel, groups: list[Group], path: str) -> None:
+def read_data(config: Config) -> tuple[list[Group], list[Group]]:
+    """The groups of `rm.train` and of `rm.dev` (none without it). Raises ConfigError, or as `read_groups`, naming the key."""
+    if not config.rm.train:
+        raise ConfigError("rm.train: give a TraceLift-Groups file")
+    with naming("rm.train"):
+        groups = read_groups(config.rm.train)
+    with naming("rm.dev"):
+        return groups, read_groups(config.rm.dev) if config.rm.dev else []
+
+
+def refuse_other_rubrics(names: tuple[str, ...], groups: list[Group], path: str) -> None:
     """Raise ValueError where a group's labels are of other dimensions than the heads that would learn them."""
     for group in groups:
-        if dimensions_of(group.task_type) != rm.reward.dimension_names:
+        if dimensions_of(group.task_type) != names:
             raise ValueError(
                 f"{path}: group {group.problem_id!r} is rubricked for {group.task_type}, but the model's heads are "
-                f"{', '.join(rm.reward.dimension_names)}; train one model a task type"
+                f"{', '.join(names)}; train one model a task type"
             )
 
 
@@ -136,14 +161,11 @@ class RewardModelStage:
     def __init__(self, config: Config, run: RunFolder, world: World, device: torch.device) -> None:
         """Raises ConfigError without data, ValueError where groups and heads have other dimensions."""
         c = config.rm
-        if not c.train:
-            raise ConfigError("rm.train: give a TraceLift-Groups file")
         self.config, self.run, self.world, self.device = config, run, world, device
-        self.groups = read_groups(c.train)
-        self.dev = read_groups(c.dev) if c.dev else []
+        self.groups, self.dev = read_data(config)
         self.rm, self.tokenizer = initial_rm(config, device, self.groups[0].task_type)
         for path, each in ((c.train, self.groups), (c.dev, self.dev)):
-            refuse_other_rubrics(self.rm, each, path)
+            refuse_other_rubrics(self.rm.reward.dimension_names, each, path)
         attach_lora(self.rm, config.lora, config.run.seed, also_train=("dimension_heads", "total_head"))
         self.limit = min(c.max_tokens, self.rm.config.max_positions)
         self.best_folder = run.path / "best"

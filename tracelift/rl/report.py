@@ -237,7 +237,7 @@ def _line(summary: dict[str, dict[str, float]]) -> str:
 def render_table(mode: str, summary: dict[str, Any]) -> str:
     """Before → after, each figure with its 95% interval, and the paired test on accuracy."""
     before, after, test = summary["before"], summary["after"], summary["paired"]
-    lines = [f"{mode} decoding, {test['n']} fresh problems{'':<4}{'before':>32}{'after':>32}"]
+    lines = [f"{mode} decoding, {test['n']} held-out problems{'':<4}{'before':>32}{'after':>32}"]
     width = len(lines[0]) - 64
     for name in after:
         cells = [_cell(side.get(name)) for side in (before, after)]

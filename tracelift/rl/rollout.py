@@ -58,11 +58,7 @@ def sample_traces(
     prompts = [prompt(t) for t in tasks]
     limit = sampler.model.config.max_positions
     for task, ids in zip(tasks, prompts, strict=True):
-        if len(ids) + params.max_new_tokens > limit:
-            raise ValueError(
-                f"{task.problem_id}: a prompt of {len(ids)} tokens and {params.max_new_tokens} new ones exceed the planner's "
-                f"context of {limit}; lower planner.max_new_tokens or planner.max_problem_chars"
-            )
+        refuse_no_room(task, ids, params.max_new_tokens, limit)
 
     def written(i: int, j: int, completion: Completion) -> None:
         trace = extract_trace(prompt.prefill + prompt.tokenizer.decode(completion.tokens), max_trace_chars)
@@ -85,6 +81,15 @@ def sample_traces(
             ]
         )
     return out
+
+
+def refuse_no_room(task: Task, prompt: Sequence[int], new: int, limit: int) -> None:
+    """Raise ValueError where a prompt and `new` tokens more exceed the planner's `limit` positions."""
+    if len(prompt) + new > limit:
+        raise ValueError(
+            f"{task.problem_id}: a prompt of {len(prompt)} tokens and {new} new ones exceed the planner's "
+            f"context of {limit}; lower planner.max_new_tokens or planner.max_problem_chars"
+        )
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,14 @@
 """What a script says and how it ends: lines from the rank that should speak, one sentence and one exit code an error.
 
-Left out: progress lines (tracelift/rl/report.py, tracelift/training/fit.py), stopping on request (signals.py).
+A reader of a pipe that has seen enough (`… | head`) is no error. Left out: progress lines (tracelift/rl/report.py, tracelift/training/fit.py), stopping on request (signals.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tracelift.distributed.world import lost_contact
 from tracelift.errors import TrainingError
@@ -13,6 +16,16 @@ from tracelift.sandbox import SandboxError
 
 EXIT_BAD_INPUT = 1  # configuration, data or model
 EXIT_FAILED = 2  # it began, and could not go on
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Inside, what is printed into a pipe that nobody reads any more is dropped, and the work inside ends there."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the flush at exit an error
 
 
 def quiet_unless_main(is_main: bool) -> Callable[[str], None]:
@@ -30,7 +43,8 @@ def exit_of(error: Exception, timeout_s: float) -> tuple[int, str]:
 
     timeout_s: how long a rank waits for the others before it says that one is lost.
     """
-    if isinstance(error, (FileNotFoundError, ValueError)):  # ConfigError and models.CheckpointError are ValueErrors
+    # ConfigError and models.CheckpointError are ValueErrors
+    if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError)):
         return EXIT_BAD_INPUT, str(error)
     if isinstance(error, (TrainingError, SandboxError, OSError)):
         return EXIT_FAILED, str(error)

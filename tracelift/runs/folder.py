@@ -49,31 +49,37 @@ class RunFolder(Checkpoints):
         return bool(self.checkpoints()) or (log.exists() and log.stat().st_size > 0)
 
     def prepare(self, config: Config) -> None:
-        """Write the record of a new run, or hold one that goes on against its record.
-
-        Raises ConfigError, before anything is written, where the folder holds a run and `run.resume` is not set, where a
-        key differs that may not, and where rounds are logged whose checkpoints are gone.
-        """
+        """Write the record of a new run, or hold one that goes on against its record. Raises as `changes_on_resume`,
+        before anything is written."""
         if not self.writes:
             return
-        self.config, self._changed = config, ()
+        self.config, self._changed = config, self.changes_on_resume(config)
         if not self.begun():
             self.path.mkdir(parents=True, exist_ok=True)
             (self.path / EVAL_BEFORE).unlink(missing_ok=True)  # of a start that failed
             write_record(self.path, config)
-            return
+
+    def changes_on_resume(self, config: Config) -> Sequence[Change]:
+        """The keys that going on by `config` changes; none where no run has begun here.
+
+        Raises ConfigError where the folder holds a run and `run.resume` is not set, where a key differs that may not, and
+        where rounds are logged whose checkpoints are gone.
+        """
+        if not self.begun():
+            return ()
         if not config.run.resume:
             raise ConfigError(
                 f"{self.path}: already holds a run; add --resume to go on with it, or give another --run.out"
             )
         before = config_of_run(self.path)
-        self._changed = permitted_changes(self.path, before, config)
+        changed = permitted_changes(self.path, before, config)
         rounds = [r["step"] for r in self.read("metrics.jsonl")]
         if not self.checkpoints() and rounds and rounds[-1] > before.run.save_every:
             raise ConfigError(
                 f"{self.path}: {rounds[-1]} rounds are logged and no checkpoint is left to go on from; put one back, or give "
                 "another --run.out to start anew"
             )
+        return changed
 
     def go_on(self, done: int, say: Callable[[str], None]) -> None:
         """The run goes on after round `done`: cut the logs back to it, and note with which keys."""

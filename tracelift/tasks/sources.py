@@ -16,7 +16,7 @@ from tracelift.files import scan_rows
 from tracelift.programs import load_problems
 from tracelift.tasks.epochs import round_places
 from tracelift.tasks.task import Task
-from tracelift.verify.math import verify_math
+from tracelift.verify.math import states_number, verify_math
 from tracelift.verify.verdict import Verdict
 
 
@@ -39,8 +39,9 @@ def file_tasks(
 ) -> FileTasks:
     """A JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
 
-    Rows longer than `max_chars` characters are left out and counted aloud. Raises FileNotFoundError for a missing file,
-    ValueError naming file and line for a broken row, and ValueError for a file that yields no problem.
+    Rows longer than `max_chars` characters are left out and counted aloud, and so are answers without a number. Raises
+    FileNotFoundError for a missing file, ValueError naming file and line for a broken row, and ValueError for a file that
+    yields no problem.
     """
     if not path.is_file():
         raise FileNotFoundError(f"data source '{path}': no such file (a JSONL file, or demo:math)")
@@ -58,6 +59,11 @@ def file_tasks(
         say(f"{path}: left out {skipped} problems longer than {max_chars} characters")
     if not tasks:
         raise ValueError(f"{path}: holds no problem to train on")
+    if wordy := [t for t in tasks if not states_number(t.reference)]:
+        say(
+            f"note: {path}: {len(wordy)} of {len(tasks)} answers state no number ({wordy[0].problem_id}: "
+            f"{wordy[0].reference[-40:]!r}); they are compared as text, so an executor that replies with a number fails them"
+        )
     return FileTasks(tasks, seed)
 
 

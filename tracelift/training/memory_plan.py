@@ -29,7 +29,8 @@ from models import ModelConfig, Transformer
 from models.hf_config import read_config
 from models.lora import PROJECTIONS, read_adapter_config
 from tracelift.config import Config, load_config
-from tracelift.errors import ConfigError
+from tracelift.distributed.world import device_named
+from tracelift.errors import ConfigError, naming
 from tracelift.training.optimizer import BLOCK
 
 GiB, MiB = 1 << 30, 1 << 20
@@ -151,7 +152,7 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
     itemsize = getattr(torch, config.run.dtype).itemsize
     rank, targets = adapter_of(config)
     lora = rank > 0
-    c = planner or read_config(config.planner.path)[0]
+    c = planner or config_at("planner.path", config.planner.path)
     shape = Shape.of(c, rank, targets)
     trained, vectors = (shape.lora, 0) if lora else (shape.total, shape.vectors)
     train_size = 4 if lora else itemsize  # adapters are fp32
@@ -203,11 +204,18 @@ def planner_plan(config: Config, device: str = "cpu", ranks: int = 1, planner: M
     return plan
 
 
+def config_at(key: str, path: str) -> ModelConfig:
+    """The architecture in a model folder's config.json. Raises as `models` does, naming the key that gives the folder."""
+    with naming(key, path):
+        return read_config(path)[0]
+
+
 def adapter_of(config: Config) -> tuple[int, tuple[str, ...]]:
     """(rank, targets) of the adapters that will be trained; rank 0: every weight is. Raises as `read_adapter_config`."""
     if not config.planner.adapter:
         return config.lora.r, tuple(config.lora.targets)
-    found = read_adapter_config(config.planner.adapter)
+    with naming("planner.adapter", config.planner.adapter):
+        found = read_adapter_config(config.planner.adapter)
     return found.r, PROJECTIONS if isinstance(found.targets, str) else found.targets  # an expression: at most all seven
 
 
@@ -229,11 +237,11 @@ def _frozen(plan: Plan, config: Config, itemsize: int) -> None:
     elif e.device:
         plan.notes.append(f"the executor is on {e.device}, which is not planned for here")
     else:
-        plan.always["executor weights"] = Shape.of(read_config(e.path)[0]).total * itemsize
+        plan.always["executor weights"] = Shape.of(config_at("executor.path", e.path)).total * itemsize
     if r.device and not r.url:
         plan.notes.append(f"the Reason RM is on {r.device}, which is not planned for here")
     elif r.path and not r.url and Path(r.path).exists():
-        plan.always["Reason RM weights"] = Shape.of(read_config(r.path)[0]).total * itemsize
+        plan.always["Reason RM weights"] = Shape.of(config_at("reward_model.path", r.path)).total * itemsize
 
 
 def available_bytes(device: torch.device, local_ranks: int = 1) -> int | None:
@@ -312,17 +320,9 @@ def main(argv: list[str]) -> int:
         config = load_config(path, argv)
         if config.run.stage != "planner":
             raise ConfigError(f"run.stage = '{config.run.stage}': the plan knows the planner stage only")
-        kind = ("cuda" if torch.cuda.is_available() else "cpu") if config.run.device == "auto" else config.run.device
-        local = min(
-            ranks,
-            max(
-                1,
-                torch.cuda.device_count()
-                if kind.startswith("cuda")
-                else int(os.environ.get("LOCAL_WORLD_SIZE", ranks)),
-            ),
-        )
-        say_memory_plan(config, torch.device(kind), ranks, local, print)
+        device = device_named(config.run.device, "run.device")
+        here = torch.cuda.device_count() if device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", ranks))
+        say_memory_plan(config, device, ranks, min(ranks, max(1, here)), print)
         return 0
     except (ConfigError, OSError, ValueError) as e:
         print(f"tracelift.training.memory_plan: {e}", file=sys.stderr)

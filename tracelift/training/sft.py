@@ -27,13 +27,14 @@ import models
 from models import ModelConfig, Tokenizer, Transformer
 from tracelift.config import Config
 from tracelift.distributed.world import World
-from tracelift.errors import ConfigError, RowsError
+from tracelift.errors import ConfigError, RowsError, naming
 from tracelift.files import scan_rows
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.summary import write_summary
 from tracelift.tasks.epochs import round_places
 from tracelift.training.fit import fit
 from tracelift.training.learner import Learner
+from tracelift.training.memory_plan import config_at
 from tracelift.training.packing import Row, micro_batches, pack
 
 _LAYER = re.compile(r"\.layers\.(\d+)\.")
@@ -47,7 +48,7 @@ Example = tuple[str, list[Completion]]  # a prompt, and what each of its continu
 def read_rows(path: str | Path) -> list[Example]:
     """(prompt, completions) of each row. Raises FileNotFoundError, or ValueError naming file and line."""
     if not Path(path).is_file():
-        raise FileNotFoundError(f"sft data '{path}': no such file (sft.train and sft.dev are JSONL files)")
+        raise FileNotFoundError(f"sft data '{path}': no such file (a JSONL file of {{prompt, completion}} rows)")
     rows = []
     for number, row in scan_rows(path):
         try:
@@ -58,6 +59,22 @@ def read_rows(path: str | Path) -> list[Example]:
     if not rows:
         raise ValueError(f"{path}: holds no row")
     return rows
+
+
+def read_data(config: Config) -> tuple[list[Example], list[Example]]:
+    """The rows of `sft.train` and of `sft.dev` (none without it). Raises ConfigError, or as `read_rows`, naming the key."""
+    if not config.sft.train:
+        raise ConfigError("sft.train: give a JSONL file of {prompt, completion} rows")
+    with naming("sft.train"):
+        rows = read_rows(config.sft.train)
+    with naming("sft.dev"):
+        return rows, read_rows(config.sft.dev) if config.sft.dev else []
+
+
+def text_of(example: Example) -> str:
+    """A prompt with its first completion."""
+    prompt, (first, *_) = example
+    return prompt + (first if isinstance(first, str) else "".join(piece[0] for piece in first))
 
 
 def _example(row: Any) -> Example:
@@ -95,31 +112,46 @@ def _is_piece(value: object) -> bool:
     return False
 
 
-def initial_model(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
-    """The model to fine-tune: `sft.init`, or a fresh one of `sft.shape` with the tokenizer of `sft.tokenizer`."""
+def initial_shape(config: Config) -> tuple[ModelConfig, Tokenizer]:
+    """The shape of the model to fine-tune, and its tokenizer: that of `sft.init` with `sft.layers`, or `sft.shape`.
+
+    Reads config.json and tokenizer files, no weights. Raises ConfigError, or as `models` does, naming the key.
+    """
     s = config.sft
     if bool(s.init) == bool(s.shape):
         raise ConfigError("sft: give either sft.init (a folder) or sft.shape (a fresh model)")
-    tokenizer = models.load_tokenizer(s.tokenizer or s.init)
-    dtype = getattr(torch, config.run.dtype)
+    if s.shape and not s.tokenizer:
+        raise ConfigError("sft.tokenizer: give the folder of the fresh model's tokenizer")
+    with naming("sft.tokenizer" if s.tokenizer else "sft.init", s.tokenizer or s.init):
+        tokenizer = models.load_tokenizer(s.tokenizer or s.init)
     if s.init:
-        model = models.load_pretrained(s.init, dtype=dtype, device=device)
-        return deepen(model, s.layers, config.run.seed) if s.layers else model, tokenizer
+        shape = config_at("sft.init", s.init)
+        if 0 < s.layers < shape.num_layers:
+            raise ConfigError(f"sft.layers = {s.layers}: the model of sft.init has {shape.num_layers} already")
+        return dataclasses.replace(shape, num_layers=s.layers or shape.num_layers), tokenizer
     defaults = {"vocab_size": tokenizer.vocab_size, "num_kv_heads": s.shape.get("num_heads")}
     try:
-        shape = ModelConfig(**(defaults | s.shape))
+        return ModelConfig(**(defaults | s.shape)), tokenizer
     except TypeError as e:
         raise ConfigError(f"sft.shape: {e}") from None
-    return Transformer(shape).init_weights(config.run.seed, std=0.05).to(device, dtype), tokenizer
+
+
+def initial_model(config: Config, device: torch.device) -> tuple[Transformer, Tokenizer]:
+    """The model to fine-tune: `sft.init`, or a fresh one of `sft.shape` with the tokenizer of `sft.tokenizer`."""
+    shape, tokenizer = initial_shape(config)
+    dtype, init = getattr(torch, config.run.dtype), config.sft.init
+    if not init:
+        return Transformer(shape).init_weights(config.run.seed, std=0.05).to(device, dtype), tokenizer
+    with naming("sft.init", init):
+        model = models.load_pretrained(init, dtype=dtype, device=device)
+    return model if shape == model.config else deepen(model, shape.num_layers, config.run.seed), tokenizer
 
 
 def deepen(model: Transformer, layers: int, seed: int) -> Transformer:
     """The same function with more layers: new blocks go on top and add nothing until they are trained.
 
-    Their residual outputs (o_proj, down_proj) start at zero. Raises ConfigError where the model is already deeper.
+    Their residual outputs (o_proj, down_proj) start at zero.
     """
-    if layers < model.config.num_layers:
-        raise ConfigError(f"sft.layers = {layers}: the model of sft.init has {model.config.num_layers} already")
     deeper = (
         Transformer(dataclasses.replace(model.config, num_layers=layers))
         .init_weights(seed, std=0.05)
@@ -192,8 +224,7 @@ def token_logprobs(model: Transformer, rows: list[Row], pad_id: int) -> Tensor:
 def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, say: Callable[[str], None]) -> Path:
     """Train, and leave the model in run/final. Returns that folder."""
     model, tokenizer = initial_model(config, device)
-    rows = read_rows(config.sft.train)
-    dev = read_rows(config.sft.dev) if config.sft.dev else []
+    rows, dev = read_data(config)
     limit = model.config.max_positions
     dev_rows = encode(dev, tokenizer, limit)
     learner = Learner(model, config.optim, config.run.steps, world)

@@ -43,6 +43,11 @@ def verify_math(prediction: str, reference: str) -> Verdict:
     return Verdict.PASS if stated is not None and same_number(stated, gold) else Verdict.FAIL
 
 
+def states_number(reference: str) -> bool:
+    """Whether a reference states a number; one that does not is compared as text."""
+    return read_number(reference_answer(reference), "####" in reference) is not None
+
+
 def same_number(a: Number, b: Number) -> bool:
     """Equality of two read numbers, with the two freedoms that `verify_math` documents."""
     if a.value is None or b.value is None or a.unit_value is None or b.unit_value is None:

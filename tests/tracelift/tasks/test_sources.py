@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from tracelift.build import load_tasks
+from tracelift.build import load_held_out, load_tasks, load_training_tasks
+from tracelift.config import load_config
 from tracelift.tasks import epochs
 from tracelift.worlds.tasks import DemoTasks
 
@@ -100,6 +101,26 @@ def test_a_broken_row_is_named_by_file_and_line(tmp_path, line, said):
     path = write(tmp_path, ROWS[0], line)
     with pytest.raises(ValueError, match=f"problems.jsonl:{said}"):
         load_tasks(path, 0)
+
+
+def test_answers_without_a_number_are_counted_aloud(tmp_path):
+    words = [{"problem": "P", "answer": a} for a in ("about a dozen", 3, "1/2", "the answer is 7", "Paris", "#### 12")]
+    said = []
+    path = write(tmp_path, *words)
+    load_tasks(path, 0, say=said.append)
+    assert len(said) == 1 and f"{path}: 2 of 6 answers state no number (problems-1: 'about a dozen')" in said[0]
+    load_tasks(write(tmp_path, *words[1:4]), 0, say=said.append)
+    assert len(said) == 1
+
+
+def test_held_out_problems_that_training_meets_are_counted_aloud(tmp_path):
+    (tmp_path / "other").mkdir()
+    mixed = write(tmp_path / "other", ROWS[0], {"problem": "unseen", "answer": 1}, ROWS[5])
+    for held_out, counted in ((mixed, 2), (write(tmp_path, *ROWS), 7), ("demo:math", 0)):
+        words = ["--data.source", str(tmp_path / "problems.jsonl"), "--data.eval_source", held_out]
+        config, said = load_config(None, [*words, "--data.eval_problems", "50", "--reward.mode", "exec_only"]), []
+        tasks = load_held_out(config, load_training_tasks(config, said.append), said.append)
+        assert len(said) == bool(counted) and all(f"{counted} of the {len(tasks)} problems" in line for line in said)
 
 
 def test_nothing_to_train_on_is_an_error(tmp_path):
