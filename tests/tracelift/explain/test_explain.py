@@ -27,7 +27,7 @@ LEFT_OUT = {  # how the loss may leave traces out
     "nothing": (),
     "flat groups dropped": ("--grpo.flat_groups", "drop"),
     "flat groups resampled": ("--grpo.flat_groups", "resample", "--grpo.resample_rounds", "1"),
-    "cut traces masked": ("--grpo.mask_truncated", "true", "--planner.max_new_tokens", "12"),
+    "cut traces masked": ("--grpo.mask_truncated", "true", "--planner.max_new_tokens", "8"),
 }
 
 
