@@ -153,9 +153,8 @@ def update_policy(
                 loss.backward()
                 losses.append((ids, loss.item()))
                 totals.compare(logprob, tokens)
-            evidence = partial(
-                describe, rows, traces, by_trace.tolist(), losses, counts
-            )  # asked for if the gradient is bad
+            # asked for if the gradient is bad
+            evidence = partial(describe, rows, traces, by_trace.tolist(), losses, counts)
             metrics = learner.update(step, totals.updates, evidence)
             totals.updated(losses, metrics["grad_norm"])
     return metrics | totals.means(world, token_count(groups), c.epochs)

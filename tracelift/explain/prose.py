@@ -276,7 +276,9 @@ def _weights(
     page.head(f"From advantages to token weights (aggregate = {config.grpo.aggregate})")
     c = counts[0]
     page.text(
-        {
+        "nothing in the batch is trained"
+        if not c.tokens
+        else {
             "token": f"every trained token of the batch weighs w = 1 / {c.tokens} (tokens in the batch)",
             "sequence": f"a token weighs w = 1 / (its trace's length x {c.sequences} traces in the batch)",
             "constant": f"a token weighs w = 1 / ({c.sequences} traces x {c.max_new_tokens} max_new_tokens)",
@@ -285,11 +287,7 @@ def _weights(
     for j, r in shown:
         if r["error"] is None and not trained[j]:
             cut = config.grpo.mask_truncated and r["finish_reason"] == "length"
-            why = (
-                "cut by the token limit"
-                if cut
-                else f"all rewards are equal and flat_groups = {config.grpo.flat_groups}"
-            )
+            why = "cut by the token limit" if cut else f"equal rewards, flat_groups = {config.grpo.flat_groups}"
             page.text(f"trace {j + 1}: not trained, not counted: {why}")
         elif r["error"] is None:
             w = weight_of(r, c, config)

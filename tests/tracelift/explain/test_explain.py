@@ -98,9 +98,7 @@ def test_a_trace_that_was_left_out_is_said_to_be(job, tmp_path):
             for j, (r, kept) in enumerate(zip(group, trained, strict=True)):
                 page = " ".join(explain(folder, step, r["problem_id"], j + 1).split())
                 assert ("not trained, not counted" in page) == (not kept) == ("Token by token" not in page)
-                said |= {
-                    why for why in ("cut by the token limit", "rewards are equal and flat_groups = drop") if why in page
-                }
+                said |= {why for why in ("cut by the token limit", "equal rewards, flat_groups = drop") if why in page}
     assert len(said) == 2, "both reasons were met"
 
 
