@@ -5,10 +5,11 @@
 Read from top to bottom, `train_planner` is the algorithm:
 
     sample     z ~ π_θ(· | x), G traces a problem
-    execute    E(x, z; seed_k) and, once per problem, E(x; seed_k): the frozen executor, K runs an arm
-    verify     V(artifact) → PASS, FAIL or ERROR
+    execute    the frozen executor E: E(x, z) end to end, once; E(x, z; seed_k), K runs; E(x; seed_k), K runs a problem
+    verify     V(artifact) → PASS, FAIL or ERROR: e2e from the first, uplift = mean V with z − mean V without from the rest
     score      R(x, z) ∈ [0, 1]: the Reason RM
     reward     0.5·e2e + 0.5·R·uplift, or for programs exec + 0.2·R·c; in the paper's or the corrected variant, or an ablation
+    resample   fresh problems where all rewards of a group are equal, if asked for
     update     GRPO on the group's advantages
     log, checkpoint
 
@@ -32,11 +33,13 @@ import kernels
 from models import Transformer
 from tracelift.build import build_executor, build_policy, build_scorer, load_held_out, load_training_tasks
 from tracelift.config import Config, demo_defaults, help_text
+from tracelift.config.schema import GrpoConfig
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, join, leave, pick_device, set_threads
 from tracelift.dry_run import dry_run
 from tracelift.errors import ServerGone, Stopped
 from tracelift.reward_model.train import run_reward_model
+from tracelift.rl.flat_groups import replace_flat
 from tracelift.rl.grpo import (
     BatchCounts,
     Reference,
@@ -47,13 +50,14 @@ from tracelift.rl.grpo import (
     trained_tokens,
 )
 from tracelift.rl.nan_dump import describe, keep_batch
-from tracelift.rl.report import Report
+from tracelift.rl.report import Report, Round
 from tracelift.rl.rollout import grade_everywhere, needs_uplift
 from tracelift.rl.sample import Sample, refuse_too_many_errors
 from tracelift.rl.totals import UpdateTotals
 from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main, reader_may_leave
 from tracelift.runs.folder import RunFolder, asked_run, open_run
 from tracelift.runs.signals import EXIT_STOPPED, StopSignal
+from tracelift.tasks.task import Task
 from tracelift.training.learner import Learner
 from tracelift.training.memory_plan import say_memory_plan
 from tracelift.training.packing import Row, micro_batches, pack
@@ -85,30 +89,39 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     # A server starts on a trace while others are still being written.
     prefetch = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
 
+    def draw(entry: Round, problems: list[tuple[int, Task]]) -> list[list[Sample]]:
+        """Graded groups of (number in the round, problem), of every rank: the steps from sample to reward."""
+        # -- sample: G traces z a problem, each rank for its share ----------------------------------------------------
+        mine = policy.sample(entry.step, world.share(problems), prefetch)
+        entry.lap("sample", token_count(mine))
+
+        # -- execute, verify, score, reward: E(x, z), V, R(x, z); then every rank has every group ---------------------
+        spent = entry.executor_tokens
+        groups = grade_everywhere(mine, executor, scorer, config, world)
+        entry.lap("grade", entry.executor_tokens - spent)
+        return groups
+
     for step in range(done, config.run.steps):
         entry = report.round(step)
 
-        # -- sample: G traces z a problem; groups: this rank's; all_groups: every rank's -------------------------------
-        numbered = list(enumerate(tasks.round(step, config.grpo.problems)))  # (number in the round, problem)
-        groups = policy.sample(step, world.share(numbered), prefetch)
-        entry.lap("sample", token_count(groups))
-
-        # -- execute, verify, score, reward: E(x, z), V, R(x, z), in place --------------------------------------------
+        # -- sample, execute, verify, score, reward; once more for fresh problems where groups are flat ---------------
         try:
-            all_groups = grade_everywhere(groups, executor, scorer, config, world)
+            groups = draw(entry, list(enumerate(tasks.round(step, config.grpo.problems))))
+            groups, replaced = replace_flat(groups, step, tasks, partial(draw, entry), config.grpo)
         except ServerGone as gone:  # on every rank alike; what was learned before this round is saved
             if step > done:
                 save(step)
             raise unfinished(step, gone, world.any(stop.seen)) from None
-        refuse_too_many_errors(all_groups, config.executor.max_error_share, step)
-        entry.lap("grade", entry.executor_tokens)
+        refuse_too_many_errors(groups + replaced, config.executor.max_error_share, step)
 
-        # -- update: GRPO on the groups' advantages -------------------------------------------------------------------
-        metrics = update_policy(groups, learner, policy.reference, config, step, policy.tokenizer.pad_id)
-        entry.lap("update", token_count(groups))
+        # -- update: GRPO on the groups' advantages, each rank for its share ------------------------------------------
+        mine = world.share(groups)
+        metrics = update_policy(mine, learner, policy.reference, config, step, policy.tokenizer.pad_id)
+        entry.lap("update", token_count(mine))
 
         # -- log, checkpoint ------------------------------------------------------------------------------------------
-        entry.log(all_groups, metrics)
+        metrics |= {"problems_drawn": len(groups + replaced), "groups_replaced": len(replaced)}
+        entry.log(groups, metrics)
         stopping = world.any(stop.seen)
         if stopping or (step + 1) % config.run.save_every == 0 or step + 1 == config.run.steps:
             save(step + 1)
@@ -129,25 +142,15 @@ def update_policy(
     micro-batches and ranks change nothing but memory and time.
     """
     c, parallel, world = config.grpo, learner.parallel, learner.world
-    advantage, valid = group_advantages(groups, c.advantage_scale)  # (P', G): the P' problems of this rank
+    advantage, trained = group_advantages(groups, c)  # (P', G): the P' problems of this rank
     traces = [s for group in groups for s in group]  # a trace's id is its place here
     by_trace = advantage.flatten()  # (P'·G,)
+    totals, metrics = UpdateTotals(), dict[str, float]()
+    objective = partial(tokens_objective, c, totals)
     idle = partial(take_part_idle, parallel, reference, config, pad_id)
-    totals = UpdateTotals()
-    metrics: dict[str, float] = {}
-
-    def objective(scores: kernels.TokenScores, *columns: Tensor) -> Tensor:
-        """The loss of some trained tokens; what else it finds goes into the totals."""
-        t = TrainedTokens(*columns)
-        extra = {"entropy": scores.entropy, "ref_logprob": t.reference, "exact_kl": scores.kl}
-        piece = policy_loss(scores.logprob, t.old, t.advantage, t.weight, t.sequence, c, **extra)
-        totals.add(piece.sums)
-        return piece.loss
-
     for epoch in range(c.epochs):
         for numbers in minibatches(c, config.run.seed, step, epoch):
-            mine = world.local(numbers)  # places in `groups`
-            counts, rows = minibatch(groups, mine, valid, advantage, config, world)
+            counts, rows = counts_and_rows(groups, world.local(numbers), trained, advantage, config, world)
             losses: list[tuple[list[int], float]] = []  # of each micro-batch, with its traces' ids
             for micro in parallel.paced(micro_batches(rows, config.optim.micro_tokens), idle):
                 ids = [i for row in micro for i in row.sequence_ids]
@@ -155,35 +158,44 @@ def update_policy(
                 loss, logprob = score_tokens(parallel, reference, micro, config, pad_id, objective, tokens)
                 loss.backward()
                 losses.append((ids, loss.item()))
-                totals.compare(logprob, tokens.old)
-            batch = partial(
-                describe, rows, traces, by_trace.tolist(), losses, counts
-            )  # asked for if the gradient is bad
-            metrics |= learner.update(step, totals.updates, batch)
-            totals.updated(losses)
-    return metrics | totals.means(world)
+                totals.compare(logprob, tokens)
+            # asked for if the gradient is bad
+            evidence = partial(describe, rows, traces, by_trace.tolist(), losses, counts)
+            metrics = learner.update(step, totals.updates, evidence)
+            totals.updated(losses, metrics["grad_norm"])
+    return metrics | totals.means(world, token_count(groups), c.epochs)
 
 
-def minibatch(
-    groups: list[list[Sample]], picked: list[int], valid: Tensor, advantage: Tensor, config: Config, world: World
+def counts_and_rows(
+    groups: list[list[Sample]], picked: list[int], trained: Tensor, advantage: Tensor, config: Config, world: World
 ) -> tuple[BatchCounts, list[Row]]:
-    """Counts of a minibatch over all ranks, and this rank's rows: one a group, its prompt once.
+    """What a minibatch is divided by, counted over all ranks, and this rank's rows: one a group, its prompt once.
 
-    picked: places in `groups`; valid, advantage: (P', G). Traces whose advantage is zero count in the denominators but
-    get no forward pass: they have no gradient, unless a KL or entropy term acts on all.
+    picked: places in `groups`; trained, advantage: (P', G). Trained traces whose advantage is zero count but get no
+    forward pass: they have no gradient, unless a KL or entropy term acts on all.
     """
     always = config.grpo.entropy_coef != 0 or config.grpo.kl_coef > 0
-    kept = {g: [i for i in range(len(groups[g])) if valid[g, i]] for g in picked}
-    tokens = sum(len(groups[g][i].completion.tokens) for g, members in kept.items() for i in members)
-    totals = world.gather((tokens, sum(map(len, kept.values()))))
-    counts = BatchCounts(sum(t for t, _ in totals), sum(n for _, n in totals), config.planner.max_new_tokens)
+    counted = {g: [i for i in range(len(groups[g])) if trained[g, i]] for g in picked}
+    tokens = sum(len(groups[g][i].completion.tokens) for g, members in counted.items() for i in members)
+    ranks = world.gather((tokens, sum(map(len, counted.values()))))
+    counts = BatchCounts(sum(t for t, _ in ranks), sum(n for _, n in ranks), config.planner.max_new_tokens)
     rows = []
-    for g, members in kept.items():
+    for g, members in counted.items():
         moving = [i for i in members if always or advantage[g, i] != 0]
         if moving:
             ids = [g * config.planner.samples + i for i in moving]
             rows.append(Row(groups[g][0].prompt_tokens, [groups[g][i].completion.tokens for i in moving], ids))
     return counts, rows
+
+
+def tokens_objective(config: GrpoConfig, totals: UpdateTotals, scores: kernels.TokenScores, *columns: Tensor) -> Tensor:
+    """The loss of some trained tokens, (), from their scores and the columns of their `TrainedTokens`, each (n,): whole, or
+    one chunk of each, as `kernels.linear_loss` hands them out. What it finds on the way goes into the totals."""
+    t = TrainedTokens(*columns)
+    terms = {"entropy": scores.entropy, "ref_logprob": t.reference, "exact_kl": scores.kl}
+    piece = policy_loss(scores.logprob, t.old, t.advantage, t.weight, t.sequence, config, **terms)
+    totals.add(piece.sums)
+    return piece.loss
 
 
 def score_tokens(

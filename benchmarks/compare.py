@@ -2,6 +2,10 @@
 
     python -m benchmarks.compare [--world math|code] [--seeds 5] [--match-tokens] [-- --section.key value ...]
 
+`--arms` names rewards, or what becomes of groups of equal rewards and of cut traces beside plain TraceLift:
+
+    python -m benchmarks.compare --arms tracelift,drop,resample --seeds 3 --out runs/flat --results FILE.json
+
 In order: every (arm, seed) is trained by train.py from the same planner for the same number of updates; every final
 planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds (the
 executor without a trace, with reference and foreign traces once, with the starting planner); figures go to
@@ -22,7 +26,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from benchmarks.compare_figures import ARMS, MATCHED, aggregate, tokens_of
+from benchmarks.compare_figures import ARMS, MATCHED, REWARDS, aggregate, tokens_of
 from benchmarks.compare_report import draw, render_markdown
 from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
 from tracelift.config import load_config
@@ -34,8 +38,8 @@ WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
 
 
 def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
-    mode = "exec_only" if arm == MATCHED else arm
-    options = {"run.seed": seed, "data.seed": 1000 + seed, "reward.mode": mode, "planner.path": args.planner}
+    asked = ARMS["exec_only" if arm == MATCHED else arm]
+    options = {"run.seed": seed, "data.seed": 1000 + seed, **asked, "planner.path": args.planner}
     return train_job(args.out / f"{arm}-{seed}", args.config, options, *args.overrides, *more)
 
 
@@ -81,7 +85,7 @@ def main() -> None:
     parser.add_argument("--world", choices=sorted(WORLDS), default="math")
     parser.add_argument("--config", default="", help="training config of every arm; default: the world's demo")
     parser.add_argument("--planner", default="", help="starting planner; default: the config's")
-    parser.add_argument("--arms", default=",".join(ARMS), help="reward modes, by comma")
+    parser.add_argument("--arms", default=",".join(REWARDS), help=f"by comma, of {', '.join(ARMS)}")
     parser.add_argument("--seeds", default="5", help="how many training seeds, or a list such as 3,4,7")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core"

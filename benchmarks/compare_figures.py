@@ -27,8 +27,13 @@ from tracelift.files import read_log
 from tracelift.stats import holm, permutation_exact, welch
 from tracelift.stats.figures import deviation
 
-ARMS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
+REWARDS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
 MATCHED = "exec_only_matched"
+ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in REWARDS} | {
+    "drop": {"reward.mode": "tracelift", "grpo.flat_groups": "drop"},
+    "resample": {"reward.mode": "tracelift", "grpo.flat_groups": "resample"},
+    "mask_truncated": {"reward.mode": "tracelift", "grpo.mask_truncated": "true"},
+}  # what an arm sets, as train.py's flags; TraceLift itself counts flat groups and trains cut traces
 MODES = ("greedy", "sampled")
 CURVES = ("accuracy", "uplift", "trace_validity", "wrong_reason_rate", "rm_score", "trace_tokens", "leak_rate")
 Scores = dict[str, list[list[float | None]]]  # figure → seed → problem

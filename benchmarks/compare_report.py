@@ -12,7 +12,9 @@ from typing import Any
 from benchmarks.compare_figures import CURVES, MATCHED, MODES
 
 TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
-          "product_only": "R x uplift only", MATCHED: "execution only, trained longer"}  # fmt: skip
+          "product_only": "R x uplift only", MATCHED: "execution only, trained longer",
+          "drop": "TraceLift, flat groups dropped", "resample": "TraceLift, flat groups resampled",
+          "mask_truncated": "TraceLift, cut traces masked"}  # fmt: skip
 COLOURS = {
     "exec_only": "#e07a1f",
     "tracelift": "#1f6f8b",
@@ -20,6 +22,9 @@ COLOURS = {
     "uplift_only": "#2e933c",
     "product_only": "#d1495b",
     MATCHED: "#f2c18d",
+    "drop": "#2e933c",
+    "resample": "#d1495b",
+    "mask_truncated": "#b08bbb",
 }
 
 DRAWN = (MATCHED, "exec_only", "tracelift")  # above the others, the last on top

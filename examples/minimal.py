@@ -179,9 +179,19 @@ def score(rm: RewardModel, tokenizer: Tokenizer, x: MathProblem, z: str) -> floa
 
 # -- reward, and its advantage over the group --------------------------------------------------------------------------
 
+SAME = (
+    1e-5  # rewards no further apart are equal: they teach nothing, and a rounded mean must not make it look otherwise
+)
+
+
+def advantages(r: Tensor) -> Tensor:  # (G,) -> (G,)
+    """A_i = (r_i − mean r) / (std r + ε), exactly 0 where all rewards are equal."""
+    spread = r.max() - r.min() > SAME * max(1.0, float(r.abs().max()))
+    return (r - r.mean()) / (r.std() + 1e-4) if spread else torch.zeros_like(r)
+
 
 def grade(group: list[Sample], executor: Transformer, rm: RewardModel, tokenizer: Tokenizer) -> None:
-    """r = ½·e2e + ½·R·u for each trace of a problem, then A_i = (r_i − mean r) / (std r + ε)."""
+    """r = ½·e2e + ½·R·u for each trace of a problem, then their advantages."""
     x = group[0].x
     base_runs = execute(executor, tokenizer, BASELINE.format(x=x.text), x, range(K))
     for s in group:
@@ -194,9 +204,7 @@ def grade(group: list[Sample], executor: Transformer, rm: RewardModel, tokenizer
         s.u = success(x, s.runs) - success(x, base_runs)
         s.R = score(rm, tokenizer, x, s.z)
         s.r = 0.5 * s.e2e + 0.5 * s.R * s.u
-    r = torch.tensor([s.r for s in group])
-    A = (r - r.mean()) / (r.std() + 1e-4)
-    for s, advantage in zip(group, A.tolist(), strict=True):
+    for s, advantage in zip(group, advantages(torch.tensor([s.r for s in group])).tolist(), strict=True):
         s.A = advantage
 
 

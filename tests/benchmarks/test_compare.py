@@ -1,12 +1,16 @@
 """benchmarks/compare: seed and problem variance apart, exact tests over runs, jobs that are not repeated, a page that follows."""
 
+import argparse
 import json
 import sys
 
 import pytest
 
 from benchmarks import pretrained
+from benchmarks.compare import train_arm
 from benchmarks.compare_figures import (
+    ARMS,
+    REWARDS,
     aggregate,
     by_figure,
     contrast,
@@ -14,10 +18,11 @@ from benchmarks.compare_figures import (
     per_problem,
     problem_variance,
 )
-from benchmarks.compare_report import detectable, holds, interval, render_markdown
+from benchmarks.compare_report import COLOURS, TITLES, detectable, holds, interval, render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, filled, page, readme_parts
 from support.eval_folders import PROBLEMS, evaluation, jsonl
+from tracelift.config import load_config, to_dict
 from tracelift.stats import welch
 from tracelift.training.sft import read_rows
 
@@ -139,6 +144,29 @@ def test_no_interval_where_the_runs_do_not_differ():
         [{"accuracy": known, "trace_validity": known, "answer_stated": apart}], ("trace_validity", "answer_stated")
     )
     assert told.endswith("other problems, those of answer stated for other seeds on the same problems.")
+
+
+def test_an_arm_differs_from_tracelift_in_what_it_is_named_for(tmp_path):
+    args = argparse.Namespace(out=tmp_path, config="configs/math-demo.toml", planner="p", overrides=[])
+
+    def trained(arm):
+        words = train_arm(arm, 1, args).command[2:]
+        return to_dict(load_config(words[0], words[1:]))
+
+    plain = trained("tracelift")
+    found = {}
+    for arm in ARMS:
+        mine = trained(arm)
+        mine["run"]["out"] = plain["run"]["out"]
+        found[arm] = {f"{s}.{k}": v for s in mine for k, v in mine[s].items() if v != plain[s][k]}
+        assert arm in TITLES and arm in COLOURS
+    modes = {arm: {"reward.mode": arm} for arm in REWARDS if arm != "tracelift"}
+    assert found == modes | {
+        "tracelift": {},
+        "drop": {"grpo.flat_groups": "drop"},
+        "resample": {"grpo.flat_groups": "resample"},
+        "mask_truncated": {"grpo.mask_truncated": True},
+    }
 
 
 def test_runs_of_other_models_are_not_mixed_in(tmp_path):

@@ -2,8 +2,8 @@
 
 Over two rounds of the embedded math demo, with the same named draws: traces, artifacts and success rates are equal to
 the letter, scores, rewards and advantages to the rounding of fp32, and so are the gradients and weights of all four
-updates. Then every step of the method is written wrong, in the one and in the other, and the first thing that is found
-to differ is what that step makes.
+updates. Groups of equal rewards have advantage 0 in both. Then every step of the method is written wrong, in the one and
+in the other, and the first thing that is found to differ is what that step makes.
 """
 
 import ast
@@ -23,6 +23,8 @@ from torch import Tensor
 import train
 from examples import minimal
 from support.mutants import mutant
+from tracelift.rl.flat_groups import SAME
+from tracelift.rl.grpo import advantages
 from tracelift.training.learner import Learner
 
 SETTINGS = {  # minimal.py's constants as train.py's flags
@@ -212,6 +214,18 @@ def test_what_is_printed_is_what_train_py_logs(real, mine):
         assert means in minimal.report(n, samples)
 
 
+def test_equal_rewards_have_no_advantage_in_either():
+    """Rewards whose fp32 mean is not themselves, and such as differ by rounding alone, which two rounds may not meet."""
+    assert minimal.SAME == SAME
+    for n in range(2, 17):
+        for k in range(-500, 1001):
+            assert minimal.advantages(torch.full((n,), k / 1000)).abs().max() == 0
+    near = torch.tensor([0.8, 0.8 + 0.9 * SAME, 0.8]), torch.tensor([0.8, 0.8 + 1.2 * SAME, 0.8])
+    for r, moves in zip(near, (False, True), strict=True):
+        for found in (minimal.advantages(r), advantages(r[None], torch.ones(1, 3, dtype=torch.bool))[0]):
+            assert (found.abs().max() > 0) == moves
+
+
 def test_every_branch_is_met(real):
     """Without which the comparison would show less than it seems to."""
     rows = real.samples
@@ -328,7 +342,7 @@ REAL = {
     "advantage not centred": (
         "A",
         "tracelift.rl.grpo",
-        ("r - r.sum(-1, keepdim=True) / safe", "r"),
+        ("r - r.sum(-1, keepdim=True) / count.clamp(min=1)", "r"),
         "train:group_advantages",
     ),
     "traces see their siblings": (

@@ -86,11 +86,21 @@ def test_command_line_words_by_type(words, kept):
         (["--grpo.problems", "2", "--grpo.minibatches", "3"], r"cannot each hold one"),
         (["--reward_model.path", ""], r"reward.mode = 'tracelift' needs reward_model.path"),
         (["--data.eval_seed", "1000"], r"evaluation would meet problems of training"),
+        (["--grpo.kl_coef", "0.1", "--grpo.kl_estimator", "k1"], r"'k1' penalises nothing as a loss.*'k2', or 'exact'"),
+        (["--lora.r", "8", "--lora.dropout", "0.1"], r"lora.dropout = 0.1 has no effect in run.stage = 'planner'"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_on_the_command_line(words, said):
     with pytest.raises(ConfigError, match=said):
         load_config(None, words)
+
+
+def test_what_acts_in_another_stage_or_not_at_all_is_not_refused():
+    for stage in ("sft", "reward_model"):
+        assert load_config(None, ["--run.stage", stage, "--lora.dropout", "0.1"]).lora.dropout == 0.1
+    assert load_config(None, ["--grpo.kl_estimator", "k1"]).grpo.kl_coef == 0
+    penalised = load_config(None, ["--grpo.kl_coef", "0.1"])
+    assert penalised.grpo.kl_estimator in ("k2", "exact"), "the default has the KL's own gradient"
 
 
 @pytest.mark.parametrize(

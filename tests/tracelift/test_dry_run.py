@@ -165,7 +165,7 @@ def test_a_machine_without_a_sandbox_is_refused_for_programs_alone(dry, folder, 
 
 def test_a_folder_that_holds_a_run_is_refused(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
     assert train.main(["--dry-run", "--run.out", str(tmp_path)]) == 1
     assert "already holds a run" in capsys.readouterr().err
 

@@ -39,8 +39,10 @@ def test_a_run_leaves_what_it_promises(undisturbed):
     metrics = rounds(undisturbed)
     assert [m["step"] for m in metrics] == [1, 2, 3, 4]
     wanted = """reward accuracy format_failures verdict_errors zero_spread trace_tokens success_with success_base uplift rm_score
-        rm/step_coherence loss grad_norm entropy clip_low clip_high kl fresh_ratio_deviation leak_rate""".split()
+        rm/step_coherence loss grad_norm grad_norm_max entropy clip_low clip_high kl_old fresh_ratio_deviation leak_rate
+        tokens_sampled tokens_moving tokens_computed problems_drawn groups_replaced""".split()
     assert all(name in m and math.isfinite(m[name]) for m in metrics for name in wanted)
+    assert all("kl" not in m for m in metrics), "there is no reference to be away from"
     assert all(m["fresh_ratio_deviation_max"] < 1e-4 for m in metrics), "recomputed and sampled log-probs are the same"
     assert any(m["grad_norm"] > 0 for m in metrics) and any(0 < m["zero_spread"] < 1 for m in metrics)
     timings = [json.loads(line) for line in (undisturbed / "timings.jsonl").read_text().splitlines()]
@@ -218,6 +220,53 @@ def test_ranks_change_nothing(job, server, many, out, ranks):
     """Two epochs of two minibatches with KL and entropy terms; 6 problems over 4 ranks is uneven on purpose."""
     server.done(*planner_arguments(job, out, *MANY), ranks=ranks)
     assert_same_metrics(rounds(out), many)
+
+
+# -- fresh problems for flat groups ----------------------------------------------------------------------------------
+
+RESAMPLE = ("--grpo.flat_groups", "resample", "--grpo.resample_rounds", "2", "--data.eval_problems", "0")
+
+
+@pytest.fixture(scope="module")
+def resampling(job, server, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resampling") / "run"
+    server.done(*planner_arguments(job, folder, *RESAMPLE))
+    return folder
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
+
+
+def test_resampling_replaces_flat_groups_and_says_what_it_cost(resampling):
+    metrics = rounds(resampling)
+    assert all(m["problems_drawn"] == 6 + m["groups_replaced"] <= 6 * 3 for m in metrics)
+    assert sum(m["groups_replaced"] for m in metrics) > 0
+    fewest = [m for m in metrics if 0 < m["groups_replaced"] < 12 and m["zero_spread"] == 0]
+    assert fewest, "some round ended without a flat group before the bound"
+    timing = json.loads((resampling / "timings.jsonl").read_text().splitlines()[0])
+    kept = [r for r in records(resampling) if r["step"] == 1 and r["trace"] is not None]
+    asked = 4 * len({(r["problem_id"], r["trace"]) for r in kept}) + 3 * len({r["problem_id"] for r in kept})
+    assert metrics[0]["groups_replaced"] > 0 and timing["executor_runs"] > asked, "what was replaced is paid for too"
+
+
+def test_killed_while_resampling_and_resumed_equals_never_killed(job, server, resampling, out):
+    ended = server.run(
+        *planner_arguments(job, out, *RESAMPLE), hurt=Hurt("kill", "tracelift.tasks.sources:FileTasks.spare", 5)
+    )
+    assert ended.code == -9 and 0 < len(rounds(out)) < 4, ended
+    server.done(*planner_arguments(job, out, *RESAMPLE, "--resume"))
+    for name in ("metrics.jsonl", "samples.jsonl", "final/model.safetensors"):
+        assert (out / name).read_bytes() == (resampling / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_replace_the_same_groups(job, server, resampling, out, ranks):
+    server.done(*planner_arguments(job, out, *RESAMPLE), ranks=ranks)
+    names = ("step", "group", "sample", "problem_id", "text")
+    found, expected = ([[r[n] for n in names] for r in records(folder)] for folder in (out, resampling))
+    assert found == expected
+    assert_same_metrics(rounds(out), rounds(resampling))
 
 
 @pytest.mark.parametrize("importance", ["token", "sequence"])

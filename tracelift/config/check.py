@@ -52,6 +52,16 @@ def check(c: Config, where: str, training: bool) -> None:
                 f"{where}: executor.uplift = 'likelihood' needs the log-probabilities of given texts, which a server at "
                 "executor.url does not give; use a local executor.path, or executor.uplift = 'sampled'"
             )
+        if c.grpo.kl_coef > 0 and c.grpo.kl_estimator == "k1":
+            raise ConfigError(
+                f"{where}: grpo.kl_estimator = 'k1' penalises nothing as a loss: its expected gradient is zero; use 'k2', or "
+                "'exact', the sum over the vocabulary"
+            )
+        if c.lora.dropout > 0:
+            raise ConfigError(
+                f"{where}: lora.dropout = {c.lora.dropout:g} has no effect in run.stage = 'planner': traces are scored "
+                "under the distribution they were sampled from; set it to 0"
+            )
         if c.planner.samples < 2:
             raise ConfigError(f"{where}: planner.samples must be at least 2: a group of one has no advantage")
         if c.grpo.minibatches > c.grpo.problems:

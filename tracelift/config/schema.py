@@ -234,9 +234,24 @@ class GrpoConfig:
     clip_high: float = opt(0.2, "ratio ceiling is 1 + clip_high", FROM_0)
     kl_coef: float = opt(0.0, "weight of the KL penalty to the starting planner; above 0 keeps a frozen copy", FROM_0)
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = opt(
-        "k3", "estimator on sampled tokens, or the exact sum over the vocabulary"
+        "k2",
+        "KL penalty of a token: k2 and exact (the sum over the vocabulary) have the gradient of KL(planner | start); k3 "
+        "has that of KL(start | planner); k1 has none in expectation and is refused",
     )
     entropy_coef: float = opt(0.0, "entropy bonus", ANY)
+    flat_groups: Literal["count", "drop", "resample"] = opt(
+        "count",
+        "groups of equal rewards have no gradient: count them in the loss's denominators, drop them, or put fresh "
+        "problems in their place (DAPO's dynamic sampling, arXiv 2503.14476)",
+    )
+    resample_rounds: int = opt(
+        3, "most times that a round's flat groups are replaced; what is flat then is dropped", FROM_1
+    )
+    mask_truncated: bool = opt(
+        False,
+        "traces cut by planner.max_new_tokens are not trained and not counted, only compared with (DAPO's overlong "
+        "filtering)",
+    )
 
 
 @dataclass
@@ -294,7 +309,9 @@ class LoraConfig:
         0, "rank of LoRA adapters on the trained model; 0 trains every weight (the paper: 16 planner, 32 RM)", FROM_0
     )
     alpha: float = opt(32.0, "adapters are scaled by alpha / r", ABOVE_0)
-    dropout: float = opt(0.0, "dropout before the adapters; never active while sampling or scoring", DECAY)
+    dropout: float = opt(
+        0.0, "dropout before the adapters, in the sft and reward_model stages; the planner stage refuses it", DECAY
+    )
     targets: list[str] = opt(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "adapted layers, by name"
     )

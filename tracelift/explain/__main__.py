@@ -20,7 +20,8 @@ from pathlib import Path
 import models
 from tracelift.errors import ConfigError
 from tracelift.explain.prose import explain
-from tracelift.explain.replay import ExplainError, grouped, read_round
+from tracelift.explain.replay import ExplainError, grouped, read_round, replay_rewards
+from tracelift.rl.flat_groups import has_spread
 
 
 def overview(run: Path, step: int | None) -> str:
@@ -29,11 +30,13 @@ def overview(run: Path, step: int | None) -> str:
     if step is None:
         return f"{run}: rounds {steps[0]} to {steps[-1]}; add --step N" if steps else f"{run}: no round was logged yet"
     lines = [f"{run}, round {step}; add --problem ID", f"  {'problem':<24} {'right':>6} {'rewards':>18}  spread"]
-    for g in grouped(records):
+    groups = grouped(records)
+    known = replay_rewards(groups)
+    for g, spread in zip(groups, has_spread(known.reward, known.valid).tolist(), strict=True):
         rewards = [r["reward"] for r in g if r["reward"] is not None]
         low, high = (min(rewards), max(rewards)) if rewards else (math.nan, math.nan)
         right = f"{sum(r['e2e'] == 'PASS' for r in g)}/{len(g)}"
-        lines.append(f"  {g[0]['problem_id']:<24} {right:>6} {low:8.3f} {high:8.3f}   {'yes' if high > low else 'no'}")
+        lines.append(f"  {g[0]['problem_id']:<24} {right:>6} {low:8.3f} {high:8.3f}   {'yes' if spread else 'no'}")
     return "\n".join(lines)
 
 

@@ -24,10 +24,13 @@ from tracelift.explain.replay import (
     replay_advantages,
     replay_counts,
     replay_reward,
+    replay_rewards,
+    replay_trained,
     weight_of,
     why_invalid,
 )
-from tracelift.rl.grpo import BatchCounts
+from tracelift.rl.flat_groups import has_spread
+from tracelift.rl.grpo import EPSILON, BatchCounts
 from tracelift.rubrics import dimensions_of
 from tracelift.tasks.prompts import BASELINE, EXECUTOR, PLANNER, load_template, render
 from tracelift.verify.math import verify_math
@@ -85,7 +88,7 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
             f"round {step} had no problem '{problem}'; it had {', '.join(g[0]['problem_id'] for g in groups)}"
         )
     group, advantage = groups[at], replay_advantages(groups, config)[at]
-    counts = replay_counts(groups, group[0]["group"], step, config)
+    trained, counts = replay_trained(groups, config)[at], replay_counts(groups, group[0]["group"], step, config)
     if sample is not None and not 1 <= sample <= len(group):
         raise ExplainError(f"'{problem}' has samples 1 to {len(group)} in round {step}, not {sample}")
     page = Page(width)
@@ -106,8 +109,8 @@ def explain(run: Path, step: int, problem: str, sample: int | None = None, width
     for j, r in shown:
         _sample(page, j, r, advantage[j], config, whole=sample is not None)
     _group(page, group, advantage, config)
-    _weights(page, shown, advantage, counts, config)
-    if sample is not None:
+    _weights(page, shown, advantage, trained, counts, config)
+    if sample is not None and trained[sample - 1]:
         _tokens(page, shown[0][1], advantage[sample - 1], counts[0], config, run)
     elif any("token_ids" in r for r in group):
         page.lines += ["", f"--sample J shows one trace token by token (1 to {len(group)})."]
@@ -251,10 +254,11 @@ def _group(page: Page, group: Sequence[Record], advantage: Sequence[float], conf
     std = math.sqrt(sum((x - mean) ** 2 for x in kept) / (len(kept) - 1))
     page.text(
         f"mean {mean:.4f}, standard deviation {std:.4f} over {len(kept)} traces; A = (r - mean)"
-        + (" / (std + 0.0001)" if config.grpo.advantage_scale == "std" else "")
+        + (f" / (std + {EPSILON:g})" if config.grpo.advantage_scale == "std" else "")
     )
-    if std == 0:
-        page.text("all rewards are equal: this group moves nothing")
+    known = replay_rewards([group])
+    if not has_spread(known.reward, known.valid).item():
+        page.text("all rewards are equal: all advantages are 0, this group moves nothing")
     top = max(abs(a) for a in advantage) or 1.0
     for j, (r, a) in enumerate(zip(group, advantage, strict=True), start=1):
         bar = ("+" if a > 0 else "-") * round(20 * abs(a) / top)
@@ -265,20 +269,27 @@ def _weights(
     page: Page,
     shown: Sequence[tuple[int, Record]],
     advantage: Sequence[float],
+    trained: Sequence[bool],
     counts: Sequence[BatchCounts],
     config: Config,
 ) -> None:
     page.head(f"From advantages to token weights (aggregate = {config.grpo.aggregate})")
     c = counts[0]
     page.text(
-        {
+        "nothing in the batch is trained"
+        if not c.tokens
+        else {
             "token": f"every trained token of the batch weighs w = 1 / {c.tokens} (tokens in the batch)",
             "sequence": f"a token weighs w = 1 / (its trace's length x {c.sequences} traces in the batch)",
             "constant": f"a token weighs w = 1 / ({c.sequences} traces x {c.max_new_tokens} max_new_tokens)",
         }[config.grpo.aggregate]
     )
     for j, r in shown:
-        if r["error"] is None:
+        if r["error"] is None and not trained[j]:
+            cut = config.grpo.mask_truncated and r["finish_reason"] == "length"
+            why = "cut by the token limit" if cut else f"equal rewards, flat_groups = {config.grpo.flat_groups}"
+            page.text(f"trace {j + 1}: not trained, not counted: {why}")
+        elif r["error"] is None:
             w = weight_of(r, c, config)
             page.text(
                 f"trace {j + 1}: {r['tokens']} tokens x w {w:.3e} x A {advantage[j]:+.3f} = "

@@ -15,6 +15,7 @@ import torch
 
 from tracelift.config import Config
 from tracelift.files import read_log
+from tracelift.rl.flat_groups import GroupRewards, group_rewards, trained_traces
 from tracelift.rl.grpo import BatchCounts, advantages, minibatches, token_weights
 from tracelift.rl.rewards import math_reward
 from tracelift.verify.leaks import leaks_answer
@@ -73,19 +74,30 @@ def grouped(records: Sequence[Record]) -> list[list[Record]]:
     return [sorted(groups[i], key=lambda r: r["sample"]) for i in sorted(groups)]
 
 
+def replay_rewards(groups: Sequence[Sequence[Record]]) -> GroupRewards:
+    """What the update asked about a round's groups."""
+    return group_rewards(
+        [[(None if r["error"] is not None else r["reward"], r["finish_reason"]) for r in g] for g in groups]
+    )
+
+
 def replay_advantages(groups: Sequence[Sequence[Record]], config: Config) -> list[list[float]]:
     """The advantages of a round from its rewards, by the function training used."""
-    rewards = torch.tensor([[r["reward"] if r["reward"] is not None else 0.0 for r in g] for g in groups])
-    valid = torch.tensor([[r["error"] is None for r in g] for g in groups])
-    return advantages(rewards, valid, config.grpo.advantage_scale).tolist()
+    known = replay_rewards(groups)
+    return advantages(known.reward, known.valid, config.grpo.advantage_scale).tolist()
+
+
+def replay_trained(groups: Sequence[Sequence[Record]], config: Config) -> list[list[bool]]:
+    """Which traces of a round the loss was a mean over, by the function training used."""
+    return trained_traces(replay_rewards(groups), config.grpo).tolist()
 
 
 def replay_counts(groups: Sequence[Sequence[Record]], group: int, step: int, config: Config) -> list[BatchCounts]:
     """The denominators that group `group` met, one per pass over the rollout (see train.update_policy)."""
-    out = []
+    out, trained = [], replay_trained(groups, config)
     for epoch in range(config.grpo.epochs):
         members = next(p for p in minibatches(config.grpo, config.run.seed, step - 1, epoch) if group in p)
-        kept = [r for i in members if i < len(groups) for r in groups[i] if r["error"] is None]
+        kept = [r for i in members if i < len(groups) for r, t in zip(groups[i], trained[i], strict=True) if t]
         out.append(BatchCounts(sum(r["tokens"] for r in kept), len(kept), config.planner.max_new_tokens))
     return out
 
@@ -150,5 +162,5 @@ def _told(value: float | bool) -> str:
 
 
 def weight_of(r: Record, counts: BatchCounts, config: Config) -> float:
-    """w of each token of one trace."""
+    """w of each token of one trace that was trained."""
     return token_weights(torch.tensor([0]), torch.tensor([r["tokens"]]), counts, config.grpo.aggregate).item()

@@ -26,35 +26,33 @@ from torch import Tensor
 from models import Transformer
 from models.lora import adapted, disabled
 from tracelift.config.schema import GrpoConfig
+from tracelift.rl.flat_groups import has_spread, rewards_of, trained_traces
 from tracelift.rl.sample import Sample
 from tracelift.tasks.epochs import epoch_order
 
-_EPSILON = 1e-4  # keeps a group of equal rewards at zero advantage instead of 0/0
+EPSILON = 1e-4  # beside a group's deviation: a group that hardly differs moves the policy little
 
 
 def advantages(rewards: Tensor, valid: Tensor, scale: Literal["std", "none"] = "std") -> Tensor:
     """Group-relative advantages.
 
-    rewards (P, G) fp32; valid (P, G) bool: False for samples that left the group (ERROR verdicts). Returns (P, G) fp32,
-    0 where invalid. A group with fewer than two valid samples, or with no spread, gets zeros.
+    rewards (P, G) float; valid (P, G) bool: False for samples that left the group (ERROR verdicts). Returns (P, G) fp32,
+    exactly 0 where invalid and in a group without spread (tracelift/rl/flat_groups.py decides), one of fewer than two
+    valid samples among them.
     """
     count = valid.sum(-1, keepdim=True)
-    safe = count.clamp(min=1)
-    r = torch.where(valid, rewards.float(), 0.0)
-    centred = torch.where(valid, r - r.sum(-1, keepdim=True) / safe, 0.0)
+    r = torch.where(valid, rewards.double(), 0.0)
+    centred = torch.where(valid, r - r.sum(-1, keepdim=True) / count.clamp(min=1), 0.0)
     if scale == "std":
         std = (centred.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-        centred = centred / (std + _EPSILON)
-    return torch.where(count >= 2, centred, 0.0)
+        centred = centred / (std + EPSILON)
+    return torch.where(has_spread(rewards, valid)[:, None], centred, 0.0).float()
 
 
-def group_advantages(groups: Sequence[Sequence[Sample]], scale: Literal["std", "none"]) -> tuple[Tensor, Tensor]:
-    """(advantages, valid) of graded groups, both (P, G); an ERROR sample is not valid."""
-    rewards = torch.tensor([[s.reward if s.reward is not None else 0.0 for s in g] for g in groups])
-    valid = torch.tensor([[s.error is None for s in g] for g in groups], dtype=torch.bool)
-    if not groups:
-        rewards, valid = rewards.view(0, 1), valid.view(0, 1)
-    return advantages(rewards, valid, scale), valid
+def group_advantages(groups: Sequence[Sequence[Sample]], config: GrpoConfig) -> tuple[Tensor, Tensor]:
+    """(advantages, which traces the loss is a mean over) of graded groups, both (P, G)."""
+    known = rewards_of(groups)
+    return advantages(known.reward, known.valid, config.advantage_scale), trained_traces(known, config)
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class TrainedTokens(NamedTuple):
     reference: Tensor | None = None  # log-prob under the reference, where there is one
 
     def columns(self) -> list[Tensor]:
-        """Those there are, in order: `TrainedTokens(*columns)` is this again."""
+        """Those there are, in order: what a chunked loss cuts and hands on as `*data`; `TrainedTokens(*columns)` is this again."""
         return [x for x in self if x is not None]
 
 
@@ -109,7 +107,14 @@ def trained_tokens(
 
 
 def kl_estimate(kind: str, logprob: Tensor, ref_logprob: Tensor, exact: Tensor | None) -> Tensor:
-    """KL(π‖ref) per trained token (N,), nats: Schulman's k1, k2, k3 on the sampled token, or the kernels' exact sum."""
+    """KL(π‖ref) per trained token (N,), nats: k1, k2, k3 on the sampled token (Schulman, "Approximating KL divergence",
+    2020), or the kernels' exact sum over the vocabulary.
+
+    As a value, k1, k3 and the sum have the KL's expectation; k3 is never negative and varies least, so it is what is
+    logged. As a loss another thing counts, the expectation of the gradient over y ~ π: of k2 and of the sum it is that of
+    KL(π‖ref), of k3 that of KL(ref‖π), of k1 zero. All of them are of the policy that sampled: after a round's first
+    update they are not corrected for its having moved. Raises ValueError for "exact" without the sum.
+    """
     if kind == "exact":
         if exact is None:
             raise ValueError("kl_estimator = 'exact' needs the kernels' KL")
@@ -124,7 +129,9 @@ def kl_estimate(kind: str, logprob: Tensor, ref_logprob: Tensor, exact: Tensor |
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """`loss` is this piece's share of the global loss; `sums` are weighted or plain sums for the metrics, detached."""
+    """`loss` is this piece's share of the global loss; `sums` are sums over its tokens for the metrics, (), fp64, detached:
+    clipped on either side, KL(old‖new) of the tokens that have an advantage, their number, and that of all tokens; KL to
+    the reference where it is penalised."""
 
     loss: Tensor
     sums: dict[str, Tensor]
@@ -153,22 +160,21 @@ def policy_loss(
     objective = torch.minimum(ratio * advantage, clipped * advantage)
     loss = -(weight * objective).sum()
     with torch.no_grad():
-        sums = {
-            "clip_low": ((ratio < 1 - config.clip_low) & (advantage < 0)).float().sum(),
-            "clip_high": ((ratio > 1 + config.clip_high) & (advantage > 0)).float().sum(),
-            "ratio_deviation": (ratio - 1).abs().sum(),
-            "kl_old": kl_estimate("k3", old_logprob, logprob, None).sum(),
-            "tokens": torch.tensor(float(logprob.numel()), device=logprob.device),
+        moving = advantage != 0
+        found = {
+            "clip_low": (ratio < 1 - config.clip_low) & (advantage < 0),
+            "clip_high": (ratio > 1 + config.clip_high) & (advantage > 0),
+            "kl_old": torch.where(moving, kl_estimate("k3", old_logprob, logprob, None), 0.0),
+            "moving": moving,
+            "computed": torch.ones_like(moving),
         }
-        if entropy is not None:
-            sums["entropy"] = entropy.sum()
     if config.kl_coef > 0 and ref_logprob is not None:
         kl = kl_estimate(config.kl_estimator, logprob, ref_logprob, exact_kl)
         loss = loss + config.kl_coef * (weight * kl).sum()
-        sums["kl"] = kl.detach().sum()
+        found["kl"] = kl if config.kl_estimator == "exact" else kl_estimate("k3", logprob, ref_logprob, None)
     if config.entropy_coef != 0 and entropy is not None:
         loss = loss - config.entropy_coef * (weight * entropy).sum()
-    return PolicyLoss(loss, sums)
+    return PolicyLoss(loss, {name: x.detach().sum(dtype=torch.float64) for name, x in found.items()})
 
 
 def _sequence_mean(values: Tensor, sequence: Tensor) -> Tensor:

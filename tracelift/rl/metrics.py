@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from tracelift.rl.flat_groups import has_spread, rewards_of
 from tracelift.rl.sample import Sample, reached_executor
 
 Pair = tuple[bool | None, bool | None]  # of one sample: the answer is right, the trace is valid; None: not known
@@ -48,20 +49,26 @@ def wrong_reason_rate(pairs: Iterable[Pair]) -> Share:
 
 
 def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float]:
-    """Means over a round's samples, ERROR samples left out of everything but their own count."""
+    """Means over a round's samples, ERROR samples left out of everything that their verdict could touch.
+
+    entropy: −log p of the sampled tokens, nats, mean over all of them. Its expectation is that of the sampled
+    distribution's entropy, and it needs no forward pass.
+    """
     samples = [s for group in groups for s in group]
     kept = [s for s in samples if s.error is None]
     pairs = [(s.correct, s.valid) for s in kept]
     ran = [s for s in kept if s.outcome is not None]
     rewards = [s.reward for s in kept if s.reward is not None]
-    spread = [len({round(s.reward, 9) for s in g if s.error is None and s.reward is not None}) <= 1 for g in groups]
+    known = rewards_of(groups)
+    tokens = sum(len(s.completion.tokens) for s in samples)
     metrics = {
         "reward": mean(rewards),
         "reward_std": (mean([(r - mean(rewards)) ** 2 for r in rewards])) ** 0.5,
         "accuracy": accuracy(pairs).value,
         "format_failures": mean([float(s.trace is None) for s in samples]),
         "verdict_errors": mean([float(s.error is not None) for s in reached_executor(samples)]),
-        "zero_spread": mean([float(x) for x in spread]),
+        "zero_spread": mean((~has_spread(known.reward, known.valid)).double().tolist()),
+        "entropy": -sum(sum(s.completion.logprobs) for s in samples) / max(1, tokens),
         "trace_tokens": mean([float(len(s.completion.tokens)) for s in samples]),
         "truncated": mean([float(s.completion.finish_reason == "length") for s in samples]),
         "leak_rate": mean([float(s.leaked) for s in kept]),

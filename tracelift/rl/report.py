@@ -41,7 +41,7 @@ the problems whose number stands behind them; other training seeds differ too.""
 
 
 class Clock:
-    """Seconds and tokens/s of each phase of a round."""
+    """Seconds and tokens/s of each phase of a round; a phase that comes again adds to its first."""
 
     def __init__(self) -> None:
         self.start = self.last = time.perf_counter()
@@ -51,7 +51,8 @@ class Clock:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
-        self.laps[name] = (now - self.last, tokens)
+        seconds, before = self.laps.get(name, (0.0, 0))
+        self.laps[name] = (seconds + now - self.last, before + tokens)
         self.last = now
 
     def record(self) -> dict[str, float]:

@@ -146,7 +146,8 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
 def grade_everywhere(
     groups: list[list[Sample]], executor: Executor, scorer: Scorer | None, config: Config, world: World
 ) -> list[list[Sample]]:
-    """Grade this rank's groups in place; returns all ranks' groups, in the order of the round's problems.
+    """Grade this rank's groups, filling their samples in; returns all ranks' graded groups, in the order of the problems
+    that were shared out (of one rank they are the same objects).
 
     Raises ServerGone on every rank where a server that any rank asks stayed away for longer than executor.patience_s.
     """

@@ -28,7 +28,14 @@ class FileTasks:
     seed: int
 
     def round(self, step: int, count: int) -> list[Task]:
-        return [self.tasks[at] for at in round_places(f"order:{self.seed}", len(self.tasks), step, count)]
+        return self._walked("order", step, count)
+
+    def spare(self, nth: int, count: int) -> list[Task]:
+        """From an order of its own over the same rows: a row that a round meets may also be met here."""
+        return self._walked("spare", nth, count)
+
+    def _walked(self, order: str, nth: int, count: int) -> list[Task]:
+        return [self.tasks[at] for at in round_places(f"{order}:{self.seed}", len(self.tasks), nth, count)]
 
     def first(self, count: int) -> list[Task]:
         return self.tasks[:count]

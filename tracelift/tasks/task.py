@@ -56,6 +56,10 @@ class TaskSource(Protocol):
         """The problems of one training round."""
         ...
 
+    def spare(self, nth: int, count: int) -> list[Task]:
+        """The 0-based `nth` lot of `count` problems that no round's own order is made shorter by."""
+        ...
+
     def first(self, count: int) -> list[Task]:
         """A fixed set, for evaluation."""
         ...

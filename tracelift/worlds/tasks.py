@@ -32,6 +32,9 @@ class Known:
         )
 
 
+_SPARE = 10**9  # the first index of the series that no round reaches
+
+
 @dataclass(frozen=True)
 class DemoTasks:
     """An embedded world: every index of a series is another problem."""
@@ -41,6 +44,10 @@ class DemoTasks:
 
     def round(self, step: int, count: int) -> list[Task]:
         return [self._task(step * count + i) for i in range(count)]
+
+    def spare(self, nth: int, count: int) -> list[Task]:
+        """Other problems than those of any round."""
+        return [self._task(_SPARE + nth * count + i) for i in range(count)]
 
     def first(self, count: int) -> list[Task]:
         return [self._task(i) for i in range(count)]

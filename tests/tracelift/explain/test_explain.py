@@ -19,13 +19,20 @@ from tracelift.explain.replay import (
     read_round,
     replay_advantages,
     replay_counts,
+    replay_trained,
 )
 
+MORE = ("--grpo.minibatches", "2", "--grpo.epochs", "2", "--data.eval_problems", "0")
+LEFT_OUT = {  # how the loss may leave traces out
+    "nothing": (),
+    "flat groups dropped": ("--grpo.flat_groups", "drop"),
+    "flat groups resampled": ("--grpo.flat_groups", "resample", "--grpo.resample_rounds", "1"),
+    "cut traces masked": ("--grpo.mask_truncated", "true", "--planner.max_new_tokens", "8"),
+}
 
-@pytest.fixture(scope="module")
-def spied_run(job, tmp_path_factory):
+
+def spied(job, folder, *extra):
     """A run with two minibatches and two epochs, and what the loss really got: every (advantage, weight, sequence) call."""
-    folder = tmp_path_factory.mktemp("explained") / "run"
     seen: list[dict] = []
     real = train.policy_loss
 
@@ -33,41 +40,66 @@ def spied_run(job, tmp_path_factory):
         seen.append({"advantage": advantage.tolist(), "weight": weight.tolist(), "old": old.tolist()})
         return real(logprob, old, advantage, weight, sequence, config, **rest)
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(train, "policy_loss", spy)
-    arguments = planner_arguments(
-        job, folder, "--grpo.minibatches", "2", "--grpo.epochs", "2", "--data.eval_problems", "0"
-    )
-    try:
-        assert train.main(arguments) == 0
-    finally:
-        patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "policy_loss", spy)
+        assert train.main(planner_arguments(job, folder, *MORE, *extra)) == 0
     return folder, seen
 
 
-def test_weights_and_advantages_are_those_the_loss_received(spied_run):
-    """Each trained token's w·A, from the record alone, is found in what train.py handed to the loss, token for token."""
-    folder, seen = spied_run
+@pytest.fixture(scope="module")
+def spied_run(job, tmp_path_factory):
+    return spied(job, tmp_path_factory.mktemp("explained") / "run")
+
+
+@pytest.mark.parametrize("left_out", LEFT_OUT)
+def test_weights_and_advantages_are_those_the_loss_received(left_out, spied_run, job, tmp_path):
+    """Each trained token's w·A, from the record alone, is found in what train.py handed to the loss, token for token; and
+    the round's metrics are over the tokens of the same record."""
+    folder, seen = spied(job, tmp_path / "run", *LEFT_OUT[left_out]) if LEFT_OUT[left_out] else spied_run
     config = config_of_run(folder)
     given = sorted(
         (round(o, 4), round(w * a, 9))
         for call in seen
         for a, w, o in zip(call["advantage"], call["weight"], call["old"], strict=True)
     )
-    told = []
+    told, untold = [], 0
+    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for step in range(1, 5):
         groups = grouped(read_round(folder, step)[1])
-        advantages = replay_advantages(groups, config)
+        advantages, trained = replay_advantages(groups, config), replay_trained(groups, config)
+        before = len(told)
         for i, group in enumerate(groups):
+            untold += len(group) - sum(trained[i])
             for counts in replay_counts(groups, group[0]["group"], step, config):
                 for j, r in enumerate(group):
-                    if advantages[i][j] != 0:
+                    if advantages[i][j] != 0 and trained[i][j]:
                         w = module.weight_of(r, counts, config)
                         told += [(x, round(w * advantages[i][j], 9)) for x in r["logprobs"]]
+        records, m = [r for g in groups for r in g], metrics[step - 1]
+        assert m["tokens_computed"] == m["tokens_moving"] == (len(told) - before) / 2, "of two passes"
+        assert m["tokens_sampled"] == sum(r["tokens"] for r in records)
+        logprobs = [x for r in records for x in r["logprobs"]]
+        assert m["entropy"] == pytest.approx(-sum(logprobs) / len(logprobs), abs=1e-4)
     assert len(told) == len(given) > 100
     assert torch.allclose(torch.tensor(sorted(told)), torch.tensor(given), rtol=1e-4, atol=2e-4)
     products = [sorted(p for _, p in pairs) for pairs in (told, given)]
     assert torch.allclose(torch.tensor(products[0]), torch.tensor(products[1]), rtol=1e-4, atol=1e-8)
+    assert (untold > 0) == (left_out != "nothing")
+    assert (sum(m["groups_replaced"] for m in metrics) > 0) == (left_out == "flat groups resampled")
+
+
+def test_a_trace_that_was_left_out_is_said_to_be(job, tmp_path):
+    folder, _ = spied(job, tmp_path / "run", *LEFT_OUT["flat groups dropped"], *LEFT_OUT["cut traces masked"])
+    config = config_of_run(folder)
+    said = set()
+    for step in range(1, 5):
+        groups = grouped(read_round(folder, step)[1])
+        for group, trained in zip(groups, replay_trained(groups, config), strict=True):
+            for j, (r, kept) in enumerate(zip(group, trained, strict=True)):
+                page = " ".join(explain(folder, step, r["problem_id"], j + 1).split())
+                assert ("not trained, not counted" in page) == (not kept) == ("Token by token" not in page)
+                said |= {why for why in ("cut by the token limit", "equal rewards, flat_groups = drop") if why in page}
+    assert len(said) == 2, "both reasons were met"
 
 
 def test_every_sample_of_every_round_can_be_explained(spied_run):
