@@ -3,9 +3,9 @@
 Each rank writes its own rows, just before the update is skipped or the run stops (`optim.on_nan`): first one line with
 the gradient's norm, every parameter's own, the loss of every micro-batch and the counts its weights were divided by;
 then one line a sample, as in samples.jsonl, with prompt tokens, trained tokens (the targets), their log-probs when
-sampled, advantage and reward. Weights are not in it: a run is named by its seed, so `--resume` from the checkpoint
-before repeats the round, and the batch, exactly. At most `optim.nan_batches` files a rank are kept, the first ones: later
-ones mostly follow from the first.
+sampled, advantage and reward. A figure that is not finite is spelled "nan" or "inf", which float() reads. Weights are
+not in it: a run is named by its seed, so `--resume` from the checkpoint before repeats the round, and the batch,
+exactly. At most `optim.nan_batches` files a rank are kept, the first ones: later ones mostly follow from the first.
 
 `python -m tracelift.explain.nan RUN` shows it. Left out: activations.
 """
