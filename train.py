@@ -82,7 +82,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     report = Report(config, run, world, policy, executor, scorer, load_held_out(config, tasks, say), say)
     report.describe(learner)
 
-    with stop.at_once("stopped on request before the first round; nothing was trained yet"):
+    with stop.at_once("stopped on request in the evaluation before training; add --resume to go on"):
         report.before()  # of the starting planner: a checkpoint is loaded after it
     done = learner.resume(run, policy.read, say) if config.run.resume else 0
     save = partial(learner.save, run, keep=config.run.keep, write_model=policy.write)

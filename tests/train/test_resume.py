@@ -1,6 +1,7 @@
 """A run folder stays the record of one run: what --resume may change, who may write, what a request to stop finds."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -142,7 +143,7 @@ def test_a_schedulers_warning_saves_like_sigterm(job, server, undisturbed, out):
 
 def test_a_request_during_the_first_evaluation_ends_there(job, server, undisturbed, out):
     ended = server.run(*planner_arguments(job, out), hurt=Hurt("term", "tracelift.rl.held_out:sample_traces", 1))
-    assert ended.code == 143 and "stopped on request before the first round" in ended.text
+    assert ended.code == 143 and "stopped on request in the evaluation before training" in ended.text
     assert not (out / "metrics.jsonl").exists() and not (out / "eval_before.json").exists()
     server.done(*planner_arguments(job, out, "--resume"))
     assert contents(out) == contents(undisturbed)
@@ -165,11 +166,47 @@ def test_a_skipped_round_is_null_and_says_why(job, server, out):
         assert strict(path)
 
 
-def test_weights_that_are_not_finite_never_reach_a_checkpoint(job, server, out):
-    args = planner_arguments(job, out, "--data.eval_problems", "0", "--run.save_every", "1")
-    ended = server.run(*args, "--optim.lr", "1e30", "--optim.weight_decay", "1e30", "--optim.warmup", "0")
-    assert ended.code == 2 and "is not finite, so no checkpoint of it is written" in ended.message, ended
-    assert not list(out.glob("checkpoints/step-*"))
+@pytest.mark.parametrize("spoil", ["data.source", "planner.prompt", "executor.path"])
+def test_other_contents_under_the_same_path_are_refused(job, server, out, tmp_path, spoil):
+    data, prompt, executor = tmp_path / "problems.jsonl", tmp_path / "prompt.txt", tmp_path / "executor"
+    shutil.copy(job / "problems.jsonl", data)
+    prompt.write_text("{problem}\n")
+    shutil.copytree(job / "executor", executor)
+    args = planner_arguments(job, out, "--data.source", str(data), "--planner.prompt", str(prompt),
+                             "--executor.path", str(executor), "--data.eval_problems", "0", "--run.steps", "2")  # fmt: skip
+    server.done(*args)
+    if spoil == "data.source":
+        data.write_text("".join(reversed(data.read_text().splitlines(keepends=True))))
+    elif spoil == "planner.prompt":
+        prompt.write_text("Solve: {problem}\n")
+    else:
+        shutil.copy(job / "planner" / "model.safetensors", executor / "model.safetensors")
+    before = files(out)
+    ended = server.run("--run.out", str(out), "--resume", "--run.steps", "3")
+    assert ended.code == 1 and f"what {spoil} names is no longer what the run was started with" in ended.message
+    assert files(out) == before
+
+
+def test_a_run_that_logged_no_round_goes_on_with_its_own_keys(job, server, undisturbed, out):
+    """Ended in its first evaluation, twice; then `--run.out R --resume` alone is the run that was asked for."""
+    hurt = Hurt("term", "tracelift.rl.held_out:sample_traces", 1)
+    assert server.run(*planner_arguments(job, out), hurt=hurt).code == 143
+    assert server.run("--run.out", str(out), "--resume", hurt=hurt).code == 143
+    server.done("--run.out", str(out), "--resume")
+    assert contents(out) == contents(undisturbed)
+
+
+def test_a_start_on_bad_input_leaves_no_folder(job, server, out):
+    ended = server.run(*planner_arguments(job, out, "--planner.path", str(job / "nowhere")))
+    assert ended.code == 1 and not out.exists()
+
+
+@pytest.mark.parametrize("text", ['{"made_of": {', "[1]", ""])
+def test_a_damaged_evaluation_is_made_again(job, server, undisturbed, out, text):
+    server.run(*planner_arguments(job, out), hurt=Hurt("term", "train:update_policy", 3))
+    (out / "eval_before.json").write_text(text)
+    assert "or damaged" in server.done("--run.out", str(out), "--resume")
+    assert contents(out) == contents(undisturbed)
 
 
 def test_an_unnamed_run_takes_a_folder_nobody_else_has(job, server, tmp_path, monkeypatch):

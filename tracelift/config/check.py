@@ -22,11 +22,15 @@ def check(c: Config, where: str, training: bool) -> None:
             for x in value if isinstance(value, list) else [value]:
                 if numbers is not None and x not in numbers:
                     name = f"{section.name}.{f.name}"
-                    raise ConfigError(f"{c.set_by.get(name, where)}: {name} must be {numbers}, got {x}")
+                    raise ConfigError(f"{c.set_by.get(name, where)}: {name} must be {numbers.words(x)}, got {x}")
     if (c.executor.url or c.reward_model.url) and c.executor.patience_s >= c.parallel.timeout_s:
         raise ConfigError(
             f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
             f"{c.parallel.timeout_s:g}, or the other ranks give up on one that waits"
+        )
+    if training and c.run.stage == "sft" and (c.lora.r or c.lora.dropout):
+        raise ConfigError(
+            f"{where}: run.stage = 'sft' trains every weight: lora.r and lora.dropout are for the other stages"
         )
     if training and c.run.stage != "planner" and c.parallel.mode != "none":
         raise ConfigError(

@@ -27,6 +27,10 @@ class Range:
         low_enough = x < self.high if self.below else x <= self.high
         return math.isfinite(x) and high_enough and low_enough
 
+    def words(self, x: float) -> str:
+        """What x should have been."""
+        return f"finite and {self}" if not math.isfinite(x) and self.low > -math.inf else str(self)
+
     def __str__(self) -> str:
         if self.low == -math.inf:
             return "finite"
@@ -42,6 +46,12 @@ ABOVE_0 = Range(0, above=True)
 FROM_0 = Range(0)
 FROM_1 = Range(1)
 SHARE = Range(0, 1)
+SEED = Range(0, 2**62)
+THREADS = Range(0, 4096)
+RATE = Range(0, 100, above=True)
+WEIGHT = Range(0, 1e6)  # of a term of the loss or reward
+SIGNED = Range(-1e6, 1e6)
+WARM = Range(1e-3, 1e3)
 DECAY = Range(0, 1, below=True)
 SECONDS = Range(0, 1e8, above=True)  # three years; the system's own clocks take no infinity
 PATIENCE = Range(0, 1e8)

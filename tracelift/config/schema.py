@@ -11,13 +11,18 @@ from typing import Literal
 
 from tracelift.config.key import (
     ABOVE_0,
-    ANY,
     DECAY,
     FROM_0,
     FROM_1,
     PATIENCE,
+    RATE,
     SECONDS,
+    SEED,
     SHARE,
+    SIGNED,
+    THREADS,
+    WARM,
+    WEIGHT,
     opt,
 )
 from tracelift.config.stages import EvalConfig, RmTrainingConfig, SftConfig
@@ -26,7 +31,7 @@ from tracelift.config.stages import EvalConfig, RmTrainingConfig, SftConfig
 @dataclass
 class RunConfig:
     stage: Literal["planner", "sft", "reward_model"] = opt("planner", "what to train")
-    seed: int = opt(0, "names the run: every random draw is keyed by it", FROM_0)
+    seed: int = opt(0, "names the run: every random draw is keyed by it", SEED)
     out: str = opt("", "run folder; empty means runs/<config file's name>", later="yes")
     resume: bool = opt(False, "go on from the newest good checkpoint in the run folder", later="yes")
     steps: int = opt(
@@ -53,7 +58,7 @@ class RunConfig:
         SECONDS,
         later="yes",
     )
-    threads: int = opt(0, "CPU threads of this process; 0 shares the cores among the local ranks", FROM_0, later="yes")
+    threads: int = opt(0, "CPU threads of this process; 0 shares the cores among the local ranks", THREADS, later="yes")
 
 
 @dataclass
@@ -63,7 +68,7 @@ class DataConfig:
         "demo:math or demo:code (endless), code:FILE (programs with tests), or a JSONL file with "
         "problem/answer or GSM8K's question/answer fields",
     )
-    seed: int = opt(1000, "which series of demo problems training draws from", FROM_0)
+    seed: int = opt(1000, "which series of demo problems training draws from", SEED)
     eval_source: str = opt(
         "", "held-out problems; empty: the demo's own fresh series, or no evaluation for a file", later="yes"
     )
@@ -93,7 +98,7 @@ class PlannerConfig:
     samples: int = opt(8, "traces sampled per problem (the paper's number of generations G)", FROM_1)
     max_new_tokens: int = opt(96, "longest trace, in tokens", FROM_1)
     temperature: float = opt(
-        1.0, "sampling temperature; part of the score, so the policy gradient is that of this distribution", ABOVE_0
+        1.0, "sampling temperature; part of the score, so the policy gradient is that of this distribution", WARM
     )
     max_problem_chars: int = opt(2500, "longer problems are refused or skipped, never cut in the middle", FROM_0)
 
@@ -193,15 +198,15 @@ class RewardFormulaConfig:
         "corrected", "the paper's formulas to the digit, or with the released code's faults mended"
     )
     format_reward: float = opt(
-        -0.5, "reward of a trace without one complete <reasoning> block; the executor is not called", ANY
+        -0.5, "reward of a trace without one complete <reasoning> block; the executor is not called", SIGNED
     )
     leak_penalty: float = opt(
-        0.0, "subtracted where the trace states the final answer or holds code of the program", FROM_0
+        0.0, "subtracted where the trace states the final answer or holds code of the program", WEIGHT
     )
     exec_style: Literal["binary", "pass_rate", "coderl", "hybrid"] = opt(
         "hybrid", "how a program's run on the hidden tests is shaped"
     )
-    code_weight: float = opt(0.2, "weight of R c in the code reward (the paper: 0.2)", FROM_0)
+    code_weight: float = opt(0.2, "weight of R c in the code reward (the paper: 0.2)", WEIGHT)
 
 
 @dataclass
@@ -232,13 +237,13 @@ class GrpoConfig:
     advantage_scale: Literal["std", "none"] = opt("std", "divide a group's centred rewards by their deviation, or not")
     clip_low: float = opt(0.2, "ratio floor is 1 - clip_low", SHARE)
     clip_high: float = opt(0.2, "ratio ceiling is 1 + clip_high", FROM_0)
-    kl_coef: float = opt(0.0, "weight of the KL penalty to the starting planner; above 0 keeps a frozen copy", FROM_0)
+    kl_coef: float = opt(0.0, "weight of the KL penalty to the starting planner; above 0 keeps a frozen copy", WEIGHT)
     kl_estimator: Literal["k1", "k2", "k3", "exact"] = opt(
         "k2",
         "KL penalty of a token: k2 and exact (the sum over the vocabulary) have the gradient of KL(planner | start); k3 "
         "has that of KL(start | planner); k1 has none in expectation and is refused",
     )
-    entropy_coef: float = opt(0.0, "entropy bonus", ANY)
+    entropy_coef: float = opt(0.0, "entropy bonus", SIGNED)
     flat_groups: Literal["count", "drop", "resample"] = opt(
         "count",
         "groups of equal rewards have no gradient: count them in the loss's denominators, drop them, or put fresh "
@@ -256,12 +261,12 @@ class GrpoConfig:
 
 @dataclass
 class OptimConfig:
-    lr: float = opt(2e-4, "peak learning rate (the paper: 1e-6 for full 7B, 5e-6 for LoRA)", ABOVE_0)
+    lr: float = opt(2e-4, "peak learning rate (the paper: 1e-6 for full 7B, 5e-6 for LoRA)", RATE)
     warmup: int = opt(2, "rounds of linear warm-up", FROM_0)
     schedule: Literal["constant", "linear", "cosine"] = opt("constant", "what the rate does after warm-up")
     beta1: float = opt(0.9, "AdamW first-moment decay", DECAY)
     beta2: float = opt(0.95, "AdamW second-moment decay", DECAY)
-    weight_decay: float = opt(0.0, "AdamW weight decay, on matrices only", FROM_0)
+    weight_decay: float = opt(0.0, "AdamW weight decay, on matrices only", WEIGHT)
     max_grad_norm: float = opt(1.0, "global gradient norm is clipped to this", ABOVE_0)
     micro_tokens: int = opt(
         16384,
@@ -310,7 +315,7 @@ class LoraConfig:
     )
     alpha: float = opt(32.0, "adapters are scaled by alpha / r", ABOVE_0)
     dropout: float = opt(
-        0.0, "dropout before the adapters, in the sft and reward_model stages; the planner stage refuses it", DECAY
+        0.0, "dropout before the adapters, in the reward_model stage alone; the others refuse it", DECAY
     )
     targets: list[str] = opt(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "adapted layers, by name"

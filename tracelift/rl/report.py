@@ -136,7 +136,7 @@ class Report:
         c = self.config
         if self.tasks and (found := self.world.gather(self._on_file())[0]) != self.made_of:
             if found is not None:
-                self.say(f"{EVAL_BEFORE} is of other problems: the starting planner is evaluated again")
+                self.say(f"{EVAL_BEFORE} is of other problems, or damaged: the starting planner is evaluated again")
             records = self._evaluate() | {"made_of": self.made_of}
             if self.world.is_main:
                 write_text(self.run.path / EVAL_BEFORE, json_text(records))
@@ -160,7 +160,11 @@ class Report:
     def _on_file(self) -> dict[str, Any] | None:
         """What the evaluation on file is of, {} where it does not say; None without one."""
         path = self.run.path / EVAL_BEFORE
-        return json.loads(path.read_text()).get("made_of", {}) if path.exists() else None
+        try:
+            record = json.loads(path.read_text()) if path.exists() else None
+        except ValueError:
+            record = {}
+        return record.get("made_of", {}) if isinstance(record, dict) else record and {}
 
     def round(self, step: int) -> Round:
         return Round(self, step)

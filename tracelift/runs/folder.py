@@ -18,19 +18,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tracelift.config import Config, config_of_run, load_config
-from tracelift.config.resume import Change, permitted_changes
+from tracelift.config.resume import Change, changes, permitted_changes
 from tracelift.distributed.world import World, restarted
 from tracelift.errors import ConfigError
 from tracelift.files import append_lines, json_line, read_log, without_nan, write_text
 from tracelift.runs.checkpoints import Checkpoints
 from tracelift.runs.lock import owned
-from tracelift.runs.record import record_resume, write_record
+from tracelift.runs.record import record_resume, refuse_other_inputs, write_record
 
 EVAL_BEFORE = "eval_before.json"
 LOGS = ("metrics.jsonl", "timings.jsonl", "samples.jsonl")
@@ -48,6 +48,18 @@ class RunFolder(Checkpoints):
         log = self.path / "metrics.jsonl"
         return bool(self.checkpoints()) or (log.exists() and log.stat().st_size > 0)
 
+    def recorded(self) -> bool:
+        """Whether there is a record to go on with, of a run that may not have logged a round."""
+        return (self.path / "config.json").exists()
+
+    def forget(self) -> None:
+        """Take back a start that failed before its first round: the folder is none that --resume would take."""
+        if self.writes and not self.begun():
+            for name in ("config.json", EVAL_BEFORE, ".lock"):
+                (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # what else is in it is not ours
+                self.path.rmdir()
+
     def prepare(self, config: Config) -> None:
         """Write the record of a new run, or hold one that goes on against its record. Raises as `changes_on_resume`,
         before anything is written."""
@@ -56,7 +68,8 @@ class RunFolder(Checkpoints):
         self.config, self._changed = config, self.changes_on_resume(config)
         if not self.begun():
             self.path.mkdir(parents=True, exist_ok=True)
-            (self.path / EVAL_BEFORE).unlink(missing_ok=True)  # of a start that failed
+            if not self.recorded() or changes(config_of_run(self.path), config):
+                (self.path / EVAL_BEFORE).unlink(missing_ok=True)  # of a start with other settings
             write_record(self.path, config)
 
     def changes_on_resume(self, config: Config) -> Sequence[Change]:
@@ -73,10 +86,12 @@ class RunFolder(Checkpoints):
             )
         before = config_of_run(self.path)
         changed = permitted_changes(self.path, before, config)
+        refuse_other_inputs(self.path, config)
         rounds = [r["step"] for r in self.read("metrics.jsonl")]
-        if not self.checkpoints() and rounds and rounds[-1] > before.run.save_every:
+        due = bool(rounds) and rounds[-1] > before.run.save_every
+        if not self.checkpoints() and (due or (self.path / "final").exists()):
             raise ConfigError(
-                f"{self.path}: {rounds[-1]} rounds are logged and no checkpoint is left to go on from; put one back, or give "
+                f"{self.path}: {len(rounds)} rounds are logged and no checkpoint is left to go on from; put one back, or give "
                 "another --run.out to start anew"
             )
         return changed
@@ -87,6 +102,9 @@ class RunFolder(Checkpoints):
             return
         began = self.begun()
         self.cut_logs(done)
+        if self.config is not None and done < self.config.run.steps:
+            for name in ("summary.txt", "summary.json", "eval_after.json"):  # of an earlier end
+                (self.path / name).unlink(missing_ok=True)
         for change in self._changed:
             say(f"from round {done + 1} on: {change}")
         if began and self.config is not None:
@@ -125,21 +143,22 @@ def asked_run(path: str | None, words: Sequence[str]) -> tuple[Config, Path]:
     asked = load_config(path, list(words), checked=False)
     asked.run.resume |= restarted()
     folder = choose_folder(asked, path)
-    goes_on = asked.run.resume and RunFolder(folder, writes=False).begun()
+    goes_on = asked.run.resume and RunFolder(folder, writes=False).recorded()
     config = load_config(path, list(words), config_of_run(folder) if goes_on else None)
     config.run.out, config.run.resume = asked.run.out, asked.run.resume
     return config, folder
 
 
 def choose_folder(config: Config, config_path: str | None) -> Path:
-    """The run's folder: the one that the config names, or runs/NAME-K: the next free one, with `run.resume` the newest
-    that has begun.
+    """The run's folder: the one that the config names, or runs/NAME-K: the next free one, with `run.resume` the newest.
 
     Raises ConfigError in a job that torchrun restarted where none is named: nothing then says which one it had. Resuming
     where nothing is yet starts from the beginning: a run killed before its first checkpoint goes on by the same command as
     any other.
     """
     if config.run.out:
+        if Path(config.run.out).is_file():
+            raise ConfigError(f"run.out: {config.run.out} is a file; give a folder")
         return Path(config.run.out)
     if restarted():
         raise ConfigError(
@@ -151,9 +170,9 @@ def choose_folder(config: Config, config_path: str | None) -> Path:
         for p in Path("runs").glob(f"{name}-*")
         if (m := re.fullmatch(rf"{re.escape(name)}-(\d+)", p.name))
     )
-    begun = [p for _, p in taken if RunFolder(p, writes=False).begun()]
-    if config.run.resume and begun:
-        return begun[-1]
+    recorded = [p for _, p in taken if RunFolder(p, writes=False).recorded()]
+    if config.run.resume and recorded:
+        return recorded[-1]
     return Path("runs") / f"{name}-{taken[-1][0] + 1 if taken else 1}"
 
 
@@ -167,8 +186,14 @@ def open_run(config: Config, folder: Path, world: World, say: Callable[[str], No
         folder = world.agreed(lambda: _claim(folder))
     with owned(folder, world, say):
         run = RunFolder(folder, writes=world.is_main)
+        fresh = not run.recorded()
         world.agreed(lambda: run.prepare(config))
-        yield run
+        try:
+            yield run
+        except (ValueError, FileNotFoundError):  # bad input
+            if fresh:
+                run.forget()
+            raise
 
 
 def _claim(folder: Path) -> Path:

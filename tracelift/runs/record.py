@@ -1,6 +1,7 @@
 """config.json, the record of what a run is: its keys, and from which round on each of them held.
 
     {"config": {section: {key: value}}, "versions": {…}, "command": […],       as they are in force now
+     "inputs": {key: hash},                                                      of the files that keys name (inputs.py)
      "history": [{"from_round": 7, "changed": {key: [old, new]}, "versions": {…}, "command": […]}, …]}
 
 Every --resume adds a line to the history. `config_of_run(folder, step)` (tracelift/config/load.py) reads it backwards.
@@ -19,9 +20,12 @@ from typing import Any
 
 import torch
 
+from tracelift import __version__
 from tracelift.config import Config, to_dict
 from tracelift.config.resume import Change
+from tracelift.errors import ConfigError
 from tracelift.files import json_text, write_text
+from tracelift.runs.inputs import input_hashes
 
 
 def versions() -> dict[str, str]:
@@ -31,6 +35,7 @@ def versions() -> dict[str, str]:
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu x{os.cpu_count()}"
     return {
+        "tracelift": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": triton.__version__,
@@ -41,8 +46,24 @@ def versions() -> dict[str, str]:
 
 
 def write_record(folder: Path, config: Config, history: Sequence[dict[str, Any]] = ()) -> None:
-    record = {"config": to_dict(config), "versions": versions(), "command": sys.argv, "history": list(history)}
+    record = {
+        "config": to_dict(config),
+        "inputs": input_hashes(config),
+        "versions": versions(),
+        "command": sys.argv,
+        "history": list(history),
+    }
     write_text(folder / "config.json", json_text(record, indent=2))
+
+
+def refuse_other_inputs(folder: Path, config: Config) -> None:
+    """Raises ConfigError where a key of the run in `folder` names what it named, and other contents stand there now."""
+    before, now = json.loads((folder / "config.json").read_text()).get("inputs", {}), input_hashes(config)
+    if changed := [key for key, was in before.items() if now.get(key, was) != was]:
+        raise ConfigError(
+            f"{folder}: what {', '.join(changed)} names is no longer what the run was started with (other contents under "
+            "the same path); put it back, or start a new run with another --run.out"
+        )
 
 
 def record_resume(folder: Path, config: Config, changed: Sequence[Change], done: int) -> list[str]:

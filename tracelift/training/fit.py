@@ -47,6 +47,7 @@ def fit(
         last = step + 1 == steps
         stopping = world.any(stop.seen)
         if evaluate is not None and ((step + 1) % eval_every == 0 or last):
+            learner.refuse_not_finite(step + 1)  # it may be the best so far, and kept
             learner.model.eval()
             results = evaluate()
             metrics |= {f"dev/{k}": v for k, v in results.items()}

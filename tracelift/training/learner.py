@@ -125,13 +125,9 @@ class Learner:
     def save(self, run: RunFolder, step: int, keep: int, write_model: Callable[[Path], None]) -> None:
         """Checkpoint after round `step`; every rank waits until it is on disk. Sharded, each rank writes its own rows.
 
-        Raises TrainingError, on every rank, where a weight or an optimizer state is not finite: nothing is written then.
+        Raises as `refuse_not_finite`: nothing is written then.
         """
-        if (name := self.world.first(self._not_finite())) is not None:
-            raise TrainingError(
-                f"round {step}: {name} is not finite, so no checkpoint of it is written; earlier ones are untouched. "
-                "Resume from them with a lower optim.lr in a new run, or float32 weights (run.dtype)"
-            )
+        self.refuse_not_finite(step)
         tensors = {} if self.parallel.sharded else optimizer_tensors(self.optimizer, self.names)
         if self.parallel.sharded:
             write_model = self._write_shards
@@ -139,6 +135,14 @@ class Learner:
                 write_model(run.aside(step) / "model")
         run.save_checkpoint(step, keep, write_model, tensors, {"skipped": self.skipped})
         self.world.barrier()
+
+    def refuse_not_finite(self, step: int) -> None:
+        """Raises TrainingError, on every rank, where a weight or an optimizer state is not finite after round `step`."""
+        if (name := self.world.first(self._not_finite())) is not None:
+            raise TrainingError(
+                f"round {step}: {name} is not finite, so nothing of it is saved; earlier checkpoints are untouched. Start "
+                "a new run with a lower optim.lr, or with float32 weights (run.dtype)"
+            )
 
     def _not_finite(self) -> str | None:
         """The first trained weight or optimizer state, by name, that holds NaN or an infinity."""

@@ -204,9 +204,9 @@ def test_choose_folder(tmp_path, monkeypatch):
     assert chosen() == "runs/demo-1" and chosen(path="configs/gsm8k.toml") == "runs/gsm8k-1"
     for name in ("demo-2", "demo-10", "demo-x", "demo-eval-3"):
         Path("runs", name).mkdir(parents=True)
-    assert chosen() == "runs/demo-11" and chosen("--run.resume") == "runs/demo-11", "none of them has begun"
-    Path("runs/demo-2/metrics.jsonl").write_text('{"step": 1}\n')
-    assert chosen("--run.resume") == "runs/demo-2", "a start that failed is not what to go on with"
+    assert chosen() == "runs/demo-11" and chosen("--run.resume") == "runs/demo-11", "none of them is a run"
+    Path("runs/demo-2/config.json").write_text("{}")
+    assert chosen("--run.resume") == "runs/demo-2", "the newest that has a record"
     assert chosen("--run.resume", path="gsm8k.toml") == "runs/gsm8k-1", "nothing to resume: from the beginning"
     assert chosen("--run.out", "mine") == "mine"
     Path("mine").mkdir()

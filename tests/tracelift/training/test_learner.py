@@ -198,3 +198,19 @@ def test_a_stop_signal_is_noted_and_the_second_ctrl_c_is_meant(handlers, number)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
     stop.close()
+
+
+@pytest.mark.parametrize("what", ["weight", "exp_avg"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_is_not_finite_is_never_saved(tmp_path, what, value):
+    model = small()
+    mine = learner(model)
+    backward(model, 0)
+    mine.update(0)
+    run = RunFolder(tmp_path)
+    mine.save(run, 1, 2, lambda folder: folder.mkdir())
+    tensor = model[2].weight.data if what == "weight" else mine.optimizer.state[model[2].weight]["exp_avg"]
+    tensor[0, 1] = value
+    with pytest.raises(TrainingError, match=rf"round 2: .*{what}.* 2\.weight is not finite, so nothing of it is saved"):
+        mine.save(run, 2, 2, lambda folder: folder.mkdir())
+    assert [p.name for p in run.checkpoints()] == ["step-000001"]
