@@ -29,7 +29,7 @@ from tracelift.groups.rubric import (
     table_markdown,
 )
 from tracelift.rubrics import MATH_DIMENSIONS
-from tracelift.verify.numbers import plain
+from tracelift.verify.arithmetic import plain
 
 CHANGES = {  # the kinds that lead to another answer, by the meaning of their names
     "miscopied_number",
