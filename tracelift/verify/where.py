@@ -200,7 +200,7 @@ def _opening_number(text: str) -> bool:
     """Whether the first line is one bare number that no list or sum goes on from."""
     first, _, rest = text.lstrip().partition("\n")
     first = first.strip()
-    if not rest.strip() or not first or _LIST_MARK.fullmatch(first) or re.search(r"[^\W\d_]", first):
+    if not rest.strip() or not first or _LIST_MARK.fullmatch(first) or re.search(r"[^\W\d_]|=", first):
         return False
     if read_whole(first) is None:
         return False
