@@ -102,7 +102,7 @@ _TOKEN = re.compile(
 
 
 def tokens(text: str) -> list[Token]:
-    """The tokens of `text` (already `normalise`d). A numeral past MAX_DIGITS is a sign, which no grammar reads."""
+    """The tokens of `text` (already `normalise`d). A numeral past the bounds is a sign, which no grammar reads."""
     found: list[Token] = []
     end = 0
     for match in _TOKEN.finditer(text):
@@ -116,7 +116,7 @@ def _number(match: re.Match[str], spaced: bool) -> Token:
     written = match[0][: len(match[0]) - len(match["exponent"] or "")]
     plain = written.replace(".", "").replace(",", ".") if match["dots"] else re.sub(r"[,' _]", "", written)
     exponent = int(match["exponent"][1:]) if match["exponent"] else 0
-    if len(plain) > MAX_DIGITS or abs(exponent) > MAX_DIGITS:
+    if len(plain) > MAX_CHARS or abs(exponent) > MAX_DIGITS:
         return Token("sign", match[0], spaced)
     value = Fraction(plain) * Fraction(10) ** exponent
     return Token("number", match[0], spaced, value, len(plain.partition(".")[2]), "," in written)

@@ -78,7 +78,7 @@ def reference_kind(reference: str) -> Literal["number", "choice", "words", "none
         return "choice"
     return (
         "words"
-        if text[:MAX_TEXT] == text and _WORDS.fullmatch(text) and not re.search(r"\b[^\W\d_]\b", text)
+        if text[:MAX_TEXT] == text and _WORDS.fullmatch(text) and not re.search(r"\b(?![aAI]\b)[^\W\d_]\b", text)
         else "none"
     )
 
