@@ -13,7 +13,7 @@ from tracelift.programs.extract import CODE_START, does_something, parse
 
 _SHORTEST = 8  # characters; shorter lines of a reference ("else:", "i += 1") occur in prose by chance
 _ORDER = re.compile(r"[OoΘΩ]\([^()]*(?:\([^()]*\)[^()]*)*\)")  # O(n log(n)), said of a plan's cost
-_RETURN = re.compile(r"return\b[^.!?]*(?:[-+*/%<>=(\[{\"']|$)")  # "return the sum" parses as no statement anyway
+_RETURN = re.compile(r"return\b[^.!?]*(?:[-+*/%<>=(\[{\"'])")  # "return the sum" parses as no statement anyway
 _LIST_MARK = re.compile(r"^(?:[-*•]|\(?[0-9a-z]{1,2}[.)])\s+")
 _SPLIT = re.compile(r"\n|(?:^|(?<=\s))(?:[Cc]ode|[Pp]rogram|[Pp]ython):")
 
