@@ -12,7 +12,7 @@ A *literal* is one number as people write it: `3/4`, `1 1/2`, `-(5)`, `2^{10}`, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -161,13 +161,18 @@ class Reader:
 
     def braces(self, depth: int) -> Value:
         self.take("{")
-        value = self.sum(depth)
-        if self.next_is("\\over"):
-            self.at += 1
-            bottom = self.sum(depth)
-            value = replace(_derived(_divide, value, bottom), literal=value.literal and bottom.literal)
+        value = self.over(depth)
         self.take("}")
         return value
+
+    def over(self, depth: int = 0) -> Value:
+        """A sum, and what it is divided by after `\\over`."""
+        value = self.sum(depth)
+        if not self.next_is("\\over"):
+            return value
+        self.at += 1
+        bottom = self.sum(depth)
+        return replace(_derived(_divide, value, bottom), literal=value.literal and bottom.literal)
 
     def argument(self, depth: int) -> Value:
         """A LaTeX argument: a group, or the first digit of what follows."""
@@ -199,7 +204,7 @@ class Reader:
         return Value(whole.value, True, whole.places, plain=True)
 
 
-def _derived(rule, a: Value, b: Value) -> Value:
+def _derived(rule: Callable[[Fraction, Fraction], Fraction], a: Value, b: Value) -> Value:
     exact = None
     if a.exact is not None and b.exact is not None:
         exact = rule(a.exact, b.exact)

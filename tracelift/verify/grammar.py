@@ -202,12 +202,7 @@ def _literal(row: Sequence[Token], i: int) -> tuple[Value | None, Sequence[Token
         if (spelt := words.fraction_of([t.text for t in row[i:stop]])) is not None:
             return Value(Fraction(spelt), True), row, stop
     reader = Reader(row, i, remarks=True)
-    value = reader.sum()
-    if reader.next_is("\\over"):
-        reader.at += 1
-        below = reader.sum()
-        literal = value.literal and below.literal and value.exact is not None and bool(below.exact)
-        value = Value(value.exact / below.exact if literal else None, literal)  # type: ignore[operator]
+    value = reader.over()
     return (value if value.literal else None), reader.tokens, reader.at
 
 
