@@ -81,10 +81,13 @@ def _first_problem(text: str) -> str:
     """`text` up to where it turns to another problem, provided that an answer stands before."""
     if (end := _SPECIAL.search(text, 1)) and text[: end.start()].strip():
         text = text[: end.start()].rstrip()
+    start = 0  # what stands before holds no answer, or the search would have ended
     for cue in _NEXT_PROBLEM.finditer(text):
-        if _answers(text[: cue.start()].strip()):
+        part = text[start : cue.start()].strip()
+        if _answers(part) or (not start and _opening_number(part)):
             text = text[: cue.start()].rstrip()
             break
+        start = cue.end()
     answered = _answered_at(text)
     if answered is not None:
         for paragraph in re.finditer(r"\n[ \t]*\n([^\n]*)", text[answered:]):
@@ -96,10 +99,10 @@ def _first_problem(text: str) -> str:
 
 
 def _answers(head: str) -> bool:
-    """Whether `head` ends in an answer, or opens with one: marked, a bare number, or a sentence that concludes."""
+    """Whether `head` holds a marked answer, or ends in a number or in a sentence that concludes."""
     if not head:
         return False
-    if _marked(head) is not None or _opening_number(head):
+    if _marked(head) is not None:
         return True
     piece = _unmarked(head)
     if not any(c.isdigit() for c in head) and piece.text:

@@ -4,6 +4,8 @@ import importlib.util
 
 import pytest
 
+from tracelift.executor.judge import TaskJudge
+from tracelift.tasks.task import Task
 from tracelift.verify.latex import LatexJudge
 from tracelift.verify.verdict import Verdict
 
@@ -58,3 +60,11 @@ def test_equal_values_pass(judge, a, b):
 def test_reasoning_is_no_answer(judge):
     assert judge("5", r"<think>\boxed{5}")[0] is Verdict.FAIL
     assert judge("5", "<think>$7$</think> $5$")[0] is Verdict.PASS
+
+
+def test_a_task_of_latex_answers_goes_to_that_judge():
+    judge = TaskJudge()
+    task = Task("p", "Half of pi?", r"\frac{\pi}{2}", verifier="latex")
+    right, wrong = judge([(task, r"\pi/2"), (task, "2")])
+    judge.close()
+    assert (right.verdict, wrong.verdict) == (Verdict.PASS, Verdict.FAIL)
