@@ -97,7 +97,7 @@ def _unchanged_before(row: Sequence[Token], start: int) -> bool:
     for seen, token in enumerate(reversed(row[:start])):
         text = token.text.casefold()
         if text in _STOPS:
-            return True
+            return seen > 0 or not _lists(row[: start - 1])
         if text in words.NEGATIONS or "n't" in text or text == "between":
             return False
         if shielded:
@@ -115,6 +115,16 @@ def _unchanged_before(row: Sequence[Token], start: int) -> bool:
         ):
             return False
     return True
+
+
+def _lists(before: Sequence[Token]) -> bool:
+    """Whether a number with at most three words and no verb ends `before`, as in "5 apples, " before another."""
+    for token in reversed(before[-4:]):
+        if token.kind == "number":
+            return True
+        if token.kind != "word" or token.text.casefold() in words.VERBS:
+            return False
+    return False
 
 
 def _arithmetic_before(row: Sequence[Token], equals: int) -> bool:

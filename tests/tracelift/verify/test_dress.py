@@ -102,6 +102,7 @@ def test_an_expression_passes_for_itself_where_it_is_marked():
         ("She has 5 dozen eggs.", None),
         ("She has 5 eggs. No, that is wrong.", None),
         ("They meet at 5 pm.", None),
+        ("She has 6 red apples, 5 pears.", None),
         ("It is 5 and a half miles.", None),
     ],
 )
