@@ -5,6 +5,7 @@ this file (answers.jsonl) and test_math.py hold others.
 """
 
 import json
+import os
 import random
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,6 @@ from tracelift.verify.math import reference_kind, verify_math
 from tracelift.verify.verdict import Verdict
 
 CASES = [json.loads(line) for line in (Path(__file__).parent / "answers.jsonl").read_text().splitlines()]
-GSM8K = Path(__file__).parents[4] / "shared/data/gsm8k/train.jsonl"
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case['said'][:30]!r}-{case['reference']}")
@@ -132,9 +132,10 @@ def test_choices_in_their_usual_dress(said):
     assert verify_math("Every man", "E") is verify_math("E flat", "E") is Verdict.FAIL
 
 
-@pytest.mark.skipif(not GSM8K.exists(), reason="GSM8K is not here")
+@pytest.mark.skipif("TRACELIFT_DATA" not in os.environ, reason="needs GSM8K: set TRACELIFT_DATA")
 def test_gsm8k_references_pass_themselves_and_no_other():
-    answers = [json.loads(line)["answer"] for line in GSM8K.read_text().splitlines()]
+    rows = Path(os.environ["TRACELIFT_DATA"], "gsm8k", "train.jsonl").read_text().splitlines()
+    answers = [json.loads(line)["answer"] for line in rows]
     values = [Fraction(a.rpartition("####")[2].strip().replace(",", "")) for a in answers]
     rng = random.Random(6)
     for i, (answer, value) in enumerate(zip(answers, values, strict=True)):
