@@ -33,6 +33,7 @@ from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
 from tracelift.tasks.benchmarks import Benchmark, demo_benchmark, read_benchmark
 from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
+from tracelift.tasks.rows import Verifier
 from tracelift.tasks.sources import FileTasks, code_file_tasks, file_tasks
 from tracelift.tasks.task import Task, TaskSource
 from tracelift.training.lora import attach_lora
@@ -193,7 +194,12 @@ def build_scorer(
 
 
 def load_tasks(
-    source: str, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print
+    source: str,
+    seed: int,
+    limit: int = 0,
+    max_chars: int = 0,
+    say: Callable[[str], None] = print,
+    verifier: Verifier = "numeric",
 ) -> TaskSource:
     """`demo:math` or `demo:code`; `code:FILE`, programs with tests; or a file of problems (tracelift/tasks/sources.py).
 
@@ -204,14 +210,14 @@ def load_tasks(
         return demo_tasks(source, seed)
     if source.startswith("code:"):
         return code_file_tasks(Path(source.removeprefix("code:")), seed, limit, max_chars, say)
-    return file_tasks(Path(source), seed, limit, max_chars, say)
+    return file_tasks(Path(source), seed, limit, max_chars, say, verifier)
 
 
 def load_training_tasks(config: Config, say: Callable[[str], None]) -> TaskSource:
     """The problems a run trains on. Raises as `load_tasks` and `check_references` do."""
     d = config.data
     with naming("data.source"):
-        tasks = load_tasks(d.source, d.seed, d.limit, config.planner.max_problem_chars, say)
+        tasks = load_tasks(d.source, d.seed, d.limit, config.planner.max_problem_chars, say, d.verifier)
     check_references(config, tasks)
     return tasks
 
@@ -225,7 +231,8 @@ def load_held_out(config: Config, training: TaskSource, say: Callable[[str], Non
     if not source or config.data.eval_problems <= 0:
         return []
     with naming("data.eval_source" if config.data.eval_source else "data.source"):
-        found = load_tasks(source, config.data.eval_seed, max_chars=config.planner.max_problem_chars, say=say)
+        longest, verifier = config.planner.max_problem_chars, config.data.verifier
+        found = load_tasks(source, config.data.eval_seed, max_chars=longest, say=say, verifier=verifier)
     held_out = found.first(config.data.eval_problems)
     trained = {task.problem for task in training.tasks} if isinstance(training, FileTasks) else set()
     if shared := sum(task.problem in trained for task in held_out):

@@ -49,7 +49,12 @@ def scan_rows(path: AnyPath, anything: bool = False) -> Iterator[tuple[int, Any]
 
 def read_rows(path: AnyPath, anything: bool = False) -> Iterator[tuple[int, Any]]:
     """As `scan_rows`, but raises RowsError, naming the file and the row, at the first row that is none."""
-    for number, value in scan_rows(path, anything):
+    yield from raised(path, scan_rows(path, anything))
+
+
+def raised(path: AnyPath, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """`rows` of a file; raises RowsError, naming the file and the row, at the first that is an error."""
+    for number, value in rows:
         if isinstance(value, RowsError):
             cause = value.__cause__
             if isinstance(cause, UnicodeDecodeError):

@@ -75,7 +75,7 @@ def test_command_line_words_by_type(words, kept):
         (["--config", "run.toml"], r"got '--config'; the config file stands first, without a flag"),
         (["--run.steps", "3", "run.toml"], r"got 'run.toml'; the config file stands first"),
         (["--zzz.steps", "3"], r"unknown section 'zzz'; there are: run, data, planner"),
-        (["--data.qqqqqq", "3"], r"unknown key 'data.qqqqqq'; there are: source, seed"),
+        (["--data.qqqqqq", "3"], r"unknown key 'data.qqqqqq'; there are: source, verifier, seed"),
         (["--run.steps", "0"], r"command line: run.steps must be at least 1, got 0"),
         (["--optim.lr", "nan"], r"optim.lr must be finite and above 0 and at most 100, got"),
         (["--optim.lr", "inf"], r"optim.lr must be finite and above 0 and at most 100, got"),

@@ -65,8 +65,11 @@ class RunConfig:
 class DataConfig:
     source: str = opt(
         "demo:math",
-        "demo:math or demo:code (endless), code:FILE (programs with tests), or a JSONL file with "
-        "problem/answer or GSM8K's question/answer fields",
+        "demo:math or demo:code (endless), code:FILE (programs with tests), or a file with problem and answer fields: "
+        ".jsonl, .json, .gz, .parquet, or a Hugging Face datasets folder",
+    )
+    verifier: Literal["numeric", "latex"] = opt(
+        "numeric", "who judges the answers of a file: exact numbers, words and choices, or LaTeX by math-verify"
     )
     seed: int = opt(1000, "which series of demo problems training draws from", SEED)
     eval_source: str = opt(

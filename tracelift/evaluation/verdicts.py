@@ -18,7 +18,6 @@ from typing import Any
 
 from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.tasks.task import Task
-from tracelift.verify.latex import LatexJudge
 from tracelift.verify.math import gsm8k_flexible, gsm8k_strict
 from tracelift.verify.verdict import Verdict
 
@@ -28,17 +27,16 @@ RULES = {
     "latex": ("equivalence",),
     "program": ("tests",),
 }
-VERSIONS = {"gsm8k": 1, "number": 1, "latex": 2, "program": 1}  # part of a record's key: a changed rule judges anew
+VERSIONS = {"gsm8k": 2, "number": 2, "latex": 3, "program": 1}  # part of a record's key: a changed rule judges anew
 
 
 class RuleJudge:
-    """Judges artifacts of one kind of problem. Implements tracelift.executor.judge.Judge; holds the math-verify child."""
+    """Judges artifacts of one kind of problem. Implements tracelift.executor.judge.Judge."""
 
     def __init__(self, kind: str, tasks: TaskJudge | None = None) -> None:
-        """kind: a key of RULES. tasks: judges numbers and programs, with the limits of the run's [sandbox] section."""
+        """kind: a key of RULES. tasks: judges answers and programs, with the limits of the run's [sandbox] section."""
         self.kind = kind
         self._tasks = tasks or TaskJudge()
-        self._latex: LatexJudge | None = None
 
     def rests_on(self, task: Task) -> list[Any]:
         """What a verdict on this problem depends on beside the artifact: JSON values for a record's key."""
@@ -51,16 +49,8 @@ class RuleJudge:
     def __call__(self, items: Sequence[tuple[Task, str]], in_full: Sequence[bool] | None = None) -> list[Judgement]:
         """One judgement per (task, artifact), its `rules` filled in. Raises MathVerifyMissing, or SandboxError for programs
         it cannot run."""
-        if self.kind == "latex":
-            judged = [self._expression(task, text) for task, text in items]
-        else:
-            judged = self._tasks(items, in_full)
+        judged = self._tasks(items, in_full)
         return [replace(j, rules=self._rules(j, *item)) for j, item in zip(judged, items, strict=True)]
-
-    def _expression(self, task: Task, text: str) -> Judgement:
-        self._latex = self._latex or LatexJudge()
-        verdict, detail = self._latex(task.reference, text)
-        return Judgement(verdict, detail=detail)
 
     def _rules(self, judged: Judgement, task: Task, text: str) -> dict[str, Verdict]:
         verdicts = {RULES[self.kind][0]: judged.verdict}
@@ -71,5 +61,4 @@ class RuleJudge:
         return verdicts
 
     def close(self) -> None:
-        if self._latex is not None:
-            self._latex.close()
+        self._tasks.close()

@@ -1,11 +1,10 @@
 """V(a): artifacts to verdicts, for every kind of task and many at once.
 
-A number is compared (tracelift/verify/math.py). A program runs in the sandbox on its task's hidden tests, which decide, and on
+A number is compared (tracelift/verify/math.py), an expression goes to math-verify (tracelift/verify/latex.py). A program runs in the sandbox on its task's hidden tests, which decide, and on
 the statement's own examples, which are only logged (tracelift/programs). Equal programs of one task run once, different
 ones in parallel, and one of which only the verdict is wanted no further than its first failure. What cannot be judged is an ERROR: neither a pass nor a failure.
 
-Left out: what a verdict is worth (tracelift/rl/rewards.py), LaTeX equivalence and the rules of benchmarks
-(tracelift/evaluation/verdicts.py).
+Left out: what a verdict is worth (tracelift/rl/rewards.py), the rules of benchmarks (tracelift/evaluation/verdicts.py).
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from typing import Protocol
 from tracelift.programs import CodeProblem, FunctionTests, ProgramResult, StdinTest, judge_many
 from tracelift.sandbox import Limits, Sandbox, default_sandbox
 from tracelift.tasks.task import Task
+from tracelift.verify.latex import LatexJudge
 from tracelift.verify.math import verify_math
 from tracelift.verify.verdict import Verdict
 
@@ -50,6 +50,7 @@ class TaskJudge:
         """limits hold for each test of a program; `workers` programs run at once, 0 for one a core."""
         self.limits, self.workers, self.allow_weak = limits or Limits(), workers, allow_weak_sandbox
         self._own: Sandbox | None = None
+        self._latex: LatexJudge | None = None
 
     @property
     def sandbox(self) -> Sandbox:
@@ -73,9 +74,25 @@ class TaskJudge:
         rest = [item for item in programs if item not in found]
         found |= self._run(rest, problems)
         return [
-            found[id(task.code), text] if task.code is not None else number_judgement(task, text)
+            found[id(task.code), text] if task.code is not None else self.answer_judgement(task, text)
             for task, text in items
         ]
+
+    def answer_judgement(self, task: Task, text: str) -> Judgement:
+        """A text against its task's reference. Raises MathVerifyMissing where LaTeX cannot be judged here."""
+        if task.verifier == "latex":
+            self._latex = self._latex or LatexJudge()
+            verdict, detail = self._latex(task.reference, text)
+            return Judgement(verdict, detail=detail)
+        verdict = verify_math(text, task.reference)
+        return Judgement(
+            verdict, detail=f"the verifier could not judge {text[:60]!r}" if verdict is Verdict.ERROR else ""
+        )
+
+    def close(self) -> None:
+        """End the child that judges LaTeX; the next text starts another."""
+        if self._latex is not None:
+            self._latex.close()
 
     def _run(
         self, programs: Sequence[tuple[int, str]], tests: dict[int, CodeProblem]
@@ -85,12 +102,6 @@ class TaskJudge:
         jobs = [(tests[key].program(text), together(tests[key])) for key, text in programs]
         results = judge_many(jobs, sandbox=self.sandbox, limits=self.limits)
         return {item: program_judgement(tests[item[0]], r) for item, r in zip(programs, results, strict=True)}
-
-
-def number_judgement(task: Task, text: str) -> Judgement:
-    verdict = verify_math(text, task.reference)
-    detail = f"the verifier could not judge {text[:60]!r}" if verdict is Verdict.ERROR else ""
-    return Judgement(verdict, detail=detail)
 
 
 def together(code: CodeProblem) -> tuple[StdinTest, ...] | FunctionTests:

@@ -28,9 +28,9 @@ from tracelift.reward_model.group_format import Candidate, Group
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.tasks.task import Task
-from tracelift.verify.arithmetic import Equation, ExpressionError, evaluate, find_equations
+from tracelift.verify.arithmetic import Equation, ExpressionError, evaluate, find_equations, plain
 from tracelift.verify.leaks import announces_answer
-from tracelift.verify.numbers import find_numbers, plain
+from tracelift.verify.math import read_reference
 
 _EXPRESSION = re.compile(r"[$(]*[0-9][0-9.,]*\)?(?:\s*[-+*/×]\s*[$(]*[0-9][0-9.,]*\)?)+")
 CHUNK = 32  # groups sampled in one call
@@ -65,7 +65,7 @@ def answer_of(group: Group) -> str:
             f"{group.problem_id} is a {group.task_type} group; what is wrong with a written plan is not known"
         )
     answer = str(group.metadata.get("answer", group.reference_solution))
-    if len([n for n in find_numbers(plain(answer)) if n.value is not None]) != 1:
+    if read_reference(answer) is None:
         raise GroupError(
             f"{group.problem_id} has no single number for an answer: {answer[:60]!r} (metadata.answer, or reference_solution)"
         )
@@ -102,8 +102,8 @@ def flawed(trace: str, answer: str) -> Candidate | str:
     final = conclusion(text)
     if final is None:
         return "leads to no number"
-    (right,) = (n for n in find_numbers(plain(answer)) if n.value is not None)
-    changed = final not in (right.value, right.unit_value)
+    right = read_reference(answer)
+    changed = right is None or final not in (right.value, right.unit_value)
     wrong = next((e for e in find_equations(text) if not _holds(e)), None)
     if wrong is None and not changed:
         return "may be sound"

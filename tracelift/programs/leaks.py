@@ -6,11 +6,15 @@ plan's prose. Left out: pseudo-code, and plans that name every token of a progra
 
 from __future__ import annotations
 
+import ast
 import re
 
 from tracelift.programs.extract import CODE_START, does_something, parse
 
 _SHORTEST = 8  # characters; shorter lines of a reference ("else:", "i += 1") occur in prose by chance
+_ORDER = re.compile(r"[OoΘΩ]\([^()]*(?:\([^()]*\)[^()]*)*\)")  # O(n log(n)), said of a plan's cost
+_RETURN = re.compile(r"return\b[^.!?]*(?:[-+*/%<>=(\[{\"'])")  # "return the sum" parses as no statement anyway
+_LIST_MARK = re.compile(r"^(?:[-*•]|\(?[0-9a-z]{1,2}[.)])\s+")
 _SPLIT = re.compile(r"\n|(?:^|(?<=\s))(?:[Cc]ode|[Pp]rogram|[Pp]ython):")
 
 
@@ -26,7 +30,10 @@ def leaks_program(trace: str, reference: str = "") -> bool:
 
 
 def _is_code(text: str) -> bool:
-    if not text or not CODE_START.match(text):
+    text = _LIST_MARK.sub("", text)
+    if not text or _ORDER.fullmatch(text) or not (CODE_START.match(text) or _RETURN.match(text) or "lambda" in text):
         return False
     tree = parse(text) or parse(text + " pass")  # `for x in a:` alone is half a statement
-    return tree is not None and bool(tree.body) and does_something(tree)
+    if tree is None or not tree.body:
+        return False
+    return does_something(tree) or any(isinstance(node, ast.Lambda) for node in ast.walk(tree))

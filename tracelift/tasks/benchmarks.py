@@ -5,7 +5,7 @@
     svamp:FILE               Body, Question, Answer (also lower case, or with ID)
     math:FILE                problem, answer, or a solution with \\boxed{answer}, \\fbox{…} or \\boxed 2 (MATH, MATH-500)
     humaneval:FILE, mbpp:FILE, code:FILE     programs with tests (tracelift/programs/formats.py)
-    tasks:FILE               problem, answer and, optionally, trace
+    tasks:FILE               problem, answer and, optionally, trace; judged by data.verifier
 
 A reference trace is the published solution without the line that only states the answer, as the planner is asked for
 one; a published program is no trace, so code files have none. Left out: downloading, few-shot examples.
@@ -21,14 +21,15 @@ from typing import Any
 
 from tracelift.config import Config
 from tracelift.errors import RowsError
-from tracelift.files import read_rows
+from tracelift.files import raised
 from tracelift.programs import CodeProblem, load_problems
+from tracelift.tasks.rows import Verifier, answer_of, before_box, checked, field, problem_of, row_id, scan_problems
+from tracelift.tasks.sources import task_of
 from tracelift.tasks.task import Task, TaskSource
-from tracelift.verify.math import gsm8k_strict, verify_math
-from tracelift.verify.verdict import Verdict
+from tracelift.verify.math import gsm8k_strict
 
 DEMO_PROBLEMS = 1000  # what `eval.limit = 0` means for an endless series
-SUFFIXES = r"(\.(jsonl|json|gz))+$"  # no part of a benchmark's name; other dots are
+SUFFIXES = r"(\.(jsonl|json|gz|parquet|arrow))+$"  # no part of a benchmark's name; other dots are
 CODE_FORMATS = ("humaneval", "mbpp", "code")
 
 
@@ -66,7 +67,7 @@ def demo_benchmark(name: str, source: TaskSource, limit: int) -> Benchmark:
 
 
 def read_benchmark(spec: str, config: Config, say: Callable[[str], None] = print) -> Benchmark:
-    """Read `FORMAT:FILE` (.jsonl, .json or .gz), at most `eval.limit` problems, in the file's order.
+    """Read `FORMAT:FILE` (any file that rows.py reads), at most `eval.limit` problems, in the file's order.
 
     Raises BenchmarkError on unknown formats, missing files, broken rows and duplicate ids.
     """
@@ -76,12 +77,12 @@ def read_benchmark(spec: str, config: Config, say: Callable[[str], None] = print
         known = ", ".join(("demo", *READERS, *CODE_FORMATS))
         raise BenchmarkError(f"eval.benchmarks: '{spec}': expected FORMAT:FILE, with FORMAT one of {known}")
     path = Path(where)
-    if not path.is_file():
+    if not (path.exists() if form in READERS and where else path.is_file()):
         raise BenchmarkError(f"eval.benchmarks: '{spec}': no such file as {where or '(none given)'}")
     if form in CODE_FORMATS:
         problems = [_code_problem(p) for p in load_problems(path)]
     else:
-        problems = [READERS[form](row, f"{path}:{n}", f"{path.stem}-{n}") for n, row in _rows(path)]
+        problems = _problems(form, path, config.data.verifier)
     kept = [p for p in problems if len(p.task.problem) <= config.planner.max_problem_chars]
     if len(kept) < len(problems):
         say(
@@ -99,104 +100,47 @@ def read_benchmark(spec: str, config: Config, say: Callable[[str], None] = print
     return Benchmark(f"{form}:{re.sub(SUFFIXES, '', path.name)}", kept)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, object) of a JSON-lines file, or (place, object) of a JSON list."""
+def _problems(form: str, path: Path, verifier: Verifier) -> list[Problem]:
+    read = READERS[form]
     try:
-        for number, row in read_rows(path):
-            if not isinstance(row, dict):
-                raise RowsError(f"{path}:{number}: expected an object, got {type(row).__name__}")
-            yield number, row
-    except RowsError as e:
+        return [read(row, f"{path}:{n}", f"{path.stem}-{n}", verifier) for n, row in _rows(path)]
+    except ValueError as e:
         raise BenchmarkError(str(e)) from None
 
 
-def _field(row: dict[str, Any], where: str, *names: str) -> str:
-    """The first of `names` that the row has with content, as text."""
-    for name in names:
-        value = row.get(name)
-        if isinstance(value, float) and value.is_integer():
-            return str(int(value))
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        if isinstance(value, str) and value.strip():
-            return value
-    raise BenchmarkError(f"{where}: no {' or '.join(repr(n) for n in names)}; keys are {sorted(row)}")
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) of a JSON-lines file, or (place, object) of a list or table."""
+    for number, row in raised(path, scan_problems(path)):
+        if not isinstance(row, dict):
+            raise RowsError(f"{path}:{number}: expected an object, got {type(row).__name__}")
+        yield number, row
 
 
-def _id(row: dict[str, Any], default: str) -> str:
-    return str(
-        next((row[k] for k in ("problem_id", "unique_id", "id", "ID", "task_id") if row.get(k) is not None), default)
-    )
-
-
-def _gsm8k(row: dict[str, Any], where: str, default_id: str) -> Problem:
-    question, answer = _field(row, where, "question"), _field(row, where, "answer")
+def _gsm8k(row: dict[str, Any], where: str, default_id: str, verifier: Verifier) -> Problem:
+    question, answer = field(row, where, "question"), field(row, where, "answer")
     if gsm8k_strict(answer) is None:
-        raise BenchmarkError(f"{where}: the answer has no line '#### x'")
-    task = Task(_id(row, default_id), question, answer)
+        raise ValueError(f"{where}: the answer has no line '#### x'")
+    task = Task(row_id(row, default_id), question, checked(answer, where, "numeric"))
     steps = re.sub(r"<<[^<>\n]*>>", "", answer.rpartition("####")[0]).strip()
     return Problem(task, "gsm8k", steps or None)
 
 
-def _svamp(row: dict[str, Any], where: str, default_id: str) -> Problem:
-    body, question = _field(row, where, "Body", "body"), _field(row, where, "Question", "question")
-    text = f"{body.strip()}{'' if body.rstrip().endswith(('.', ',', '?', '!')) else '.'} {question.strip()}"
-    return _number(Task(_id(row, default_id), text, _field(row, where, "Answer", "answer")), where)
+def _svamp(row: dict[str, Any], where: str, default_id: str, verifier: Verifier) -> Problem:
+    field(row, where, "Body", "body")
+    return _tasks(row, where, default_id, "numeric")
 
 
-def _number(task: Task, where: str, trace: str | None = None) -> Problem:
-    if verify_math(task.reference, task.reference) is not Verdict.PASS:
-        raise BenchmarkError(f"{where}: the answer {task.reference[-60:]!r} does not pass its own check")
-    return Problem(task, "number", trace)
+def _math(row: dict[str, Any], where: str, default_id: str, verifier: Verifier) -> Problem:
+    solution = row.get("solution")
+    task = Task(row_id(row, default_id), problem_of(row, where), answer_of(row, where), verifier="latex")
+    return Problem(task, "latex", before_box(solution) if isinstance(solution, str) else None)
 
 
-def _math(row: dict[str, Any], where: str, default_id: str) -> Problem:
-    problem, solution = _field(row, where, "problem", "question"), row.get("solution")
-    answer = (
-        _field(row, where, "answer") if row.get("answer") not in (None, "") else boxed(_field(row, where, "solution"))
-    )
-    if answer is None:
-        raise BenchmarkError(f"{where}: neither an 'answer' nor a \\boxed{{…}} in its solution")
-    return Problem(
-        Task(_id(row, default_id), problem, answer),
-        "latex",
-        _before_box(solution) if isinstance(solution, str) else None,
-    )
-
-
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?:\{|(?<=\s)(?=\S)|(?=\d))")
-
-
-def boxed(text: str) -> str | None:
-    """The content of the last \\boxed{…} or \\fbox{…}, braces matched, or of \\boxed 2, up to the formula's end; None where
-    there is none, or none that closes."""
-    boxes = list(_BOX.finditer(text))
-    if not boxes:
-        return None
-    start = boxes[-1].end()
-    if text[start - 1] != "{":
-        return re.split(r"\$|\\\)|\\\]|\n", text[start:])[0].strip(" .") or None
-    depth = 1
-    for i in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[start:i]
-    return None
-
-
-def _before_box(solution: str) -> str | None:
-    """The sentences before the one that boxes the answer; None where the box is in the first."""
-    boxes = list(_BOX.finditer(solution))
-    head = solution[: boxes[-1].start()] if boxes else solution
-    ends = [m.end() for m in re.finditer(r"[.!?](?=\s)|\n\n", head)]
-    return (head[: ends[-1]].strip() or None) if ends else None
-
-
-def _tasks(row: dict[str, Any], where: str, default_id: str) -> Problem:
-    task = Task(
-        _id(row, default_id), _field(row, where, "problem", "question"), _field(row, where, "answer", "reference")
-    )
-    return _number(task, where, row.get("trace") if isinstance(row.get("trace"), str) else None)
+def _tasks(row: dict[str, Any], where: str, default_id: str, verifier: Verifier) -> Problem:
+    """A row as training reads it (tracelift/tasks/sources.py), with a `trace` where it has one."""
+    task = task_of(row, where, default_id, verifier)
+    trace = row.get("trace") if isinstance(row.get("trace"), str) else None
+    return Problem(task, "latex" if task.verifier == "latex" else "number", trace)
 
 
 def _code_problem(p: CodeProblem) -> Problem:
@@ -209,6 +153,6 @@ def _demo_problem(task: Task) -> Problem:
     )
 
 
-READERS: dict[str, Callable[[dict[str, Any], str, str], Problem]] = {
+READERS: dict[str, Callable[[dict[str, Any], str, str, Verifier], Problem]] = {
     "gsm8k": _gsm8k, "svamp": _svamp, "math": _math, "tasks": _tasks,
 }  # fmt: skip

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.errors import RowsError
-from tracelift.files import scan_rows
 from tracelift.programs import load_problems
 from tracelift.tasks.epochs import round_places
+from tracelift.tasks.rows import Verifier, answer_of, checked, problem_of, row_id, scan_problems
 from tracelift.tasks.task import Task
-from tracelift.verify.math import states_number, verify_math
-from tracelift.verify.verdict import Verdict
+from tracelift.verify.math import states_number
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,25 @@ class FileTasks:
 
 
 def file_tasks(
-    path: Path, seed: int, limit: int = 0, max_chars: int = 0, say: Callable[[str], None] = print
+    path: Path,
+    seed: int,
+    limit: int = 0,
+    max_chars: int = 0,
+    say: Callable[[str], None] = print,
+    verifier: Verifier = "numeric",
 ) -> FileTasks:
-    """A JSONL file of {problem, answer} or GSM8K's {question, answer} rows (ids optional).
+    """Rows of problems and answers in any file that tracelift/tasks/rows.py reads; `verifier` judges their answers.
 
-    Rows longer than `max_chars` characters are left out and counted aloud, and so are answers without a number. Raises
-    FileNotFoundError for a missing file, ValueError naming file and line for a broken row, and ValueError for a file that
-    yields no problem.
+    Rows longer than `max_chars` characters are left out and counted aloud, and so are answers in words. Raises
+    FileNotFoundError for a missing file, ValueError naming file and line for a broken row or an answer that the verifier
+    cannot check, and ValueError for a file that yields no problem.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"data source '{path}': no such file (a JSONL file, or demo:math)")
     tasks: list[Task] = []
     skipped = 0
-    for number, row in scan_rows(path):
-        task = _parse_row(row, f"{path}:{number}", f"{path.stem}-{number}")
+    for number, row in scan_problems(path):
+        task = task_of(row, f"{path}:{number}", f"{path.stem}-{number}", verifier)
         if max_chars and len(task.problem) > max_chars:
             skipped += 1
             continue
@@ -66,7 +70,7 @@ def file_tasks(
         say(f"{path}: left out {skipped} problems longer than {max_chars} characters")
     if not tasks:
         raise ValueError(f"{path}: holds no problem to train on")
-    if wordy := [t for t in tasks if not states_number(t.reference)]:
+    if wordy := [t for t in tasks if verifier == "numeric" and not states_number(t.reference)]:
         say(
             f"note: {path}: {len(wordy)} of {len(tasks)} answers state no number ({wordy[0].problem_id}: "
             f"{wordy[0].reference[-40:]!r}); they are compared as text, so an executor that replies with a number fails them"
@@ -90,18 +94,11 @@ def code_file_tasks(
     return FileTasks(tasks[:limit] if limit else tasks, seed)
 
 
-def _parse_row(row: Any, where: str, default_id: str) -> Task:
+def task_of(row: Any, where: str, default_id: str, verifier: Verifier) -> Task:
+    """The task that a row states. Raises ValueError, naming the row, where it states none that `verifier` can check."""
     if isinstance(row, RowsError):
         raise ValueError(f"{where}: {row}")
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object, got {type(row).__name__}")
-    problem = row.get("problem", row.get("question"))
-    answer = row.get("answer", row.get("reference"))
-    if not isinstance(problem, str) or not problem.strip():
-        raise ValueError(f"{where}: no 'problem' (or 'question') text; keys are {sorted(row)}")
-    if not isinstance(answer, (str, int, float)) or isinstance(answer, bool) or not str(answer).strip():
-        raise ValueError(f"{where}: no 'answer'; keys are {sorted(row)}")
-    reference = str(answer)
-    if verify_math(reference, reference) is not Verdict.PASS:
-        raise ValueError(f"{where}: the answer {reference[-60:]!r} holds no number to check against")
-    return Task(str(row.get("problem_id", default_id)), problem, reference)
+    problem, answer = problem_of(row, where), answer_of(row, where)
+    return Task(row_id(row, default_id), problem, checked(answer, where, verifier), verifier=verifier)

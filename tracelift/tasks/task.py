@@ -6,7 +6,7 @@ Left out: reading files (tracelift/tasks/sources.py), the demo worlds (tracelift
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from tracelift.programs import CodeProblem
 
@@ -37,7 +37,7 @@ class Truth(Protocol):
 @dataclass(frozen=True)
 class Task:
     """One problem. `reference` is its answer or a program that solves it; `code` holds the tests of a code task.
-    `truth` is the demo world's own record of it, which makes a trace's validity measurable."""
+    `verifier` judges answers: "numeric" or "latex". `truth` is the demo world's own record of it, which makes a trace's validity measurable."""
 
     problem_id: str
     problem: str
@@ -45,6 +45,7 @@ class Task:
     task_type: str = "math"
     truth: Truth | None = None
     code: CodeProblem | None = None
+    verifier: Literal["numeric", "latex"] = "numeric"
 
     def trace_valid(self, trace: str) -> bool | None:
         """Whether every step of a trace is true and grounded; None where the truth is not known."""

@@ -3,8 +3,9 @@
     from tracelift.verify import verify_math, Verdict
     verify_math("So she pays $12.50.", "12.5") is Verdict.PASS
 
-Reading order: verdict, numbers (what a number is), math (where the answer stands, and whether it is equal), leaks (is it
-in the trace already). latex and boxed are for MATH's expressions, arithmetic for the sums inside a trace.
+Reading order: verdict; lexing, vocabulary, expressions, grammar (what a number is), prose, where (where the answer stands),
+math (whether it is equal); leaks (is it in the trace already). latex and boxed are for MATH's expressions, arithmetic for
+the sums inside a trace.
 """
 
 from tracelift.verify.leaks import Leak, leaks_answer

@@ -5,19 +5,22 @@
 Used by the leak check (is the stated answer ever derived?) and by the builder of groups (what does a flaw do to the
 final number?).
 
-Left out on purpose: variables, powers, and equations spread over lines.
+`plain` writes a trace's LaTeX, Markdown and typography as these readers and the makers of flaws expect them, in prose too.
+
+Left out on purpose: variables, powers, and equations spread over lines; answers (tracelift/verify/grammar.py).
 """
 
 from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 
-from tracelift.verify.numbers import plain
+from tracelift.verify.grammar import read_whole
 
 MAX_DEPTH = 40
 MAX_DIGITS = 60  # a grade-school sum never needs more, and the bound keeps every evaluation instant
@@ -26,6 +29,72 @@ _TOKEN = re.compile(
     r"(?P<number>(?:[0-9]+(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)"
     r"|(?P<op>[-+*/×()%=])|(?P<currency>[$€£¥])|(?P<word>[^\W\d_]+(?:['’][^\W\d_]+)?)|(?P<stop>[^\s])"
 )
+
+
+# --------------------------------------------------------------------------------------------- plain text
+
+_TYPOGRAPHY = str.maketrans(
+    {"−": "-", "–": "-", "‐": "-", "‑": "-", "⁄": "/", "∕": "/", "÷": "/", "∗": "*", "⋅": "×", "·": "×", "✕": "×"}
+    | {"\u00a0": " ", "\u2009": "\u202f", "％": "%", "＄": "$", "\r": ""}
+    | {chr(0xFF10 + d): str(d) for d in range(10)}
+)
+_LATEX = [
+    (re.compile(r"\\(?:dfrac|tfrac|cfrac)\b"), r"\\frac"),
+    (re.compile(r"\\([$%#&])"), r"\1"),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"(?<=[0-9])(?:\\[,;:! ]|\u202f)(?=[0-9]{3}(?![0-9]))"), ","),
+    (re.compile(r"\\[,;:!]|\u202f"), " "),
+    (re.compile(r"\\(?:left|right|displaystyle|quad|qquad)\b|\\[()\[\]]|\\ "), " "),
+    (re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree\b"), "°"),
+    (re.compile(r"\\(?:times|cdot)\b\s*"), "×"),
+    (re.compile(r"\\div\b\s*"), "/"),
+    (re.compile(r"\\(?:approx|simeq|sim)\b"), "≈"),
+    (re.compile(r"(?<![0-9])\*\*|\*\*(?![0-9])|`"), ""),  # bold and code marks; 2**3 keeps its stars
+    (re.compile(r"\\frac\s*([0-9])\s*([0-9])"), r"\\frac{\1}{\2}"),
+]
+_LENGTH = r"\b((?:[cmk]?m|in|ft|yd|mi|inch|inches|feet|foot|(?:met(?:er|re)|unit|yard|mile)s?))\s?\^\{?"
+_SQUARE, _CUBE = re.compile(_LENGTH + r"2\}?"), re.compile(_LENGTH + r"3\}?")  # so that no 2 is left in cm^2
+_MARKUP = re.compile(r"[\\*`{^\u202f]")
+_WRAPPER = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|mathsf|mbox|operatorname)\s*\{([^{}]*)\}")
+_FRAC = re.compile(r"\\frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_VULGAR = re.compile("[¼½¾⅐-⅞]")
+
+
+def plain(text: str) -> str:
+    """`text` with LaTeX, Markdown and typographic variants of numbers written in plain ASCII where that is exact."""
+    text = text.translate(_TYPOGRAPHY)
+    text = _VULGAR.sub(lambda m: _after_digit(m, unicodedata.normalize("NFKC", m[0]).replace("\u2044", "/")), text)
+    if _MARKUP.search(text):
+        for pattern, replacement in _LATEX:
+            text = pattern.sub(replacement, text)
+        for _ in range(8):  # innermost first; the bound is on nesting, so the whole stays linear
+            before, text = text, _WRAPPER.sub(r"\1", text)
+            text = _FRAC.sub(_resolve_frac, text)
+            if text == before:
+                break
+        text = _CUBE.sub(r"\1³", _SQUARE.sub(r"\1²", text))
+    return text
+
+
+def _after_digit(match: re.Match[str], written: str) -> str:
+    """`written`, apart from a digit right before it: 1½ is 1 1/2, not 11/2."""
+    return (" " if match.start() and match.string[match.start() - 1].isdigit() else "") + written
+
+
+def _resolve_frac(match: re.Match[str]) -> str:
+    top, bottom = (_stated(match[i]) for i in (1, 2))
+    if top is None or not bottom:
+        return match[0]
+    value = top / bottom
+    return _after_digit(match, f"{value.numerator}/{value.denominator}" if value.denominator > 1 else f"{value}")
+
+
+def _stated(text: str) -> Fraction | None:
+    number = read_whole(text)
+    return None if number is None else number.value
+
+
+# --------------------------------------------------------------------------------------------- expressions
 
 
 @functools.lru_cache(maxsize=65536)

@@ -25,6 +25,7 @@ _VERBS = ("is", "are", "be", "equals")
 _WORD = re.compile(r"[A-Za-z'’-]*[A-Za-z]{2}[A-Za-z'’-]*")
 _OPERATOR = re.compile(r"[+*/^=<>]|-$|\\(?:cdot|times|div|pm|le|ge|leq|geq|neq|cup|cap|in)\b")
 _FUNCTION = re.compile(r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sin|cos|tan|sec|csc|cot|log|ln|pi)(?![A-Za-z])")
+_ROOT_OF_BRACKET = re.compile(r"\\sqrt\s*\(([^()]*)\)")
 _ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|(\w+))")
 _SIGNS = {"°": r"^\circ ", "−": "-", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot ", "±": r"\pm ", "≤": r"\le ", "≥": r"\ge ",
           "∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset "}  # fmt: skip
@@ -32,11 +33,16 @@ _SIGNS = {"°": r"^\circ ", "−": "-", "∞": r"\infty ", "×": r"\times ", "·
 
 def delimited(text: str, gold: str) -> str:
     r"""`text` with its answer in \boxed{…} where it has a bare one; else as it is, with \fbox spelt \boxed."""
-    text = text.replace("\\fbox", "\\boxed")
+    text = spelt(text.replace("\\fbox", "\\boxed"))
     if _DELIMITED.search(text):
         return text
     answer = gold if text.split() == gold.split() else _bare(text)
     return text if answer is None else f"\\boxed{{{answer}}}"
+
+
+def spelt(text: str) -> str:
+    r"""`text` with `\sqrt(2)`, of which math-verify sees nothing, spelt \sqrt{2}."""
+    return _ROOT_OF_BRACKET.sub(r"\\sqrt{\1}", text)
 
 
 def _bare(text: str) -> str | None:

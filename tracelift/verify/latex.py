@@ -5,7 +5,8 @@ that hangs or swallows its failure scores a whole benchmark as wrong without a w
 text too hard for it costs that child, not the evaluation. Its `verify(gold, prediction)` is asymmetric; the order is
 kept. A reply that is a bare answer is boxed first (boxed.py), as gold is: math-verify reads LaTeX between delimiters only.
 
-    PASS, FAIL   as math-verify says
+    PASS, FAIL   as math-verify says, but for what it takes for equal and is not: numbers that differ by less than its
+                 tolerance (2^{-60} and 2^{-61}), a set and a pair ({1,2} and (1,2)), numerals to different bases
     FAIL         also where judging *this prediction* exceeds the bound while the gold answer alone is judged in time
     ERROR        gold cannot be read, or the child does not work
 
@@ -17,16 +18,19 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
 from typing import Any
 
-from tracelift.verify.boxed import delimited
+from tracelift.verify.boxed import delimited, spelt
 from tracelift.verify.verdict import Verdict
+from tracelift.verify.where import last_box, without_reasoning
 
 MEMORY_BYTES = 2 << 30
 START_SECONDS = 120.0  # importing sympy on a busy machine
+_BASE = re.compile(r"[0-9]\s*_\s*\{?\s*([0-9]+)")
 
 
 class MathVerifyMissing(ValueError):
@@ -49,7 +53,8 @@ class LatexJudge:
 
     def __call__(self, gold: str, text: str) -> tuple[Verdict, str]:
         """(verdict, why) of one prediction."""
-        text = delimited(text, gold)
+        gold = spelt(gold)
+        text = delimited(without_reasoning(text), gold)
         answer = self._ask(gold, text, self.seconds) or self._ask(gold, text, 3 * self.seconds)
         if answer is not None:
             return Verdict[answer["verdict"]], answer["detail"]
@@ -129,12 +134,66 @@ def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
         wanted = []
     if not wanted:
         return "ERROR", f"math-verify reads no answer in the reference {gold[:60]!r}"
+    answer = last_box(text) or text
+    if _written(gold) != _written(answer):
+        return "FAIL", "numerals to different bases differ"
+    if {_brackets(gold), _brackets(answer)} == {"{", "("}:
+        return "FAIL", "a set is no pair"
     said = parse(text, parsing_timeout=seconds, raise_on_error=True)
     if not said:
         return "FAIL", "no answer found"
-    return ("PASS" if verify(wanted, said, timeout_seconds=seconds, raise_on_error=True) else "FAIL"), str(said[0])[
-        :200
-    ]
+    equal = verify(wanted, said, timeout_seconds=seconds, raise_on_error=True)
+    percent = "%" in gold or "%" in text
+    return ("PASS" if equal and not differ(wanted[0], said[0], percent) else "FAIL"), str(said[0])[:200]
+
+
+def _written(answer: str) -> list[str]:
+    """The bases of numerals (`31_4`), which math-verify drops."""
+    return _BASE.findall(answer)
+
+
+def _brackets(answer: str) -> str:
+    """What the whole stands in: "{" of a set, "(" of a pair or interval, "" of a list, which may be either."""
+    stripped = re.sub(r"\\left|\\right|\\[,;! ]|[\s$]", "", answer).replace("\\{", "{").replace("\\lbrace", "{")
+    return {"{": "{", "(": "(", "[": "("}.get(stripped[:1], "") if "," in stripped else ""
+
+
+def differ(a: Any, b: Any, percent: bool) -> bool:
+    """Whether two sympy values that math-verify calls equal are different numbers, or hold some in the same places.
+
+    Decimals are compared as they are written, exact numbers to 40 digits, and a decimal with a number that no decimals
+    write out (1/3, √2) as math-verify does. percent: one of them has a percent sign, which may stand for nothing.
+    """
+    import sympy
+
+    if isinstance(a, sympy.Equality) or isinstance(b, sympy.Equality):
+        a, b = (x.rhs if isinstance(x, sympy.Equality) else x for x in (a, b))
+    if (
+        isinstance(a, (sympy.FiniteSet, sympy.Tuple, sympy.Interval))
+        and type(a) is type(b)
+        and len(a.args) == len(b.args)
+    ):
+        pairs = zip(*(sorted(x.args, key=sympy.default_sort_key) for x in (a, b)), strict=True)
+        return any(differ(x, y, percent) for x, y in pairs)
+    if not all(isinstance(x, sympy.Expr) and x.is_number and x.is_finite for x in (a, b)):
+        return False
+    if any(isinstance(x, sympy.Float) for x in (a, b)):
+        if not (_is_written(a) and _is_written(b)):
+            return False
+        a, b = (sympy.Rational(str(x)) for x in (a, b))
+    return not any(_equal(a * factor, b) for factor in ((1, 100, sympy.Rational(1, 100)) if percent else (1,)))
+
+
+def _is_written(x: Any) -> bool:
+    """Whether decimals write a sympy number out: 0.25, 1/4 and 3, but neither 1/3 nor √2."""
+    import sympy
+
+    return isinstance(x, sympy.Float) or (isinstance(x, sympy.Rational) and not 10**400 % x.q)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    a, b = a.evalf(60), b.evalf(60)
+    return bool(a == b or abs(a - b) <= max(abs(a), abs(b)) * 10**-40)
 
 
 def serve() -> None:

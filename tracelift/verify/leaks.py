@@ -10,17 +10,23 @@ Left out on purpose: leaks of final *code* (tracelift/programs/leaks.py), and an
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tracelift.verify.arithmetic import find_equations
-from tracelift.verify.numbers import find_numbers, plain
+from tracelift.verify.arithmetic import find_equations, plain
+from tracelift.verify.expressions import NotArithmetic, Reader
+from tracelift.verify.lexing import Token, normalise, tokens
+from tracelift.verify.math import read_reference
+from tracelift.verify.vocabulary import SCALES, fraction_of
 
 _ANNOUNCED = re.compile(
-    r"(?:\banswer\s*(?:is|:|=)|####|\\f?boxed\s*\{|<answer>)[\s:*$({]*(?P<tail>[^\n]{0,80})", re.IGNORECASE
+    r"(?:\banswer\s*(?:is|:|=)|####|\\(?:boxed|fbox)\s*\{|<answer>)[\s:*$({]*(?P<tail>[^\n]{0,80})", re.IGNORECASE
 )
 # What a solver may use without reading it in the problem: small counts, and the sizes of common units.
+_SMALLEST_WORD = 13  # "one" and "two" are said of anything
+_LONGEST_LINE = 4000  # characters
 _COMMON = frozenset(map(Fraction, (*range(1, 13), 24, 30, 52, 60, 100, 365, 1000, Fraction(1, 2))))
 
 
@@ -42,30 +48,95 @@ def leaks_answer(trace: str, answer: str, problem: str | None = None) -> Leak:
     from earlier steps, or be common constants; and an answer that the problem itself mentions counts as stated only
     where it is announced or computed.
     """
-    wanted = [(n.value, n.unit_value) for n in find_numbers(plain(answer)) if n.value is not None]
-    if not wanted:
+    wanted = read_reference(answer)
+    if wanted is None:
         return Leak(False, False, False)
-    value, unit_value = wanted[-1]
+    value, unit_value = wanted.value, wanted.unit_value
     text = plain(trace)
-    mentioned = any(value in (n.value, n.unit_value) or n.value == unit_value for n in find_numbers(text))
-    announced = _announces(text, value)
-    given = {n.value for n in find_numbers(plain(problem))} if problem is not None else None
-    supported = any(_yields(text, v, given) for v in {value, unit_value} if v is not None)
+    mentioned = not mentions(trace).isdisjoint({value, unit_value})
+    announced = _announces(trace, value)
+    given = mentions(problem) if problem is not None else None
+    supported = any(_yields(text, v, given) for v in {value, unit_value})
     stated = announced or supported or (mentioned and not (given is not None and value in given))
     return Leak(stated, announced, stated and not supported)
 
 
 def announces_answer(trace: str, answer: str) -> bool:
     """Whether `trace` calls `answer` (a number) the answer: the quick third of `leaks_answer`."""
-    wanted = [n.value for n in find_numbers(plain(answer)) if n.value is not None]
-    return bool(wanted) and _announces(plain(trace), wanted[-1])
+    wanted = read_reference(answer)
+    return wanted is not None and _announces(trace, wanted.value)
 
 
-def _announces(text: str, value: Fraction) -> bool:
-    return any(n.value == value for m in _ANNOUNCED.finditer(text) for n in find_numbers(m["tail"])[:1])
+def _announces(trace: str, value: Fraction) -> bool:
+    for mark in _ANNOUNCED.finditer(trace):
+        row = tokens(normalise(mark["tail"]))
+        first = next((v for i in range(len(row)) if (v := _number_at(row, i)) is not None), None)
+        if first is not None and value in first[0]:
+            return True
+    return False
 
 
-def _yields(text: str, value: Fraction, given: set[Fraction | None] | None) -> bool:
+@functools.lru_cache(maxsize=1024)  # a problem is asked about once for each of its traces
+def mentions(text: str) -> frozenset[Fraction]:
+    """The values of the numbers that stand in `text`, however dressed (`_72_`, `72x`, `\\fbox{72}`, "seventy-two"), with
+    and without percent sign and scale. Number words count from thirteen on."""
+    found: set[Fraction] = set()
+    for line in text.split("\n"):
+        row = tokens(normalise(line[:_LONGEST_LINE]))
+        i = 0
+        while i < len(row):
+            read = _number_at(row, i)
+            found |= read[0] if read else set()
+            i = read[1] if read else i + 1
+    return frozenset(found)
+
+
+def _number_at(row: list[Token], i: int) -> tuple[set[Fraction], int] | None:
+    """(the values of the number that begins at i, the index after it)."""
+    token = row[i]
+    if token.kind == "word":
+        end = i
+        while (
+            end < len(row) and row[end].kind == "word" and fraction_of([t.text for t in row[i : end + 1]]) is not None
+        ):
+            end += 1
+        spelt = fraction_of([t.text for t in row[i:end]]) if end > i else None
+        return ({Fraction(spelt)}, end) if spelt is not None and spelt >= _SMALLEST_WORD else None
+    if token.kind != "number" and token.text != "\\frac":
+        return None
+    reader = Reader(row[i : i + 24], remarks=True)
+    try:
+        value = reader.power(reader.atom(0), 0)
+        if value.literal and reader.next_is("/", "*"):
+            longer = Reader(row[i : i + 24], remarks=True)
+            whole = longer.product(0)
+            value, reader = (whole, longer) if whole.literal else (value, reader)
+    except NotArithmetic:
+        return {token.value}, i + 1
+    if not value.literal or value.exact is None or len(reader.tokens) != len(row[i : i + 24]):
+        return {token.value}, i + 1
+    exact, end = value.exact, i + reader.at
+    if _negative(row, i):
+        exact = -exact
+    follows = row[end].text.casefold() if end < len(row) else ""
+    scale = SCALES.get(follows, 1)
+    percent = value.percent or follows in ("percent", "per")
+    return {exact, exact * scale, *([exact / 100] if percent else [])}, end
+
+
+def _negative(row: list[Token], i: int) -> bool:
+    """Whether a minus stands at the number that is no operator and no dash."""
+    if not i or row[i - 1].text != "-" or row[i].spaced:
+        return False
+    left = row[i - 2] if i > 1 else None
+    return (
+        left is None
+        or (row[i - 1].spaced and left.kind != "number" and left.text not in (")", "%", "}"))
+        or left.text in ("=", "(", ":")
+    )
+
+
+def _yields(text: str, value: Fraction, given: frozenset[Fraction] | None) -> bool:
     known = set(given) if given is not None else None
     for equation in find_equations(text):
         left, right = equation.left, equation.right

@@ -12,7 +12,8 @@ import pytest
 from tracelift.build import load_benchmark
 from tracelift.config import Config
 from tracelift.evaluation.verdicts import RULES, RuleJudge
-from tracelift.tasks.benchmarks import BenchmarkError, boxed
+from tracelift.tasks.benchmarks import BenchmarkError
+from tracelift.tasks.rows import boxed
 from tracelift.verify import latex
 from tracelift.verify.latex import LatexJudge, MathVerifyMissing
 from tracelift.verify.verdict import Verdict

@@ -18,6 +18,7 @@ from tracelift.programs import (
     parse_tests,
     read_problem,
 )
+from tracelift.programs.leaks import leaks_program
 
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
 
@@ -335,3 +336,20 @@ def test_a_file_is_judged_by_command(tmp_path, capsys):
         assert code == 2 and "line 1: no such key or problem: 'unknown'" in out
     finally:
         sys.argv = old
+
+
+@pytest.mark.parametrize(
+    ("trace", "code"),
+    [
+        ("O(n)", False),
+        ("It costs `O(n log(n))`.", False),
+        ("Return the sum of all.", False),
+        ("Use a lambda for this", False),
+        ("Then:\nreturn 2*n+1", True),
+        ("`lambda n: 2 * n`", True),
+        ("1. print(x)", True),
+        ("- f = lambda n: n", True),
+    ],
+)
+def test_what_is_code_in_a_plan(trace, code):
+    assert leaks_program(trace) is code

@@ -1,13 +1,16 @@
 """Problem sources: a round is a function of its number, an epoch meets every row once, a broken row is named."""
 
+import gzip
+import importlib.util
 import json
 import random
 
 import pytest
 
 from tracelift.build import load_held_out, load_tasks, load_training_tasks
-from tracelift.config import load_config
-from tracelift.tasks import epochs
+from tracelift.config import Config, load_config
+from tracelift.tasks import epochs, rows
+from tracelift.tasks.benchmarks import BenchmarkError, read_benchmark
 from tracelift.worlds.tasks import DemoTasks
 
 
@@ -111,6 +114,70 @@ def test_answers_without_a_number_are_counted_aloud(tmp_path):
     assert len(said) == 1 and f"{path}: 2 of 6 answers state no number (problems-1: 'about a dozen')" in said[0]
     load_tasks(write(tmp_path, *words[1:4]), 0, say=said.append)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize("answer", ["x + 5", "\\frac{\\pi}{2}", "(1, 2)", "5 or 6", "3:30", "[5,\\infty)"])
+def test_an_answer_that_no_number_rule_can_check_is_refused_by_line(tmp_path, answer):
+    path = write(tmp_path, ROWS[0], {"problem": "P", "answer": answer})
+    with pytest.raises(ValueError, match=r"problems.jsonl:2: .*data.verifier = 'latex'"):
+        load_tasks(path, 0)
+    config = Config()
+    with pytest.raises(BenchmarkError, match=r"problems.jsonl:2: .*data.verifier = 'latex'"):
+        read_benchmark(f"tasks:{path}", config)
+    config.data.verifier = "latex"
+    assert {t.verifier for t in load_tasks(path, 0, verifier="latex").first(2)} == {"latex"}
+    assert {p.kind for p in read_benchmark(f"tasks:{path}", config).problems} == {"latex"}
+
+
+FIELDS = [
+    ({"question": "Q", "answer": "so 3\n#### 3", "id": 9}, "9", "Q", "so 3\n#### 3"),
+    ({"Body": "Tom has 3", "Question": "How many?", "Answer": 3.0, "ID": "c"}, "c", "Tom has 3. How many?", "3"),
+    ({"problem": "P", "solution": "So $\\boxed{4}$.", "unique_id": "u"}, "u", "P", "4"),
+    ({"problem": None, "question": "Q", "answer": 2, "problem_id": None, "task_id": "t"}, "t", "Q", "2"),
+]
+
+
+def test_fields_as_people_have_them(tmp_path):
+    found = load_tasks(write(tmp_path, *(row for row, *_ in FIELDS)), 0).first(9)
+    assert [(t.problem_id, t.problem, t.reference) for t in found] == [tuple(rest) for _, *rest in FIELDS]
+
+
+@pytest.mark.parametrize("row", [{"problem": "P", "solution": "\\boxed{}"}, {"problem": "P", "answer": 1e999}])
+def test_an_answer_that_is_none_is_named(tmp_path, row):
+    with pytest.raises(ValueError, match="problems.jsonl:"):
+        load_tasks(write(tmp_path, json.dumps(row).replace("Infinity", "1e999").encode()), 0)
+
+
+def test_a_list_a_zipped_file_and_tables_hold_the_same_problems(tmp_path):
+    plain = load_tasks(write(tmp_path, *ROWS), 0).first(9)
+    (tmp_path / "l.json").write_text(json.dumps(ROWS))
+    (tmp_path / "z.jsonl.gz").write_bytes(gzip.compress("\n".join(map(json.dumps, ROWS)).encode()))
+    paths = [tmp_path / "l.json", tmp_path / "z.jsonl.gz"]
+    if importlib.util.find_spec("pyarrow") is not None:
+        import pyarrow as pa
+        import pyarrow.parquet
+
+        table = pa.Table.from_pylist(ROWS)
+        pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+        saved = tmp_path / "saved"  # as datasets.save_to_disk writes it
+        saved.mkdir()
+        (saved / "state.json").write_text("{}")
+        with pa.ipc.new_stream(saved / "data-00000-of-00001.arrow", table.schema) as out:
+            out.write_table(table)
+        paths += [tmp_path / "t.parquet", saved]
+    for path in paths:
+        tasks = load_tasks(str(path), 0).first(9)
+        assert [(t.problem, t.reference) for t in tasks] == [(t.problem, t.reference) for t in plain]
+
+
+def test_tables_without_pyarrow_and_folders_without_tables_say_so(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match=r"must hold .arrow or .parquet files; it holds train"):
+        load_tasks(str(tmp_path), 0)
+    monkeypatch.setattr(rows.importlib.util, "find_spec", lambda name: None)
+    (tmp_path / "t.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ValueError, match="pip install pyarrow"):
+        load_tasks(str(tmp_path / "t.parquet"), 0)
 
 
 def test_held_out_problems_that_training_meets_are_counted_aloud(tmp_path):

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from tracelift.verify.arithmetic import ExpressionError, evaluate, find_equations
-from tracelift.verify.leaks import leaks_answer
+from tracelift.verify.leaks import announces_answer, leaks_answer
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,29 @@ def test_an_answer_that_the_problem_mentions_leaks_only_when_called_the_answer()
     assert not leaks_answer("She starts with 5 apples, then adds and takes 3.", "5", problem).stated
     assert leaks_answer("She has 5 apples. The answer is 5.", "5", problem).announced
     assert not leaks_answer("5+3 = 8, 8-3 = 5.", "5", problem).unsupported
+
+
+@pytest.mark.parametrize(
+    ("said", "stated"),
+    [
+        ("_72_", True), ("72x", True), ("total_72", True), ("x72", True), ("\\fbox{72}", True), ("\\underline{72}", True),
+        ("seventy-two", True), ("７２", True), ("$72.00", True), ("72:00", True), ("720", False), ("7.2", False),
+        ("seventy-three", False), ("1,722", False), ("70 + 2", False), ("seventy and two", False),
+    ],
+)  # fmt: skip
+def test_a_value_leaks_in_any_dress(said, stated):
+    assert leaks_answer(f"Then it is {said} in May.", "72", PROBLEM).stated is stated
+
+
+def test_announced_in_any_dress():
+    for said in ("\\fbox{72}", "The answer is seventy-two.", "Answer: _72_", "#### 72", "the answer is $72"):
+        assert leaks_answer(said, "72", PROBLEM).announced and announces_answer(said, "72")
+    assert not announces_answer("The answer is 12 more than 60.", "72")
+
+
+def test_a_last_step_left_undone_states_nothing():
+    leak = leaks_answer("48/2 = 24. Then 48 + 24.", "72", PROBLEM)
+    assert not (leak.stated or leak.announced or leak.unsupported)
 
 
 def test_an_answer_in_words_leaks_nothing():

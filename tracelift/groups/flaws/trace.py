@@ -14,8 +14,16 @@ import re
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from tracelift.verify.arithmetic import ExpressionError, Token, evaluate_tokens, find_equations, numeral, tokenize
-from tracelift.verify.numbers import find_numbers, plain
+from tracelift.verify.arithmetic import (
+    ExpressionError,
+    Token,
+    evaluate_tokens,
+    find_equations,
+    numeral,
+    plain,
+    tokenize,
+)
+from tracelift.verify.math import read_reference
 
 _MARK = re.compile(r"<<[^<>\n]*>>")
 _HASHES = re.compile(r"\s*####.*\Z", re.DOTALL)
@@ -194,8 +202,8 @@ def parse_trace(text: str, problem: str, answer: str) -> Trace:
 
     Raises TraceError, with one of a few reasons, where a line, a number or the way to the answer is not understood.
     """
-    target = [n.value for n in find_numbers(plain(answer))]
-    if len(target) != 1 or target[0] is None:
+    target = read_reference(answer)
+    if target is None:
         raise TraceError("the answer is not one number")
     nodes = [Term("given", value) for value in sorted(givens(problem))]
     lines: list[Line] = []
@@ -204,7 +212,7 @@ def parse_trace(text: str, problem: str, answer: str) -> Trace:
     results = [line.slots[c.result].node for line in lines for c in line.sums]
     if len(results) < 2:
         raise TraceError("fewer than two calculations")
-    if nodes[results[-1]].value != target[0]:
+    if nodes[results[-1]].value != target.value:
         raise TraceError("the last calculation does not give the answer")
     return Trace(tuple(lines), tuple(nodes), results[-1])
 

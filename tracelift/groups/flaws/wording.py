@@ -11,8 +11,7 @@ import re
 from fractions import Fraction
 from itertools import pairwise
 
-from tracelift.verify.arithmetic import find_equations
-from tracelift.verify.numbers import plain
+from tracelift.verify.arithmetic import find_equations, plain
 
 _NOT_NOUNS = frozenset(
     "and the are was were has had for from per with each more less times than that who how but they then can will "
