@@ -53,8 +53,7 @@ class RunConfig:
     )
     stop_s: float = opt(
         300.0,
-        "seconds a run that was asked to stop (SIGTERM) may take to finish its round and save; then it ends as it is, "
-        "also while it waits for another rank",
+        "seconds a run that was asked to stop may take to finish its round and save; then it ends as it is",
         SECONDS,
         later="yes",
     )
@@ -76,7 +75,7 @@ class DataConfig:
         "", "held-out problems; empty: the demo's own fresh series, or no evaluation for a file", later="yes"
     )
     eval_seed: int = opt(
-        9000, "which series of demo problems evaluation draws from; never a training series", FROM_0, later="yes"
+        9000, "which series of demo problems evaluation draws from, never a training one", FROM_0, later="yes"
     )
     eval_problems: int = opt(
         400, "problems evaluated before and after training; 0 switches evaluation off", FROM_0, later="yes"
@@ -323,9 +322,7 @@ class LoraConfig:
     targets: list[str] = opt(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"], "adapted layers, by name"
     )
-    from_block: int = opt(
-        0, "first transformer block with adapters; those below it are computed without a backward pass", FROM_0
-    )
+    from_block: int = opt(0, "first block with adapters; those below it are computed without a backward pass", FROM_0)
 
 
 @dataclass
