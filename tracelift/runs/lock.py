@@ -22,6 +22,7 @@ from pathlib import Path
 from tracelift.distributed.world import World
 from tracelift.errors import ConfigError
 
+LOCK = ".lock"
 _TAKEN = (errno.EACCES, errno.EAGAIN)
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _GRACE_S = 5.0  # a job that is requeued may meet its predecessor's last breath
@@ -34,16 +35,21 @@ class FolderLock:
     def __init__(self, folder: Path, say: Callable[[str], None] = print, grace_s: float = _GRACE_S) -> None:
         """Makes the folder if need be. Raises ConfigError naming the owner where another has it for `grace_s` and longer,
         OSError where the folder cannot be written."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = (folder / ".lock").resolve()
+        self.path = (folder / LOCK).resolve()
         if self.path in _held:
             raise ConfigError(f"{folder}: this process works in it already")
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            self._take(folder, say, time.monotonic() + grace_s)
-        except BaseException:
-            os.close(self._file)
-            raise
+        until = time.monotonic() + grace_s
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                self._take(folder, say, until)
+            except BaseException:
+                os.close(self._file)
+                raise
+            if self._is_found():
+                break
+            os.close(self._file)  # its owner took the file away: who comes next would lock another
         _held.add(self.path)
         owner = {
             "pid": os.getpid(),
@@ -69,6 +75,13 @@ class FolderLock:
             if time.monotonic() > until:
                 raise ConfigError(f"{folder}: {self._owner()} works in it; wait for it, or take another folder")
             time.sleep(0.1)
+
+    def _is_found(self) -> bool:
+        """Whether the open file still stands under its name."""
+        try:
+            return os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except FileNotFoundError:
+            return False
 
     def _owner(self) -> str:
         try:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,26 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch):
     said = []
     FolderLock(tmp_path, said.append).release()
     assert len(said) == 1 and "gives no locks" in said[0]
+
+
+def test_a_lock_file_taken_away_while_another_waits_gives_one_owner_all_the_same(tmp_path):
+    first = FolderLock(tmp_path)
+    waits = HOLD.replace(
+        "FolderLock(Path(sys.argv[1]))", 'print("waits", flush=True) or FolderLock(Path(sys.argv[1]), grace_s=200)'
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", waits, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "waits\n"
+    fds = Path(f"/proc/{process.pid}/fd")
+    while str(tmp_path / ".lock") not in [os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink()]:
+        time.sleep(0.01)  # until it has the file that goes
+    (tmp_path / ".lock").unlink()
+    first.release()
+    assert process.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(ConfigError, match=f"process {process.pid} on "):
+            FolderLock(tmp_path, grace_s=0.2)
+    finally:
+        process.kill()
+        process.wait()
