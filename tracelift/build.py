@@ -24,7 +24,7 @@ from tracelift.executor.executor import Executor, ExecutorSettings
 from tracelift.executor.judge import TaskJudge
 from tracelift.executor.likelihood import spellings
 from tracelift.executor.local import LocalBackend
-from tracelift.reward_model.oracle import oracle
+from tracelift.reward_model.oracle import is_oracle, oracle
 from tracelift.reward_model.scorer import LocalScorer, Scorer
 from tracelift.rl.grpo import Reference
 from tracelift.rl.policy import Policy
@@ -185,7 +185,7 @@ def build_scorer(
         )
     if not r.path:
         return None
-    if r.path.partition(":")[0] == "oracle":
+    if is_oracle(r.path):
         return oracle(r.path)
     place = find_device(r.device, "reward_model.device") if r.device else device
     with naming("reward_model.path", r.path):

@@ -25,7 +25,7 @@ from tracelift.errors import ConfigError, naming
 from tracelift.executor.backend import CompletionRequest, Likelihood, Progress, Reply, ScoreRequest
 from tracelift.executor.executor import Executor
 from tracelift.reward_model.group_format import Group
-from tracelift.reward_model.oracle import oracle
+from tracelift.reward_model.oracle import is_oracle, oracle
 from tracelift.reward_model.scorer import rm_text, rm_tokens
 from tracelift.reward_model.train import initial_heads, refuse_other_rubrics
 from tracelift.reward_model.train import read_data as read_group_data
@@ -202,7 +202,7 @@ def reward_model_inputs(config: Config, tasks: Sequence[Task], sample: Task, tra
         return say(f"Reason RM at {r.url}, which is not asked")
     if not r.path:
         return say(f"no Reason RM: reward.mode = '{config.reward.mode}' needs none")
-    if r.path.partition(":")[0] == "oracle":
+    if is_oracle(r.path):
         oracle(r.path)
         return say("Reason RM: the math demo's own rubric")
     with naming("reward_model.path", r.path):

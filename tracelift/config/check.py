@@ -5,9 +5,8 @@ Left out: what depends on files (models, data), which their loaders say.
 
 from __future__ import annotations
 
-import dataclasses
-
-from tracelift.config.demo import needs_rm, owned
+from tracelift.config.demo import needs_rm, own_parts
+from tracelift.config.key import keys_of
 from tracelift.config.schema import Config
 from tracelift.errors import ConfigError
 
@@ -15,14 +14,11 @@ from tracelift.errors import ConfigError
 def check(c: Config, where: str, training: bool) -> None:
     """Raises ConfigError naming the key, and where its value comes from: `c.set_by`, else `where`. `training = False` leaves
     out what only a training run needs."""
-    for section in dataclasses.fields(c):
-        values = getattr(c, section.name)
-        for f in dataclasses.fields(values):
-            value, numbers = getattr(values, f.name), f.metadata["range"]
-            for x in value if isinstance(value, list) else [value]:
-                if numbers is not None and x not in numbers:
-                    name = f"{section.name}.{f.name}"
-                    raise ConfigError(f"{c.set_by.get(name, where)}: {name} must be {numbers.words(x)}, got {x}")
+    for name, value, about in keys_of(c):
+        numbers = about["range"]
+        for x in value if isinstance(value, list) else [value]:
+            if numbers is not None and x not in numbers:
+                raise ConfigError(f"{c.set_by.get(name, where)}: {name} must be {numbers.words(x)}, got {x}")
     if (c.executor.url or c.reward_model.url) and c.executor.patience_s >= c.parallel.timeout_s:
         raise ConfigError(
             f"{where}: executor.patience_s = {c.executor.patience_s:g} must be less than parallel.timeout_s = "
@@ -40,7 +36,7 @@ def check(c: Config, where: str, training: bool) -> None:
     if training and c.run.stage == "planner":
         if needs_rm(c) and not (c.reward_model.path or c.reward_model.url):
             raise ConfigError(f"{where}: reward.mode = '{c.reward.mode}' needs reward_model.path or reward_model.url")
-        if needs_rm(c) and not c.reward_model.url and "reward_model.path" not in c.set_by and "data" in owned(c):
+        if needs_rm(c) and not c.reward_model.url and "reward_model.path" not in c.set_by and "data" in own_parts(c):
             raise ConfigError(
                 f"{where}: reward.mode = '{c.reward.mode}' would score data.source = '{c.data.source}' with the demo's Reason "
                 f"RM, which is only the default: give reward_model.path (by name, '{c.reward_model.path}' is taken), or "

@@ -8,6 +8,7 @@ are tuned for the demo and wrong for nobody; the refusal to pay by the demo's Re
 
 from __future__ import annotations
 
+from tracelift.config.key import value_of
 from tracelift.config.schema import Config
 
 # key: the parts of a run it belongs to, what is the demo's about it, what to give instead
@@ -53,7 +54,7 @@ def drop_unasked_rm(c: Config) -> None:
         c.reward_model.path = ""
 
 
-def owned(c: Config, own_data: bool | None = None) -> set[str]:
+def own_parts(c: Config, own_data: bool | None = None) -> set[str]:
     """Which of "planner", "executor" and "data" are not the math demo's. own_data: of problems that are not data.source."""
     demo = Config()
     own = {
@@ -65,13 +66,12 @@ def owned(c: Config, own_data: bool | None = None) -> set[str]:
 
 
 def demo_defaults(c: Config, own_data: bool | None = None) -> list[str]:
-    """One line for each default of the demo's that meets a part of the user's own (`owned`); none for the demo itself."""
-    parts, demo, lines = owned(c, own_data), Config(), []
+    """One line for each default of the demo's that meets a part of the user's own (`own_parts`); none for the demo itself."""
+    parts, demo, lines = own_parts(c, own_data), Config(), []
     for name, (belongs, what, instead) in DEMO_DEFAULTS.items():
-        section, _, key = name.partition(".")
-        value = getattr(getattr(c, section), key)
-        unused = name in ("executor.path", "reward_model.path") and getattr(c, section).url
-        untouched = name not in c.set_by and value == getattr(getattr(demo, section), key)
+        value = value_of(c, name)
+        unused = name in ("executor.path", "reward_model.path") and value_of(c, name.replace("path", "url"))
+        untouched = name not in c.set_by and value == value_of(demo, name)
         if untouched and not unused and parts & belongs:
             lines.append(
                 f"note: {name} = {value!r} is the demo's default and {what}; your {' and '.join(sorted(parts & belongs))} may "

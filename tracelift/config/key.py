@@ -6,8 +6,9 @@ Left out: the keys themselves (schema.py, stages.py), and rules that bind severa
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple
 
 Later = Literal["no", "yes", "grows", "moves"]
 # What --resume may do to a key: nothing; anything; raise it; give another address of what stays the same.
@@ -17,7 +18,7 @@ Later = Literal["no", "yes", "grows", "moves"]
 class Range:
     """The finite numbers from `low` to `high`; `above`, `below`: without the bound itself. NaN is in no range."""
 
-    low: float = -math.inf
+    low: float
     high: float = math.inf
     above: bool = False
     below: bool = False
@@ -29,11 +30,9 @@ class Range:
 
     def words(self, x: float) -> str:
         """What x should have been."""
-        return f"finite and {self}" if not math.isfinite(x) and self.low > -math.inf else str(self)
+        return f"finite and {self}" if not math.isfinite(x) else str(self)
 
     def __str__(self) -> str:
-        if self.low == -math.inf:
-            return "finite"
         if self.high == math.inf:
             return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         if self.above or self.below:
@@ -41,7 +40,6 @@ class Range:
         return f"between {self.low:g} and {self.high:g}"
 
 
-ANY = Range()
 ABOVE_0 = Range(0, above=True)
 FROM_0 = Range(0)
 FROM_1 = Range(1)
@@ -63,3 +61,25 @@ def opt(default: Any, help: str, numbers: Range | None = None, later: Later = "n
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: type(default)(default), metadata=about)
     return field(default=default, metadata=about)
+
+
+class Key(NamedTuple):
+    """A key of a config as it stands."""
+
+    name: str  # section.key
+    value: Any
+    about: Mapping[str, Any]  # help, range, later: as `opt` was told
+
+
+def keys_of(config: Any) -> Iterator[Key]:
+    """Every key, section by section, in the order of the schema."""
+    for section in fields(config):
+        values = getattr(config, section.name)
+        for f in fields(values):
+            yield Key(f"{section.name}.{f.name}", getattr(values, f.name), f.metadata)
+
+
+def value_of(config: Any, name: str) -> Any:
+    """The value of "section.key"."""
+    section, _, key = name.partition(".")
+    return getattr(getattr(config, section), key)

@@ -6,10 +6,10 @@ Each key says beside its default what --resume may do to it (`Later` in key.py).
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tracelift.config.key import Later, keys_of
 from tracelift.config.schema import Config
 from tracelift.errors import ConfigError
 
@@ -29,20 +29,18 @@ class Change(NamedTuple):
 
 def changes(old: Config, new: Config) -> list[Change]:
     """Every key whose value differs, in the order of the schema."""
-    found = []
-    for section in dataclasses.fields(Config):
-        before, after = getattr(old, section.name), getattr(new, section.name)
-        for f in dataclasses.fields(before):
-            change = Change(f"{section.name}.{f.name}", getattr(before, f.name), getattr(after, f.name))
-            if change.old != change.new and change.key not in _OF_THE_COMMAND:
-                found.append(change)
-    return found
+    both = zip(keys_of(old), keys_of(new), strict=True)
+    return [
+        Change(was.name, was.value, now.value)
+        for was, now in both
+        if was.value != now.value and was.name not in _OF_THE_COMMAND
+    ]
 
 
 def permitted_changes(folder: Path, old: Config, new: Config) -> list[Change]:
     """The keys that going on with the run in `folder` changes. Raises ConfigError where one of them may not change."""
-    found = changes(old, new)
-    refused = [c for c in found if not _may_change(c)]
+    found, later = changes(old, new), {key.name: key.about["later"] for key in keys_of(new)}
+    refused = [c for c in found if not _may_change(c, later[c.key])]
     if refused:
         raise ConfigError(
             f"{folder}: --resume goes on with the run on record, and it would become another one: "
@@ -59,9 +57,7 @@ def permitted_changes(folder: Path, old: Config, new: Config) -> list[Change]:
     return found
 
 
-def _may_change(change: Change) -> bool:
-    section, _, key = change.key.partition(".")
-    later = next(f for f in dataclasses.fields(getattr(Config(), section)) if f.name == key).metadata["later"]
+def _may_change(change: Change, later: Later) -> bool:
     if later == "grows":
         return change.new > change.old
     if later == "moves":

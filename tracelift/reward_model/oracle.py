@@ -72,6 +72,11 @@ class OracleScorer:
         return RMScore(total, sum(labels) / (4 * len(labels)), None, tuple(map(float, labels)))
 
 
+def is_oracle(path: str) -> bool:
+    """Whether reward_model.path asks for the oracle and not for a folder."""
+    return path.partition(":")[0] == "oracle"
+
+
 def oracle(path: str) -> OracleScorer:
     """`oracle` or `oracle:NOISE`. Raises ValueError on anything else after the colon."""
     _, colon, noise = path.partition(":")

@@ -37,7 +37,7 @@ from tracelift.runs.folder import RunFolder
 from tracelift.runs.plots import draw_curves
 from tracelift.runs.summary import write_summary
 from tracelift.tasks.epochs import round_places
-from tracelift.training.fit import fit
+from tracelift.training.fit import fit, read_split
 from tracelift.training.learner import Learner
 from tracelift.training.lora import attach_lora
 from tracelift.training.packing import micro_batches
@@ -120,12 +120,7 @@ def judged(rm: RewardModel, piece: list[Encoded], pad_id: int) -> tuple[Tensor, 
 
 def read_data(config: Config) -> tuple[list[Group], list[Group]]:
     """The groups of `rm.train` and of `rm.dev` (none without it). Raises ConfigError, or as `read_groups`, naming the key."""
-    if not config.rm.train:
-        raise ConfigError("rm.train: give a TraceLift-Groups file")
-    with naming("rm.train"):
-        groups = read_groups(config.rm.train)
-    with naming("rm.dev"):
-        return groups, read_groups(config.rm.dev) if config.rm.dev else []
+    return read_split("rm", config.rm.train, config.rm.dev, "a TraceLift-Groups file", read_groups)
 
 
 def refuse_other_rubrics(names: tuple[str, ...], groups: list[Group], path: str) -> None:

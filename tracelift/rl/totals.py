@@ -29,9 +29,8 @@ class UpdateTotals:
         self.updates = 0
         self.loss = 0.0
         self.norms: list[float] = []
-        self.sums: dict[
-            str, Tensor
-        ] = {}  # of `policy_loss`, () fp64: read once, at the end, since a GPU waits for that
+        # Of `policy_loss`, () fp64: read once, at the end, since a GPU waits for that.
+        self.sums: dict[str, Tensor] = {}
         self.fresh_sum, self.fresh_count, self.fresh_max = 0.0, 0, 0.0  # |ratio − 1| before the first update
 
     def add(self, sums: Mapping[str, Tensor]) -> None:

@@ -29,7 +29,8 @@ from tracelift.distributed.world import World, restarted
 from tracelift.errors import ConfigError
 from tracelift.files import append_lines, json_line, read_log, without_nan, write_text
 from tracelift.runs.checkpoints import Checkpoints
-from tracelift.runs.lock import owned
+from tracelift.runs.inputs import input_hashes
+from tracelift.runs.lock import LOCK, owned
 from tracelift.runs.record import record_resume, refuse_other_inputs, write_record
 
 EVAL_BEFORE = "eval_before.json"
@@ -55,7 +56,7 @@ class RunFolder(Checkpoints):
     def forget(self) -> None:
         """Take back a start that failed before its first round: the folder is none that --resume would take."""
         if self.writes and not self.begun():
-            for name in ("config.json", EVAL_BEFORE, ".lock"):
+            for name in ("config.json", EVAL_BEFORE, LOCK):
                 (self.path / name).unlink(missing_ok=True)
             with suppress(OSError):  # what else is in it is not ours
                 self.path.rmdir()
@@ -70,7 +71,7 @@ class RunFolder(Checkpoints):
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.recorded() or changes(config_of_run(self.path), config):
                 (self.path / EVAL_BEFORE).unlink(missing_ok=True)  # of a start with other settings
-            write_record(self.path, config)
+            write_record(self.path, config, input_hashes(config))
 
     def changes_on_resume(self, config: Config) -> Sequence[Change]:
         """The keys that going on by `config` changes; none where no run has begun here.

@@ -11,6 +11,7 @@ import hashlib
 from pathlib import Path
 
 from tracelift.config import Config
+from tracelift.config.key import value_of
 
 _USED = {  # of each stage; rows, models, prompts
     "planner": "data.source planner.path planner.adapter planner.prompt executor.path executor.prompt "
@@ -25,10 +26,8 @@ def input_hashes(config: Config) -> dict[str, str]:
     """Key → hash of the file or folder that it names; keys that name neither (a demo, a built-in prompt) are absent."""
     found = {}
     for key in _USED[config.run.stage].split():
-        section, _, name = key.partition(".")
-        values = getattr(config, section)
-        path = Path(str(getattr(values, name)).removeprefix("code:"))
-        served = name == "path" and getattr(values, "url", "")
+        path = Path(value_of(config, key).removeprefix("code:"))
+        served = key in ("executor.path", "reward_model.path") and value_of(config, key.replace("path", "url"))
         if path.name and not served and path.exists():
             found[key] = hash_of(path)
     return found

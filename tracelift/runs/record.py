@@ -45,10 +45,11 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_record(folder: Path, config: Config, history: Sequence[dict[str, Any]] = ()) -> None:
+def write_record(folder: Path, config: Config, inputs: dict[str, str], history: Sequence[dict[str, Any]] = ()) -> None:
+    """inputs: of `input_hashes`, which reads every file, and so is asked once a start."""
     record = {
         "config": to_dict(config),
-        "inputs": input_hashes(config),
+        "inputs": inputs,
         "versions": versions(),
         "command": sys.argv,
         "history": list(history),
@@ -79,7 +80,7 @@ def record_resume(folder: Path, config: Config, changed: Sequence[Change], done:
         "versions": now,
         "command": sys.argv,
     }
-    write_record(folder, config, [*history, entry])
+    write_record(folder, config, record.get("inputs") or input_hashes(config), [*history, entry])
     before = record["versions"]
     return [
         f"{name} was {before[name]} and is now {now[name]}" for name in now if before.get(name, now[name]) != now[name]

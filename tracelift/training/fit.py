@@ -8,15 +8,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from torch import nn
 
 from tracelift.config.schema import Config
 from tracelift.distributed.world import World
-from tracelift.errors import Stopped
+from tracelift.errors import ConfigError, Stopped, naming
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.signals import StopSignal
 from tracelift.training.learner import Learner
+
+T = TypeVar("T")
+
+
+def read_split(
+    section: str, train: str, dev: str, what: str, read: Callable[[str], list[T]]
+) -> tuple[list[T], list[T]]:
+    """What `read` finds in the files of SECTION.train and SECTION.dev (nothing without the latter). Raises ConfigError
+    without the first, saying `what` it should be, or as `read` does, naming the key."""
+    if not train:
+        raise ConfigError(f"{section}.train: give {what}")
+    with naming(f"{section}.train"):
+        rows = read(train)
+    with naming(f"{section}.dev"):
+        return rows, read(dev) if dev else []
 
 
 def fit(

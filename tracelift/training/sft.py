@@ -32,7 +32,7 @@ from tracelift.files import scan_rows
 from tracelift.runs.folder import RunFolder
 from tracelift.runs.summary import write_summary
 from tracelift.tasks.epochs import round_places
-from tracelift.training.fit import fit
+from tracelift.training.fit import fit, read_split
 from tracelift.training.learner import Learner
 from tracelift.training.memory_plan import config_at
 from tracelift.training.packing import Row, micro_batches, pack
@@ -63,12 +63,7 @@ def read_rows(path: str | Path) -> list[Example]:
 
 def read_data(config: Config) -> tuple[list[Example], list[Example]]:
     """The rows of `sft.train` and of `sft.dev` (none without it). Raises ConfigError, or as `read_rows`, naming the key."""
-    if not config.sft.train:
-        raise ConfigError("sft.train: give a JSONL file of {prompt, completion} rows")
-    with naming("sft.train"):
-        rows = read_rows(config.sft.train)
-    with naming("sft.dev"):
-        return rows, read_rows(config.sft.dev) if config.sft.dev else []
+    return read_split("sft", config.sft.train, config.sft.dev, "a JSONL file of {prompt, completion} rows", read_rows)
 
 
 def text_of(example: Example) -> str:

@@ -87,7 +87,7 @@ def test_the_record_gives_back_the_values_of_every_round(tmp_path, seed):
     """A run resumed at random, also from before an earlier resume, against a plain list of one config a round."""
     rng = random.Random(seed)
     config = load_config(None)
-    write_record(tmp_path, config)
+    write_record(tmp_path, config, {})
     held = {}  # round → config
     done = 0
     for _ in range(rng.randrange(1, 6)):

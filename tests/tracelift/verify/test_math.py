@@ -11,6 +11,7 @@ from fractions import Fraction
 
 import pytest
 
+from support.dress import draw_value
 from tracelift.verify.math import (
     extract_answer,
     gsm8k_flexible,
@@ -295,15 +296,10 @@ TEMPLATES = [
 ]
 
 
-def draw(rng: random.Random) -> Fraction:
-    size = rng.choice([10, 100, 10_000, 10_000_000])
-    return Fraction(rng.randrange(-size, size) * rng.choice([100, 100, 50, 25, 1]), 100)
-
-
 def test_a_value_passes_against_itself_however_it_is_written():
     rng = random.Random(0)
     for _ in range(6000):
-        value = draw(rng)
+        value = draw_value(rng)
         prediction = rng.choice(TEMPLATES).format(written(value, rng))
         reference = written(value, rng)
         assert verify_math(prediction, reference) is Verdict.PASS, (prediction, reference, extract_answer(prediction))
@@ -312,7 +308,7 @@ def test_a_value_passes_against_itself_however_it_is_written():
 def test_another_value_fails_however_it_is_written():
     rng = random.Random(1)
     for _ in range(6000):
-        value = draw(rng)
+        value = draw_value(rng)
         other = rng.choice([value + 1, -value, value * 10, value + Fraction(1, 100), value / 2, Fraction(999_983)])
         if other == value:
             continue
@@ -344,7 +340,7 @@ def test_everything_right_that_the_papers_rule_accepts_is_accepted():
     rng = random.Random(2)
     accepted = 0
     for _ in range(6000):
-        value = draw(rng)
+        value = draw_value(rng)
         prediction, reference = rng.choice(TEMPLATES).format(written(value, rng)), written(value, rng)
         if paper_value(prediction) == paper_value(reference) == value:
             accepted += 1
