@@ -14,7 +14,7 @@ Read from top to bottom, `train_planner` is the algorithm:
     log, checkpoint
 
 The other stages (`run.stage = "sft" | "reward_model"`) enter here too and live in tracelift/training/sft.py and
-tracelift/reward_model/train.py; --dry-run is tracelift/dry_run.py. Exit codes: 0 done, 1 bad configuration, data or
+tracelift/reward_model/train.py; --dry-run is tracelift/dry_run/. Exit codes: 0 done, 1 bad configuration, data or
 model, 2 training could not go on, 143 stopped by SIGTERM after saving. Left out: everything that has a room of its own
 (tracelift/__init__.py is the map).
 """
@@ -76,7 +76,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     tell, give_up = from_any_rank(world.rank), lambda: stop.seen  # of a server that is gone; to stop waiting for it
     executor = build_executor(config, device, baseline_file(config, run, world), tell, give_up)
     scorer = build_scorer(config, device, tell, give_up)
-    tasks = load_training_tasks(config, say)
+    tasks = load_training_tasks(config, say, scorer.dimension_names if scorer else ())
     keep_bad = partial(keep_batch, run.path / "nan")  # a batch whose gradient is not finite is kept for study
     learner = Learner(policy.model, config.optim, config.run.steps, world, policy.parallel, keep_bad)
     report = Report(config, run, world, policy, executor, scorer, load_held_out(config, tasks, say), say)

@@ -162,10 +162,12 @@ def curves(runs: Sequence[Path]) -> dict[str, Any]:
     out: dict[str, Any] = {"executor_tokens": [round(sum(s[i] for s in spent) / len(spent)) for i in range(rounds)]}
     for name in CURVES:
         if all(name in r for log in logs for r in log[:rounds]):
-            columns = [[log[i][name] for log in logs] for i in range(rounds)]
+            columns = [
+                [x for log in logs if (x := log[i][name]) is not None] for i in range(rounds)
+            ]  # None: of nothing
             out[name] = {
-                "mean": [round(sum(c) / len(c), 5) for c in columns],
-                "sd": [round(deviation(c), 5) for c in columns],
+                "mean": [round(sum(c) / len(c), 5) if c else None for c in columns],
+                "sd": [round(deviation(c), 5) if c else None for c in columns],
             }
     return out
 

@@ -5,6 +5,7 @@ Left out: where the figures come from (benchmarks/compare_figures.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,7 @@ def draw(record: dict[str, Any], path: Path) -> Path:
             curves, main = record["arms"][arm]["curves"], arm in DRAWN[1:]
             if key not in curves or (arm == MATCHED and name != "tokens"):
                 continue
-            mean, sd = curves[key]["mean"], curves[key]["sd"]
+            mean, sd = ([math.nan if v is None else v for v in curves[key][k]] for k in ("mean", "sd"))  # None: a gap
             x = [t / 1000 for t in curves["executor_tokens"]] if name == "tokens" else range(1, len(mean) + 1)
             axis.plot(x, mean, color=COLOURS[arm], label=TITLES[arm], linewidth=2.2 if main else 1.0)
             if main:

@@ -20,7 +20,7 @@ The rooms in reading order. A module imports from its own room and from rooms ab
     reward_model/  the Reason RM: its text, loss, scores and training
     rl/            rollout, rewards, GRPO, what a run reports
     build          a run's parts from its config
-    dry_run        what a run would do, up to its first weight
+    dry_run/       what a run would do, up to its first weight
     evaluation/    two-stage evaluation with controls and paired statistics
     explain/       how one reward came about
     worlds/build/  makes the demo's models

@@ -6,7 +6,7 @@ Kept out of train.py and eval.py so that both build the same things from the sam
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ from tracelift.reward_model.scorer import LocalScorer, Scorer
 from tracelift.rl.grpo import Reference
 from tracelift.rl.policy import Policy
 from tracelift.rl.rollout import PlannerPrompt
+from tracelift.rubrics import other_rubric
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
 from tracelift.tasks.benchmarks import Benchmark, demo_benchmark, read_benchmark
@@ -213,12 +214,15 @@ def load_tasks(
     return file_tasks(Path(source), seed, limit, max_chars, say, verifier)
 
 
-def load_training_tasks(config: Config, say: Callable[[str], None]) -> TaskSource:
-    """The problems a run trains on. Raises as `load_tasks` and `check_references` do."""
+def load_training_tasks(config: Config, say: Callable[[str], None], dimension_names: Sequence[str] = ()) -> TaskSource:
+    """The problems a run trains on; said where a Reason RM of these dimensions has another rubric. Raises as `load_tasks` and
+    `check_references` do."""
     d = config.data
     with naming("data.source"):
         tasks = load_tasks(d.source, d.seed, d.limit, config.planner.max_problem_chars, say, d.verifier)
     check_references(config, tasks)
+    if line := other_rubric(dimension_names, tasks.first(1)[0].task_type):
+        say(line)
     return tasks
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tracelift.errors import GroupError
 
 MATH_DIMENSIONS: tuple[str, ...] = (
@@ -29,3 +31,14 @@ def dimensions_of(task_type: str) -> tuple[str, ...]:
     if task_type == "code":
         return CODE_DIMENSIONS
     raise GroupError(f"task_type {task_type!r} is not one of {', '.join(TASK_TYPES)}")
+
+
+def other_rubric(names: Sequence[str], task_type: str) -> str | None:
+    """A line where a Reason RM of these dimensions is asked about traces of another rubric; None where it is theirs, or where
+    its server does not say."""
+    if not names or tuple(names) == dimensions_of(task_type):
+        return None
+    return (
+        f"note: the Reason RM scores {', '.join(names)}, which is not the rubric of {task_type}: take one that was trained on "
+        f"groups of {task_type} (reward_model.path), or a reward.mode that needs none"
+    )

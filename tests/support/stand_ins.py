@@ -1,7 +1,7 @@
 """Small stand-ins for what a config names and the repository lacks: model folders without weights, data, groups.
 
 A model is a config.json of a real shape's kind and a demo's tokenizer. Nothing here can be trained: it is for what is
-looked at before the first weight is read (tracelift/dry_run.py).
+looked at before the first weight is read (tracelift/dry_run/).
 """
 
 import dataclasses

@@ -217,3 +217,19 @@ def test_a_number_out_of_its_range_is_refused_by_key(name, kind, many, numbers):
 
 def test_every_default_lies_in_its_range():
     load_config(None, training=False)
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad", "words"),
+    [
+        ("executor.temperature", (0, 0.001, 0.5, 1000), (-1, 1e-300, 0.0005, 1001), "0, or between 0.001 and 1000"),
+        ("planner.temperature", (0.001, 1), (0, 1e-9, 1e300), "between 0.001 and 1000"),
+        ("executor.likelihood_nats", (0.001, 1, 1000), (0, 1e-12, 1e9), "between 0.001 and 1000"),
+    ],
+)
+def test_values_that_make_a_model_greedy_or_every_group_flat_in_all_but_name_are_refused(key, good, bad, words):
+    for value in good:
+        load_config(None, [f"--{key}", str(value)])
+    for value in bad:
+        with pytest.raises(ConfigError, match=f"{key} must be {words}, got "):
+            load_config(None, [f"--{key}", str(value)])

@@ -7,13 +7,22 @@ tests/tracelift/training/test_disk_plan.py.
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 import train
 from support.stand_ins import ROOT, SHAPE, make_stand_ins, model_folder, overrides
-from tracelift import dry_run
+from tracelift.build import load_training_tasks
+from tracelift.config import load_config
+from tracelift.dry_run import lines
+from tracelift.rubrics import MATH_DIMENSIONS, other_rubric
+from tracelift.runs.checkpoints import Checkpoints
+from tracelift.runs.inputs import input_hashes
+from tracelift.runs.record import write_record
 from tracelift.sandbox import SandboxError
 from tracelift.training import disk_plan
 
@@ -90,8 +99,9 @@ def test_a_config_as_it_stands_ends_well_or_says_what_it_lacks(name, dry):
 def test_a_config_with_stand_ins_for_what_it_lacks_goes_to_its_end(name, dry, folder):
     path = ROOT / "configs" / name
     code, told, said = dry(str(path), *overrides(path, folder))
-    assert (code, said) == (0, "") and told.rstrip().endswith(END)
     notes = [line for line in told.splitlines() if line.startswith("note: ")]
+    beside = f", beside the {len(notes)} note{'s' * (len(notes) > 1)} above" if notes else ""
+    assert (code, said) == (0, "") and told.rstrip().endswith(END + beside)
     assert all("model.safetensors.index.json is there; the run will need it" in note for note in notes), notes
 
 
@@ -157,7 +167,7 @@ def test_a_machine_without_a_sandbox_is_refused_for_programs_alone(dry, folder, 
     def refuse(**settings):
         raise SandboxError("no network isolation here")
 
-    monkeypatch.setattr(dry_run, "Sandbox", refuse)
+    monkeypatch.setattr(lines, "Sandbox", refuse)
     for name, code in (("paper-code.toml", 1), ("paper-math.toml", 0)):
         path = ROOT / "configs" / name
         assert dry(str(path), *overrides(path, folder))[0] == code
@@ -183,3 +193,87 @@ def test_one_rank_of_several_speaks(dry, monkeypatch):
             monkeypatch.setenv(name, str(value))
         code, told, _ = dry("--data.eval_problems", "5", "--run.device", "cpu")
         assert code == 0 and (told == "") == silent and ("2 ranks" in told) != silent
+
+
+def test_the_run_folder_is_looked_at_as_the_run_will(dry, monkeypatch, tmp_path, capsys):
+    """Damaged checkpoints, another owner, a cache that is none: what the run would stop at, or pass over aloud."""
+    monkeypatch.chdir(ROOT)
+    run, words = tmp_path / "a-run", ["--dry-run", "--resume", "--data.eval_problems", "5", "--run.out"]
+    config = load_config(None, ["--data.eval_problems", "5"])
+    run.mkdir()
+    write_record(run, config, input_hashes(config))
+    (run / "metrics.jsonl").write_text('{"step": 1}\n{"step": 2}\n')
+    made = Checkpoints(run)
+    for step in (1, 2):
+        made.save_checkpoint(step, 2, lambda at: at.mkdir(), {"x": torch.zeros(3)}, {})
+    assert train.main([*words, str(run)]) == 0
+    assert "on resume: going on after round 2\n" in capsys.readouterr().out
+    tensors = run / "checkpoints" / "step-000002" / "optimizer.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-4])
+    assert train.main([*words, str(run)]) == 0
+    told = capsys.readouterr().out
+    assert "note: checkpoint step-000002 cannot be read" in told and "on resume: going on after round 1\n" in told
+    assert told.rstrip().endswith(END + ", beside the 1 note above")
+    (run / "checkpoints" / "step-000001" / "state.json").write_text("[1]")
+    assert train.main([*words, str(run)]) == 1
+    said = capsys.readouterr().err
+    assert "none of its 2 checkpoints can be read by this run (step-000002: " in said and "; step-000001: " in said
+
+
+def test_a_folder_that_another_process_has_is_refused_and_left_alone(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    hold = (
+        "import sys, pathlib; from tracelift.runs.lock import FolderLock; FolderLock(pathlib.Path(sys.argv[1])); print(1, flush=True)"
+        "; sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+    ) as owner:
+        assert owner.stdout.readline() == b"1\n"
+        before = sorted(tmp_path.iterdir()), (tmp_path / ".lock").read_bytes()
+        assert train.main(["--dry-run", "--run.out", str(tmp_path)]) == 1
+        assert f"process {owner.pid} on " in capsys.readouterr().err
+        assert (sorted(tmp_path.iterdir()), (tmp_path / ".lock").read_bytes()) == before
+        owner.stdin.close()
+    assert train.main(["--dry-run", "--run.out", str(tmp_path), "--data.eval_problems", "5"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [(b"[1]\n", "is not a baseline cache"), (b"{\n{}\n", "not a JSON line"), (None, "Is a directory")],
+)
+def test_a_baseline_cache_that_is_none_is_refused(dry, tmp_path, content, wanted):
+    cache = tmp_path / "cache.jsonl"
+    cache.mkdir() if content is None else cache.write_bytes(content)
+    code, _, said = dry("--executor.cache", str(cache), "--data.eval_problems", "5")
+    assert code == 1 and wanted in said and str(cache) in said
+
+
+def test_broken_weights_are_refused_and_missing_ones_told(dry, folder):
+    broken = model_folder(folder / "broken", SHAPE)
+    path = ROOT / "configs" / "paper-math.toml"
+    words = [*overrides(path, folder), "--executor.path", str(broken)]
+    assert "executor.path: " in dry(str(path), *words)[1]
+    (broken / "model.safetensors").write_bytes(b"\x08" + bytes(30))
+    code, _, said = dry(str(path), *words)
+    assert code == 1 and said.startswith("executor.path: ") and "truncated or not a safetensors file" in said
+
+
+def test_a_reason_rm_of_another_rubric_is_told_by_run_and_dry_run(dry, folder):
+    heads = MATH_DIMENSIONS
+    assert other_rubric(heads, "math") is None and other_rubric((), "code") is None
+    assert "not the rubric of code" in (other_rubric(heads, "code") or "")
+    told = []
+    load_training_tasks(
+        load_config(None, ["--data.source", "demo:code", "--reward.mode", "exec_only"]), told.append, heads
+    )
+    assert told == [other_rubric(heads, "code")]
+    words = (
+        "--data.source",
+        "demo:code",
+        "--reward_model.path",
+        "assets/math/reward_model",
+        "--data.eval_problems",
+        "5",
+    )
+    assert other_rubric(heads, "code") in dry(*words)[1]

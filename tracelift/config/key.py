@@ -16,17 +16,18 @@ Later = Literal["no", "yes", "grows", "moves"]
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from `low` to `high`; `above`, `below`: without the bound itself. NaN is in no range."""
+    """The finite numbers from `low` to `high`; `above`, `below`: without the bound itself; `zero`: and 0. NaN is in no range."""
 
     low: float
     high: float = math.inf
     above: bool = False
     below: bool = False
+    zero: bool = False
 
     def __contains__(self, x: float) -> bool:
         high_enough = x > self.low if self.above else x >= self.low
         low_enough = x < self.high if self.below else x <= self.high
-        return math.isfinite(x) and high_enough and low_enough
+        return math.isfinite(x) and (high_enough and low_enough or self.zero and x == 0)
 
     def words(self, x: float) -> str:
         """What x should have been."""
@@ -37,7 +38,7 @@ class Range:
             return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         if self.above or self.below:
             return f"{'above' if self.above else 'at least'} {self.low:g} and {'below' if self.below else 'at most'} {self.high:g}"
-        return f"between {self.low:g} and {self.high:g}"
+        return f"{'0, or ' * self.zero}between {self.low:g} and {self.high:g}"
 
 
 ABOVE_0 = Range(0, above=True)
@@ -49,7 +50,9 @@ THREADS = Range(0, 4096)
 RATE = Range(0, 100, above=True)
 WEIGHT = Range(0, 1e6)  # of a term of the loss or reward
 SIGNED = Range(-1e6, 1e6)
-WARM = Range(1e-3, 1e3)
+WARM = Range(1e-3, 1e3)  # a temperature: below, fp32 logits divided by it overflow or are greedy in all but name
+WARM_OR_GREEDY = Range(1e-3, 1e3, zero=True)
+NATS = Range(1e-3, 1e3)  # beyond, every likelihood uplift is clipped, or every group is flat
 DECAY = Range(0, 1, below=True)
 SECONDS = Range(0, 1e8, above=True)  # three years; the system's own clocks take no infinity
 PATIENCE = Range(0, 1e8)

@@ -14,6 +14,7 @@ from tracelift.config.key import (
     DECAY,
     FROM_0,
     FROM_1,
+    NATS,
     PATIENCE,
     RATE,
     SECONDS,
@@ -22,6 +23,7 @@ from tracelift.config.key import (
     SIGNED,
     THREADS,
     WARM,
+    WARM_OR_GREEDY,
     WEIGHT,
     opt,
 )
@@ -36,7 +38,7 @@ class RunConfig:
     resume: bool = opt(False, "go on from the newest good checkpoint in the run folder", later="yes")
     steps: int = opt(
         80,
-        "optimizer rounds: one round is one global batch of problems (planner) or rows (sft, reward_model)",
+        "optimizer rounds, each one global batch of problems (planner) or rows (sft, reward_model)",
         FROM_1,
         later="grows",
     )
@@ -132,15 +134,13 @@ class ExecutorConfig:
         "(a local executor and reward.variant = 'corrected'; evaluation always samples)",
     )
     likelihood_nats: float = opt(
-        1.0,
-        "likelihood uplift worth an uplift of 1; the reward clips at 1, likelihood_clipped counts how often",
-        ABOVE_0,
+        1.0, "likelihood uplift worth an uplift of 1; the reward clips at 1, likelihood_clipped counts how often", NATS
     )
     baseline_repeats: int = opt(
         0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem", FROM_0
     )
     max_new_tokens: int = opt(8, "longest artifact, in tokens", FROM_1)
-    temperature: float = opt(0.5, "executor sampling temperature", FROM_0)
+    temperature: float = opt(0.5, "executor sampling temperature; 0 is greedy", WARM_OR_GREEDY)
     stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
     max_trace_chars: int = opt(2000, "longer traces count as format failures", FROM_1)
     retries: int = opt(

@@ -56,7 +56,7 @@ def arm_figures(answers: Answers, rules: Sequence[str], mode: str, ks: Sequence[
     out: Figure = {}
     for i, rule in enumerate(rules):
         known = [o for o in outcomes(answers, rule) if o is not None]
-        shares = [accuracy((right, None) for right in o).value for o in known]
+        shares = [s for o in known if (s := accuracy((right, None) for right in o).value) is not None]
         out["accuracy" if i == 0 else f"accuracy, {rule}"] = average(shares, SHARE)
         if i == 0 and mode != "greedy":
             for k in ks:
@@ -80,7 +80,7 @@ def trace_figures(traces: Traces, answers: Answers | None, rule: str, dimensions
             out[name] = average(means, bounds)
 
     validity = [trace_validity((None, w.facts.valid) for w in some) for some in traces]
-    if known := [s.value for s in validity if s.n]:
+    if known := [share for s in validity if (share := s.value) is not None]:
         out["trace validity"] = average(known, SHARE)
     if answers is not None:
         right = outcomes(answers, rule)

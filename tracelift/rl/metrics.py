@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import pstdev
 
 from tracelift.rl.flat_groups import has_spread, rewards_of
 from tracelift.rl.sample import Sample, reached_executor
@@ -31,9 +32,9 @@ class Share:
         return cls(sum(listed), len(listed))
 
     @property
-    def value(self) -> float:
-        """The share; 0 of nothing."""
-        return self.hits / self.n if self.n else 0.0
+    def value(self) -> float | None:
+        """The share; None of nothing, which is neither 0 nor 1."""
+        return self.hits / self.n if self.n else None
 
 
 def accuracy(pairs: Iterable[Pair]) -> Share:
@@ -48,8 +49,8 @@ def wrong_reason_rate(pairs: Iterable[Pair]) -> Share:
     return Share.of(not valid for right, valid in pairs if right and valid is not None)
 
 
-def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float]:
-    """Means over a round's samples, ERROR samples left out of everything that their verdict could touch.
+def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float | None]:
+    """Means over a round's samples, ERROR samples left out of everything that their verdict could touch; None of none.
 
     entropy: −log p of the sampled tokens, nats, mean over all of them. Its expectation is that of the sampled
     distribution's entropy, and it needs no forward pass.
@@ -61,14 +62,14 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
     rewards = [s.reward for s in kept if s.reward is not None]
     known = rewards_of(groups)
     tokens = sum(len(s.completion.tokens) for s in samples)
-    metrics = {
+    metrics: dict[str, float | None] = {
         "reward": mean(rewards),
-        "reward_std": (mean([(r - mean(rewards)) ** 2 for r in rewards])) ** 0.5,
+        "reward_std": pstdev(rewards) if rewards else None,
         "accuracy": accuracy(pairs).value,
         "format_failures": mean([float(s.trace is None) for s in samples]),
         "verdict_errors": mean([float(s.error is not None) for s in reached_executor(samples)]),
         "zero_spread": mean((~has_spread(known.reward, known.valid)).double().tolist()),
-        "entropy": -sum(sum(s.completion.logprobs) for s in samples) / max(1, tokens),
+        "entropy": -sum(sum(s.completion.logprobs) for s in samples) / tokens if tokens else None,
         "trace_tokens": mean([float(len(s.completion.tokens)) for s in samples]),
         "truncated": mean([float(s.completion.finish_reason == "length") for s in samples]),
         "leak_rate": mean([float(s.leaked) for s in kept]),
@@ -78,7 +79,7 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
     if any(s.parts is not None and s.outcome and (s.outcome.runs or s.outcome.logprobs) for s in ran):
         metrics["success_with"] = mean([s.outcome.success_with for s in ran if s.outcome])
         metrics["success_base"] = mean([s.outcome.success_base for s in ran if s.outcome])
-        metrics["uplift"] = metrics["success_with"] - metrics["success_base"]
+        metrics["uplift"] = mean([s.outcome.success_with - s.outcome.success_base for s in ran if s.outcome])
     scored = [s.outcome for s in ran if s.outcome and s.outcome.logprobs]
     if scored:  # nats per answer, before the reward clips them
         metrics["likelihood_uplift"] = mean([o.logprobs[0] - o.logprobs[1] for o in scored if o.logprobs])
@@ -100,5 +101,5 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
     return metrics
 
 
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -77,8 +77,8 @@ class Round(Clock):
     def log(self, all_groups: list[list[Sample]], metrics: dict[str, float]) -> None:
         """metrics, samples and timings as JSON lines, curves for TensorBoard, one line for the person who waits."""
         r, step = self.report, self.step
-        metrics = group_metrics(all_groups, r.scorer.dimension_names if r.scorer else ()) | metrics
-        r.run.log("metrics.jsonl", {"step": step + 1, **metrics})
+        figures = group_metrics(all_groups, r.scorer.dimension_names if r.scorer else ()) | metrics
+        r.run.log("metrics.jsonl", {"step": step + 1, **figures})
         r.run.log(
             "samples.jsonl",
             *(
@@ -99,8 +99,8 @@ class Round(Clock):
         )
         if r.board is None:
             r.board = TensorBoard(r.run.path / "tensorboard", step, writes=r.world.is_main)
-        r.board.log(step + 1, metrics)
-        r.progress(step, metrics, self)
+        r.board.log(step + 1, figures)
+        r.progress(step, figures, self)
 
 
 class Report:
@@ -169,7 +169,7 @@ class Report:
     def round(self, step: int) -> Round:
         return Round(self, step)
 
-    def progress(self, step: int, metrics: dict[str, float], clock: Clock) -> None:
+    def progress(self, step: int, metrics: Mapping[str, float | None], clock: Clock) -> None:
         laps = " ".join(f"{name} {seconds:.1f}" for name, (seconds, _) in clock.laps.items())
         seconds = clock.record()["seconds"]
         left = (self.config.run.steps - step - 1) * seconds

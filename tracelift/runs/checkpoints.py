@@ -15,16 +15,23 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.atomic import flush
+from models.shards import open_safetensors
 from tracelift.files import json_text, write_text
 
 _STEP = re.compile(r"step-(\d{6,})")
+_UNREADABLE = (OSError, ValueError, SafetensorError)  # json and models' CheckpointError are ValueErrors
+
+
+class NewestWhole(NamedTuple):
+    step: int  # of the newest checkpoint whose files are whole; 0 where there are none
+    damaged: list[tuple[Path, str]]  # newer ones, with what is wrong with them
 
 
 @dataclass
@@ -92,14 +99,34 @@ class Checkpoints:
                 optimizer = load_file(str(folder / "optimizer.safetensors"))
                 load_model(folder / "model")
                 return optimizer, state
-            except (OSError, ValueError, SafetensorError) as e:  # json and models' CheckpointError are ValueErrors
+            except _UNREADABLE as e:
                 say(f"checkpoint {folder.name} cannot be read ({e}); trying the one before")
         if found:
-            raise ValueError(
-                f"{found[0].parent}: none of its {len(found)} checkpoints can be read by this run (reasons above); "
-                "give the settings it was started with, or another --run.out to start over"
-            )
+            raise _none_readable(found)
         return None
+
+    def newest_whole(self) -> NewestWhole:
+        """Where `load_checkpoint` would go on, as far as files' headers and sizes tell. Raises as it does."""
+        found, damaged = self.checkpoints(), list[tuple[Path, str]]()
+        for folder in reversed(found):
+            try:
+                step = json.loads((folder / "state.json").read_text())["step"]
+                for file in (folder / "optimizer.safetensors", *(folder / "model").rglob("*.safetensors")):
+                    with open_safetensors(file):
+                        pass
+                return NewestWhole(step, damaged)
+            except (*_UNREADABLE, KeyError, TypeError) as e:
+                damaged.append((folder, str(e)))
+        if found:
+            raise _none_readable(found, "; ".join(f"{folder.name}: {why}" for folder, why in damaged))
+        return NewestWhole(0, damaged)
+
+
+def _none_readable(found: list[Path], why: str = "reasons above") -> ValueError:
+    return ValueError(
+        f"{found[0].parent}: none of its {len(found)} checkpoints can be read by this run ({why}); "
+        "give the settings it was started with, or another --run.out to start over"
+    )
 
 
 def optimizer_tensors(

@@ -106,6 +106,8 @@ class RunFolder(Checkpoints):
         if self.config is not None and done < self.config.run.steps:
             for name in ("summary.txt", "summary.json", "eval_after.json"):  # of an earlier end
                 (self.path / name).unlink(missing_ok=True)
+            if (self.path / "final").exists():
+                say(f"{self.path / 'final'} is the model of this run's earlier end, until the run ends again")
         for change in self._changed:
             say(f"from round {done + 1} on: {change}")
         if began and self.config is not None:

@@ -73,7 +73,7 @@ class FolderLock:
                 if e.errno not in _TAKEN:
                     raise
             if time.monotonic() > until:
-                raise ConfigError(f"{folder}: {self._owner()} works in it; wait for it, or take another folder")
+                raise _taken(folder, self._file)
             time.sleep(0.1)
 
     def _is_found(self) -> bool:
@@ -82,13 +82,6 @@ class FolderLock:
             return os.path.samestat(os.fstat(self._file), os.stat(self.path))
         except FileNotFoundError:
             return False
-
-    def _owner(self) -> str:
-        try:
-            owner = json.loads(os.pread(self._file, 1 << 16, 0))
-            return f"process {owner['pid']} on {owner['host']} (since {owner['since']}: {' '.join(owner['command'])})"
-        except (ValueError, KeyError, TypeError, OSError):
-            return "another process"
 
     def _write(self, text: str) -> None:
         with suppress(OSError):  # a full disk: the lock holds all the same
@@ -100,6 +93,30 @@ class FolderLock:
             _held.remove(self.path)
             self._write("")
             os.close(self._file)
+
+
+def refuse_owned(folder: Path) -> None:
+    """Raise ConfigError, naming the owner, where another process has the folder at this moment. Nothing is written or kept."""
+    path = (folder / LOCK).resolve()
+    if path in _held or not path.exists():  # to close a file of this process's own lock would drop the lock
+        return
+    file = os.open(path, os.O_RDWR)
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno in _TAKEN:
+            raise _taken(folder, file) from None
+    finally:
+        os.close(file)
+
+
+def _taken(folder: Path, file: int) -> ConfigError:
+    try:
+        owner = json.loads(os.pread(file, 1 << 16, 0))
+        who = f"process {owner['pid']} on {owner['host']} (since {owner['since']}: {' '.join(owner['command'])})"
+    except (ValueError, KeyError, TypeError, OSError):
+        who = "another process"
+    return ConfigError(f"{folder}: {who} works in it; wait for it, or take another folder")
 
 
 @contextmanager

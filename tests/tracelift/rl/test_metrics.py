@@ -34,7 +34,7 @@ def test_which_samples_count_and_which_hit(pairs, right, valid, wrong):
     assert accuracy(pairs) == Share(*right)
     assert trace_validity(pairs) == Share(*valid)
     assert wrong_reason_rate(pairs) == Share(*wrong)
-    assert wrong_reason_rate(pairs).value == (wrong[0] / wrong[1] if wrong[1] else 0.0)
+    assert wrong_reason_rate(pairs).value == (wrong[0] / wrong[1] if wrong[1] else None)
 
 
 def sample(right, valid):
@@ -55,7 +55,7 @@ def test_training_held_out_and_evaluation_give_the_same_figures(pairs, right, va
         ("trace validity", "trace_validity", valid),
         ("wrong-reason rate", "wrong_reason_rate", wrong),
     ):
-        assert metrics.get(key, 0.0) == (hits / n if n else 0.0)
+        assert metrics.get(key) == (hits / n if n else None)
         assert (name in summary) == bool(n)
         if n:
             assert summary[name] == figures[name] == pytest.approx(figures[name] | {"value": hits / n, "n": n})
@@ -85,13 +85,13 @@ def failed(why):
 
 @pytest.mark.parametrize(
     ("good", "unformed", "errors", "share"),
-    [(1, 0, 1, 1 / 2), (0, 3, 1, 1), (0, 60, 4, 1), (3, 1, 1, 1 / 4), (9, 6, 0, 0), (0, 5, 0, 0)],
+    [(1, 0, 1, 1 / 2), (0, 3, 1, 1), (0, 60, 4, 1), (3, 1, 1, 1 / 4), (9, 6, 0, 0), (0, 5, 0, None)],
 )
 def test_errors_are_a_share_of_the_samples_that_reached_the_executor(good, unformed, errors, share):
     """A reply that is no trace is never asked about: it must not hide that all that were asked about failed."""
     group = [sample(True, True)] * good + [without_trace() for _ in range(unformed)] + [failed("down")] * errors
     assert group_metrics([group], ())["verdict_errors"] == share
-    refuse_too_many_errors([group], share, step=2)
+    refuse_too_many_errors([group], share or 0.0, step=2)  # None: nothing reached it
     if errors:
         said = f"^round 3: {errors} of {good + errors} samples that reached the executor ended in .* The first: down$"
         with pytest.raises(TrainingError, match=said):
