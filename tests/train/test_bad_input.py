@@ -72,8 +72,8 @@ CASES = {
     "unknown key": (("--grpo.epoch", "2"), 1, "did you mean 'epochs'"),
     "no such device": (("--run.device", "cuda:99"), 1, "GPU 99"),
 }
-# What a dry run, which reads no weights and needs no GPU, cannot refuse: a note in its stead.
-NOTED = {"truncated weights": "model.safetensors: truncated", "no such device": "there is no such GPU here"}
+# What a dry run, which needs no GPU, does not refuse: a note in its stead.
+NOTED = {"no such device": "there is no such GPU here"}
 
 
 @pytest.mark.parametrize("case", CASES)
