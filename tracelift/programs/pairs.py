@@ -86,7 +86,8 @@ def pair_tests(row: dict[str, Any], where: str, statement: str, starter: str) ->
     hidden = [pair for key in HIDDEN_KEYS for pair in _pairs(row.get(key), row, starter, where, key)]
     if not absent(row.get("inputs")):
         hidden += _pairs({k: row[k] for k in ("inputs", "outputs") if k in row}, row, starter, where, "inputs")
-    shown = [pair for key in SHOWN_KEYS for pair in _pairs(_shown(row, key), row, starter, where, key)]
+    keys = SHOWN_KEYS[:2] if any(pair.name for pair in hidden) else SHOWN_KEYS  # examples of functions are for people
+    shown = [pair for key in keys for pair in _pairs(_shown(row, key), row, starter, where, key)]
     if len({pair.name is None for pair in hidden + shown}) > 1:
         raise ProblemError(f"{where}: some tests call a function and some do not")
     if any(pair.name for pair in hidden + shown):

@@ -231,6 +231,12 @@ def test_the_function_is_named_in_many_places():
         assert problem.entry_point == "total" and problem.hidden.calls == (Call("total", ([1, 2], 2), (), "json", 6),)
 
 
+def test_examples_for_people_are_no_tests():
+    said = [{"input": "nums = [1, 2], k = 2", "output": "6", "explanation": "(1 + 2) * 2"}]
+    for examples in (said, ["total([1, 2], 2) == 6"], "[1, 2] gives 6"):
+        assert read_problem({**APPS_FUNCTION, "examples": examples}).hidden == read_problem(APPS_FUNCTION).hidden
+
+
 def test_the_setup_and_the_names_of_mbpp_tests_are_kept():
     row = {**MBPP_PLUS, "test": None, "test_setup_code": "tree = Node(1)", "test_imports": ["import math"]}
     row |= {"code": "class Node: pass\ndef depth(n): return 1", "test_list": ["assert math.floor(depth(tree)) == 1"]}
