@@ -191,8 +191,8 @@ def _programs(hidden: list[_Pair], shown: list[_Pair], where: str, examples: lis
 
 
 def _canonical(test: StdinTest) -> tuple[str, str]:
-    """What makes two tests the same: line ends and trailing blanks aside."""
-    return "\n".join(significant_lines(test.stdin)), "\n".join(significant_lines(test.expected))
+    """What makes two tests the same: white space at line ends and at both ends aside."""
+    return "\n".join(significant_lines(test.stdin.strip())), "\n".join(significant_lines(test.expected.strip()))
 
 
 def _stdin_tests(pairs: list[_Pair]) -> list[StdinTest]:

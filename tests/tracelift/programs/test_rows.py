@@ -361,7 +361,9 @@ def test_results_are_so_compared_where_programs_run():
         ("7", "7.0", False),
         ("1.2.3", "1.2.30", False),
         ("\n 7\n", "7", True),
-        ("7", "\n\n7  \n\n", True),
+        ("7", "7  \r\n\n", True),
+        ("7", "\n7", False),
+        ("\n7", "\n\n 7", True),
         ("  *\n ***", "  *\n***", False),
     ],
 )
