@@ -30,7 +30,6 @@ from tracelift.programs.cases import (
     ProblemError,
     Statement,
     StdinTest,
-    is_decimal,
     significant_lines,
 )
 from tracelift.programs.examples import examples_in
@@ -57,6 +56,8 @@ _LEETCODE = {
     "math": "ceil comb factorial floor gcd inf isqrt lcm log2 sqrt",
 }
 _LEETCODE_MODULES = "bisect collections functools heapq itertools math operator random re string"
+_WHOLE = re.compile(r"[-+]?[0-9]+")
+_DECIMAL = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")
 _INT_KEY = re.compile(r"-?(?:0|[1-9][0-9]{0,18})")
 
 
@@ -201,9 +202,17 @@ def _stdin_tests(pairs: list[_Pair]) -> list[StdinTest]:
     for pair in pairs:
         stdin, expected = _as_text(pair.input, pair.where), _as_text(pair.output, pair.where)
         if expected.strip():
-            decimals = any(map(is_decimal, expected.split()))
-            tests.append(StdinTest(stdin, expected, FLOAT_TOLERANCE if decimals else None))
+            tests.append(StdinTest(stdin, expected, _tolerance(expected)))
     return tests
+
+
+def _tolerance(expected: str) -> float | None:
+    """How near a number must come where decimals are expected: so near that no whole number beside them is taken for another."""
+    tokens = expected.split()
+    if not any(map(_DECIMAL.fullmatch, tokens)):
+        return None
+    largest = max((abs(float(token)) for token in tokens if _WHOLE.fullmatch(token)), default=0.0)
+    return min(FLOAT_TOLERANCE, 0.4 / max(largest, 1.0))
 
 
 def _as_text(value: Any, where: str) -> str:
