@@ -1,18 +1,20 @@
-"""Judge programs on a file of code problems (HumanEval, MBPP, or input/output pairs).
+"""Judge programs on a file of code problems (HumanEval, MBPP, or input/output pairs; docs/code-data.md).
 
     python -m tracelift.programs HumanEval.jsonl.gz                      the file's own solutions: all should pass
     python -m tracelift.programs HumanEval.jsonl.gz --texts texts.jsonl  models' texts: one object a line with task_id
-                                                                         (or problem_id) and completion (or text)
+                                                                         (or problem_id) and completion, solution or text
     python -m tracelift.programs … --out results.jsonl                   one line a text: status, pass rate, trouble
 
-Prints how many pass, and pass@k over the problems for every k that each problem has enough texts for.
+Prints how many pass, and pass@k over the problems for every k that each problem with texts has enough of. A problem
+without a text counts as failed. A text without a verdict ("error") counts nowhere, and is said aloud.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tracelift.errors import RowsError
@@ -21,34 +23,53 @@ from tracelift.programs import CodeProblem, ProblemError, ProgramResult, judge_m
 from tracelift.sandbox import Limits, Sandbox, SandboxError
 from tracelift.stats import pass_at_k
 
+NAMES = ("task_id", "problem_id")
+TEXTS = ("completion", "solution", "text")  # evalplus writes whole programs as solution
+
 
 def read_texts(path: Path, problems: list[CodeProblem]) -> list[tuple[CodeProblem, str]]:
     """Pairs of a problem and a text for it. Raises ProblemError naming the line."""
     known = {p.problem_id: p for p in problems}
     pairs = []
     for number, row in scan_rows(path):
-        if isinstance(row, RowsError):
-            raise ProblemError(f"{path}, line {number}: not JSON: {row}")
-        try:
-            name = str(row["task_id"] if "task_id" in row else row["problem_id"])
-            pairs.append((known[name], str(row["completion"] if "completion" in row else row["text"])))
-        except (KeyError, TypeError) as error:
-            raise ProblemError(f"{path}, line {number}: no such key or problem: {error}") from None
+        where = f"{path}, line {number}"
+        if not isinstance(row, dict):
+            said = (
+                f"not JSON: {row}" if isinstance(row, RowsError) else f"expected an object, found {type(row).__name__}"
+            )
+            raise ProblemError(f"{where}: {said}")
+        name = next((row[k] for k in NAMES if row.get(k) is not None), None)
+        text = next((row[k] for k in TEXTS if row.get(k) is not None), None)
+        if name is None or not isinstance(text, str):
+            raise ProblemError(f"{where}: needs {' or '.join(NAMES)}, and a text under {', '.join(TEXTS)}")
+        if str(name) not in known:
+            raise ProblemError(f"{where}: no problem has the id {str(name)!r}")
+        pairs.append((known[str(name)], text))
     return pairs
 
 
-def report(problems: list[str], results: list[ProgramResult]) -> str:
-    judged = [(name, r) for name, r in zip(problems, results, strict=True) if r.status != "error"]
-    passed: dict[str, list[bool]] = defaultdict(list)
-    for name, result in judged:
-        passed[name].append(result.passed)
-    lines = [f"{sum(r.passed for r in results)} of {len(results)} pass, on {len(set(problems))} problems"]
+def report(problems: Sequence[str], names: Sequence[str], results: Sequence[ProgramResult]) -> str:
+    """What came of the texts. problems: the ids of all; names: the problem of each result."""
+    passed: dict[str, list[bool]] = {}
+    for name, result in zip(names, results, strict=True):
+        passed.setdefault(name, [])
+        if result.status != "error":
+            passed[name].append(result.passed)
+    judged = [ok for those in passed.values() for ok in those]
+    missing = [name for name in problems if name not in passed]
+    lines = [f"{sum(judged)} of {len(judged) + len(missing)} pass, on {len(problems)} problems"]
     counts = Counter(r.status for r in results)
     lines.append("  " + ", ".join(f"{n} {status}" for status, n in counts.most_common()))
-    most = min(map(len, passed.values()), default=0)
+    if counts["error"]:
+        lines.append(f"  {counts['error']} without a verdict, which count neither as passed nor as failed")
+    if missing:
+        some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
+        lines.append(f"  {len(missing)} problems without a text, which count as failed ({some})")
+    counted = {name: those for name, those in passed.items() if those}
+    most = min(map(len, counted.values()), default=0)
     for k in (k for k in (1, 2, 5, 10, 100) if k <= most):
-        mean = sum(pass_at_k(len(p), sum(p), k) for p in passed.values()) / len(passed)
-        lines.append(f"  pass@{k} {mean:.4f}")
+        total = sum(pass_at_k(len(those), sum(those), k) for those in counted.values())
+        lines.append(f"  pass@{k} {total / (len(counted) + len(missing)):.4f}")
     return "\n".join(lines)
 
 
@@ -84,8 +105,11 @@ def main() -> int:
     for name, r in zip(names, results, strict=True):
         if not args.texts and not r.passed:
             print(f"{name}: {r.summary()}")
-    print(report(names, results))
-    return 0 if args.texts or all(r.passed for r in results) else 1
+    longer = [p.problem_id for p in problems if p.time_limit is not None and p.time_limit > args.cpu_seconds]
+    if longer:
+        print(f"note: {len(longer)} problems allow more than --cpu-seconds {args.cpu_seconds:g} ({longer[0]}, …)")
+    print(report([p.problem_id for p in problems], names, results))
+    return 0 if args.texts or (len(results) == len(problems) and all(r.passed for r in results)) else 1
 
 
 if __name__ == "__main__":

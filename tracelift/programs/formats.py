@@ -1,62 +1,81 @@
-"""Code problems as they are published → `CodeProblem`: HumanEval, MBPP, and input/output pairs in their usual
-spellings.
+"""Code problems as they are published → `CodeProblem`.
 
-    HumanEval   task_id, prompt, entry_point, test (a function check(candidate)), canonical_solution
-    MBPP        task_id, text or prompt, test_list, test_setup_code, test_imports, code
-    pairs       tests: [{input, output}, …] or inputs/outputs lists (also as a JSON string under input_output), with
-                fn_name for functions: the APPS, TACO and CodeContests family
+    tests in Python             HumanEval, HumanEval+, MBPP, MBPP+, lists of assertions     assertions.py
+    inputs and outputs          APPS, TACO, CodeContests, LiveCodeBench, open-r1            pairs.py
 
 Each problem keeps its *hidden* tests, from which a reward may be made, apart from the *visible* ones, which its own
-statement shows to planner and executor.
+statement shows to planner and executor. A row that is not understood ends the reading with one sentence that names it;
+what is read and what is refused is in docs/code-data.md. Left out: parquet files (export them as JSON lines).
 """
 
 from __future__ import annotations
 
-import ast
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tracelift.errors import RowsError
 from tracelift.files import is_text, read_rows
-from tracelift.programs.cases import Call, FunctionTests, ProblemError, Statement, StdinTest, parse_tests
+from tracelift.programs.assertions import assertion_tests, humaneval_tests, mbpp_tests
+from tracelift.programs.cases import FunctionTests, ProblemError, StdinTest
 from tracelift.programs.examples import examples_in
-from tracelift.programs.extract import defines, extract_program, longest_program, parse
+from tracelift.programs.extract import bound_names, continue_stub, defines, extract_program, with_preamble
+from tracelift.programs.fences import complete, parse
+from tracelift.programs.fields import absent, check_judging, nested, text_field, time_limit
+from tracelift.programs.pairs import HIDDEN_KEYS, RowTests, pair_tests
 
 Tests = tuple[StdinTest, ...] | FunctionTests
+_STATEMENTS = (
+    "problem",
+    "question",
+    "question_content",
+    "statement",
+    "problem_statement",
+    "description",
+    "text",
+    "prompt",
+)
+_SOLUTIONS = ("reference_solution", "canonical_solution", "gold_standard_solution", "solution", "code")
+_IDS = ("problem_id", "question_id", "task_id", "id")
+_PYTHON3 = 3  # CodeContests' number for it
 
 
 @dataclass(frozen=True)
 class CodeProblem:
     """hidden: tests for the reward; where a problem has no others, the statement's own examples, and
-    `only_visible` says so. visible: the examples, to be logged apart. preamble: code every program is given first."""
+    `only_visible` says so. visible: the examples, to be logged apart. preamble: code every program is given first.
+    time_limit: the problem's own, in seconds; it is told and not applied, since it was set for other machines."""
 
     problem_id: str
     statement: str
     hidden: Tests
     visible: tuple[StdinTest, ...] = ()
     entry_point: str | None = None
-    preamble: str = ""  # HumanEval: the prompt's imports and helper functions
+    preamble: str = ""  # HumanEval: the prompt's imports and helper functions; LeetCode heads: the names they use
     stub: str = ""  # HumanEval: the whole prompt, which a completion continues
     solution: str = ""  # a reference program, complete
     only_visible: bool = False
-    metadata: dict = field(default_factory=dict, compare=False)
+    time_limit: float | None = None
 
     def program(self, text: str) -> str | None:
         """The complete program a model's text amounts to, whether it repeats the function's head or continues it."""
-        if self.stub and text.lstrip("\n")[:1] in (" ", "\t"):
-            continued = longest_program((self.stub + text).split("\n"))
-            if len(continued) > len(self.stub):
+        continued = continue_stub(self.stub, text) if self.stub else None
+        if continued is not None and complete(continued) is not None:
+            return continued
+        given = parse(self.preamble)
+        found = extract_program(text, self.entry_point, bound_names(given) if given else ())
+        if continued is not None:  # broken, unless the indented text only leads up to a whole program
+            tree = complete(found or "")
+            if tree is None or not defines(tree, self.entry_point or ""):
                 return continued
-        found = extract_program(text, self.entry_point)
-        if found is None or not self.preamble or "from __future__" in found:  # which must stay the first statement
-            return found
-        return self.preamble + "\n" + found
+        return found if found is None else with_preamble(self.preamble, found)
 
 
 def load_problems(path: str | Path) -> list[CodeProblem]:
-    """Read a .jsonl, .jsonl.gz or .json file of any of the formats above. Raises ProblemError naming file and row."""
+    """Read a .jsonl, .jsonl.gz or .json file of any of the formats above.
+
+    Raises ProblemError naming file and row (from 0), also where two rows have one id.
+    """
     path = Path(path)
     if not path.exists():
         raise ProblemError(f"{path}: no such file")
@@ -64,142 +83,84 @@ def load_problems(path: str | Path) -> list[CodeProblem]:
         rows = [row for _, row in read_rows(path, anything=True)]  # what only programs see may be no text
     except RowsError as error:
         raise ProblemError(str(error)) from None
-    return [read_problem(row, f"{path}, row {i}") for i, row in enumerate(rows)]
+    problems = [read_problem(row, f"{path}, row {i}") for i, row in enumerate(rows)]
+    first: dict[str, int] = {}
+    for i, problem in enumerate(problems):
+        if first.setdefault(problem.problem_id, i) != i:
+            raise ProblemError(
+                f"{path}, row {i}: the id {problem.problem_id!r} is that of row {first[problem.problem_id]}"
+            )
+    return problems
 
 
-def read_problem(row: dict, where: str = "problem") -> CodeProblem:
+def read_problem(row: Any, where: str = "problem") -> CodeProblem:
     """One record of any known format. Raises ProblemError if it is of none, or has no test that can be used."""
     if not isinstance(row, dict):
         raise ProblemError(f"{where}: expected an object, found {type(row).__name__}")
     if not is_text([value for value in row.values() if isinstance(value, str)]):  # lists of tests may hold anything
         raise ProblemError(f"{where}: text holds half of a surrogate pair, which is no character")
-    if {"prompt", "test", "entry_point"} <= row.keys():
-        return humaneval_problem(row, where)
-    if "test_list" in row:
-        return mbpp_problem(row, where)
-    return pairs_problem(row, where)
+    try:
+        return _read(row, where)
+    except (RecursionError, MemoryError):
+        raise ProblemError(f"{where}: something in it is nested too deeply") from None
+    except ProblemError:
+        raise
+    except ValueError as error:  # an integer of more digits than Python writes
+        raise ProblemError(f"{where}: {error}") from None
 
 
-def humaneval_problem(row: dict, where: str) -> CodeProblem:
-    prompt, entry = row["prompt"], row["entry_point"]
-    tree = parse(prompt)
-    if tree is None:
-        raise ProblemError(f"{where}: key 'prompt' is not Python")
-    preamble = "\n".join(ast.unparse(node) for node in tree.body if getattr(node, "name", None) != entry)
-    tests = parse_tests(check_statements(row["test"], entry, where), entry=("candidate",), setup=preamble, where=where)
-    tests = rename(tests, "candidate", entry)
-    solution = prompt + row["canonical_solution"] if row.get("canonical_solution") else ""
-    return CodeProblem(str(row.get("task_id", where)), prompt, tests, (), entry, preamble, prompt, solution)
-
-
-def check_statements(test: str, entry: str, where: str) -> list[str]:
-    """The body of check(candidate), one statement a test; code around it first. A check that returns stays whole."""
-    tree = parse(test)
-    if tree is None:
-        raise ProblemError(f"{where}: key 'test' is not Python")
-    sources = []
-    for node in tree.body:
-        check = node if isinstance(node, ast.FunctionDef) and node.name == "check" else None
-        if check is not None and len(check.args.args) != 1:
-            check = None
-        if check and not any(isinstance(n, (ast.Return, ast.Nonlocal, ast.Global)) for n in ast.walk(check)):
-            if check.args.args[0].arg != "candidate":
-                sources.append(f"{check.args.args[0].arg} = candidate")
-            sources += [ast.unparse(statement) for statement in check.body]
-        elif check:
-            sources += [ast.unparse(node), "assert check(candidate) or True"]  # one test: what it raises, it raises
-        elif not (isinstance(node, ast.Expr) and "check" in ast.unparse(node)):  # a call of check is made already
-            sources.append(ast.unparse(node))
-    return sources
-
-
-def rename(tests: FunctionTests, old: str, new: str) -> FunctionTests:
-    """Tests that say `candidate` where the program says its own name."""
-    calls = tests.calls
-    if calls is not None:
-        calls = tuple(Call(new if c.name == old else c.name, c.args, c.kwargs, c.relation, c.expected) for c in calls)
-    statements = (Statement(f"{old} = {new}", False), *tests.statements)
-    return FunctionTests(statements, (new,), tests.setup, calls)
-
-
-def mbpp_problem(row: dict, where: str) -> CodeProblem:
-    setup = "\n".join([*row.get("test_imports", []), row.get("test_setup_code", "") or ""]).strip()
-    if parse(setup) is None:
-        raise ProblemError(f"{where}: keys 'test_imports' and 'test_setup_code' are not Python")
-    sources = [*row["test_list"], *row.get("challenge_test_list", [])]
-    tests = parse_tests(sources, setup=setup, where=where)
-    solution = row.get("code", "")
-    called = [c.name for c in tests.calls or ()] or list(tests.free_names)
-    tree = parse(solution)
-    entry = next((n for n in called if tree is None or not solution or defines(tree, n)), None)
-    statement = row.get("text") or row.get("prompt") or ""
-    return CodeProblem(str(row.get("task_id", where)), statement, tests, (), entry, "", "", solution)
-
-
-def pairs_problem(row: dict, where: str) -> CodeProblem:
-    statement = next((row[k] for k in ("problem", "question", "statement", "description", "prompt") if row.get(k)), "")
-    name = str(row.get("problem_id") or row.get("task_id") or row.get("id") or where)
-    visible = tuple(examples_in(statement))
-    solution = next((row[k] for k in ("reference_solution", "solution", "code") if isinstance(row.get(k), str)), "")
-    tests = row.get("tests", row.get("input_output", row.get("test_cases")))
-    if isinstance(tests, str):
-        try:
-            tests = json.loads(tests)
-        except ValueError as error:
-            raise ProblemError(f"{where}: its tests are a string that is not JSON: {error}") from None
-    if tests is None and "inputs" in row:
-        tests = row
-    if isinstance(tests, list) and tests and all(isinstance(t, str) for t in tests):
-        return CodeProblem(name, statement, parse_tests(tests, where=where), visible, solution=solution)
-    if isinstance(tests, dict) and tests.get("fn_name"):
-        calls = function_calls(tests, where)
-        entry = tests["fn_name"]
-        return CodeProblem(name, statement, calls, visible, entry, solution=solution)
-    given = tuple(stdin_tests(tests, where))
-    shown = {(t.stdin.strip(), t.expected.strip()) for t in visible}
-    hidden = tuple(t for t in given if (t.stdin.strip(), t.expected.strip()) not in shown)
-    if not given and not visible:
-        raise ProblemError(f"{where}: no tests: expected one of the keys tests, input_output, inputs, test_list, test")
-    return CodeProblem(name, statement, hidden or given or visible, visible, solution=solution, only_visible=not hidden)
-
-
-def as_text(value: object) -> str:
-    """Inputs and outputs are texts, or lists of lines."""
-    if isinstance(value, list):
-        return "\n".join(map(as_text, value)) + "\n"
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def stdin_tests(tests: Any, where: str) -> list[StdinTest]:
-    """Pairs in either spelling; those that expect no output test nothing and are left out."""
-    if isinstance(tests, dict):
-        keys = [("inputs", "outputs"), ("input", "output")]
-        ins, outs = next(((tests[a], tests[b]) for a, b in keys if a in tests and b in tests), (None, None))
-        if not isinstance(ins, list) or not isinstance(outs, list) or len(ins) != len(outs):
-            raise ProblemError(f"{where}: tests need 'inputs' and 'outputs', two lists of equal length")
-        pairs = list(zip(ins, outs, strict=True))
+def _read(row: dict[str, Any], where: str) -> CodeProblem:
+    check_judging(row, where)
+    for key in ("base_input", "plus_input"):
+        if not absent(row.get(key)):
+            raise ProblemError(
+                f"{where}: key '{key}' holds inputs without results; use the export with tests in 'test'"
+            )
+    name = next((str(row[k]) for k in _IDS if isinstance(row.get(k), (str, int)) and row[k] != ""), where)
+    limit = time_limit(row, where)
+    listed = nested(row.get("tests"), where, "tests")
+    pairs = [key for key in HIDDEN_KEYS if not absent(row.get(key))]
+    if pairs and not absent(row.get("test")) or not absent(row.get("test_setup")):
+        raise ProblemError(f"{where}: it has tests in Python and '{(pairs or ['test_setup'])[0]}'")
+    if all(isinstance(row.get(key), str) and row[key].strip() for key in ("prompt", "test", "entry_point")):
+        prompt, entry = row["prompt"], row["entry_point"]
+        tests, preamble = humaneval_tests(row, where)
+        rest = text_field(row, where, "canonical_solution")
+        solution = prompt + rest if rest else ""
+        return CodeProblem(name, prompt, tests, (), entry, preamble, prompt, solution, time_limit=limit)
+    statement, starter = text_field(row, where, *_STATEMENTS), text_field(row, where, "starter_code")
+    solution = _solution(row, where)
+    if not absent(row.get("test_list")) or not absent(row.get("test")):
+        tests, entry = mbpp_tests(row, where, solution)
+        read = RowTests(tests, (), False, entry)
+    elif isinstance(listed, list) and listed and all(isinstance(test, str) for test in listed):
+        tests, entry = assertion_tests(listed, where, solution)
+        read = RowTests(tests, tuple(examples_in(statement)), False, entry)
     else:
-        pairs = []
-        for i, test in enumerate(tests or []):
-            if not isinstance(test, dict) or "input" not in test or "output" not in test:
-                raise ProblemError(f"{where}: test {i} needs the keys 'input' and 'output'")
-            pairs.append((test["input"], test["output"]))
-    return [StdinTest(as_text(a), as_text(b)) for a, b in pairs if as_text(b).strip()]
+        read = pair_tests({**row, "tests": listed}, where, statement, starter)
+    if not statement:
+        raise ProblemError(f"{where}: no statement: expected one of the keys {', '.join(_STATEMENTS)}")
+    shown = f"{statement.rstrip()}\n\nComplete this code:\n\n{starter.strip()}\n" if starter else statement
+    return CodeProblem(
+        name, shown, read.hidden, read.visible, read.entry_point, read.preamble, "", solution, read.only_visible, limit
+    )
 
 
-def function_calls(tests: dict, where: str) -> FunctionTests:
-    """fn_name with JSON arguments and results. A result may stand alone or in a list of one, as in APPS."""
-    name, ins, outs = tests["fn_name"], tests.get("inputs"), tests.get("outputs")
-    if not isinstance(ins, list) or not isinstance(outs, list) or len(ins) != len(outs) or not ins:
-        raise ProblemError(f"{where}: fn_name {name!r} needs 'inputs' and 'outputs', two lists of equal length")
-    if not str(name).isidentifier():
-        raise ProblemError(f"{where}: fn_name {name!r} is no name")
-    wrapped = all(isinstance(out, list) and len(out) == 1 for out in outs)
-    calls = []
-    for args, out in zip(ins, outs, strict=True):
-        if isinstance(args, str):  # LiveCodeBench: one JSON value a line
-            args = [json.loads(line) for line in args.split("\n") if line.strip()]
-            out = json.loads(out) if isinstance(out, str) else out
-        calls.append(Call(name, tuple(args), (), "json", out[0] if wrapped else out))
-    statements = tuple(Statement(f"assert {name}(*{c.args!r}) == {c.expected!r}", True) for c in calls)
-    return FunctionTests(statements, (name,), "", tuple(calls))
+def _solution(row: dict[str, Any], where: str) -> str:
+    """A reference program: of several the first that is Python 3; "" where none is."""
+    for key in _SOLUTIONS:
+        value = row.get(key)
+        if isinstance(value, str) and value.strip():
+            fenced = "```" in value and parse(value) is None
+            return extract_program(value) or value if fenced else value
+    value = row.get("solutions")
+    try:
+        value = nested(value, where, "solutions")
+    except ProblemError:
+        return ""  # a text that is no list: of no use to anything but a look at the file's own solutions
+    if isinstance(value, dict):
+        languages, texts = value.get("language"), value.get("solution")
+        pairs = zip(languages, texts, strict=False) if isinstance(languages, list) and isinstance(texts, list) else ()
+        value = [text for language, text in pairs if language in (_PYTHON3, "PYTHON3", "python", "python3")]
+    texts = [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+    return next((text for text in texts if text.strip() and complete(text) is not None), "")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import re
 
-from tracelift.programs.extract import CODE_START, does_something, parse
+from tracelift.programs.extract import does_something
+from tracelift.programs.fences import CODE_START, parse
 
 _SHORTEST = 8  # characters; shorter lines of a reference ("else:", "i += 1") occur in prose by chance
 _ORDER = re.compile(r"[OoΘΩ]\([^()]*(?:\([^()]*\)[^()]*)*\)")  # O(n log(n)), said of a plan's cost

@@ -57,7 +57,7 @@ NOTHING = Piece("")
 def find_answer(text: str) -> Piece:
     """The piece of an executor's text that states its answer; an empty one where there is none."""
     text = _CALCULATOR.sub("", without_reasoning(text)).strip()
-    text = _inside_tag(_first_problem(text))
+    text = inside_answer(_first_problem(text))
     return _marked(text) or _unmarked(text)
 
 
@@ -120,7 +120,7 @@ def _answered_at(text: str) -> int | None:
     return next((m.end() for p in (_BOX, _STATED) if (m := p.search(text))), None)
 
 
-def _inside_tag(text: str) -> str:
+def inside_answer(text: str) -> str:
     """The content of the last `<answer>` that has any; all of `text` without one."""
     start, found = None, None
     for tag in _TAG.finditer(text):

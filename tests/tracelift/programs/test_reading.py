@@ -1,98 +1,30 @@
-"""What is read before anything runs: programs in models' texts, examples in statements, problems in published files."""
+"""What is read before anything runs: examples in statements, problems in files, and the command that judges a file."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
 from tracelift.programs import (
+    CaseOutcome,
     ProblemError,
+    ProgramResult,
     StdinTest,
+    TestOutcome,
     examples_in,
-    extract_program,
     judge,
     load_problems,
     parse_tests,
     read_problem,
 )
+from tracelift.programs.__main__ import main, report
 from tracelift.programs.leaks import leaks_program
 
 ADD = "a, b = map(int, input().split())\nprint(a + b)\n"
-
-
-# -- programs in models' texts ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        ADD,
-        f"```python\n{ADD}```",
-        f"```py\n{ADD}```\nThis reads two numbers and prints their sum.",
-        f"```\n{ADD}```",
-        f"~~~python\n{ADD}~~~",
-        f"Sure! Here is the program:\n\n```python\n{ADD}```\n\nExample:\n```\n3 4\n```\nIt prints 7.",
-        f"The input is\n```\n3 4\n```\nand so\n```python\n{ADD}```",
-        f"First install it:\n```bash\npip install numpy\n```\n```python\n{ADD}```",
-        f"```python\n{ADD}",  # the fence is never closed
-        f"```python\n{ADD}\nThis program reads two numbers.\n",  # nor is it, and prose follows
-        f"1. Like this:\n   ```python\n   {ADD.replace(chr(10), chr(10) + '   ').rstrip()}\n   ```\n",
-        f"Here is the solution:\n\n{ADD}\nI hope this helps, good luck!",
-        f"{ADD}\n\nInput: 3 4\nOutput: 7",
-        f"```Python\r\n{ADD.replace(chr(10), chr(13) + chr(10))}```",
-        f"````python\n{ADD}````",
-        f"```python\nfor i in range(3\n```\nOops, a bracket is missing. Again:\n```python\n{ADD}```",
-        f"```python\n{ADD}```\nor shorter:\n```python\nprint(sum(map(int, input().split())))\n```",
-    ],
-)
-def test_the_program_is_found(text):
-    assert extract_program(text) == ADD
-
-
-def test_comments_are_kept_those_with_three_marks_too():
-    program = "### Solution\nx = int(input())\n### Step 2: double it\n\nprint(2 * x)  # done\n#### end\n"
-    assert extract_program(program) == program
-    assert extract_program(f"```python\n{program}```") == program
-
-
-def test_a_base_model_that_goes_on_is_cut_where_python_ends():
-    text = (
-        ADD
-        + "\n### Problem 2\nWrite a program that multiplies two numbers.\n\n### Solution\na, b = 1, 2\nprint(a * b)\n"
-    )
-    assert extract_program(text).rstrip().startswith(ADD.rstrip()) and "multiplies" not in extract_program(text)
-
-
-def test_the_function_asked_for_is_preferred():
-    text = "```python\ndef helper(x):\n    return x\n```\nand\n```python\ndef wanted(x):\n    return 2 * x\n```"
-    assert extract_program(text, "wanted").startswith("def wanted")
-    assert extract_program(text).startswith("def helper")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "   \n", "I cannot solve this problem.", "The answer is 42.", "```\n3 4\n```", "```text\nno code\n```"]
-)
-def test_where_there_is_no_program_none_is_made_up(text):
-    assert extract_program(text) is None
-
-
-def test_a_broken_program_stays_broken():
-    assert extract_program("```python\ndef f(:\n    return\n```") == "def f(:\n    return\n"
-    assert extract_program("def f(x:\n    return x\n") is not None
-
-
-def test_long_and_hostile_texts_take_no_time():
-    for text in (
-        "x = (" * 20_000,
-        "```python\n" * 5000,
-        "def f():\n" * 3000,
-        "import os\n" + "A sentence here.\n" * 3000,
-        "`" * 100_000,
-    ):
-        extract_program(text)
 
 
 # -- examples in statements ------------------------------------------------------------------------------------------
@@ -188,18 +120,26 @@ MBPP = {
             "print(7)",
         ),
         (
-            {"question": "", "input_output": {"fn_name": "twice", "inputs": [[2], ["a"]], "outputs": [[4], ["aa"]]}},
+            {
+                "question": "Twice.",
+                "input_output": {"fn_name": "twice", "inputs": [[2], ["a"]], "outputs": [[4], ["aa"]]},
+            },
             2,
             "class Solution:\n  def twice(self, x): return x + x",
             "def twice(x): return 4",
         ),
         (
-            {"question": "", "tests": {"fn_name": "pair", "inputs": ["1\n2"], "outputs": ["[1, 2]"]}},
+            {"question": "A pair.", "tests": {"fn_name": "pair", "inputs": ["1\n2"], "outputs": ["[1, 2]"]}},
             1,
             "def pair(a, b): return (a, b)",
             "def pair(a, b): return (b, a)",
         ),
-        ({"tests": ["assert twice(2) == 4"]}, 1, "def twice(x): return 4", "def twice(x): return 5"),
+        (
+            {"problem": "Twice.", "tests": ["assert twice(2) == 4"]},
+            1,
+            "def twice(x): return 4",
+            "def twice(x): return 5",
+        ),
     ],
 )
 def test_each_format_is_read_and_judged(row, tests, right, wrong):
@@ -240,7 +180,8 @@ def test_tests_that_expect_nothing_are_no_tests():
         ({"tests": []}, "no tests"),
         ({"tests": [{"input": "1"}]}, "test 0 needs the keys 'input' and 'output'"),
         ({"tests": {"inputs": ["1"], "outputs": []}}, "two lists of equal length"),
-        ({"tests": {"fn_name": "f", "inputs": [], "outputs": []}}, "fn_name 'f'"),
+        ({"tests": {"fn_name": "f", "inputs": [], "outputs": []}}, "no tests"),
+        ({"tests": [{"input": "1", "output": "2"}]}, "no statement"),
         ({"tests": {"fn_name": "os.system", "inputs": [[1]], "outputs": [1]}}, "is no name"),
         ({"input_output": "{"}, "not JSON"),
         ({"test_list": ["assert f(1) =="]}, "test 0: not Python"),
@@ -302,40 +243,80 @@ def test_only_what_is_literally_a_call_becomes_data(source, as_data):
     assert (tests.calls is not None) == as_data and len(tests) == 1
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
-def test_a_file_is_judged_by_command(tmp_path, capsys):
-    from tracelift.programs.__main__ import main
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """The command, as (exit status, what it printed)."""
 
-    (tmp_path / "problems.jsonl").write_text(json.dumps(HUMANEVAL) + "\n" + json.dumps(MBPP) + "\n")
-    texts = [
-        {"task_id": "HumanEval/0", "completion": "    return 2 * x\n"},
-        {"task_id": "HumanEval/0", "completion": "    return 3 * x\n"},
-        {"task_id": 11, "text": "```python\ndef twice(x):\n    return x + x\n```"},
-        {"task_id": 11, "text": "I do not know."},
-    ]
-    (tmp_path / "texts.jsonl").write_text("".join(json.dumps(t) + "\n" for t in texts))
-
-    def run(*arguments: str) -> tuple[int, str]:
-        sys.argv = ["programs", *map(str, arguments)]
+    def command(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["programs", *map(str, arguments)])
         code = main()
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
-    old = sys.argv
-    try:
-        code, out = run(tmp_path / "problems.jsonl")
-        assert code == 0 and "2 of 2 pass" in out
-        code, out = run(
-            tmp_path / "problems.jsonl", "--texts", tmp_path / "texts.jsonl", "--out", tmp_path / "out.jsonl"
-        )
-        assert code == 0 and "2 of 4 pass, on 2 problems" in out and "pass@1 0.5000" in out and "pass@2 1.0000" in out
-        rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
-        assert [r["status"] for r in rows] == ["passed", "failed_test", "passed", "compile_error"]
-        (tmp_path / "texts.jsonl").write_text('{"task_id": "unknown", "text": ""}\n')
-        code, out = run(tmp_path / "problems.jsonl", "--texts", tmp_path / "texts.jsonl")
-        assert code == 2 and "line 1: no such key or problem: 'unknown'" in out
-    finally:
-        sys.argv = old
+    return command
+
+
+def write(path: Path, *rows: object) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
+def test_a_file_is_judged_by_command(tmp_path, run):
+    file = write(tmp_path / "problems.jsonl", HUMANEVAL, MBPP)
+    texts = write(
+        tmp_path / "texts.jsonl",
+        {"task_id": "HumanEval/0", "completion": "    return 2 * x\n"},
+        {"task_id": "HumanEval/0", "completion": None, "solution": "def twice(x):\n    return 3 * x\n"},
+        {"task_id": 11, "text": "```python\ndef twice(x):\n    return x + x\n```"},
+        {"task_id": 11, "text": "I do not know."},
+    )
+    code, out = run(file)
+    assert code == 0 and "2 of 2 pass" in out and "without" not in out
+    code, out = run(file, "--texts", texts, "--out", tmp_path / "out.jsonl")
+    assert code == 0 and "2 of 4 pass, on 2 problems" in out and "pass@1 0.5000" in out and "pass@2 1.0000" in out
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [r["status"] for r in rows] == ["passed", "failed_test", "passed", "compile_error"]
+    code, out = run(file, "--texts", write(tmp_path / "one.jsonl", {"task_id": 11, "text": MBPP["code"]}))
+    assert code == 0 and "1 of 2 pass, on 2 problems" in out and "pass@1 0.5000" in out
+    assert "1 problems without a text, which count as failed (HumanEval/0)" in out
+    code, out = run(write(tmp_path / "bare.jsonl", HUMANEVAL, {**MBPP, "code": None}))
+    assert code == 1 and "1 of 2 pass" in out  # nothing shows that the second has a solution
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ([{"task_id": "unknown", "text": ""}], "line 1: no problem has the id 'unknown'"),
+        ([{"task_id": 11, "text": "x"}, [1]], "line 2: expected an object, found list"),
+        ([{"task_id": 11, "text": None}], "line 1: needs task_id or problem_id, and a text"),
+        ([{"text": "x"}], "line 1: needs task_id or problem_id, and a text"),
+        ([{"task_id": 11, "completion": 5}], "line 1: needs task_id or problem_id, and a text"),
+    ],
+)
+def test_texts_that_are_none_are_named_by_line(tmp_path, run, texts, said):
+    file = write(tmp_path / "problems.jsonl", HUMANEVAL, MBPP)
+    code, out = run(file, "--texts", write(tmp_path / "texts.jsonl", *texts))
+    assert code == 2 and said in out and out.count("\n") == 1
+
+
+def test_two_rows_of_one_id_are_refused(tmp_path, run):
+    code, out = run(write(tmp_path / "twice.jsonl", MBPP, HUMANEVAL, {**MBPP, "text": "Another."}))
+    assert code == 2 and "twice.jsonl, row 2: the id '11' is that of row 0" in out
+
+
+def test_figures_leave_out_what_has_no_verdict_and_count_what_has_no_text():
+    def result(outcome: CaseOutcome) -> ProgramResult:
+        return ProgramResult((TestOutcome(outcome),))
+
+    passed, failed, error = map(result, (CaseOutcome.PASSED, CaseOutcome.FAILED_TEST, CaseOutcome.ERROR))
+    problems = ["a", "b", "c", "d"]
+    out = report(problems, ["a", "a", "b", "b", "b"], [passed, failed, passed, error, failed])
+    assert "2 of 6 pass, on 4 problems" in out and "1 without a verdict" in out
+    assert "2 problems without a text, which count as failed (c, d)" in out
+    assert "pass@1 0.2500" in out and "pass@2 0.5000" in out and "pass@5" not in out
+    only = report(["a", "b"], ["a", "b"], [error, passed])
+    assert "1 of 1 pass, on 2 problems" in only and "pass@1 1.0000" in only and "without a text" not in only
 
 
 @pytest.mark.parametrize(
