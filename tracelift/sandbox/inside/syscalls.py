@@ -6,6 +6,7 @@ the kernel's headers, equal on x86-64 and arm64 unless a table says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -25,7 +26,8 @@ PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL =
 MACHINE = platform.machine()
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 KEYCTL = {"x86_64": 250, "aarch64": 219}
-KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_CLEAR, KEYCTL_GET_PERSISTENT = 1, 7, 22
+SESSION, USER, USER_SESSION = -3, -4, -5  # keyrings by what they are to the caller
 
 
 def _check(result: int, call: str) -> int:
@@ -64,6 +66,21 @@ def leave_keyring() -> None:
     """Start a new, empty session keyring: the inherited one may hold the user's keys."""
     if MACHINE in KEYCTL:
         syscall(KEYCTL[MACHINE], KEYCTL_JOIN_SESSION_KEYRING, 0, call="keyctl(JOIN_SESSION_KEYRING)")
+
+
+def forget_keys() -> None:
+    """A session keyring of its own for this process and all it starts, and nothing in the keyrings of its user id that an
+    earlier program left there. Does what it can: a kernel without keyrings refuses it all."""
+    if MACHINE not in KEYCTL:
+        return
+    with contextlib.suppress(OSError):
+        leave_keyring()
+    for ring in (USER, USER_SESSION):
+        with contextlib.suppress(OSError):
+            syscall(KEYCTL[MACHINE], KEYCTL_CLEAR, ring, call="keyctl(CLEAR)")
+    with contextlib.suppress(OSError):
+        persistent = syscall(KEYCTL[MACHINE], KEYCTL_GET_PERSISTENT, -1, SESSION, call="keyctl(GET_PERSISTENT)")
+        syscall(KEYCTL[MACHINE], KEYCTL_CLEAR, persistent, call="keyctl(CLEAR)")
 
 
 def prctl(option: int, *args: object, call: str) -> int:
