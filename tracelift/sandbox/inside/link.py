@@ -175,8 +175,9 @@ class Remote:
 def copy_state(mine: Any, theirs: Any) -> None:
     """Give the caller's container the content it has after the call, as if it had been shared."""
     if isinstance(mine, dict) and isinstance(theirs, dict):
-        dict.clear(mine)
-        dict.update(mine, theirs)
+        mine.clear()
+        for key, value in theirs.items():  # not update(): a Counter's adds
+            mine[key] = value
     elif isinstance(mine, (list, bytearray)) and isinstance(theirs, (list, bytearray)):
         mine[:] = theirs
     elif isinstance(mine, set) and isinstance(theirs, set):
