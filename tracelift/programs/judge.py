@@ -321,7 +321,7 @@ def as_text(tests: FunctionTests, first: int, limits: Limits) -> str:
         "START": first,
         "MEMORY": limits.memory_bytes,
     }
-    return "\n".join(f"{name} = {value!r}" for name, value in values.items())
+    return json.dumps(values)
 
 
 def read_verdict(line: bytes) -> tuple[int, TestOutcome | str]:

@@ -46,19 +46,24 @@ ENVIRONMENT = {
 def frozen_file(data: bytes, name: str) -> int:
     """An anonymous in-memory file that nobody can change any more; reading it never blocks."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with os.fdopen(os.dup(fd), "wb") as f:
-        f.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(fd, memoryview(data)[written:])
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
 
 
-def pipe(write_end: ExitStack, read_end: ExitStack | None = None) -> tuple[int, int]:
-    """A pipe whose ends are closed with these stacks."""
-    read, write = os.pipe()
-    write_end.callback(os.close, write)
-    (read_end or write_end).callback(os.close, read)
-    return read, write
+def pipe(owner: ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed with the stack."""
+    ends = os.pipe()
+    for end in ends:
+        owner.callback(os.close, end)
+    return ends
 
 
 def lacking() -> str:
@@ -253,32 +258,38 @@ class Sandbox:
         """Start a program without waiting for it. `channels` become its descriptors 3, 4, … and stay the caller's to
         close; with `captured`, one more follows of which so many bytes are read into `Execution.channel`. Raises OSError
         where this process can open no more files."""
-        with ExitStack() as lent, ExitStack() as kept:
+        bounds = [limits.output_bytes] * 2 + [captured] * bool(captured)
+        lent, kept, mine = [], [], None  # descriptors whose copies the launcher gets; what is read here
+        with self._lock:
+            slot = next(n for n in itertools.count() if n not in self._taken)
+            self._taken.add(slot)
+        try:
             mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            kept.callback(mine.close)
-            lent.callback(theirs.close)
-            bounds = [limits.output_bytes] * 2 + [captured] * bool(captured)
-            pipes = [pipe(lent, kept) for _ in bounds]
-            given = [frozen_file(code.encode("utf-8", "surrogatepass"), "program")]
-            lent.callback(os.close, given[0])
-            given.append(frozen_file(stdin, "stdin"))
-            lent.callback(os.close, given[1])
-            given += [write for _, write in pipes[:2]] + [theirs.fileno()] + list(channels)
-            given += [write for _, write in pipes[2:]]
-            reads = [read for read, _ in pipes]
-            with self._lock:
-                slot = next(n for n in itertools.count() if n not in self._taken)
-                self._taken.add(slot)
-            kept.callback(self._taken.discard, slot)
-            running = Running(
-                limits, mine, {fd: bytearray() for fd in reads}, dict(zip(reads, bounds, strict=True)), slot
-            )
+            lent.append(theirs.detach())
+            for _ in bounds:
+                read, write = os.pipe()
+                kept.append(read)
+                lent.append(write)
+            lent.append(frozen_file(code.encode("utf-8", "surrogatepass"), "program"))
+            lent.append(frozen_file(stdin, "stdin"))
+            control, out, err, *channel, text, given = lent
+            streams, most = {fd: bytearray() for fd in kept}, dict(zip(kept, bounds, strict=True))
+            running = Running(limits, mine, streams, most, slot)
             job = {"role": role, "limits": asdict(limits), "slot": slot, "at_once": 2 * self.workers}
             try:
-                self._send(job, given)
+                self._send(job, [text, given, out, err, control, *channels, *channel])
             except OSError as error:
                 running.state, running.detail = "trouble", f"the launcher cannot be reached: {error}"
-            kept.pop_all()  # the program's, from here on: _finish closes them
+        except BaseException:
+            for fd in kept:
+                os.close(fd)
+            if mine is not None:
+                mine.close()
+            self._taken.discard(slot)
+            raise
+        finally:
+            for fd in lent:
+                os.close(fd)
         return running
 
     def gather(self, programs: Sequence[Running]) -> list[Execution]:

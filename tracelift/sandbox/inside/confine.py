@@ -203,6 +203,8 @@ def enter_shared(without: set[str]) -> dict[str, str]:
     if seccomp.available():
         seccomp.assemble(1, watched)
     trial_only("seccomp", seccomp_trial)
+    if not reasons["capabilities"]:
+        syscalls.bound_capabilities()  # once, and not by each program
     return reasons
 
 
@@ -243,7 +245,7 @@ def enter_own_namespaces(layers: set[str], disk_bytes: int) -> None:
 def most_threads(limits: dict, layers: set[str], at_once: int) -> int:
     """The kernel counts threads by user id; within a user namespace from Linux 5.14. A program with an id of its own gets
     its limit. Where all share one, there must be room for all that may run at once, and for what else runs under it."""
-    if "own_id" in layers:
+    if "own_id" in layers or (os.geteuid() == 0 and "unprivileged" not in layers):  # which binds root to nothing
         return limits["threads"]
     if "mount" not in layers:
         MACHINE.tasks = tasks_of(os.geteuid() or NOBODY)  # /proc is still there: the count is of now

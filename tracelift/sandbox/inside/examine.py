@@ -5,7 +5,7 @@ runs here, where no line of the program under test ever does: `f` is a stand-in 
 program's process (serve.py) and receives plain values. There are no frames to walk to, no builtins to patch, no marker
 to print; and no text that the program returns is run here, whatever the tests do with it (`literal`, `watch`).
 
-The text of this role defines
+The text of this role is a JSON object:
     TOOLS    imports of what the tests read from the standard library without an import of their own
     SETUP    source; ASKS says that it reads names of the program, and so runs after these are there
     TESTS    a list of [source, is_test]
@@ -24,6 +24,8 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import io
+import json
 import os
 import sys
 import types
@@ -51,9 +53,6 @@ class Examiner:
         self.names = self.module.__dict__
         self.names["__builtins__"] = {**vars(builtins), "eval": literal, "exec": refuse, "compile": refuse}
         sys.modules["__main__"] = self.module
-        sys.stdout = sys.stderr = os.fdopen(
-            os.open(os.devnull, os.O_WRONLY), "w"
-        )  # tests may print as much as they like
 
     def lost(self) -> NoReturn:
         verdict(self.number, "lost")
@@ -131,10 +130,17 @@ class Examiner:
                 broken = (outcome, f"before this test: {detail}")
 
 
-def examine(code: types.CodeType) -> NoReturn:
+class Nowhere(io.TextIOBase):
+    """What tests print is nobody's output, and there may be any amount of it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+def examine(text: str) -> NoReturn:
     """Never returns."""
-    text: dict = {}
-    exec(code, text)
+    examiner = Examiner(json.loads(text))
+    sys.stdout = sys.stderr = Nowhere()
     sys.addaudithook(watch)
-    Examiner(text).examine()
+    examiner.examine()
     script.finish(0)

@@ -63,7 +63,7 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
         os._exit(1)
     report(control, state="ready")
     try:
-        code = script.compile_text(source)
+        code = script.compile_text(source) if job["role"] != "examine" else None  # whose text is no program
     except BaseException as error:  # SyntaxError, or what odd text can provoke: ValueError, MemoryError, ...
         script.show_error(error)
         sys.stderr.flush()
@@ -73,10 +73,10 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
     report(control, state="running")
     control.close()
     become_ordinary()
-    if job["role"] == "serve":
+    if code is None:
+        examine.examine(source)
+    elif job["role"] == "serve":
         serve.serve(code)
-    elif job["role"] == "examine":
-        examine.examine(code)
     else:
         script.run_as_main(code)
 

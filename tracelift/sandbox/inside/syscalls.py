@@ -21,7 +21,7 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_GET_SECCOMP, PR_SET_SECCOMP = 1, 4, 21, 22
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 24, 38, 47, 4
+PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 23, 24, 38, 47, 4
 
 MACHINE = platform.machine()
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -104,11 +104,16 @@ class _CapHeader(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
 
+def bound_capabilities() -> None:
+    """Empty the bounding set: what this process has it keeps, and nothing it starts wins any by an exec."""
+    for cap in range(64 if libc.prctl(PR_CAPBSET_READ, 0, 0, 0, 0) == 1 else 0):
+        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(cap), 0, 0, 0) < 0:
+            break  # past the last capability of this kernel, or not allowed to drop: then none can be regained
+
+
 def drop_capabilities() -> None:
     """Empty every capability set, the bounding and ambient ones included."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, call="CAP_AMBIENT_CLEAR_ALL")
-    for cap in range(64):
-        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(cap), 0, 0, 0) < 0:
-            break  # past the last capability of this kernel, or not allowed to drop: then none can be regained
+    bound_capabilities()
     header = _CapHeader(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3: two 32-bit words for each of the three sets
     _check(libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
