@@ -16,6 +16,7 @@ import pytest
 from tracelift.sandbox import Limits, Sandbox, SandboxError
 from tracelift.sandbox.inside.confine import NAMESPACES
 
+ADD_KEY = {"x86_64": 248, "aarch64": 217}  # and request_key, keyctl after it
 QUICK = Limits(cpu_seconds=1.0, wall_seconds=30.0)
 WITHOUT = {"all layers": (), "namespaces alone": ("landlock", "seccomp"), "filters alone": NAMESPACES}
 ran: list[str] = []

@@ -3,7 +3,7 @@
 `StdinTest`: the program is run and its output compared. `FunctionTests`: statements such as `assert f([1, 2]) == 3`.
 Where each of them is a call with literal arguments and a literal result, it is read here, without running anything,
 into a `Call`: the inputs can then go in alone, and the result be compared outside. The rest stay code for the
-examiner.
+examiner. What a statement does and whose its names are, statements.py says.
 
 Left out on purpose: running anything (see judge.py).
 """
@@ -11,14 +11,15 @@ Left out on purpose: running anything (see judge.py).
 from __future__ import annotations
 
 import ast
-import builtins
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from decimal import Decimal, InvalidOperation
 from functools import cached_property
 from typing import Any
 
+from tracelift.programs.statements import Names, Owners, helpers_that_judge, idle, judges, names_of, owners
 from tracelift.sandbox.inside import wire
 
 FLOAT_TOLERANCE = 1e-6  # for decimals that a row expects: its grader's own is seldom told
@@ -61,15 +62,21 @@ def significant_lines(text: str) -> list[str]:
 
 def close(got: list[str], wanted: list[str], tolerance: float) -> bool:
     """Token by token: equal, or numbers within `tolerance` of each other, absolutely or relative to the wanted one."""
-    if len(got) != len(wanted):
+    return len(got) == len(wanted) and all(near(g, w, tolerance) for g, w in zip(got, wanted, strict=True))
+
+
+def near(got: str, wanted: str, tolerance: float) -> bool:
+    """A number that is infinite, or too large for a float, is near nothing but itself: no tolerance is relative to it."""
+    if got == wanted:
+        return True
+    try:
+        g, w = float(got), float(wanted)
+        if math.isfinite(g) and math.isfinite(w):
+            bound = tolerance * max(1.0, abs(w))
+            return math.isfinite(bound) and abs(g - w) <= bound
+        return Decimal(got) == Decimal(wanted)
+    except (ValueError, InvalidOperation):
         return False
-    for g, w in zip(got, wanted, strict=True):
-        try:
-            if g != w and not abs(float(g) - float(w)) <= tolerance * max(1.0, abs(float(w))):
-                return False
-        except ValueError:
-            return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def _text_keys(value: object) -> dict[str, object] | None:
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement of test code. One test each where it asserts something; else preparation, always run."""
+    """One test, or a preparation for the tests after it; all are run. What follows the last test is a part of that."""
 
     source: str
     is_test: bool
@@ -137,7 +144,7 @@ class Statement:
 @dataclass(frozen=True)
 class FunctionTests:
     """Tests written in Python. `setup` is the problem's own code (imports, helpers); `entry` names are always the
-    program's; other free names are the program's where `setup` does not define them."""
+    program's; of other names that nobody binds, functions and classes are, where it is no tool of the standard library."""
 
     statements: tuple[Statement, ...]
     entry: tuple[str, ...] = ()
@@ -148,63 +155,88 @@ class FunctionTests:
         return sum(s.is_test for s in self.statements)
 
     @cached_property
+    def owners(self) -> Owners:
+        """Whose the names are that the tests read."""
+        statements = [(read_names(s.source), s.is_test) for s in self.statements]
+        return owners(read_names(self.setup), statements, frozenset(self.entry))
+
+    @property
     def free_names(self) -> tuple[str, ...]:
-        """Names the tests read and nobody has bound: candidates for the program's own functions and classes."""
-        read, bound = set(), set(dir(builtins))
-        for statement in self.statements:
-            for node in ast.walk(ast.parse(statement.source)):
-                if isinstance(node, ast.Name):
-                    (read if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-                elif isinstance(node, (ast.Import, ast.ImportFrom)):
-                    bound |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-                elif isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                    bound.add(node.name)
-        return tuple(sorted(read - bound - set(self.entry)))
+        """Names, beyond `entry`, of functions and classes that are asked of the program."""
+        return tuple(sorted(self.owners.asked))
+
+    @property
+    def awaits(self) -> bool:
+        """Whether the tests await what they call, or hand it to asyncio."""
+        texts = (self.setup, *(s.source for s in self.statements))
+        return any("asyncio" in text or "await " in text for text in texts)
+
+
+def read_names(source: str) -> Names:
+    return names_of(ast.parse(source), source)
 
 
 def parse_tests(
     sources: Iterable[str], entry: Iterable[str] = (), setup: str = "", where: str = "tests"
 ) -> FunctionTests:
-    """Read `assert` style test code. Raises ProblemError if it is not Python or asserts nothing.
+    """Read `assert` style test code. Raises ProblemError if it is not Python, asserts nothing, or would run texts.
 
-    Assertions of a constant (HumanEval has `assert True, "…"`) test no program and are left out.
+    Assertions of a true constant (HumanEval has `assert True, "…"`) test no program and are left out.
     """
+    pieces = [(f"{where}, the tests' setup", setup), *((f"{where}, test {i}", s) for i, s in enumerate(sources))]
+    trees = [(place, parsed(source, place)) for place, source in pieces]
+    for place, tree in trees:
+        refuse_texts(tree, place)
+    helpers = helpers_that_judge(node for _, tree in trees for node in tree.body)
     statements: list[Statement] = []
     calls: list[Call] | None = []
-    helpers: set[str] = set()
-    for i, source in enumerate(sources):
-        try:
-            body = ast.parse(source).body
-        except (SyntaxError, ValueError) as error:
-            raise ProblemError(f"{where}, test {i}: not Python: {error}") from None
-        for node in body:
-            asserts = [n for n in ast.walk(node) if isinstance(n, ast.Assert)]
-            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-                helpers |= {node.name} if asserts else set()
-                asserts = []  # a helper's assertions count where it is called
-            elif helpers.intersection(n.id for n in ast.walk(node) if isinstance(n, ast.Name)):
-                asserts = asserts or [ast.Assert(ast.Name("helper"))]
-            if asserts and all(isinstance(n.test, ast.Constant) for n in asserts):
+    for place, tree in trees[1:]:
+        for node in tree.body:
+            if idle(node):
                 continue
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-                continue  # a docstring
-            try:
-                source = ast.unparse(node)
-            except ValueError as error:  # an integer of more decimal digits than Python writes
-                raise ProblemError(f"{where}, test {i}: {error}") from None
-            statements.append(Statement(source, bool(asserts)))
+            statements.append(Statement(written(node, place), judges(node, helpers)))
             call = read_call(node)
             calls = None if call is None or calls is None else [*calls, call]
-    if not any(s.is_test for s in statements):
+    last = max((i for i, s in enumerate(statements) if s.is_test), default=-1)
+    if last < 0:
         raise ProblemError(f"{where}: nothing is asserted of any program")
-    as_data = None if calls is None or setup_defines(setup, {c.name for c in calls} - set(entry)) else tuple(calls)
-    return FunctionTests(tuple(statements), tuple(entry), setup, as_data)
+    end = Statement("\n".join(s.source for s in statements[last:]), True)  # what follows can still fail the last test
+    tests = FunctionTests((*statements[:last], end), tuple(entry), setup)
+    asked = tests.owners.asked | set(tests.entry)
+    as_data = calls is not None and all(c.name in asked for c in calls)  # a helper's call proves nothing
+    return replace(tests, calls=tuple(calls) if calls and as_data else None)
 
 
-def setup_defines(setup: str, names: set[str]) -> bool:
-    """Whether a called name is the problem's own helper, not the program's: then a call of it proves nothing."""
-    found = {n.name for n in ast.walk(ast.parse(setup)) if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
-    return bool(found & names) or bool(names & set(dir(builtins)))
+def parsed(source: str, place: str) -> ast.Module:
+    try:
+        tree = ast.parse(source)
+        names_of(tree, source)  # more than the parser sees: the compiler's first passes
+        return tree
+    except (SyntaxError, ValueError) as error:
+        raise ProblemError(f"{place}: not Python: {error}") from None
+    except (RecursionError, MemoryError):
+        raise ProblemError(f"{place}: its expressions are nested too deeply to be read") from None
+
+
+def written(node: ast.stmt, place: str) -> str:
+    try:
+        return ast.unparse(node)
+    except ValueError as error:  # an integer of more decimal digits than Python writes
+        raise ProblemError(f"{place}: {error}") from None
+    except RecursionError:
+        raise ProblemError(f"{place}: its expressions are nested too deeply to be read") from None
+
+
+def refuse_texts(tree: ast.Module, place: str) -> None:
+    """Tests that run texts: those of a program must not run beside the tests, and who wrote one is not to be told. `eval`
+    is had as far as literals and operators go, which is all that tests evaluate of a program's."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            own_text = node.func.id == "eval" and bool(node.args) and isinstance(node.args[0], ast.Constant)
+            if own_text or node.func.id in ("exec", "compile"):
+                raise ProblemError(
+                    f"{place}: it calls {node.func.id}(): write what that runs as code of the tests' own"
+                )
 
 
 def read_call(node: ast.stmt) -> Call | None:

@@ -27,7 +27,9 @@ from tracelift.sandbox.inside import wire
 from tracelift.verify.verdict import Verdict
 
 PATIENCE = 3  # a program that hung or died in so many tests is not asked the rest: they count the same
+IDLE = 0.05  # of the wall-clock limit: what a test may wait, beyond what its CPU time explains, without being counted
 MARGIN = 5.0  # seconds of wall clock the examiner has beyond the program's own
+ANSWER, VERDICT = 64, 2048  # bytes of an answer beside its value, and of one test's verdict
 
 
 class CaseOutcome(str, Enum):
@@ -121,6 +123,7 @@ def judge(
 
     program: the complete source, or None where the model wrote none: then every test is a compile error. Limits hold
     for each stdin test, and for all function tests of a program together, until one hangs: the rest then start anew.
+    The bounds on output and answers grow with what the tests themselves expect.
     Raises SandboxError where the machine cannot run programs safely.
     """
     if not len(tests):
@@ -153,15 +156,29 @@ def judge_many(
 
 def judge_stdin(program: str, tests: Sequence[StdinTest], box: Sandbox, limits: Limits) -> ProgramResult:
     outcomes: list[TestOutcome] = []
-    hung = 0
+    waited = 0.0  # in wall-clock limits: a test that hung counts as one, one that slept nearly as long as nearly one
     for test in tests:
-        if hung == PATIENCE or (outcomes and outcomes[-1].outcome is CaseOutcome.COMPILE_ERROR):
-            outcomes.append(replace(outcomes[-1], detail=f"not run: {outcomes[-1].detail}"))
+        if waited >= PATIENCE or (outcomes and outcomes[-1].outcome is CaseOutcome.COMPILE_ERROR):
+            outcomes.append(not_run(outcomes[-1], waited >= PATIENCE))
             continue
-        execution = box.run(program, test.stdin, limits)
+        room = max(limits.output_bytes, 2 * len(test.expected.encode("utf-8", "surrogatepass")))
+        execution = box.run(program, test.stdin, replace(limits, output_bytes=room))
         outcomes.append(compare_output(execution, test))
-        hung += outcomes[-1].outcome is CaseOutcome.TIMEOUT
+        waited += 1.0 if outcomes[-1].outcome is CaseOutcome.TIMEOUT else idle_share(execution, limits)
     return ProgramResult(tuple(outcomes))
+
+
+def not_run(before: TestOutcome, out_of_time: bool) -> TestOutcome:
+    if out_of_time and before.outcome is not CaseOutcome.TIMEOUT:
+        return TestOutcome(CaseOutcome.TIMEOUT, f"not run: the tests before waited for {PATIENCE} wall-clock limits")
+    return replace(before, detail=f"not run: {before.detail.removeprefix('not run: ')}")
+
+
+def idle_share(execution: Execution, limits: Limits) -> float:
+    """What a run waited, in wall-clock limits. A busy machine stretches CPU time, which the wall-clock limit allows for
+    by its ratio to the CPU limit, and starts slowly: neither is counted."""
+    explained = execution.cpu_seconds * limits.wall_seconds / limits.cpu_seconds + IDLE * limits.wall_seconds
+    return max(0.0, execution.seconds - explained) / limits.wall_seconds
 
 
 def compare_output(execution: Execution, test: StdinTest) -> TestOutcome:
@@ -219,7 +236,7 @@ def in_rounds(count: int, play: Callable[[int], Round]) -> ProgramResult:
 
 def call_round(program: str, calls: Sequence[Call], box: Sandbox, limits: Limits) -> Round:
     """All tests as data: requests in a file, answers through a pipe, the comparison here."""
-    requests = b"".join(
+    requests = [
         wire.line(
             {
                 "call": c.name,
@@ -228,8 +245,12 @@ def call_round(program: str, calls: Sequence[Call], box: Sandbox, limits: Limits
             }
         )
         for c in calls
-    )
-    execution = box.serve(program, requests, limits)
+    ]
+    if not all(wire.fits(request, limits.memory_bytes) for request in requests):
+        detail = f"a test passes {max(map(len, requests))} bytes, more than Limits.memory_bytes can hold"
+        return Round([], TestOutcome(CaseOutcome.ERROR, detail))
+    expected = sum(ANSWER + 4 * len(wire.line({"value": wire.encode(c.expected)})) for c in calls)
+    execution = box.serve(program, b"".join(requests), limits, limits.output_bytes + expected)
     loaded, *answers = execution.channel.split(b"\n")[:-1] or [b""]  # what follows the last newline is incomplete
     outcomes = [compare_answer(call, answer) for call, answer in zip(calls, answers, strict=False)]
     if len(outcomes) == len(calls):
@@ -259,32 +280,59 @@ def compare_answer(call: Call, answer: bytes) -> TestOutcome:
 
 def examine_round(program: str, tests: FunctionTests, first: int, box: Sandbox, limits: Limits) -> Round:
     """Tests as code, in a process of their own, from test number `first` on."""
-    text = "\n".join(
-        f"{name} = {value!r}"
-        for name, value in {
-            "SETUP": tests.setup,
-            "TESTS": [[s.source, s.is_test] for s in tests.statements],
-            "ENTRY": list(tests.entry),
-            "NAMES": list(tests.free_names),
-            "START": first,
-        }.items()
+    own, theirs = box.examine(
+        program,
+        as_text(tests, first, limits),
+        limits,
+        replace(limits, wall_seconds=limits.wall_seconds + MARGIN),
+        limits.output_bytes + VERDICT * len(tests),
     )
-    own, theirs = box.examine(program, text, limits, replace(limits, wall_seconds=limits.wall_seconds + MARGIN))
     if Status.ERROR in (own.status, theirs.status):
         trouble = own if own.status is Status.ERROR else theirs
         return Round([], TestOutcome(CaseOutcome.ERROR, trouble.detail))
     outcomes: list[TestOutcome] = []
-    lost = TestOutcome(ending(own), explain(own))
+    why = explain(theirs)
     for line in theirs.channel.split(b"\n")[:-1]:
-        message = json.loads(line)
-        outcome, detail, number = message["outcome"], message["detail"], message["test"]
+        number, outcome = read_verdict(line)
         if outcome == "lost":
-            return Round(outcomes, lost, loaded=number >= 0)
-        if outcome == "error":
-            return Round(outcomes, TestOutcome(CaseOutcome.ERROR, detail))
-        outcomes.append(TestOutcome(CaseOutcome(outcome), detail, message["produced"]))
+            return Round(outcomes, TestOutcome(ending(own), explain(own)), loaded=number >= 0)
+        if isinstance(outcome, TestOutcome) and outcome.outcome is CaseOutcome.ERROR:
+            return Round(outcomes, outcome)
+        if not isinstance(outcome, TestOutcome) or number != first + len(outcomes):
+            why = "what came of the tests cannot be read"
+            break
+        outcomes.append(outcome)
     if len(outcomes) == len(tests) - first:
         return Round(outcomes)
     # The tests' process died over an answer (too large to hold, too long to compare), or over its own work: since the
     # program can bring the first about, it is not excused.
-    return Round(outcomes, TestOutcome(ending(theirs), f"while its answer was examined: {explain(theirs)}"))
+    return Round(outcomes, TestOutcome(ending(theirs), f"while its answer was examined: {why}"))
+
+
+def as_text(tests: FunctionTests, first: int, limits: Limits) -> str:
+    """The tests as the examiner reads them (sandbox/inside/examine.py)."""
+    values = {
+        "TOOLS": tests.owners.tools,
+        "SETUP": tests.setup,
+        "ASKS": tests.owners.setup_asks,
+        "TESTS": [[s.source, s.is_test] for s in tests.statements],
+        "ENTRY": list(tests.entry),
+        "NAMES": list(tests.free_names),
+        "AWAITS": tests.awaits,
+        "START": first,
+        "MEMORY": limits.memory_bytes,
+    }
+    return json.dumps(values)
+
+
+def read_verdict(line: bytes) -> tuple[int, TestOutcome | str]:
+    """One line of the examiner's → (number of the test, its outcome), "lost" or "unreadable". The tests' process runs no
+    line of the program's, but it holds its answers: what comes out of it is read like any of these."""
+    try:
+        message = json.loads(line)
+        number, outcome = int(message["test"]), message["outcome"]
+        if outcome == "lost":
+            return number, "lost"
+        return number, TestOutcome(CaseOutcome(outcome), str(message["detail"]), message["produced"] is True)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return -1, "unreadable"

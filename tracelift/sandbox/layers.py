@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from tracelift.sandbox.inside import landlock
 from tracelift.sandbox.inside.confine import LAYERS
 from tracelift.sandbox.limits import SandboxError
 
@@ -17,9 +18,11 @@ PROMISES: dict[str, list[set[str]]] = {
     "no surviving process, no fork bomb": [{"pid", "rlimits"}, {"seccomp"}],
     "no signal to, or tracing of, other processes": [{"pid"}, {"seccomp"}],
     "CPU, memory, file size and open files bounded": [{"rlimits"}],
+    "threads of one program not counted against another's": [{"unprivileged", "own_id"}],
     "no privileges to win": [{"capabilities", "no_new_privs"}],
 }
-REQUIRED = ("no network", "no files outside the interpreter and the working folder")
+FILES = "no files outside the interpreter and the working folder"
+REQUIRED = ("no network", FILES)
 
 
 @dataclass(frozen=True)
@@ -33,8 +36,13 @@ class Layers:
     def active(self) -> set[str]:
         return {name for name, reason in self.reasons.items() if not reason}
 
+    def ways(self, promise: str) -> list[set[str]]:
+        """Sets of layers that keep it here. A Landlock that does not know truncation needs seccomp to refuse it."""
+        old = promise == FILES and self.landlock_abi < landlock.TRUNCATION
+        return [way | {"seccomp"} if old and "landlock" in way else way for way in PROMISES[promise]]
+
     def keeps(self, promise: str) -> bool:
-        return any(layers <= self.active for layers in PROMISES[promise])
+        return any(way <= self.active for way in self.ways(promise))
 
     @property
     def missing(self) -> list[str]:
@@ -61,8 +69,10 @@ class Layers:
             reason = self.reasons.get(name, "not probed")
             extra = f" (ABI {self.landlock_abi})" if name == "landlock" and not reason else ""
             lines.append(f"  {'yes' if not reason else 'NO ':3s} {name}{extra}{': ' + reason if reason else ''}")
+            if extra and (unwatched := landlock.unwatched(self.landlock_abi)):
+                lines.append(f"      not watched by this ABI: {', '.join(unwatched)}")
         lines.append("promises:")
-        for promise, ways in PROMISES.items():
-            kept_by = [" + ".join(sorted(way)) for way in ways if way <= self.active]
+        for promise in PROMISES:
+            kept_by = [" + ".join(sorted(way)) for way in self.ways(promise) if way <= self.active]
             lines.append(f"  kept  {promise}, by {' and by '.join(kept_by)}" if kept_by else f"  NOT KEPT  {promise}")
         return "\n".join(lines)

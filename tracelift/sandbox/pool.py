@@ -10,7 +10,9 @@ program.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -19,6 +21,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 
 from tracelift.sandbox.layers import Layers
@@ -26,6 +29,7 @@ from tracelift.sandbox.limits import Execution, Limits, SandboxError, Status
 from tracelift.sandbox.running import Running, drain
 
 BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from inside.launcher import main; main(sys.argv[2])"
+OLD_LANDLOCK = "landlock ABI "
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "LANG": "C.UTF-8",
@@ -42,20 +46,57 @@ ENVIRONMENT = {
 def frozen_file(data: bytes, name: str) -> int:
     """An anonymous in-memory file that nobody can change any more; reading it never blocks."""
     fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with os.fdopen(os.dup(fd), "wb") as f:
-        f.write(data)
-    os.lseek(fd, 0, os.SEEK_SET)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    try:
+        written = 0
+        while written < len(data):
+            written += os.write(fd, memoryview(data)[written:])
+        os.lseek(fd, 0, os.SEEK_SET)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    except OSError:
+        os.close(fd)
+        raise
     return fd
+
+
+def pipe(owner: ExitStack) -> tuple[int, int]:
+    """A pipe whose ends are closed with the stack."""
+    ends = os.pipe()
+    for end in ends:
+        owner.callback(os.close, end)
+    return ends
+
+
+def lacking() -> str:
+    """What this process needs and is refused, by name; '' if nothing."""
+    calls = {
+        "memfd_create": lambda: os.close(frozen_file(b"", "probe")),
+        "socketpair": lambda: [end.close() for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)],
+        "pipe": lambda: [os.close(end) for end in os.pipe()],
+    }
+    for name, attempt in calls.items():
+        try:
+            attempt()
+        except OSError as error:
+            return f"{name} is refused to this process ({refusal(error)})"
+    return ""
+
+
+def refusal(error: OSError) -> str:
+    return f"{error}; raise the limit on open files, ulimit -n" if error.errno == errno.EMFILE else str(error)
 
 
 class Launcher:
     """The process that forks programs, and the socket to it."""
 
     def __init__(self, without: Iterable[str]) -> None:
+        if reason := lacking():
+            raise SandboxError(f"the sandbox cannot run programs here: {reason}")
         self.jobs, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         python = getattr(sys, "_base_executable", None) or sys.executable  # a virtual environment adds only packages
-        config = json.dumps({"socket": theirs.fileno(), "without": sorted(without), "owner": os.getpid()})
+        old = [int(name.removeprefix(OLD_LANDLOCK)) for name in without if name.startswith(OLD_LANDLOCK)]
+        newest = min(old, default=1 << 31) - 1
+        layers = {"without": sorted(without), "landlock_newest": newest}
+        config = json.dumps({"socket": theirs.fileno(), **layers, "owner": os.getpid()})
         environment = dict(ENVIRONMENT)
         if "LD_LIBRARY_PATH" in os.environ:  # some interpreters do not start without theirs
             environment["LD_LIBRARY_PATH"] = os.environ["LD_LIBRARY_PATH"]
@@ -100,7 +141,8 @@ class Sandbox:
     """Runs untrusted programs, `workers` at a time. Safe to use from many threads; use one for the whole run.
 
     allow_weak_sandbox: run even if the kernel gives no network or no file isolation. Logged loudly.
-    without: layers to leave off, to test that the others hold (names in inside/confine.py: LAYERS).
+    without: layers to leave off, to test that the others hold (names in inside/confine.py: LAYERS); "landlock ABI 3" leaves
+    off what Landlock knows from its ABI 3 on.
     Raises SandboxError where programs cannot be run, or not safely.
     """
 
@@ -116,6 +158,7 @@ class Sandbox:
         self._lock = threading.Lock()
         self._slots = threading.BoundedSemaphore(self.workers)
         self._closed = False
+        self._taken: set[int] = set()  # slots of programs that run
         self._launcher: Launcher | None = Launcher(self.without)
         self.layers = self._launcher.layers
         try:
@@ -151,42 +194,54 @@ class Sandbox:
         with ThreadPoolExecutor(self.workers) as threads:
             return list(threads.map(lambda job: self.run(job[0], job[1], limits), jobs))
 
-    def serve(self, code: str, requests: bytes, limits: Limits) -> Execution:
-        """Load a program and have it answer `requests` (inside/serve.py); its answers are in Execution.channel."""
+    def serve(self, code: str, requests: bytes, limits: Limits, answer_bytes: int) -> Execution:
+        """Load a program and have it answer `requests` (inside/serve.py); of its answers, Execution.channel keeps so many
+        bytes."""
 
         def begin() -> list[Running]:
             file = frozen_file(requests, "requests")
             try:
-                return [self.start(code, b"", limits, role="serve", channels=[file], captured=True)]
+                return [self.start(code, b"", limits, role="serve", channels=[file], captured=answer_bytes)]
             finally:
                 os.close(file)
 
         (execution,) = self._twice(begin)
         return execution
 
-    def examine(self, code: str, tests: str, limits: Limits, test_limits: Limits) -> tuple[Execution, Execution]:
+    def examine(
+        self, code: str, tests: str, limits: Limits, test_limits: Limits, verdict_bytes: int
+    ) -> tuple[Execution, Execution]:
         """Run a program and the tests that call it (inside/examine.py) side by side, joined by two pipes. Returns what
         became of the program, and of the tests, whose verdicts are in the second one's channel."""
 
         def begin() -> list[Running]:
-            (ask_read, ask_write), (answer_read, answer_write) = os.pipe(), os.pipe()
-            try:
-                program = self.start(code, b"", limits, role="serve", channels=[ask_read, answer_write])
-                channels = [answer_read, ask_write]
-                return [program, self.start(tests, b"", test_limits, role="examine", channels=channels, captured=True)]
-            finally:
-                for fd in (ask_read, ask_write, answer_read, answer_write):
-                    os.close(fd)  # so that either side reads the end of file when the other goes
+            started: list[Running] = []
+            with ExitStack() as ours:  # closed here, so that either side reads the end of file when the other goes
+                (ask_read, ask_write), (answer_read, answer_write) = pipe(ours), pipe(ours)
+                try:
+                    started.append(self.start(code, b"", limits, role="serve", channels=[ask_read, answer_write]))
+                    channels = [answer_read, ask_write]
+                    started.append(
+                        self.start(tests, b"", test_limits, role="examine", channels=channels, captured=verdict_bytes)
+                    )
+                except BaseException:
+                    self._finish(started)
+                    raise
+            return started
 
-        own, theirs = self._twice(begin)
+        own, theirs = self._twice(begin, count=2)
         return own, theirs
 
-    def _twice(self, begin: Callable[[], list[Running]]) -> list[Execution]:
+    def _twice(self, begin: Callable[[], list[Running]], count: int = 1) -> list[Execution]:
         """Start programs and gather them, in one worker's place; once more if that met with trouble of ours."""
         executions: list[Execution] = []
         for _ in range(2):
             with self._slots:
-                executions = self.gather(begin())
+                try:
+                    executions = self.gather(begin())
+                except OSError as error:
+                    detail = f"this process cannot make what a program needs: {refusal(error)}"
+                    executions = [Execution(Status.ERROR, "", "", 0.0, detail=detail)] * count
             if all(e.status is not Status.ERROR for e in executions):
                 break
         return executions
@@ -198,26 +253,42 @@ class Sandbox:
         limits: Limits,
         role: str = "program",
         channels: Sequence[int] = (),
-        captured: bool = False,
+        captured: int = 0,
     ) -> Running:
         """Start a program without waiting for it. `channels` become its descriptors 3, 4, … and stay the caller's to
-        close; with `captured`, one more follows whose other end is read into `Execution.channel`."""
-        mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        pipes = [os.pipe() for _ in range(3 if captured else 2)]
-        given = [frozen_file(code.encode("utf-8", "surrogatepass"), "program"), frozen_file(stdin, "stdin")]
-        given += [write for _, write in pipes[:2]] + [theirs.fileno()] + list(channels)
-        given += [write for _, write in pipes[2:]]
-        running = Running(limits, mine, {read: bytearray() for read, _ in pipes})
+        close; with `captured`, one more follows of which so many bytes are read into `Execution.channel`. Raises OSError
+        where this process can open no more files."""
+        bounds = [limits.output_bytes] * 2 + [captured] * bool(captured)
+        lent, kept, mine = [], [], None  # descriptors whose copies the launcher gets; what is read here
+        with self._lock:
+            slot = next(n for n in itertools.count() if n not in self._taken)
+            self._taken.add(slot)
         try:
-            self._send({"role": role, "limits": asdict(limits)}, given)
-        except OSError as error:
-            running.state, running.detail = "trouble", f"the launcher cannot be reached: {error}"
-        except SandboxError:
-            running.close()
+            mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            lent.append(theirs.detach())
+            for _ in bounds:
+                read, write = os.pipe()
+                kept.append(read)
+                lent.append(write)
+            lent.append(frozen_file(code.encode("utf-8", "surrogatepass"), "program"))
+            lent.append(frozen_file(stdin, "stdin"))
+            control, out, err, *channel, text, given = lent
+            streams, most = {fd: bytearray() for fd in kept}, dict(zip(kept, bounds, strict=True))
+            running = Running(limits, mine, streams, most, slot)
+            job = {"role": role, "limits": asdict(limits), "slot": slot, "at_once": 2 * self.workers}
+            try:
+                self._send(job, [text, given, out, err, control, *channels, *channel])
+            except OSError as error:
+                running.state, running.detail = "trouble", f"the launcher cannot be reached: {error}"
+        except BaseException:
+            for fd in kept:
+                os.close(fd)
+            if mine is not None:
+                mine.close()
+            self._taken.discard(slot)
             raise
         finally:
-            theirs.close()
-            for fd in given[:2] + [write for _, write in pipes]:
+            for fd in lent:
                 os.close(fd)
         return running
 
@@ -226,11 +297,15 @@ class Sandbox:
         try:
             drain(programs)
         finally:
-            for p in programs:
-                p.close()
+            self._finish(programs)
         if any(p.ended is None and p.state != "trouble" for p in programs):
             self._discard_launcher()  # the next program gets a fresh one
         return [p.result() for p in programs]
+
+    def _finish(self, programs: Sequence[Running]) -> None:
+        for p in programs:
+            p.close()
+            self._taken.discard(p.slot)
 
     def _send(self, job: dict, fds: list[int]) -> None:
         with self._lock:

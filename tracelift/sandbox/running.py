@@ -1,6 +1,6 @@
 """A program on its way, seen from the parent: its pipes, its guard's messages, and what they amount to.
 
-A program can make the parent wait for its limits, no longer, and hold `output_bytes` of each stream, no more. Its
+A program can make the parent wait for its limits, no longer, and hold so many bytes of each stream, no more. Its
 status is read off its guard's report and off how much it wrote: nothing here comes from the program itself.
 """
 
@@ -28,10 +28,12 @@ class Running:
     limits: Limits
     control: socket.socket
     streams: dict[int, bytearray]  # descriptor -> bytes so far; stdout, stderr, and perhaps a channel, in this order
+    bounds: dict[int, int]  # descriptor -> bytes kept of it; a program that writes more is stopped
+    slot: int = 0  # which of the programs that run at once this is
     started: float = field(default_factory=time.monotonic)
     state: str = "sent"
     detail: str = ""
-    over: bool = False  # too much output
+    over: int = 0  # the bound that was passed
     ended: dict | None = None
 
     def __post_init__(self) -> None:
@@ -44,10 +46,10 @@ class Running:
             data = os.read(fd, CHUNK)
         except BlockingIOError:
             return True
-        room = self.limits.output_bytes - len(kept)
+        room = self.bounds[fd] - len(kept)
         kept += data[:room]
         if len(data) > room:
-            self.over = True
+            self.over = self.bounds[fd]
             self.stop()
         return bool(data) and not self.over
 
@@ -101,7 +103,7 @@ class Running:
         if self.state == "sent":
             return Status.ERROR, f"the program's process died before its layers were in place: {self.ended}"
         if self.over:
-            return Status.OUTPUT_LIMIT, f"wrote more than {self.limits.output_bytes} bytes to one stream"
+            return Status.OUTPUT_LIMIT, f"wrote more than {self.over} bytes to one stream"
         if self.ended["reason"] == "cpu":
             return (
                 Status.TIMEOUT,

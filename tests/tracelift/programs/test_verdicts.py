@@ -422,12 +422,11 @@ def test_a_program_that_hangs_is_asked_only_so_often(box):
         (
             "class Pair:\n  def __init__(self, a, b): self.a, self.b = a, b\n"
             "  def total(self): return self.a + self.b\n"
-            "def longest(ps): return max(p.total() for p in ps)\nLIMIT = 9",
+            "def longest(ps): return max(p.total() for p in ps)",
             [
                 "assert longest([Pair(1, 2), Pair(3, 4)]) == 7",
                 "p = Pair(1, 2)",
                 "assert p.total() == 3 and p.a == 1",
-                "assert LIMIT == 9",
             ],
             True,
         ),

@@ -393,6 +393,23 @@ def test_the_filter_decides_as_written(machine, arch):
         assert decide(0x40000000 | nr["read"]) == kill
 
 
+@pytest.mark.parametrize("machine, arch", [("x86_64", 0xC000003E), ("aarch64", 0xC00000B7)])
+def test_files_are_cut_only_where_they_are_written(machine, arch):
+    """The filter where nothing else watches over truncation; elsewhere it lets all of these through."""
+    nr = seccomp.numbers(machine)
+    strict, lax = seccomp.build(machine, 77, False), seccomp.build(machine, 77)
+    allow, refuse, absent = 0x7FFF0000, 0x50001, 0x50026
+    opens = [("openat", 2)] + [("open", 1)] * (machine == "x86_64")
+    for flags in (mode | other for mode in range(4) for other in (0, 0x40, 0x200, 0x240, 0x80000, 0x80200)):
+        wanted = refuse if flags & 0x200 and flags & 3 not in (1, 2) else allow
+        for name, place in opens:
+            arguments = [0x200] * place + [flags]
+            assert evaluate(strict, arch, nr[name], *arguments) == wanted, (name, hex(flags))
+            assert evaluate(lax, arch, nr[name], *arguments) == allow
+    assert evaluate(strict, arch, nr["truncate"], 0, 0) == refuse and evaluate(lax, arch, nr["truncate"], 0, 0) == allow
+    assert evaluate(strict, arch, nr["openat2"]) == absent and evaluate(strict, arch, nr["ftruncate"], 3, 0) == allow
+
+
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="compares with this machine's own headers")
 def test_call_numbers_are_the_kernels():
     import re

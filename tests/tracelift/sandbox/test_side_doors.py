@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from support.attacks import (
+    ADD_KEY,
     attack,
     needs,
     own_processes,
@@ -30,7 +31,6 @@ from tracelift.sandbox.inside.confine import LAYERS
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 
-ADD_KEY = {"x86_64": 248, "aarch64": 217}
 SESSION_KEYRING = -3
 
 

@@ -52,7 +52,7 @@ def guard(job: dict, fds: list[int], layers: set[str]) -> None:
         else:
             work = scratch = tempfile.mkdtemp(prefix="tracelift-")
             if os.geteuid() == 0 and "unprivileged" in layers:
-                os.chown(work, confine.NOBODY, confine.NOBODY)
+                os.chown(work, confine.user_id(layers, job["slot"]), confine.NOBODY)
         pid = os.fork()
         if pid == 0:
             program.run(job, fds, layers, work)  # never returns

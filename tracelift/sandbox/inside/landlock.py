@@ -2,7 +2,8 @@
 
 The kernel interface is Documentation/userspace-api/landlock.rst; rights that a kernel's ABI does not know are not asked
 for. What is granted: reading the interpreter's folders, everything but devices and executables in the working folder.
-From ABI 4 also TCP is refused, from ABI 6 signals and abstract sockets to any process outside.
+From ABI 4 also TCP is refused, from ABI 6 signals and abstract sockets to any process outside. What an older ABI does not
+watch, `unwatched` names, for seccomp or a namespace to keep.
 
 Left out on purpose: the audit flags of ABI 7, and per-port network rules.
 """
@@ -29,6 +30,11 @@ FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV  # those t
 TCP = 0b11  # bind, connect
 SCOPE = 0b11  # abstract unix sockets, signals
 
+# The ABI from which a right is watched that a program could use against what is outside.
+SINCE = {3: "truncation", 4: "TCP", 5: "device ioctl", 6: "signals and abstract sockets"}
+TRUNCATION = 3
+newest = 1 << 30  # the newest ABI to use: the launcher lowers it where it is to be an older kernel
+
 
 class _Ruleset(ctypes.Structure):
     _fields_ = [("fs", ctypes.c_uint64), ("net", ctypes.c_uint64), ("scoped", ctypes.c_uint64)]
@@ -42,13 +48,18 @@ class _PathBeneath(ctypes.Structure):
 def abi() -> int:
     """The kernel's Landlock ABI version; 0 where there is none."""
     try:
-        return syscalls.syscall(CREATE_RULESET, 0, 0, 1, call="landlock_create_ruleset")
+        return min(syscalls.syscall(CREATE_RULESET, 0, 0, 1, call="landlock_create_ruleset"), newest)
     except OSError:
         return 0
 
 
+def unwatched(version: int) -> list[str]:
+    """What this ABI does not know."""
+    return [f"{what} (from ABI {since})" for since, what in SINCE.items() if version < since]
+
+
 def _handled(version: int) -> int:
-    bits = 13 + (version >= 2) + (version >= 3) + (version >= 5)
+    bits = 13 + (version >= 2) + (version >= TRUNCATION) + (version >= 5)
     return (1 << bits) - 1
 
 

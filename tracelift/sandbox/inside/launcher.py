@@ -14,6 +14,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -26,13 +27,33 @@ PRELOAD = (
     "decimal fractions ast traceback linecache threading"
 ).split()
 MAX_DESCRIPTORS = 8
+OPEN_FILES = 64  # what a guard and its program need between them before the program's own limit
 MAX_MESSAGE = 16 << 10
 
 
+def lacking() -> str:
+    """What every guard needs and this machine refuses; '' if nothing. Found here, it is told once, by name."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        return f"a process may open {hard} files here (ulimit -Hn); {OPEN_FILES} are needed"
+    if soft != resource.RLIM_INFINITY and soft < OPEN_FILES:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        return f"pidfd_open is refused ({error}): it takes Linux 5.3, and a container whose seccomp profile knows it"
+    return ""
+
+
 def main(argument: str) -> None:
-    """argument: JSON {"socket": descriptor, "without": [layers to leave off], "owner": the trainer's id, for `ps`}."""
+    """argument: JSON {"socket": descriptor, "without": [layers to leave off], "landlock_newest": ABI to use at most, "owner":
+    the trainer's id, for `ps`}."""
     config = json.loads(argument)
     jobs = socket.socket(fileno=config["socket"])
+    if trouble := lacking():
+        jobs.send(json.dumps({"trouble": trouble}).encode())
+        return
+    confine.landlock.newest = config["landlock_newest"]
     for name in PRELOAD:
         importlib.import_module(name)
     try:

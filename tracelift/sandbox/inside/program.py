@@ -26,7 +26,7 @@ import traceback
 
 from . import confine, examine, script, serve
 
-HIGH = 100  # descriptors are first moved up here, so that none is overwritten before it has been moved
+HIGH = 40  # descriptors are first moved up here, so that none is overwritten before it has been moved
 
 
 def report(control: socket.socket, **message: object) -> None:
@@ -56,14 +56,14 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
         os.environ["HOME"] = os.environ["TMPDIR"] = work
         tempfile.tempdir = None  # the guard's choice, which the program may not write to
         if "rlimits" in layers:
-            confine.limit_resources(job["limits"])
-        confine.give_up_rights(layers, work)
+            confine.limit_resources(job["limits"], confine.most_threads(job["limits"], layers, job["at_once"]))
+        confine.give_up_rights(layers, work, confine.user_id(layers, job["slot"]))
     except Exception:
         report(control, state="trouble", detail=f"program: {traceback.format_exc(limit=3)}")
         os._exit(1)
     report(control, state="ready")
     try:
-        code = script.compile_text(source)
+        code = script.compile_text(source) if job["role"] != "examine" else None  # whose text is no program
     except BaseException as error:  # SyntaxError, or what odd text can provoke: ValueError, MemoryError, ...
         script.show_error(error)
         sys.stderr.flush()
@@ -73,10 +73,10 @@ def run(job: dict, fds: list[int], layers: set[str], work: str) -> None:
     report(control, state="running")
     control.close()
     become_ordinary()
-    if job["role"] == "serve":
+    if code is None:
+        examine.examine(source)
+    elif job["role"] == "serve":
         serve.serve(code)
-    elif job["role"] == "examine":
-        examine.examine(code)
     else:
         script.run_as_main(code)
 

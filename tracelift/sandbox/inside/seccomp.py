@@ -7,6 +7,8 @@ allows by number, then looks into the arguments of the few calls that are both n
     ioctl      asking about terminals and sizes only                prlimit64      of itself only
     fcntl      not choosing who gets a signal (F_SETOWN, F_SETSIG)  prctl          naming a thread only
     socketpair within this process, for asyncio                     sendto         to the other end of such a pair only
+    open       where nothing else watches over truncation (Landlock before ABI 3, and no root of its own): not to cut a file
+               that is not opened for writing, which Landlock takes for reading; truncate by name is then refused as well
 
 clone3 hides its flags in memory, where a filter cannot look: it is answered ENOSYS, upon which the C library falls back
 to clone. All the rest, socket, fork, execve, ptrace, mount, io_uring, bpf and the kernel's next idea, is EPERM, which
@@ -79,6 +81,7 @@ CLONE_NEW_ANY = 0x7E020000  # every CLONE_NEW* flag that clone, rather than clon
 IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # TCGETS, TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 FCNTL_REFUSED = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
 PRCTLS = (15, 16)  # PR_SET_NAME, PR_GET_NAME
+O_TRUNC, O_WRONLY, O_RDWR = 0x200, 1, 2
 AF_UNIX = 1  # the one family whose pairs asyncio needs; others load kernel modules
 
 NR, ARCH, ARGS = 0, 4, 16  # offsets in struct seccomp_data; the low words of 64-bit arguments, little-endian
@@ -123,8 +126,14 @@ def choose(pieces: list[tuple[int, list[bytes]]]) -> list[bytes]:
     return [op(JGE, pieces[half][0], len(below), 0), *below, *above]
 
 
-def build(machine: str, pid: int) -> list[bytes]:
-    """The filter for a program that knows itself as `pid`."""
+def cutting(index: int) -> list[bytes]:
+    """Refuse to open with O_TRUNC but for writing: the flags are argument `index`. Access mode 3 is neither."""
+    writes = [op(JSET, O_WRONLY, 0, 2), op(JSET, O_RDWR, 0, 2), op(RET, REFUSE), op(JSET, O_RDWR, 0, 1)]
+    return [op(LOAD, ARGS + 8 * index), op(JSET, O_TRUNC, 0, 4), *writes, op(RET, ALLOW), op(RET, REFUSE)]
+
+
+def build(machine: str, pid: int, truncation_watched: bool = True) -> list[bytes]:
+    """The filter for a program that knows itself as `pid`. truncation_watched: another layer keeps it to its own files."""
     nr = numbers(machine)
     allow, refuse = [op(RET, ALLOW)], [op(RET, REFUSE)]
     threads_only = [op(LOAD, ARGS), op(JSET, CLONE_NEW_ANY, 2, 0), op(JSET, CLONE_THREAD, 0, 1), *allow, *refuse]
@@ -140,6 +149,8 @@ def build(machine: str, pid: int) -> list[bytes]:
         "socketpair": argument_in(0, (AF_UNIX,), ALLOW, REFUSE),
         "sendto": null_pointer(4),  # a datagram socket, paired or not, would send to any address in the file system
     }
+    if not truncation_watched:
+        special |= {"truncate": refuse, "open": cutting(1), "openat": cutting(2), "openat2": [op(RET, ABSENT)]}
     bodies = {number: special.get(name, allow) for name, number in nr.items()}
     pieces = [(0, bodies.get(0, refuse))]
     for number in range(1, max(bodies) + 2):
@@ -162,17 +173,17 @@ def available() -> bool:
 
 
 @functools.cache
-def assemble(pid: int) -> bytes:
+def assemble(pid: int, truncation_watched: bool) -> bytes:
     """The filter for this machine; the launcher calls this once for process 1, so that its forks need not."""
-    return b"".join(build(syscalls.MACHINE, pid))
+    return b"".join(build(syscalls.MACHINE, pid, truncation_watched))
 
 
 class _Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
 
-def restrict(pid: int) -> None:
+def restrict(pid: int, truncation_watched: bool) -> None:
     """Filter this thread and all it starts, for good. no_new_privs must already be set."""
-    code = assemble(pid)
+    code = assemble(pid, truncation_watched)
     program = _Program(len(code) // 8, code)
     syscalls.prctl(syscalls.PR_SET_SECCOMP, 2, ctypes.byref(program), call="SECCOMP_MODE_FILTER")

@@ -3,25 +3,39 @@
 Requests come on descriptor 3, answers leave on 4, {"loaded": true} before all others:
 
     {"names": [n, …]}                        → {"names": {n: {"value": v} | {"handle": i, …}}}, the known ones only
-    {"call": name | {"handle": i}, "method": m | null, "args": [v, …], "kwargs": {k: v}}
-                                             → {"value": v, "args": [v, …]} | {"raised": [class names], "text": s}
+    {"call": name | {"handle": i}, "do": operation | null, "args": [v, …], "kwargs": {k: v}, "back": b}
+                                             → {"value": v, "args": [[i, v], …], "awaited": b}
+                                             | {"raised": [class names], "text": s}
 
-"args" repeats the positional arguments as they are after the call, for functions that work in place. Nothing here is
-trusted by the other side: a program that seizes the descriptors can only give *answers*, which is what it was asked
-for.
+"args" says, where it was asked for ("back"), how the arguments that the call changed are after it, for functions that work
+in place. "awaited" says that the function was asynchronous: it has been run to its end. Nothing here is trusted by the
+other side: a program that seizes the descriptors can only give *answers*, which is what it was asked for.
 """
 
 from __future__ import annotations
 
 import json
+import operator
 import os
 import sys
 import types
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 from . import script, wire
 
 REQUESTS, ANSWERS = 3, 4
+# What is asked of an object other than to call it. Kept here: the program may put others in their place.
+OPERATIONS: dict[str, Callable] = {
+    "getattr": getattr,
+    "setattr": setattr,
+    "delattr": delattr,
+    "getitem": operator.getitem,
+    "setitem": operator.setitem,
+    "delitem": operator.delitem,
+    "len": len,
+    "iter": iter,
+}
 
 
 class Server:
@@ -39,29 +53,52 @@ class Server:
     def find(self, what: Any) -> Any:
         if isinstance(what, dict):
             return self.objects[what["handle"]]
-        if what not in self.names and isinstance(self.names.get("Solution"), type):
-            return getattr(self.names["Solution"](), what)  # the one class judges of functions are used to look into
-        if what not in self.names:
-            raise NameError(f"the program defines no {what!r}")
-        return self.names[what]
+        if what in self.names:
+            return self.names[what]
+        solution = self.names.get("Solution")  # the one class judges of functions are used to look into
+        if isinstance(solution, type) and hasattr(solution, what):
+            return getattr(solution(), what)
+        raise NameError(f"the program defines no {what!r}")
+
+    def known(self, names: list[str]) -> dict:
+        found = {}
+        for name in names:
+            try:
+                found[name] = wire.encode(self.find(name), self.handle)
+            except BaseException:  # not there, or a Solution that cannot be made
+                continue
+        return found
 
     def call(self, request: dict) -> dict:
-        function = self.find(request["call"])
-        if request.get("method"):
-            function = getattr(function, request["method"])
+        target = self.find(request["call"])
         args = [wire.decode(a, self.find) for a in request["args"]]
         kwargs = {k: wire.decode(v, self.find) for k, v in request["kwargs"].items()}
-        value = function(*args, **kwargs)
-        return {"value": wire.encode(value, self.handle), "args": [wire.encode(a, self.handle) for a in args]}
+        value = OPERATIONS[request["do"]](target, *args) if request.get("do") else target(*args, **kwargs)
+        awaited = hasattr(type(value), "__await__")
+        if awaited:
+            value = run_to_end(value)
+        answer = {"value": wire.encode(value, self.handle), "awaited": awaited}
+        if request.get("back"):
+            after = [(i, wire.encode(a, self.handle)) for i, a in enumerate(args) if isinstance(a, wire.MUTABLE)]
+            answer["args"] = [[i, item] for i, item in after if item != request["args"][i]]
+        return answer
 
     def answer(self, request: dict) -> dict:
         if "names" in request:
-            known = {n: self.names[n] for n in request["names"] if n in self.names}
-            return {"names": {n: wire.encode(v, self.handle) for n, v in known.items()}}
+            return {"names": self.known(request["names"])}
         try:
             return self.call(request)
         except BaseException as error:  # SystemExit too: the function ended without an answer
             return {"raised": [c.__name__ for c in type(error).__mro__], "text": str(error)[:500]}
+
+
+def run_to_end(value: Awaitable) -> object:
+    import asyncio  # 30 ms, for those alone who need it
+
+    async def wait() -> object:
+        return await value
+
+    return asyncio.run(wait())
 
 
 def serve(code: types.CodeType) -> NoReturn:

@@ -6,6 +6,7 @@ the kernel's headers, equal on x86-64 and arm64 unless a table says otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -20,12 +21,13 @@ MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 MNT_DETACH = 2
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_GET_SECCOMP, PR_SET_SECCOMP = 1, 4, 21, 22
-PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 24, 38, 47, 4
+PR_CAPBSET_READ, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 23, 24, 38, 47, 4
 
 MACHINE = platform.machine()
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 KEYCTL = {"x86_64": 250, "aarch64": 219}
-KEYCTL_JOIN_SESSION_KEYRING = 1
+KEYCTL_JOIN_SESSION_KEYRING, KEYCTL_CLEAR, KEYCTL_GET_PERSISTENT = 1, 7, 22
+SESSION, USER, USER_SESSION = -3, -4, -5  # keyrings by what they are to the caller
 
 
 def _check(result: int, call: str) -> int:
@@ -66,6 +68,21 @@ def leave_keyring() -> None:
         syscall(KEYCTL[MACHINE], KEYCTL_JOIN_SESSION_KEYRING, 0, call="keyctl(JOIN_SESSION_KEYRING)")
 
 
+def forget_keys() -> None:
+    """A session keyring of its own for this process and all it starts, and nothing in the keyrings of its user id that an
+    earlier program left there. Does what it can: a kernel without keyrings refuses it all."""
+    if MACHINE not in KEYCTL:
+        return
+    with contextlib.suppress(OSError):
+        leave_keyring()
+    for ring in (USER, USER_SESSION):
+        with contextlib.suppress(OSError):
+            syscall(KEYCTL[MACHINE], KEYCTL_CLEAR, ring, call="keyctl(CLEAR)")
+    with contextlib.suppress(OSError):
+        persistent = syscall(KEYCTL[MACHINE], KEYCTL_GET_PERSISTENT, -1, SESSION, call="keyctl(GET_PERSISTENT)")
+        syscall(KEYCTL[MACHINE], KEYCTL_CLEAR, persistent, call="keyctl(CLEAR)")
+
+
 def prctl(option: int, *args: object, call: str) -> int:
     wide = [ctypes.c_ulong(a) if isinstance(a, int) else a for a in args]
     wide += [ctypes.c_ulong(0)] * (4 - len(wide))  # unused arguments must be zero
@@ -87,11 +104,16 @@ class _CapHeader(ctypes.Structure):
     _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
 
+def bound_capabilities() -> None:
+    """Empty the bounding set: what this process has it keeps, and nothing it starts wins any by an exec."""
+    for cap in range(64 if libc.prctl(PR_CAPBSET_READ, 0, 0, 0, 0) == 1 else 0):
+        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(cap), 0, 0, 0) < 0:
+            break  # past the last capability of this kernel, or not allowed to drop: then none can be regained
+
+
 def drop_capabilities() -> None:
     """Empty every capability set, the bounding and ambient ones included."""
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, call="CAP_AMBIENT_CLEAR_ALL")
-    for cap in range(64):
-        if libc.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(cap), 0, 0, 0) < 0:
-            break  # past the last capability of this kernel, or not allowed to drop: then none can be regained
+    bound_capabilities()
     header = _CapHeader(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3: two 32-bit words for each of the three sets
     _check(libc.capset(ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)())), "capset")
