@@ -3,7 +3,7 @@
 In this order: run folder and devices, the demo's defaults beside parts of one's own, models by their config.json and
 tokenizer files, data, the prompts of one problem, the longest inputs against the contexts, memory, disk. What the run
 would refuse, at once or an hour later, is raised with the run's own sentence where it has one. Left out: the weights
-themselves, servers (their addresses are told, none is asked), and the run's logs on disk.
+themselves, what servers answer (that somebody listens there is looked at, nothing is asked), and the run's logs on disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,13 @@ from models import ModelConfig, RewardModel, Tokenizer, Transformer
 from models.lora import find_targets
 from models.reward import read_reward_config
 from models.shards import tensor_files
-from tracelift.build import api_key, build_executor, load_held_out, load_training_tasks, refuse_two_adapters
+from tracelift.build import (
+    build_executor,
+    load_held_out,
+    load_training_tasks,
+    refuse_absent_servers,
+    refuse_two_adapters,
+)
 from tracelift.config import Config, demo_defaults
 from tracelift.distributed.world import World, device_named, place
 from tracelift.errors import ConfigError, naming
@@ -76,6 +82,7 @@ def planner(config: Config, world: World, say: Say) -> Shape:
     for line in demo_defaults(config):
         say(line)
     refuse_two_adapters(config)
+    refuse_absent_servers(config)
     c = config_at("planner.path", config.planner.path)
     rank, targets = adapter_of(config)
     if config.lora.r:
@@ -167,7 +174,6 @@ def executor_inputs(config: Config, tasks: Sequence[Task], sample: Task, trace: 
     e = config.executor
     executor = build_executor(config, torch.device("cpu"), None, backend=Unasked())
     if e.url:
-        api_key(e.key_env)
         say(f"executor at {e.url}, which is not asked: its context and tokens are not known here")
         say_text("executor's prompt", 0, executor.prompt(sample, trace), say)
         say_text("executor's prompt without a trace", 0, executor.prompt(sample, None), say)
@@ -198,7 +204,6 @@ def say_executor_prompts(executor: Executor, tokenizer: Tokenizer, sample: Task,
 def reward_model_inputs(config: Config, tasks: Sequence[Task], sample: Task, trace: str, say: Say) -> None:
     r = config.reward_model
     if r.url:
-        api_key(r.key_env)
         return say(f"Reason RM at {r.url}, which is not asked")
     if not r.path:
         return say(f"no Reason RM: reward.mode = '{config.reward.mode}' needs none")

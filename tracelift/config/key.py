@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
 Later = Literal["no", "yes", "grows", "moves"]
@@ -16,14 +16,18 @@ Later = Literal["no", "yes", "grows", "moves"]
 
 @dataclass(frozen=True)
 class Range:
-    """The finite numbers from `low` to `high`; `above`, `below`: without the bound itself. NaN is in no range."""
+    """The finite numbers from `low` to `high`; `above`, `below`: without the bound itself; `zero`: 0 as well. NaN is in
+    no range."""
 
     low: float
     high: float = math.inf
     above: bool = False
     below: bool = False
+    zero: bool = False
 
     def __contains__(self, x: float) -> bool:
+        if self.zero and x == 0:
+            return True
         high_enough = x > self.low if self.above else x >= self.low
         low_enough = x < self.high if self.below else x <= self.high
         return math.isfinite(x) and high_enough and low_enough
@@ -33,6 +37,8 @@ class Range:
         return f"finite and {self}" if not math.isfinite(x) else str(self)
 
     def __str__(self) -> str:
+        if self.zero:
+            return f"0 or {replace(self, zero=False)}"
         if self.high == math.inf:
             return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         if self.above or self.below:
@@ -50,6 +56,7 @@ RATE = Range(0, 100, above=True)
 WEIGHT = Range(0, 1e6)  # of a term of the loss or reward
 SIGNED = Range(-1e6, 1e6)
 WARM = Range(1e-3, 1e3)
+COLD = Range(1e-6, zero=True)  # 0 is greedy; below, logits over temperature leave fp32
 DECAY = Range(0, 1, below=True)
 SECONDS = Range(0, 1e8, above=True)  # three years; the system's own clocks take no infinity
 PATIENCE = Range(0, 1e8)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from tracelift.config.key import (
     ABOVE_0,
+    COLD,
     DECAY,
     FROM_0,
     FROM_1,
@@ -140,11 +141,11 @@ class ExecutorConfig:
         0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem", FROM_0
     )
     max_new_tokens: int = opt(8, "longest artifact, in tokens", FROM_1)
-    temperature: float = opt(0.5, "executor sampling temperature", FROM_0)
+    temperature: float = opt(0.5, "executor sampling temperature; 0 is greedy", COLD)
     stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
     max_trace_chars: int = opt(2000, "longer traces count as format failures", FROM_1)
     retries: int = opt(
-        2, "times a failed executor call is tried again before its sample leaves the group", FROM_0, later="yes"
+        4, "times a failed call of that server is tried again before its sample leaves the group", FROM_0, later="yes"
     )
     patience_s: float = opt(
         600.0,

@@ -8,7 +8,6 @@ One that was damaged later is passed over for the one before it. Left out: when 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from models.atomic import flush
-from tracelift.files import json_text, write_text
+from tracelift.files import json_text, read_json, write_text
 
 _STEP = re.compile(r"step-(\d{6,})")
 
@@ -88,11 +87,11 @@ class Checkpoints:
         found = self.checkpoints()
         for folder in reversed(found):
             try:
-                state = json.loads((folder / "state.json").read_text())
+                state = _state(folder)
                 optimizer = load_file(str(folder / "optimizer.safetensors"))
                 load_model(folder / "model")
                 return optimizer, state
-            except (OSError, ValueError, SafetensorError) as e:  # json and models' CheckpointError are ValueErrors
+            except (OSError, ValueError, SafetensorError) as e:  # RowsError and models' CheckpointError are ValueErrors
                 say(f"checkpoint {folder.name} cannot be read ({e}); trying the one before")
         if found:
             raise ValueError(
@@ -100,6 +99,15 @@ class Checkpoints:
                 "give the settings it was started with, or another --run.out to start over"
             )
         return None
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What state.json of a checkpoint says. Raises ValueError where it is not of that folder's round."""
+    state, step = read_json(folder / "state.json"), int(folder.name.rpartition("-")[2])
+    counts = (state.get("step"), state.get("skipped", 0)) if isinstance(state, dict) else ()
+    if not counts or any(type(n) is not int or n < 0 for n in counts) or counts[0] != step:
+        raise ValueError(f"{folder / 'state.json'}: not the state of round {step}")
+    return state
 
 
 def optimizer_tensors(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tracelift.distributed.world import World
 from tracelift.errors import ConfigError
+from tracelift.files import parse_json
 
 LOCK = ".lock"
 _TAKEN = (errno.EACCES, errno.EAGAIN)
@@ -85,7 +86,7 @@ class FolderLock:
 
     def _owner(self) -> str:
         try:
-            owner = json.loads(os.pread(self._file, 1 << 16, 0))
+            owner = parse_json(os.pread(self._file, 1 << 16, 0))
             return f"process {owner['pid']} on {owner['host']} (since {owner['since']}: {' '.join(owner['command'])})"
         except (ValueError, KeyError, TypeError, OSError):
             return "another process"
