@@ -91,3 +91,6 @@ class SentencePieceBackend:
 
     def size(self) -> int:
         return max(self._first.get_piece_size(), max(self._to_token, default=-1) + 1)
+
+    def characters_per_token(self) -> None:
+        """Not known (models/token_length.py)."""
