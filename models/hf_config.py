@@ -109,7 +109,7 @@ class _Reader:
         self.raw, self.where = raw, where
 
     def refuse(self, key: str, why: str) -> CheckpointError:
-        return CheckpointError(f'{self.where}: "{key}": {json.dumps(self.raw.get(key))} is not supported: {why}')
+        return CheckpointError(f'{self.where}: "{key}": {json.dumps(self.raw.get(key))[:200]} is not supported: {why}')
 
     def number(self, key: str, default: float | None, integer: bool = True, raw: dict[str, Any] | None = None) -> Any:
         raw = self.raw if raw is None else raw

@@ -32,8 +32,7 @@ from tokenizers import AddedToken, processors
 
 from models.chat_template import render
 from models.hf_config import CheckpointError, check_folder, parse_object, read_json
-from models.sentencepiece_backend import SentencePieceBackend
-from models.token_length import characters_per_token
+from models.tokenizer_backends import SentencePieceBackend, characters_per_token
 
 TOKENIZER_FILES = frozenset({
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -64,7 +63,9 @@ class FastBackend:
             self.inner = tokenizers.Tokenizer.from_buffer(data)
             self.inner.no_padding()
             self.inner.no_truncation()
-            with suppress(Exception):  # text it has no token for; parts that do not fit together panic at their first use
+            with suppress(
+                Exception
+            ):  # text it has no token for; parts that do not fit together panic at their first use
                 self.inner.decode(self.inner.encode(_PROBE).ids)
         self._where = where
         for index, token in sorted(_added_tokens(config, where).items()):
@@ -106,7 +107,8 @@ def _told(where: str) -> Iterator[None]:
     except BaseException as e:
         if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
             raise
-        raise CheckpointError(f"{where}: the `tokenizers` library cannot read or use it: {e}") from None
+        said = " ".join(str(e).split())[:300]
+        raise CheckpointError(f"{where}: the `tokenizers` library cannot read or use it: {said}") from None
 
 
 class Tokenizer:

@@ -184,16 +184,16 @@ class Transport:
         connection = self._connection(deadline)
         try:
             connection.request(method, target, body, headers)
-            response = connection.getresponse()
-            data = bytearray()
-            while piece := response.read1(65_536):
-                data += piece
-                if len(data) > MAX_BYTES:
-                    raise Failure(f"the reply exceeds {MAX_BYTES:,} bytes")
-            missing = response.length  # of the announced Content-Length
-            if missing:
-                raise Failure(f"the connection ended {missing} bytes before the reply did")
-            return response.status, response.headers, bytes(data)
+            with connection.getresponse() as response:  # which holds the socket beside the connection
+                data = bytearray()
+                while piece := response.read1(65_536):
+                    data += piece
+                    if len(data) > MAX_BYTES:
+                        raise Failure(f"the reply exceeds {MAX_BYTES:,} bytes")
+                missing = response.length  # of the announced Content-Length
+                if missing:
+                    raise Failure(f"the connection ended {missing} bytes before the reply did")
+                return response.status, response.headers, bytes(data)
         except TimeoutError:
             raise Failure(f"no complete reply from {s.host} within {self.timeout_s:g} s", gone=True) from None
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of a head that is no HTTP

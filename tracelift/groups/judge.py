@@ -91,7 +91,7 @@ def render(group: Group, candidate: Candidate, prompt: str = PROMPT) -> str:
 def parse_scores(content: str, names: Sequence[str]) -> dict[str, Any]:
     """The judge's JSON object, checked: each dimension and `total` from 0 to 10. Raises JudgeError on anything else."""
     try:
-        scores = parse_json(content)
+        scores = parse_json(content, anything=True)
     except ValueError as error:
         raise JudgeError(f"not JSON: {content[:80]!r}") from error
     if not isinstance(scores, dict) or not is_text(scores):  # half a character in it could not be kept
