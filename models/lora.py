@@ -245,9 +245,7 @@ def load_adapter(model: Model, path: str | PathLike[str]) -> Model:
     with open_safetensors(file) as f:
         stored = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  safe_open is no mapping
     if not any(config.r in tensor.shape for tensor in stored.values()):  # before matrices of that rank are made
-        raise CheckpointError(
-            f'{folder / CONFIG}: "r" is {config.r}, and no tensor of {file} has a side of that length'
-        )
+        raise CheckpointError(f'{folder / CONFIG}: "r" is {config.r}, which is in the shape of no tensor of {file}')
     try:
         attach(model, config)
     except (ValueError, TypeError, re.error) as e:  # re.error: of "target_modules" as a regular expression
