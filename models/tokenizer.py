@@ -237,7 +237,7 @@ class Tokenizer:
         self.eos_id: int | None = own.get("eos_token", min(self.eos_ids, default=None))
         self.bos_id: int | None = own.get("bos_token")
         fallbacks = (own.get("pad_token"), generation.get("pad_token_id"), model_ids.get("pad_token_id"), self.eos_id)
-        self.pad_id: int = next((i for i in fallbacks if _is_id(i)), 0)
+        self.pad_id: int = next((i for i in fallbacks if isinstance(i, int) and _is_id(i)), 0)
 
     def _template(self, config: Mapping[str, Any]) -> str | None:
         if "chat_template.jinja" in self._files:

@@ -174,8 +174,8 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
             value = tomllib.loads(f"x = {value}")["x"]
         except (tomllib.TOMLDecodeError, RecursionError):
             raise ConfigError(f"{where}: expected {type_name(kind)}, got '{value}'") from None
-    if plain is float and type(value) is int and (number := as_float(value)) is not None:
-        value = number
+    number = as_float(value) if plain is float else None  # 1 for 1.0; 10**400 is none
+    value = value if number is None else number
     if type(value) is not plain:
         raise ConfigError(f"{where}: expected {type_name(kind)}, got {value!r}")
     if plain is list and not all(isinstance(v, typing.get_args(kind)[0]) for v in value):

@@ -27,15 +27,15 @@ class _ByDeadline(socket.socket):
             raise TimeoutError
         self.settimeout(None if math.isinf(left) else left)
 
-    def recv_into(self, *arguments: Any) -> int:
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
         self.wait_no_longer()
-        return super().recv_into(*arguments)
+        return super().recv_into(buffer, nbytes or memoryview(buffer).nbytes, flags)
 
-    def sendall(self, data: Any, *flags: Any) -> None:
+    def sendall(self, data: Any, flags: int = 0) -> None:
         rest = memoryview(data).cast("B")
         while rest:
             self.wait_no_longer()
-            rest = rest[self.send(rest, *flags) :]
+            rest = rest[self.send(rest, flags) :]
 
 
 class TimedSocket(_ByDeadline):

@@ -14,13 +14,19 @@ import ssl
 import subprocess
 
 import pytest
+import torch
 
 from support.hostile import drip, for_ever, listening, reply, request_of
+from tracelift.build import build_executor
+from tracelift.config import load_config
 from tracelift.executor.backend import CompletionRequest
 from tracelift.executor.client import RemoteBackend
+from tracelift.executor.executor import RunItem
 from tracelift.executor.transport import MAX_BYTES, Failure, Transport, parse_url
 from tracelift.reward_model.remote import RemoteScorer
 from tracelift.reward_model.scorer import ScoreItem
+from tracelift.tasks.task import Task
+from tracelift.verify.verdict import Verdict
 
 ASK = CompletionRequest("x", max_tokens=8)
 HEAD = b"HTTP/1.1 200 OK\r\n"
@@ -354,6 +360,25 @@ def test_dimension_names_of_another_kind_are_refused_at_the_start(names):
     serve = lambda c: request_of(c) and c.sendall(reply(body))  # noqa: E731
     with listening(serve) as port, pytest.raises(ValueError, match="no list of names"):
         RemoteScorer(f"http://127.0.0.1:{port}", retries=0)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_one_key_counts_the_attempts_of_a_call(retries):
+    """From the config on: neither the client's own default nor a second loop above it multiplies them."""
+    asked = []
+
+    def serve(connection):
+        if request := request_of(connection):
+            asked.append(request)
+            connection.sendall(reply(b"busy", "500 Busy"))
+
+    with listening(serve) as port:
+        words = ["--executor.url", f"http://127.0.0.1:{port}", "--executor.retries", str(retries)]
+        executor = build_executor(load_config(None, words), torch.device("cpu"), None)
+        executor.backend.backend._sleep = lambda seconds: None
+        ((run,),) = executor.run([RunItem(Task("p", "What is 1 + 1?", "2"), "trace", (7,))])
+    assert len(asked) == retries + 1 and run.judgement.verdict is Verdict.ERROR
+    assert f"attempt {retries + 1} of {retries + 1}" in run.judgement.detail
 
 
 # -- addresses ---------------------------------------------------------------------------------------------------------
