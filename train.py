@@ -31,7 +31,14 @@ from torch import Tensor
 
 import kernels
 from models import Transformer
-from tracelift.build import build_executor, build_policy, build_scorer, load_held_out, load_training_tasks
+from tracelift.build import (
+    build_executor,
+    build_policy,
+    build_scorer,
+    load_held_out,
+    load_training_tasks,
+    refuse_absent_servers,
+)
 from tracelift.config import Config, demo_defaults, help_text
 from tracelift.config.schema import GrpoConfig
 from tracelift.distributed.parallel import Parallel
@@ -71,6 +78,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     for line in demo_defaults(config):
         say(line)
     say_memory_plan(config, device, world.size, world.local_size, say)  # before any weight is read
+    refuse_absent_servers(config)
     policy = build_policy(config, world, device)
     stop = StopSignal(config.run.stop_s)
     tell, give_up = from_any_rank(world.rank), lambda: stop.seen  # of a server that is gone; to stop waiting for it

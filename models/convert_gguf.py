@@ -65,11 +65,20 @@ def read_gguf(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]
         raise ImportError("reading GGUF files needs the gguf package: pip install gguf") from None
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file")
+
+    class Strict(GGUFReader):
+        """numpy gives what is there of a part beyond the file's end, and the reader goes on, for 2**40 elements if need be."""
+
+        def _get(self, offset: Any, dtype: Any, count: Any = 1, *rest: Any, **named: Any) -> Any:
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError("it ends within its header or a tensor")
+            return super()._get(offset, dtype, count, *rest, **named)
+
     try:
-        reader = GGUFReader(path)
+        reader = Strict(path)
         return {k: f.contents() for k, f in reader.fields.items()}, {t.name: t for t in reader.tensors}
-    except (ValueError, IndexError, KeyError, OSError) as e:
-        raise CheckpointError(f"{path}: truncated or not a GGUF file: {e}") from None
+    except Exception as e:  # the package's own checks are of every kind
+        raise CheckpointError(f"{path}: truncated or not a GGUF file: {type(e).__name__}: {e}") from None
 
 
 def parse_metadata(meta: dict[str, Any], tensors: dict[str, Any], where: str) -> ModelConfig:
@@ -87,7 +96,13 @@ def parse_metadata(meta: dict[str, Any], tensors: dict[str, Any], where: str) ->
     def real(key: str, default: float | None = None) -> float:  # the decimal that was meant, not its float32 image
         return float(str(np.float32(get(key, default))))
 
-    heads, hidden, context = get("attention.head_count"), get("embedding_length"), get("context_length")
+    def count(key: str) -> int:
+        value = get(key)
+        if type(value) is not int or value < 1:
+            raise CheckpointError(f"{where}: {family}.{key} must be a positive integer, found {value!r:.60}")
+        return value
+
+    heads, hidden, context = count("attention.head_count"), count("embedding_length"), count("context_length")
     head_dim = get("attention.key_length", hidden // heads)
     for key, fine in (
         ("expert_count", 0),
@@ -228,10 +243,17 @@ def convert(
 ) -> ModelConfig:
     """Convert one file into the folder `target`. Raises as the functions above, and OSError while writing."""
     meta, tensors = read_gguf(source)
-    config = parse_metadata(meta, tensors, str(source))
-    tok = convert_tokenizer(meta, str(source)) if tokenizer is None else load_tokenizer(tokenizer)
-    state = convert_weights(config, tensors, dtype, str(source))
-    write_folder(target, state, to_hf_config(config, dtype), tok, max_shard_bytes=5_000_000_000)
+    try:
+        config = parse_metadata(meta, tensors, str(source))
+        written = to_hf_config(config, dtype)  # refuses sizes that no model has, before one is built
+        tok = convert_tokenizer(meta, str(source)) if tokenizer is None else load_tokenizer(tokenizer)
+        state = convert_weights(config, tensors, dtype, str(source))
+    except (OSError, ValueError, ImportError):
+        raise
+    except Exception as e:  # a text where a number is expected, a merge of unknown tokens, and the like
+        said = " ".join(str(e).split())[:300]
+        raise CheckpointError(f"{source}: its metadata is not a model's: {type(e).__name__}: {said}") from None
+    write_folder(target, state, written, tok, max_shard_bytes=5_000_000_000)
     return config
 
 

@@ -28,6 +28,12 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "qwen2": {"num_key_value_heads": 32, "head_dim": None, "max_position_embeddings": 32_768, "sliding_window": 4096},
     "qwen3": {"num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32_768, "sliding_window": 4096},
 }
+# The largest values read: beyond them a config.json is a mistake, and building what it describes takes minutes or overflows.
+_MOST = {
+    "size": 2**24, "num_hidden_layers": 2**10, "num_attention_heads": 2**14, "num_key_value_heads": 2**14, "head_dim": 2**14,
+    "max_position_embeddings": 2**31, "original_max_position_embeddings": 2**31, "max_window_layers": 2**31,
+}  # fmt: skip
+DEPTH = 100  # of nesting, in any JSON file of a model
 _CLASS_PREFIX = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 REWARD_ARCHITECTURE_SUFFIX = "ForReasonRewardModel"
 
@@ -38,14 +44,27 @@ class CheckpointError(ValueError):
 
 def read_json(path: Path) -> dict[str, Any]:
     """One JSON object from a file. Raises FileNotFoundError, or CheckpointError naming line and column."""
+    return parse_object(path.read_bytes(), str(path))
+
+
+def parse_object(data: bytes, where: str) -> dict[str, Any]:
+    """One JSON object, nested no deeper than DEPTH. Raises CheckpointError naming `where`, line and column."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(data.decode("utf-8-sig"))
     except json.JSONDecodeError as e:
-        raise CheckpointError(f"{path}: not valid JSON at line {e.lineno}, column {e.colno}: {e.msg}") from None
+        raise CheckpointError(f"{where}: not valid JSON at line {e.lineno}, column {e.colno}: {e.msg}") from None
     except UnicodeDecodeError as e:
-        raise CheckpointError(f"{path}: not UTF-8 text at byte {e.start}; is this the right file?") from None
+        raise CheckpointError(f"{where}: not UTF-8 text at byte {e.start}; is this the right file?") from None
+    except (ValueError, RecursionError) as e:  # a number of thousands of digits, or thousands of brackets
+        raise CheckpointError(f"{where}: not valid JSON: {e}") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
+        raise CheckpointError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    level: list[Any] = [value]
+    for _ in range(DEPTH):
+        inner = (x for outer in level for x in (outer.values() if isinstance(outer, dict) else outer))
+        level = [x for x in inner if isinstance(x, (dict, list))]
+    if level:
+        raise CheckpointError(f"{where}: nested more than {DEPTH} deep; is this the right file?")
     return value
 
 
@@ -67,7 +86,10 @@ def read_config(folder: str | PathLike[str]) -> tuple[ModelConfig, dict[str, Any
     if not path.is_file():
         raise FileNotFoundError(f"{path}: missing; a Hugging Face model folder needs config.json")
     raw = read_json(path)
-    return parse_config(raw, str(path)), raw
+    try:
+        return parse_config(raw, str(path)), raw
+    except (TypeError, AttributeError, ArithmeticError) as e:  # a list where a number is expected, and the like
+        raise CheckpointError(f"{path}: a value is of another kind than its key: {e}") from None
 
 
 def holds_reward_model(raw: dict[str, Any]) -> bool:
@@ -87,7 +109,7 @@ class _Reader:
         self.raw, self.where = raw, where
 
     def refuse(self, key: str, why: str) -> CheckpointError:
-        return CheckpointError(f'{self.where}: "{key}": {json.dumps(self.raw.get(key))} is not supported: {why}')
+        return CheckpointError(f'{self.where}: "{key}": {json.dumps(self.raw.get(key))[:200]} is not supported: {why}')
 
     def number(self, key: str, default: float | None, integer: bool = True, raw: dict[str, Any] | None = None) -> Any:
         raw = self.raw if raw is None else raw
@@ -97,9 +119,11 @@ class _Reader:
                 raise CheckpointError(f'{self.where}: key "{key}" is missing')
             return default
         kind = int if integer else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kind) or value <= 0:
+        most = _MOST.get(key, _MOST["size"]) if integer else 1e30
+        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most:
             wanted = "a positive integer" if integer else "a positive number"
-            raise CheckpointError(f'{self.where}: "{key}" must be {wanted}, found {json.dumps(value)}')
+            wanted += f" of at most {most:,}" if isinstance(value, kind) and value > most else ""
+            raise CheckpointError(f'{self.where}: "{key}" must be {wanted}, found {json.dumps(value)[:60]}')
         return int(value) if integer else float(value)
 
     def flag(self, key: str) -> bool:

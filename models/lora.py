@@ -244,9 +244,11 @@ def load_adapter(model: Model, path: str | PathLike[str]) -> Model:
     file = folder / WEIGHTS
     with open_safetensors(file) as f:
         stored = {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118  safe_open is no mapping
+    if not any(config.r in tensor.shape for tensor in stored.values()):  # before matrices of that rank are made
+        raise CheckpointError(f'{folder / CONFIG}: "r" is {config.r}, which is in the shape of no tensor of {file}')
     try:
         attach(model, config)
-    except ValueError as e:
+    except (ValueError, TypeError, re.error) as e:  # re.error: of "target_modules" as a regular expression
         raise CheckpointError(f"{folder / CONFIG}: {e}") from None
     wanted = {_PREFIX + _to_peft(name): p for name, p in model.named_parameters() if _saved(name, config)}
     for what, names in (("missing", wanted.keys() - stored.keys()), ("unexpected", stored.keys() - wanted.keys())):
@@ -279,7 +281,7 @@ def _parse_config(raw: dict[str, Any], where: Path) -> LoRAConfig:
     try:
         return LoRAConfig(
             r=int(raw["r"]),
-            alpha=raw["lora_alpha"],
+            alpha=float(raw["lora_alpha"]),
             dropout=raw.get("lora_dropout", 0.0),
             targets=targets if isinstance(targets, str) else tuple(targets),
             also_train=tuple(raw.get("modules_to_save") or ()),
@@ -287,7 +289,7 @@ def _parse_config(raw: dict[str, Any], where: Path) -> LoRAConfig:
         )
     except KeyError as e:
         raise CheckpointError(f"{where}: key {e} is missing") from None
-    except (TypeError, ValueError) as e:
+    except (TypeError, ValueError, OverflowError) as e:
         raise CheckpointError(f"{where}: {e}") from None
 
 

@@ -40,6 +40,8 @@ from models.shards import tensor_files
 from models.tokenizer import Tokenizer
 from models.transformer import Attend, Backbone, Transformer, causal_attention
 
+_MOST = 1000  # dimensions, or labels of each: more are a mistake, and a module each
+
 
 @dataclass(frozen=True)
 class RewardConfig:
@@ -188,14 +190,14 @@ def save_reward_model(
 
 def _parse(raw: dict[str, Any], where: Path) -> RewardConfig:
     names, weights = raw.get("rm_dimension_names"), raw.get("rm_dimension_weights")
-    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names) or len(names) > _MOST:
         raise CheckpointError(f'{where}: "rm_dimension_names" is missing or no list of names; is this a Reason RM?')
     if not isinstance(weights, list) or not all(isinstance(w, (int, float)) for w in weights):
         raise CheckpointError(f'{where}: "rm_dimension_weights" is missing or no list of numbers')
     labels, use_total = raw.get("rm_num_labels", 5), raw.get("rm_use_total_head", True)
-    if not isinstance(labels, int) or not isinstance(use_total, bool):
+    if not isinstance(labels, int) or labels > _MOST or not isinstance(use_total, bool):
         raise CheckpointError(f'{where}: "rm_num_labels" must be an integer and "rm_use_total_head" true or false')
     try:
         return RewardConfig(tuple(names), tuple(map(float, weights)), labels, use_total)
-    except ValueError as e:
+    except (ValueError, OverflowError) as e:
         raise CheckpointError(f"{where}: {e}") from None

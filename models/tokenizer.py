@@ -20,7 +20,9 @@ Left out on purpose: truncation and padding, training of tokenizers, tekken.json
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,14 +31,16 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from models.chat_template import render
-from models.hf_config import CheckpointError, check_folder, read_json
-from models.sentencepiece_backend import SentencePieceBackend
+from models.hf_config import CheckpointError, check_folder, parse_object, read_json
+from models.tokenizer_backends import SentencePieceBackend, characters_per_token
 
 TOKENIZER_FILES = frozenset({
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "generation_config.json", "vocab.json", "merges.txt",
 })  # fmt: skip
 _READ = TOKENIZER_FILES - {"vocab.json", "merges.txt"}  # those two repeat what tokenizer.json says
+_PROBE = "A probe: 12 + 34.5\n"
+_LAST_ID = 2**31 - 1
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -48,21 +52,26 @@ class Encoder(Protocol):
     def token_to_id(self, token: str) -> int | None: ...
     def id_to_token(self, index: int) -> str | None: ...
     def size(self) -> int: ...
+    def characters_per_token(self) -> int | None: ...
 
 
 class FastBackend:
     """A `tokenizers.Tokenizer` read from tokenizer.json, told to neither pad nor truncate."""
 
     def __init__(self, data: bytes, config: Mapping[str, Any], where: str) -> None:
-        try:
+        with _told(f"{where}/tokenizer.json"):
             self.inner = tokenizers.Tokenizer.from_buffer(data)
-        except Exception as e:  # the Rust side raises bare Exception
-            raise CheckpointError(f"{where}/tokenizer.json: the `tokenizers` library cannot read it: {e}") from None
-        self.inner.no_padding()
-        self.inner.no_truncation()
+            self.inner.no_padding()
+            self.inner.no_truncation()
+            with suppress(
+                Exception
+            ):  # text it has no token for; parts that do not fit together panic at their first use
+                self.inner.decode(self.inner.encode(_PROBE).ids)
+        self._where = where
         for index, token in sorted(_added_tokens(config, where).items()):
             if self.inner.token_to_id(token.content) is None:
-                self.inner.add_tokens([token])
+                with _told(f"{where}/tokenizer_config.json"):
+                    self.inner.add_tokens([token])
             if self.inner.token_to_id(token.content) != index:
                 raise CheckpointError(
                     f'{where}/tokenizer_config.json: "added_tokens_decoder" gives {token.content!r} the id {index}, '
@@ -70,10 +79,12 @@ class FastBackend:
                 )
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        return self.inner.encode(text, add_special_tokens=add_special_tokens).ids
+        with _told(f"{self._where}/tokenizer.json"):
+            return self.inner.encode(text, add_special_tokens=add_special_tokens).ids
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        return self.inner.decode(list(ids), skip_special_tokens=skip_special)
+        with _told(f"{self._where}/tokenizer.json"):
+            return self.inner.decode(list(ids), skip_special_tokens=skip_special)
 
     def token_to_id(self, token: str) -> int | None:
         return self.inner.token_to_id(token)
@@ -83,6 +94,21 @@ class FastBackend:
 
     def size(self) -> int:
         return max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def characters_per_token(self) -> int | None:
+        return characters_per_token(self.inner)
+
+
+@contextmanager
+def _told(where: str) -> Iterator[None]:
+    """What the Rust side raises inside, bare Exceptions and panics (no Exceptions at all), as a CheckpointError."""
+    try:
+        yield
+    except BaseException as e:
+        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
+            raise
+        said = " ".join(str(e).split())[:300]
+        raise CheckpointError(f"{where}: the `tokenizers` library cannot read or use it: {said}") from None
 
 
 class Tokenizer:
@@ -102,6 +128,8 @@ class Tokenizer:
             added = _added_tokens(config, where)
             if not added:
                 plain = self._json("added_tokens.json")
+                if not all(map(_is_id, plain.values())):
+                    raise CheckpointError(f"{where}/added_tokens.json: must map tokens to ids")
                 added = {i: AddedToken(t, special=t in self.special_tokens.values()) for t, i in plain.items()}
             self._backend = SentencePieceBackend(files["tokenizer.model"], config, added, where)
             self.special_tokens = {**self._backend.special_tokens, **self.special_tokens}
@@ -154,6 +182,14 @@ class Tokenizer:
     def id_to_token(self, index: int) -> str | None:
         return self._backend.id_to_token(index)
 
+    @cached_property
+    def _characters_per_token(self) -> int | None:
+        return self._backend.characters_per_token()
+
+    def most_characters(self, tokens: int) -> int | None:
+        """No text of more characters has as few as `tokens` tokens; None where that is not known of this tokenizer."""
+        return None if self._characters_per_token is None else tokens * self._characters_per_token
+
     def render_chat(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True, **extra: Any
     ) -> str:
@@ -201,26 +237,25 @@ class Tokenizer:
         self.eos_id: int | None = own.get("eos_token", min(self.eos_ids, default=None))
         self.bos_id: int | None = own.get("bos_token")
         fallbacks = (own.get("pad_token"), generation.get("pad_token_id"), model_ids.get("pad_token_id"), self.eos_id)
-        self.pad_id: int = next((i for i in fallbacks if isinstance(i, int) and i >= 0), 0)
+        self.pad_id: int = next((i for i in fallbacks if isinstance(i, int) and _is_id(i)), 0)
 
     def _template(self, config: Mapping[str, Any]) -> str | None:
         if "chat_template.jinja" in self._files:
-            return self._files["chat_template.jinja"].decode("utf-8")
+            try:
+                return self._files["chat_template.jinja"].decode("utf-8")
+            except UnicodeDecodeError as e:
+                raise CheckpointError(f"{self._where}/chat_template.jinja: not UTF-8 at byte {e.start}") from None
         template = config.get("chat_template")
-        if isinstance(template, list):  # several named ones
-            template = {t.get("name"): t.get("template") for t in template}.get("default")
+        if isinstance(template, list) and all(isinstance(t, dict) for t in template):  # several named ones
+            template = next((t.get("template") for t in template if t.get("name") == "default"), None)
+        if template is not None and not isinstance(template, str):
+            raise CheckpointError(
+                f'{self._where}/tokenizer_config.json: "chat_template" is neither text nor a list of named templates'
+            )
         return template
 
     def _json(self, name: str) -> dict[str, Any]:
-        if name not in self._files:
-            return {}
-        try:
-            value = json.loads(self._files[name])
-        except (json.JSONDecodeError, UnicodeDecodeError) as e:
-            raise CheckpointError(f"{self._where}/{name}: not valid JSON: {e}") from None
-        if not isinstance(value, dict):
-            raise CheckpointError(f"{self._where}/{name}: expected a JSON object, found {type(value).__name__}")
-        return value
+        return parse_object(self._files[name], f"{self._where}/{name}") if name in self._files else {}
 
 
 def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
@@ -267,9 +302,13 @@ def _added_tokens(config: Mapping[str, Any], where: str) -> dict[int, AddedToken
 
 def _id_list(value: Any, where: str) -> set[int]:
     values = value if isinstance(value, list) else [] if value is None else [value]
-    if any(isinstance(v, bool) or not isinstance(v, int) for v in values):
-        raise CheckpointError(f'{where}: "eos_token_id" must be an id or a list of ids, found {json.dumps(value)}')
+    if any(isinstance(v, bool) or not isinstance(v, int) or v > _LAST_ID for v in values):
+        raise CheckpointError(f'{where}: "eos_token_id" must be an id or a list of ids, found {json.dumps(value)[:80]}')
     return {v for v in values if v >= 0}
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_ID
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:

@@ -22,7 +22,7 @@ FOLDERS = ("kernels", "models", "tracelift", "examples", "benchmarks", "tests")
 SCRIPTS = ("train.py", "eval.py")
 # The rooms of tracelift/, in the order of its docstring: a room imports itself and those before it.
 ROOMS = (
-    "errors", "config", "files", "rubrics", "stats", "sandbox", "sampler", "verify", "programs", "tasks",
+    "errors", "files", "rubrics", "config", "stats", "sandbox", "sampler", "verify", "programs", "tasks",
     "executor", "worlds", "distributed", "runs", "training", "reward_model", "rl", "build", "dry_run", "evaluation", "explain",
     "worlds/build", "groups", "serve",
 )  # fmt: skip

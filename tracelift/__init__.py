@@ -4,8 +4,8 @@ The rooms in reading order. A module imports from its own room and from rooms ab
 (tests/test_architecture.py):
 
     errors         messages a user can act on
+    files rubrics  JSON, its lines and whole files; the rubric's labels
     config/        every key with its meaning and range, read from a file and the command line
-    files rubrics  JSON lines and whole files, the rubric's labels
     stats/         intervals and tests
     sandbox/       runs untrusted programs
     sampler/       draws tokens from a model with a KV cache

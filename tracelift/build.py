@@ -112,7 +112,6 @@ def build_executor(
         temperature=e.temperature,
         stop=tuple(e.stop),
         seed=config.run.seed,
-        retries=e.retries,
         uplift=e.uplift,
         nats=e.likelihood_nats,
     )
@@ -132,14 +131,31 @@ def build_executor(
 
 
 def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable[[], bool]) -> Backend:
-    """The server at `executor.url`. Raises ValueError where its key is not in the environment."""
+    """The server at `executor.url`. Raises ValueError where its key is not in the environment, or nobody listens there."""
     from tracelift.executor.client import RemoteBackend
     from tracelift.executor.outage import Outage
     from tracelift.executor.prefetch import PrefetchingBackend
 
     e = config.executor
     patience = Outage(e.patience_s, say, give_up)
-    return PrefetchingBackend(RemoteBackend(e.url, e.model, api_key(e.key_env), patience=patience))
+    key = api_key(e.key_env)
+    with naming("executor.url"):
+        server = RemoteBackend(e.url, e.model, key, retries=e.retries, patience=patience)
+        server.knock()
+    return PrefetchingBackend(server)
+
+
+def refuse_absent_servers(config: Config) -> None:
+    """Raises ValueError naming the key where nobody listens at `executor.url` or `reward_model.url`. Nothing is asked."""
+    from tracelift.executor.client import RemoteBackend
+    from tracelift.reward_model.remote import ScoreCalls
+
+    e, r = config.executor, config.reward_model
+    for name, section, client in (("executor.url", e, RemoteBackend), ("reward_model.url", r, ScoreCalls)):
+        if section.url:
+            key = api_key(section.key_env)
+            with naming(name):
+                client(section.url, "", key).knock()
 
 
 def api_key(variable: str) -> str | None:
@@ -180,10 +196,9 @@ def build_scorer(
         from tracelift.executor.outage import Outage
         from tracelift.reward_model.remote import RemoteScorer
 
-        patience = Outage(config.executor.patience_s, say, give_up)
-        return RemoteScorer(
-            r.url, api_key(r.key_env), r.max_tokens, timeout_s=r.timeout_s, retries=r.retries, patience=patience
-        )
+        patience, key = Outage(config.executor.patience_s, say, give_up), api_key(r.key_env)
+        with naming("reward_model.url"):
+            return RemoteScorer(r.url, key, r.max_tokens, timeout_s=r.timeout_s, retries=r.retries, patience=patience)
     if not r.path:
         return None
     if is_oracle(r.path):

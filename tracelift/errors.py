@@ -29,7 +29,14 @@ class ServerGone(ConnectionError):
 
 
 class RowsError(ValueError):
-    """A file that holds no rows, or a row that is none: says file and line, or what is wrong with the line alone."""
+    """A file that holds no rows or no JSON, or a row that is none: says file and line, or what is wrong with the line
+    alone."""
+
+
+def printable(text: str) -> str:
+    """What others sent, for a log or a terminal: whatever is no visible character (escape sequences, marks that turn the
+    direction of writing, line breaks) is spelled out, never obeyed."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager

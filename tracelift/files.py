@@ -1,5 +1,6 @@
-"""Files of JSON: rows read strictly, logs that a kill may tear, files replaced in one step.
+"""JSON and its files: values and rows read strictly, logs that a kill may tear, files replaced in one step.
 
+    parse_json, read_json       a text or a whole file, of whatever origin: every JSON that is read is read here
     scan_rows, read_rows        what users give: JSON lines or one JSON list, plain or gzipped, with a byte-order mark or not
     read_log, append_lines      what grows line by line, and whose last line may be torn
     replaced_file, write_text   what is whole or not there
@@ -25,6 +26,56 @@ from tracelift.errors import RowsError
 
 AnyPath = str | os.PathLike[str]
 _HALF = "text holds half of a surrogate pair, which is no character"
+DEPTH = (
+    200  # of nesting: no file of a sane origin comes near it, and what walks a value by recursion has the stack for it
+)
+
+
+def parse_json(data: str | bytes, anything: bool = False) -> Any:
+    """The JSON value of a text. Raises ValueError in one line (json.JSONDecodeError, UnicodeDecodeError) where it is none,
+    is nested deeper than DEPTH, or holds a number of thousands of digits.
+
+    anything: NaN and Infinity are let through.
+    """
+    text = data.decode("utf-8-sig") if isinstance(data, bytes) else data  # -sig: some editors begin with a BOM
+    try:
+        value = json.loads(text, parse_constant=None if anything else _refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if text.count("[") + text.count("{") > DEPTH and _is_deep(value):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def read_json(path: AnyPath) -> Any:
+    """A whole file's JSON value. Raises RowsError naming the file where it holds none, OSError as `open` does."""
+    try:
+        return parse_json(Path(path).read_bytes())
+    except ValueError as e:
+        raise RowsError(f"{path}: not JSON: {e}") from None
+
+
+def as_float(value: Any) -> float | None:
+    """A JSON number as a float; None for all else, true and false among it, and for what no float holds: 10**400, NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEPTH):
+        inner = (x for outer in level for x in (outer.values() if isinstance(outer, dict) else outer))
+        level = [x for x in inner if isinstance(x, (dict, list))]
+    return bool(level)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def scan_rows(path: AnyPath, anything: bool = False) -> Iterator[tuple[int, Any]]:
@@ -66,7 +117,7 @@ def raised(path: AnyPath, rows: Iterable[tuple[int, Any]]) -> Iterator[tuple[int
 def parse_line(raw: bytes, anything: bool = False) -> Any:
     """One line's JSON value. Raises RowsError on bytes that are not UTF-8, broken JSON, NaN, or half a character."""
     try:
-        value = _value(raw, anything)
+        value = parse_json(raw, anything)
     except UnicodeDecodeError as e:
         raise RowsError(f"not UTF-8 at byte {e.start} of the line") from e
     except json.JSONDecodeError as e:
@@ -96,25 +147,13 @@ def _row(raw: bytes, anything: bool) -> Any:
 
 def _list(path: Path, data: bytes, anything: bool) -> Iterator[tuple[int, Any]]:
     try:
-        values = _value(data, anything)
+        values = parse_json(data, anything)
     except UnicodeDecodeError as e:
         raise RowsError(f"{path}: cannot be read as text: {e}") from None
     except ValueError as e:
         raise RowsError(f"{path}: not JSON: {e}") from None
     for place, value in enumerate(values, start=1):
         yield place, value if anything or is_text(value) else RowsError(_HALF)
-
-
-def _value(raw: bytes, anything: bool) -> Any:
-    text = raw.decode("utf-8-sig")  # -sig: some editors start a file with a byte-order mark
-    try:
-        return json.loads(text, parse_constant=None if anything else _refuse_constant)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 # -- logs ------------------------------------------------------------------------------------------------------------
@@ -161,11 +200,13 @@ def read_log(path: AnyPath) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            records.append(json.loads(line))
+            records.append(parse_json(line, anything=True))
         except ValueError as e:
             if number == len(lines):  # no newline after it: the write never finished
                 break
             raise RowsError(f"{path}:{number}: not a JSON line: {e}") from None
+        if not isinstance(records[-1], dict):
+            raise RowsError(f"{path}:{number}: not a record: a JSON object is expected")
     return records
 
 
@@ -195,7 +236,7 @@ def _mend(file: IO[bytes]) -> None:
     data = file.read()
     start = data.rfind(b"\n") + 1
     try:
-        json.loads(data[start:])
+        parse_json(data[start:], anything=True)
         file.write(b"\n")
     except ValueError:
         file.truncate(start)

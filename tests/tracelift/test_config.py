@@ -222,7 +222,7 @@ def test_every_default_lies_in_its_range():
 @pytest.mark.parametrize(
     ("key", "good", "bad", "words"),
     [
-        ("executor.temperature", (0, 0.001, 0.5, 1000), (-1, 1e-300, 0.0005, 1001), "0, or between 0.001 and 1000"),
+        ("executor.temperature", (0, 0.001, 0.5, 1000), (-1, 1e-300, 0.0005, 1001), "0 or between 0.001 and 1000"),
         ("planner.temperature", (0.001, 1), (0, 1e-9, 1e300), "between 0.001 and 1000"),
         ("executor.likelihood_nats", (0.001, 1, 1000), (0, 1e-12, 1e9), "between 0.001 and 1000"),
     ],

@@ -6,6 +6,7 @@ tests/tracelift/training/test_disk_plan.py.
 
 import dataclasses
 import json
+import queue
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import train
+from support.hostile import listening
 from support.stand_ins import ROOT, SHAPE, make_stand_ins, model_folder, overrides
 from tracelift.build import load_training_tasks
 from tracelift.config import load_config
@@ -129,6 +131,12 @@ REFUSED = {
     "no block left": (("--lora.from_block", "30"), "lora.from_block = 30, but the model's 30 blocks count from 0"),
     "no template": (("--planner.chat", "on"), "this tokenizer has no chat template"),
     "no template of the executor": (("--executor.chat", "on"), "this tokenizer has no chat template"),
+    "nobody at the executor's address": (
+        ("--executor.url", "http://127.0.0.1:1"),
+        "executor.url: nobody listens at http://127.0.0.1:1 (ConnectionRefusedError",
+    ),
+    "nobody at the Reason RM's": (("--reward_model.url", "http://127.0.0.1:1"), "reward_model.url: nobody listens at"),
+    "a chat's address": (("--executor.url", "http://127.0.0.1:1/v1/chat/completions"), "executor.url: url 'http"),
     "no key": (
         ("--reward_model.url", "http://localhost:9", "--reward_model.key_env", "NO_SUCH_KEY"),
         "NO_SUCH_KEY is not set",
@@ -182,9 +190,12 @@ def test_a_folder_that_holds_a_run_is_refused(capsys, monkeypatch, tmp_path):
 
 def test_servers_are_told_and_not_asked(dry, folder):
     path = ROOT / "configs" / "paper-math.toml"
-    urls = ("--executor.url", "http://localhost:9", "--reward_model.url", "http://localhost:9")
-    code, told, _ = dry(str(path), *overrides(path, folder), *urls)
-    assert code == 0 and told.count("http://localhost:9, which is not asked") == 2
+    asked = queue.Queue()
+    with listening(lambda c: asked.put(c.recv(10))) as port:
+        urls = ("--executor.url", f"http://localhost:{port}", "--reward_model.url", f"http://localhost:{port}")
+        code, told, _ = dry(str(path), *overrides(path, folder), *urls)
+        assert [asked.get(), asked.get()] == [b"", b""], "that somebody listens is all that was looked at"
+    assert code == 0 and told.count(f"http://localhost:{port}, which is not asked") == 2
 
 
 def test_one_rank_of_several_speaks(dry, monkeypatch):

@@ -11,9 +11,13 @@ import pytest
 
 from tracelift.errors import RowsError
 from tracelift.files import (
+    DEPTH,
     append_lines,
+    as_float,
     json_line,
+    parse_json,
     parse_line,
+    read_json,
     read_log,
     read_rows,
     replaced_file,
@@ -206,3 +210,50 @@ def test_a_file_keeps_its_content_until_the_new_one_is_whole(tmp_path):
         file.write("half")
         raise KeyboardInterrupt
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["x.jsonl"]
+
+
+# -- any JSON --------------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int, kind: str) -> str:
+    """A value of exactly that many levels."""
+    opened, closed = {"list": ("[", "]"), "object": ('{"a":', "}"), "both": ('[{"a":', "}]")}[kind]
+    levels = depth // 2 if kind == "both" else depth
+    return opened * levels + ("[]" if kind == "list" else "1") + closed * levels
+
+
+@pytest.mark.parametrize("kind", ["list", "object", "both"])
+def test_nesting_is_bounded_and_brackets_are_not(kind):
+    deepest = DEPTH - (kind == "list")
+    parse_json(nested(deepest, kind))
+    for depth in (deepest + 2, 900, 100_000):
+        with pytest.raises(ValueError, match="^nested too deeply$"):
+            parse_json(nested(depth, kind))
+    wide = "[" + ",".join([nested(9, "list"), '"' + "[{" * 500 + '"'] * 200) + "]"
+    assert len(parse_json(wide)) == 400, "many brackets, few levels"
+    assert parse_json('"' + "[" * 1000 + '"') == "[" * 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(1, 1.0), (-2.5, -2.5), (0, 0.0), (10**400, None), (-(10**400), None), (float("nan"), None), (float("inf"), None),
+     (True, None), (False, None), ("1", None), (None, None), ([1], None), (2**70, 2.0**70)],
+)  # fmt: skip
+def test_a_number_is_one_that_a_float_holds(value, number):
+    found = as_float(value)
+    assert found == number and type(found) is type(number)
+
+
+@pytest.mark.parametrize("data", [DEEP, b"", b"{", b"\xff", b"NaN", b"9" * 5000])
+def test_a_file_that_holds_no_json_is_named(tmp_path, data):
+    with pytest.raises(RowsError, match=r"x\.json: not JSON: ") as error:
+        read_json(written(tmp_path, data, "x.json"))
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    assert read_json(written(tmp_path, BOM + GOOD, "y.json")) == {"a": 1}
+
+
+@pytest.mark.parametrize("line", [b"[1]", b"5", b'"a"', b"null", DEEP])
+def test_a_log_holds_records_and_nothing_else(tmp_path, line):
+    path = written(tmp_path, GOOD + b"\n" + line + b"\n" + GOOD + b"\n")
+    with pytest.raises(RowsError, match=r"x\.jsonl:2: not a"):
+        read_log(path)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, NamedTuple
 
 Later = Literal["no", "yes", "grows", "moves"]
@@ -25,20 +25,24 @@ class Range:
     zero: bool = False
 
     def __contains__(self, x: float) -> bool:
+        if self.zero and x == 0:
+            return True
         high_enough = x > self.low if self.above else x >= self.low
         low_enough = x < self.high if self.below else x <= self.high
-        return math.isfinite(x) and (high_enough and low_enough or self.zero and x == 0)
+        return math.isfinite(x) and high_enough and low_enough
 
     def words(self, x: float) -> str:
         """What x should have been."""
         return f"finite and {self}" if not math.isfinite(x) else str(self)
 
     def __str__(self) -> str:
+        if self.zero:
+            return f"0 or {replace(self, zero=False)}"
         if self.high == math.inf:
             return f"above {self.low:g}" if self.above else f"at least {self.low:g}"
         if self.above or self.below:
             return f"{'above' if self.above else 'at least'} {self.low:g} and {'below' if self.below else 'at most'} {self.high:g}"
-        return f"{'0, or ' * self.zero}between {self.low:g} and {self.high:g}"
+        return f"between {self.low:g} and {self.high:g}"
 
 
 ABOVE_0 = Range(0, above=True)

@@ -19,6 +19,7 @@ from tracelift.config.check import check
 from tracelift.config.demo import drop_unasked_rm
 from tracelift.config.schema import Config
 from tracelift.errors import ConfigError
+from tracelift.files import as_float, read_json
 
 REMOVED = {  # keys of earlier versions: what to use instead
     "executor.ranks": "an executor elsewhere is executor.device (another GPU of this process) or executor.url (a server: python -m "
@@ -85,6 +86,8 @@ def _read_toml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: not UTF-8 at byte {e.start}") from None
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{path}: not valid TOML: {e}") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from None
 
 
 def _hint(word: str) -> str:
@@ -104,7 +107,7 @@ def config_of_run(folder: str | Path, step: int | None = None) -> Config:
     """
     path = Path(folder) / "config.json"
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
         config = Config()
         for section, values in record["config"].items():
             for key, value in values.items():
@@ -169,10 +172,10 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
             value = f"[{', '.join(quote(word.strip()) for word in value.split(','))}]"
         try:
             value = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:
+        except (tomllib.TOMLDecodeError, RecursionError):
             raise ConfigError(f"{where}: expected {type_name(kind)}, got '{value}'") from None
-    if plain is float and type(value) is int:
-        value = float(value)
+    number = as_float(value) if plain is float else None  # 1 for 1.0; 10**400 is none
+    value = value if number is None else number
     if type(value) is not plain:
         raise ConfigError(f"{where}: expected {type_name(kind)}, got {value!r}")
     if plain is list and not all(isinstance(v, typing.get_args(kind)[0]) for v in value):

@@ -144,7 +144,7 @@ class ExecutorConfig:
     stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
     max_trace_chars: int = opt(2000, "longer traces count as format failures", FROM_1)
     retries: int = opt(
-        2, "times a failed executor call is tried again before its sample leaves the group", FROM_0, later="yes"
+        4, "times a failed call of that server is tried again before its sample leaves the group", FROM_0, later="yes"
     )
     patience_s: float = opt(
         600.0,

@@ -6,7 +6,8 @@
     lines     how it is told
 
 What the run would refuse, at once or an hour later, is raised with the run's own sentence where it has one. Left out: the
-weights themselves, servers (their addresses are told, none is asked), and the run's logs on disk.
+weights themselves, what servers answer (that somebody listens there is looked at, nothing is asked), and the run's logs on
+disk.
 """
 
 from tracelift.dry_run.stages import dry_run

@@ -13,7 +13,7 @@ import torch
 import models
 from models import ModelConfig, Tokenizer
 from models.reward import read_reward_config
-from tracelift.build import api_key, build_executor
+from tracelift.build import build_executor
 from tracelift.config import Config
 from tracelift.dry_run.folder import refuse_unwritable
 from tracelift.dry_run.lines import Say, say_longest, say_text, say_tight, say_weights
@@ -51,7 +51,6 @@ def executor_inputs(config: Config, tasks: Sequence[Task], sample: Task, trace: 
     cache = Path(e.cache) if e.cache else None  # read, so that a file that is none is refused
     executor = build_executor(config, torch.device("cpu"), cache, backend=Unasked())
     if e.url:
-        api_key(e.key_env)
         say(f"executor at {e.url}, which is not asked: its context and tokens are not known here")
         say_text("executor's prompt", 0, executor.prompt(sample, trace), say)
         say_text("executor's prompt without a trace", 0, executor.prompt(sample, None), say)
@@ -82,7 +81,6 @@ def say_executor_prompts(executor: Executor, tokenizer: Tokenizer, sample: Task,
 def reward_model_inputs(config: Config, tasks: Sequence[Task], sample: Task, trace: str, say: Say) -> None:
     r = config.reward_model
     if r.url:
-        api_key(r.key_env)
         return say(f"Reason RM at {r.url}, which is not asked")
     if not r.path:
         return say(f"no Reason RM: reward.mode = '{config.reward.mode}' needs none")

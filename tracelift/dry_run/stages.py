@@ -12,7 +12,7 @@ import torch
 
 import models
 from models import RewardModel, Transformer
-from tracelift.build import load_held_out, load_training_tasks, refuse_two_adapters
+from tracelift.build import load_held_out, load_training_tasks, refuse_absent_servers, refuse_two_adapters
 from tracelift.config import Config, demo_defaults
 from tracelift.distributed.world import World, device_named, place
 from tracelift.dry_run.folder import say_folder
@@ -73,6 +73,7 @@ def planner(config: Config, world: World, say: Say) -> Shape:
     for line in demo_defaults(config):
         say(line)
     refuse_two_adapters(config)
+    refuse_absent_servers(config)
     c = config_at("planner.path", config.planner.path)
     rank, targets = adapter_of(config)
     if config.lora.r:

@@ -5,7 +5,8 @@ Every backend is a `Backend`. What only some can do has a protocol of its own, w
 it serves).
 
 A backend never raises for one bad request: a request that cannot be answered comes back as a `Reply` with `error` set,
-which the executor turns into an ERROR verdict, so that a failure can never be mistaken for a wrong answer. Errors that
+which the executor turns into an ERROR verdict, so that a failure can never be mistaken for a wrong answer. Nobody asks
+again after it: whether another attempt may help is known where the request is made, and tried there. Errors that
 would hit every request alike (a model that does not fit, a bug) do raise.
 
 `RemoteBackend`, for an OpenAI-compatible server, lives in tracelift/executor/client.py. Left out on purpose: chat formatting,

@@ -2,7 +2,8 @@
 
 vLLM, SGLang and llama.cpp's server speak it. Requests run concurrently, each with the deadline and the retries of
 transport.py beside this file. A request that still fails becomes a `Reply` with `error` set, never an exception and
-never an empty text: the executor turns it into an ERROR verdict, and its sample leaves the group.
+never an empty text: the executor turns it into an ERROR verdict, and its sample leaves the group. So does a text that the
+server says it broke off (`finish_reason` abort, error, content_filter), and one that is empty for an unknown reason.
 
 A server that is gone altogether is another matter (nobody listens, nothing comes back in time, 502, 503, 504): with an
 `Outage` all requests wait until a completion of one token is answered again, and those that were lost are asked anew.
@@ -24,13 +25,29 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
+from tracelift.errors import printable
 from tracelift.executor.backend import CompletionRequest, Progress, Reply, cut_at_stop
 from tracelift.executor.outage import Outage
-from tracelift.executor.transport import CalledOff, Failure, Server, Transport, parse_url
+from tracelift.executor.transport import CalledOff, Failure, Server, Transport, parse_url, reply_json, start_of
 
 MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
 # What an entry of /v1/models says of its model; the rest may change by the call.
 TELLING = ("id", "root", "parent", "meta", "fingerprint")
+ENDED = (
+    "stop",
+    "length",
+    "eos",
+    "eos_token",
+    "stop_sequence",
+)  # finish_reason of a model that was done, or cut as asked
+BROKEN = (
+    "abort",
+    "aborted",
+    "cancelled",
+    "error",
+    "content_filter",
+    "timeout",
+)  # of one that was not, whatever its text
 OUTAGES = 3  # a request lost in so many is no longer thought innocent
 PROBE = CompletionRequest("Are you there?", max_tokens=1, temperature=0.0)
 
@@ -180,17 +197,21 @@ class RemoteBackend(Transport):
 
 
 def _read(data: bytes, request: CompletionRequest) -> Reply:
-    """The text of a well-formed reply; anything else is a failure that may pass."""
-    try:
-        reply = json.loads(data)
-        text = reply["choices"][0]["text"]
-        usage = reply.get("usage") or {}
-        tokens = usage.get("completion_tokens", 0)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        start = " ".join(data[:200].decode("utf-8", "replace").split())
-        raise Failure(f"not a completion ({type(error).__name__}): {start!r}") from None
-    if not isinstance(text, str) or not isinstance(tokens, int):
-        raise Failure(f"not a completion: text is {type(text).__name__}, completion_tokens {type(tokens).__name__}")
+    """The text of a well-formed reply. Raises Failure for all else: what a server cut short, or could not say, is no answer."""
+    reply = reply_json(data)
+    if reply.get("error") is not None:
+        raise Failure(f"the reply holds an error: {start_of(data)}")
+    choices, usage = reply.get("choices"), reply.get("usage")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    text = choice.get("text") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(text, str):
+        raise Failure(f"not a completion: text is {type(text).__name__} in {start_of(data)!r}")
+    tokens = usage.get("completion_tokens", 0) if isinstance(usage, dict) else 0
+    if type(tokens) is not int or not 0 <= tokens < 2**31:
+        raise Failure(f"not a completion: completion_tokens is no count of tokens in {start_of(data)!r}")
+    why = choice.get("finish_reason")
+    if why is not None and why not in ENDED and (not text or why in BROKEN):
+        raise Failure(f"the server ended the completion early: finish_reason {printable(str(why))[:80]!r}")
     # JSON can spell half of a surrogate pair, which is no character and could not be written to any file.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return Reply(cut_at_stop(text, request.stop), tokens)
@@ -198,10 +219,9 @@ def _read(data: bytes, request: CompletionRequest) -> Reply:
 
 def _told(data: bytes, model: str) -> str:
     """The entries of a list of models that are called `model`, or all where none is, in a form that stays the same."""
-    try:
-        rows = [{k: row[k] for k in TELLING if row.get(k) is not None} for row in json.loads(data)["data"]]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        rows = []
+    listed = reply_json(data).get("data")
+    entries = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
+    rows = [{k: row[k] for k in TELLING if row.get(k) is not None} for row in entries]
     if not rows:
         raise Failure("not a list of models", passing=False)
     return json.dumps([row for row in rows if row.get("id") == model] or rows, sort_keys=True)

@@ -7,8 +7,8 @@ With `uplift = "likelihood"` both are the probability of the reference itself, c
 (tracelift/executor/likelihood.py), and the only run is the end-to-end one.
 All runs of all traces go to the backend in one call, equal ones once. The baseline does not depend on the planner, so
 its successes are kept in a file keyed by everything they do depend on (weights, prompt, settings, seeds) and survive
-restarts. A reply that failed is asked for again; if it keeps failing, its sample's outcome is an ERROR and the sample
-leaves the group: a failed call must neither lower nor, on the baseline's side, raise anyone's reward.
+restarts. Where a reply failed (a server's client has tried it again by then), its sample's outcome is an ERROR and the
+sample leaves the group: a failed call must neither lower nor, on the baseline's side, raise anyone's reward.
 
 Left out: how text is made (tracelift/executor/local.py, tracelift/executor/client.py), how it is judged
 (tracelift/executor/judge.py; one call for all texts of a round), what a success is worth (tracelift/rl/rewards.py).
@@ -54,7 +54,6 @@ class ExecutorSettings:
     temperature: float = 0.5
     stop: tuple[str, ...] = ("\n",)
     seed: int = 0
-    retries: int = 2
     uplift: str = "sampled"  # or "likelihood"
     nats: float = 1.0  # of likelihood uplift that count as an uplift of 1
 
@@ -152,9 +151,8 @@ class Executor:
     def run(self, items: Sequence[RunItem], progress: Progress | None = None) -> list[list[Run]]:
         """Make and judge every item's runs: one list an item, one run a seed, in order.
 
-        All requests go to the backend in one call, equal ones once; those that failed are asked for again,
-        `settings.retries` times. All texts that came go to the judge in one call; a run that stays without a text is an
-        ERROR that says why.
+        All requests go to the backend in one call, equal ones once. All texts that came go to the judge in one call; a run
+        without a text is an ERROR that says why.
         """
         requests = [self._requests(item) for item in items]
         replies = self._complete([request for some in requests for request in some], progress)
@@ -312,11 +310,6 @@ class Executor:
     def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> dict[CompletionRequest, Reply]:
         distinct = list(dict.fromkeys(requests))
         replies = dict(zip(distinct, self.backend.complete(distinct, progress) if distinct else [], strict=True))
-        for _ in range(self.settings.retries):
-            failing = [request for request, reply in replies.items() if reply.error is not None]
-            if not failing:
-                break
-            replies |= zip(failing, self.backend.complete(failing), strict=True)
         self.runs += len(distinct)
         self.tokens += sum(reply.tokens for reply in replies.values())
         return replies

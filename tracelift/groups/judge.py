@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.errors import GroupError, RowsError
-from tracelift.executor.transport import Failure, Transport, parse_url
-from tracelift.files import append_lines, is_text, json_line, read_log
+from tracelift.executor.transport import Failure, Transport, parse_url, reply_json, start_of
+from tracelift.files import append_lines, as_float, is_text, json_line, parse_json, read_log
 from tracelift.reward_model.group_format import Candidate, Group, Rubric, parse_rubric
 from tracelift.rubrics import MAX_LABEL, dimensions_of
 
@@ -91,7 +91,7 @@ def render(group: Group, candidate: Candidate, prompt: str = PROMPT) -> str:
 def parse_scores(content: str, names: Sequence[str]) -> dict[str, Any]:
     """The judge's JSON object, checked: each dimension and `total` from 0 to 10. Raises JudgeError on anything else."""
     try:
-        scores = json.loads(content)
+        scores = parse_json(content, anything=True)
     except ValueError as error:
         raise JudgeError(f"not JSON: {content[:80]!r}") from error
     if not isinstance(scores, dict) or not is_text(scores):  # half a character in it could not be kept
@@ -101,9 +101,9 @@ def parse_scores(content: str, names: Sequence[str]) -> dict[str, Any]:
         missing, surplus = sorted(wanted - scores.keys()), sorted(scores.keys() - wanted - {"reason"})
         raise JudgeError(f"wrong keys: missing {missing}, surplus {surplus}")
     for name in wanted:
-        score = scores[name]
-        if type(score) not in (int, float) or not math.isfinite(score) or not 0 <= score <= MAX_SCORE:
-            raise JudgeError(f"{name} is {score!r}, expected a number from 0 to {MAX_SCORE}")
+        score = as_float(scores[name])
+        if score is None or not 0 <= score <= MAX_SCORE:
+            raise JudgeError(f"{name} is {scores[name]!r:.80}, expected a number from 0 to {MAX_SCORE}")
     return scores
 
 
@@ -189,11 +189,11 @@ def ask(
 
 def _content(data: bytes) -> str:
     try:
-        content = json.loads(data)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
-        raise JudgeError(f"no choices[0].message.content in {data[:80].decode(errors='replace')!r}") from error
+        content = reply_json(data)["choices"][0]["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise JudgeError(f"no choices[0].message.content in {start_of(data, 80)!r}") from error
     if not isinstance(content, str):
-        raise JudgeError(f"the message's content is {content!r}")
+        raise JudgeError(f"the message's content is {content!r:.80}")
     return content
 
 

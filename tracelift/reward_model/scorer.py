@@ -42,13 +42,18 @@ def rm_tokens(
 
     Raises ValueError where the reasoning and the frame alone exceed `max_tokens`.
     """
-    ids = tokenizer.encode(rm_text(task_type, problem, reasoning, type_text, tests))
-    kept = problem
+    kept, most = problem, tokenizer.most_characters(max_tokens)
+    too_long = ValueError(
+        f"a trace of {len(reasoning)} characters does not fit the RM's {max_tokens} tokens; raise max_tokens"
+    )
+    if most is not None:  # said, and shortened, without the time it takes to tokenise what cannot fit
+        if len(rm_text(task_type, "", reasoning, type_text, tests)) > most:
+            raise too_long
+        kept = problem[-most:]
+    ids = tokenizer.encode(rm_text(task_type, kept, reasoning, type_text, tests))
     while len(ids) > max_tokens:
         if not kept:
-            raise ValueError(
-                f"a trace of {len(reasoning)} characters does not fit the RM's {max_tokens} tokens; raise max_tokens"
-            )
+            raise too_long
         excess = len(ids) - max_tokens
         kept = kept[max(16, 2 * excess) :]
         ids = tokenizer.encode(rm_text(task_type, kept, reasoning, type_text, tests))
@@ -82,6 +87,9 @@ class ScoreItem:
     type_text: str = ""
     tests: str = ""
     truth: object = field(default=None, compare=False, repr=False)
+
+
+Inputs = dict[ScoreItem, list[int] | RMScore]  # what each item is to a model: tokens, or why it has none
 
 
 class Scorer(Protocol):
@@ -118,11 +126,15 @@ class LocalScorer:
         return digest.hexdigest()
 
     def score(self, items: Sequence[ScoreItem]) -> list[RMScore]:
-        known: dict[ScoreItem, RMScore] = {}
-        encoded: list[tuple[ScoreItem, list[int]]] = []
+        known = self.judge(self.inputs(items))
+        return [known[item] for item in items]
+
+    def inputs(self, items: Sequence[ScoreItem]) -> Inputs:
+        """Each distinct item's tokens, or the ERROR of one that does not fit."""
+        found: Inputs = {}
         for item in dict.fromkeys(items):
             try:
-                ids = rm_tokens(
+                found[item] = rm_tokens(
                     self.tokenizer,
                     self.max_tokens,
                     item.task_type,
@@ -131,9 +143,14 @@ class LocalScorer:
                     item.type_text,
                     item.tests,
                 )
-                encoded.append((item, ids))
             except ValueError as e:
-                known[item] = no_score(str(e))
+                found[item] = no_score(str(e))
+        return found
+
+    def judge(self, inputs: Inputs) -> dict[ScoreItem, RMScore]:
+        """The score of each item; one that is an ERROR already stays so."""
+        known = {item: ids for item, ids in inputs.items() if isinstance(ids, RMScore)}
+        encoded = [(item, ids) for item, ids in inputs.items() if not isinstance(ids, RMScore)]
         problems = {item.problem: i for i, (item, _) in enumerate(encoded)}
         rows = trees([ids for _, ids in encoded], [problems[item.problem] for item, _ in encoded])
         for micro in micro_batches(rows, self.batch_tokens):
@@ -142,7 +159,7 @@ class LocalScorer:
                 scores = self.rm.combine(*self.rm.judge(pooled))
             for i, row in zip(ids.tolist(), _rows(scores), strict=True):
                 known[encoded[i][0]] = row
-        return [known[item] for item in items]
+        return known
 
 
 def pool(rm: RewardModel, rows: Sequence[Tree], pad_id: int) -> tuple[Tensor, Tensor]:  # -> (S,) int64, (S, D)

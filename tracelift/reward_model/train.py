@@ -28,6 +28,7 @@ from models.reward import RewardScores, read_reward_config
 from tracelift.config import Config
 from tracelift.distributed.world import World
 from tracelift.errors import ConfigError, naming
+from tracelift.files import read_json
 from tracelift.reward_model.group_format import Candidate, Group, read_groups
 from tracelift.reward_model.loss import ranking_metrics, rm_loss
 from tracelift.reward_model.prefix_tree import Tree
@@ -233,7 +234,7 @@ class RewardModelStage:
         """Round and figures of the best model so far of the run that is gone on with; None where there is none."""
         file = self.best_folder / SELECTED
         there = self.world.is_main and self.config.run.resume and file.exists()
-        return self.world.gather(json.loads(file.read_text()) if there else None)[0]
+        return self.world.gather(read_json(file) if there else None)[0]
 
     def write(self, folder: Path) -> None:
         """A checkpoint's model: adapter and heads alone where the backbone is adapted."""

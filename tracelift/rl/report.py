@@ -18,7 +18,7 @@ import torch
 from tracelift.config import Config
 from tracelift.distributed.world import World
 from tracelift.executor.executor import Executor
-from tracelift.files import json_text, write_text
+from tracelift.files import json_text, read_json, write_text
 from tracelift.reward_model.scorer import Scorer
 from tracelift.rl.held_out import evaluate_planner, paired, summarise
 from tracelift.rl.metrics import group_metrics
@@ -161,7 +161,7 @@ class Report:
         """What the evaluation on file is of, {} where it does not say; None without one."""
         path = self.run.path / EVAL_BEFORE
         try:
-            record = json.loads(path.read_text()) if path.exists() else None
+            record = read_json(path) if path.exists() else None
         except ValueError:
             record = {}
         return record.get("made_of", {}) if isinstance(record, dict) else record and {}
@@ -192,7 +192,7 @@ class Report:
         after = self._evaluate()
         if not self.world.is_main:
             return
-        before = json.loads((self.run.path / EVAL_BEFORE).read_text())
+        before = read_json(self.run.path / EVAL_BEFORE)
         tests = {mode: paired(before[mode]["correct"], after[mode]["correct"]) for mode in MODES}
         summary = {
             mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]}

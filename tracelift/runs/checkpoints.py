@@ -8,7 +8,6 @@ One that was damaged later is passed over for the one before it. Left out: when 
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from models.atomic import flush
 from models.shards import open_safetensors
-from tracelift.files import json_text, write_text
+from tracelift.files import json_text, read_json, write_text
 
 _STEP = re.compile(r"step-(\d{6,})")
 _UNREADABLE = (OSError, ValueError, SafetensorError)  # json and models' CheckpointError are ValueErrors
@@ -95,7 +94,7 @@ class Checkpoints:
         found = self.checkpoints()
         for folder in reversed(found):
             try:
-                state = json.loads((folder / "state.json").read_text())
+                state = _state(folder)
                 optimizer = load_file(str(folder / "optimizer.safetensors"))
                 load_model(folder / "model")
                 return optimizer, state
@@ -110,12 +109,12 @@ class Checkpoints:
         found, damaged = self.checkpoints(), list[tuple[Path, str]]()
         for folder in reversed(found):
             try:
-                step = json.loads((folder / "state.json").read_text())["step"]
+                step = _state(folder)["step"]
                 for file in (folder / "optimizer.safetensors", *(folder / "model").rglob("*.safetensors")):
                     with open_safetensors(file):
                         pass
                 return NewestWhole(step, damaged)
-            except (*_UNREADABLE, KeyError, TypeError) as e:
+            except _UNREADABLE as e:
                 damaged.append((folder, str(e)))
         if found:
             raise _none_readable(found, "; ".join(f"{folder.name}: {why}" for folder, why in damaged))
@@ -127,6 +126,15 @@ def _none_readable(found: list[Path], why: str = "reasons above") -> ValueError:
         f"{found[0].parent}: none of its {len(found)} checkpoints can be read by this run ({why}); "
         "give the settings it was started with, or another --run.out to start over"
     )
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """What state.json of a checkpoint says. Raises ValueError where it is not of that folder's round."""
+    state, step = read_json(folder / "state.json"), int(folder.name.rpartition("-")[2])
+    counts = (state.get("step"), state.get("skipped", 0)) if isinstance(state, dict) else ()
+    if not counts or any(type(n) is not int or n < 0 for n in counts) or counts[0] != step:
+        raise ValueError(f"{folder / 'state.json'}: not the state of round {step}")
+    return state
 
 
 def optimizer_tensors(

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tracelift.distributed.world import World
 from tracelift.errors import ConfigError
+from tracelift.files import parse_json
 
 LOCK = ".lock"
 _TAKEN = (errno.EACCES, errno.EAGAIN)
@@ -112,7 +113,7 @@ def refuse_owned(folder: Path) -> None:
 
 def _taken(folder: Path, file: int) -> ConfigError:
     try:
-        owner = json.loads(os.pread(file, 1 << 16, 0))
+        owner = parse_json(os.pread(file, 1 << 16, 0))
         who = f"process {owner['pid']} on {owner['host']} (since {owner['since']}: {' '.join(owner['command'])})"
     except (ValueError, KeyError, TypeError, OSError):
         who = "another process"

@@ -10,7 +10,6 @@ Left out: which keys may change (tracelift/config/key.py).
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -24,7 +23,7 @@ from tracelift import __version__
 from tracelift.config import Config, to_dict
 from tracelift.config.resume import Change
 from tracelift.errors import ConfigError
-from tracelift.files import json_text, write_text
+from tracelift.files import json_text, read_json, write_text
 from tracelift.runs.inputs import input_hashes
 
 
@@ -59,7 +58,7 @@ def write_record(folder: Path, config: Config, inputs: dict[str, str], history: 
 
 def refuse_other_inputs(folder: Path, config: Config) -> None:
     """Raises ConfigError where a key of the run in `folder` names what it named, and other contents stand there now."""
-    before, now = json.loads((folder / "config.json").read_text()).get("inputs", {}), input_hashes(config)
+    before, now = read_json(folder / "config.json").get("inputs", {}), input_hashes(config)
     if changed := [key for key, was in before.items() if now.get(key, was) != was]:
         raise ConfigError(
             f"{folder}: what {', '.join(changed)} names is no longer what the run was started with (other contents under "
@@ -69,7 +68,7 @@ def refuse_other_inputs(folder: Path, config: Config) -> None:
 
 def record_resume(folder: Path, config: Config, changed: Sequence[Change], done: int) -> list[str]:
     """Note that the run goes on after round `done`, and with what. Returns the library versions that differ, in words."""
-    record = json.loads((folder / "config.json").read_text())
+    record = read_json(folder / "config.json")
     history = record.get("history", [])
     for entry in history:  # the run went back before this: its values hold from where it goes on
         entry["from_round"] = min(entry["from_round"], done + 1)

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+COLDEST = 1e-6  # below, logits over temperature leave fp32
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -37,7 +39,8 @@ class SamplingParams:
 
         require(_is_int(self.n) and self.n >= 1, "n", "an integer ≥ 1")
         require(_is_int(self.max_new_tokens) and self.max_new_tokens >= 1, "max_new_tokens", "an integer ≥ 1")
-        require(math.isfinite(self.temperature) and self.temperature >= 0, "temperature", "a finite number ≥ 0")
+        cold = self.temperature == 0 or COLDEST <= self.temperature < math.inf
+        require(cold, "temperature", f"0 (greedy) or a finite number ≥ {COLDEST:g}")
         require(0 < self.top_p <= 1, "top_p", "in (0, 1]; 1 keeps every token")
         require(_is_int(self.top_k) and self.top_k >= 0, "top_k", "an integer ≥ 0; 0 keeps every token")
         require(0 <= self.min_p < 1, "min_p", "in [0, 1); 0 keeps every token")

@@ -20,6 +20,7 @@ import torch
 
 import models
 from tracelift.distributed.world import pick_device
+from tracelift.errors import printable
 from tracelift.executor.local import LocalBackend
 from tracelift.reward_model.scorer import LocalScorer
 from tracelift.sampler import Sampler
@@ -63,7 +64,9 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[HttpService, list[Bat
         )
         worker = Batcher("completions", completions.run, a.batch, a.queue, _say)
         posts["/v1/completions"] = Endpoint(
-            lambda body: (w := completions.read(body), w.units), worker, completions.reply
+            lambda body: [(w := completions.read(body), w.units)],
+            worker,
+            lambda wanted, answers: completions.reply(wanted[0], answers[0]),
         )
         served.append((completions.name, LocalBackend(model, tokenizer, sampler).fingerprint))
     if a.reward_model:
@@ -72,7 +75,9 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[HttpService, list[Bat
         scores = Scores(scorer, os.path.basename(os.path.normpath(a.reward_model)), a.max_items)
         worker = Batcher("traces", scores.run, a.batch, a.queue, _say)
         posts["/score"] = Endpoint(
-            lambda body: (b := scores.read(body), len(b.items)), worker, lambda _, found: scores.reply(found)
+            lambda body: [(part, len(part.items)) for part in scores.read(body)],
+            worker,
+            lambda _, found: scores.reply([score for part in found for score in part]),
         )
         served.append((scores.name, scores.fingerprint))
     started = int(time.time())
@@ -120,7 +125,8 @@ def _loopback(host: str) -> bool:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {line}\n")  # in one piece: threads write at once
+    """One line of the log, in which nothing that a client sent can move a terminal or begin another line."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {printable(line)}\n")  # in one piece: threads write at once
     sys.stderr.flush()
 
 

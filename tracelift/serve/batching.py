@@ -1,17 +1,21 @@
 """One worker a model: requests that come while it is busy are its next batch.
 
-HTTP threads hand in jobs and wait; the worker takes everything that is waiting (up to `most` units), runs it in one call
-and hands the results back. A call that fails is run again one job at a time, so that a job answers for itself alone. A job
-whose sender has gone is dropped before it costs anything.
+HTTP threads hand in the parts of a request and wait; the worker takes what is waiting (up to `most` units), runs it in one
+call and hands the results back. Requests take turns: part k of a request that comes while part v is served stands in turn
+v + k, so that a request of one part waits for the call under way and not for all parts of a long request before it, and
+the long one loses at most a place for each that comes (start-time fair queueing: Goyal, Vin and Cheng 1996). A call that
+fails is run again one job at a time, so that a job answers for itself alone. A job whose sender has gone is dropped before
+it costs anything.
 
 Left out: priorities, and joining a call that runs already.
 """
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -27,6 +31,7 @@ GATHER_S = 0.003  # requests sent together arrive within this
 class Job(Generic[Payload, Result]):
     payload: Payload
     units: int  # completions or traces
+    request: int  # which all parts of one request share
     done: threading.Event = field(default_factory=threading.Event)
     result: Result | None = None
     error: Refused | None = None
@@ -45,38 +50,47 @@ class Batcher(Generic[Payload, Result]):
         say: Callable[[str], None],
     ) -> None:
         """run(payloads) gives one result each, or raises ValueError for what cannot be run. most: units in one call;
-        waiting: units in the queue, past which a job is refused. say: one line a call."""
+        waiting: units in the queue, past which a request is refused. say: one line a call."""
         self.name, self.run, self.most, self.waiting, self.say = name, run, most, waiting, say
-        self._queue: deque[Job[Payload, Result]] = deque()
+        self._queue: list[tuple[int, int, Job[Payload, Result]]] = []  # a heap of (turn, number of the request, job)
+        self._arrivals, self._turn = itertools.count(), 0
         self._change = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, payload: Payload, units: int) -> Job[Payload, Result]:
-        """Raises Refused: 429 where the queue is full, 503 where the server is closing."""
-        job: Job[Payload, Result] = Job(payload, units)
+    def submit(self, parts: Sequence[tuple[Payload, int]]) -> list[Job[Payload, Result]]:
+        """A job for each part of a request, all or none. Raises Refused: 429 where the queue is full, 503 where the server
+        is closing."""
         with self._change:
+            number = next(self._arrivals)
+            jobs: list[Job[Payload, Result]] = [Job(payload, units, number) for payload, units in parts]
             if self._closed:
                 raise Refused(503, "the server is shutting down", retry_after=5)
-            queued = sum(j.units for j in self._queue)
-            if self._queue and queued + units > self.waiting:
+            queued = sum(job.units for _, _, job in self._queue)
+            if self._queue and queued + sum(job.units for job in jobs) > self.waiting:
                 raise Refused(
                     429, f"the queue is full: {queued} {self.name} wait already; try again later", retry_after=1
                 )
-            self._queue.append(job)
+            for turn, job in enumerate(jobs, start=self._turn):
+                heapq.heappush(self._queue, (turn, number, job))
             self._change.notify_all()
-        return job
+        return jobs
 
-    def wait(self, job: Job[Payload, Result], seconds: float, gone: Callable[[], bool]) -> Result:
-        """The job's result. Raises Refused with its error, or 503 after `seconds` or where its sender has `gone`."""
+    def wait(self, jobs: Sequence[Job[Payload, Result]], seconds: float, gone: Callable[[], bool]) -> list[Result]:
+        """The jobs' results. Raises Refused with the first error, or 503 after `seconds` or where their sender has `gone`."""
         deadline = time.monotonic() + seconds
+        try:
+            return [self._wait(job, deadline, seconds, gone) for job in jobs]
+        finally:
+            for job in jobs:  # those that are not done are waited for no more
+                job.dropped = True
+
+    def _wait(self, job: Job[Payload, Result], deadline: float, seconds: float, gone: Callable[[], bool]) -> Result:
         while not job.done.wait(min(0.05, max(0.001, deadline - time.monotonic()))):
             if gone():
-                job.dropped = True
                 raise Refused(503, "the client closed the connection")
             if time.monotonic() > deadline:
-                job.dropped = True
                 raise Refused(503, f"no result within {seconds:g} s; ask for less at once", retry_after=5)
         if job.error is not None:
             raise job.error
@@ -93,19 +107,19 @@ class Batcher(Generic[Payload, Result]):
 
     @property
     def depth(self) -> int:
-        return len(self._queue)
+        """Requests of which some part waits."""
+        return len({number for _, number, _ in self._queue})
 
     def _work(self) -> None:
         while batch := self._take():
             started = time.monotonic()
             self._answer(batch)
-            units = sum(j.units for j in batch)
-            self.say(
-                f"{units} {self.name} of {len(batch)} requests in {time.monotonic() - started:.2f} s, {self.depth} requests wait"
-            )
+            units, requests = sum(j.units for j in batch), len({j.request for j in batch})
+            took = f"{time.monotonic() - started:.2f} s"
+            self.say(f"{units} {self.name} of {requests} requests in {took}, {self.depth} requests wait")
 
     def _take(self) -> list[Job[Payload, Result]]:
-        """Whatever waits, in order, up to `most` units but one job at least; an empty list once closed and drained."""
+        """Whatever waits, in turn, up to `most` units but one job at least; an empty list once closed and drained."""
         with self._change:
             while not self._queue and not self._closed:
                 self._change.wait()
@@ -113,8 +127,8 @@ class Batcher(Generic[Payload, Result]):
         with self._change:
             batch: list[Job[Payload, Result]] = []
             units = 0
-            while self._queue and (not batch or units + self._queue[0].units <= self.most):
-                job = self._queue.popleft()
+            while self._queue and (not batch or units + self._queue[0][2].units <= self.most):
+                self._turn, _, job = heapq.heappop(self._queue)
                 if not job.dropped:
                     batch.append(job)
                     units += job.units

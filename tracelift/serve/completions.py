@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from models import Tokenizer
+from tracelift.config.key import Range
 from tracelift.executor.backend import visible_text
 from tracelift.sampler import Completion, Sampler, SamplingParams
+from tracelift.sampler.params import COLDEST
 from tracelift.serve.fields import Refused, bad, flag, real, refuse_unknown, whole
 
 FIELDS = ("model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "min_p", "n", "stop", "seed", "logprobs", "echo",
@@ -29,6 +31,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {  # taken where they ask for nothing
     "stream": (False,), "stream_options": (), "suffix": ("",), "presence_penalty": (0,), "frequency_penalty": (0,), "logit_bias": ({},),
 }  # fmt: skip
 MAX_STOPS = 16
+TINY = 1e-6  # a smaller probability is none in fp32's softmax, and a mistake rather than a wish
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,10 @@ class Completions:
         params = SamplingParams(
             n=n,
             max_new_tokens=max_tokens,
-            temperature=real(body, "temperature", 1.0, 0.0, 100.0),
-            top_p=real(body, "top_p", 1.0, 0.0, 1.0, above=True),
+            temperature=real(body, "temperature", 1.0, Range(COLDEST, 100, zero=True)),
+            top_p=real(body, "top_p", 1.0, Range(TINY, 1)),
             top_k=whole(body, "top_k", 0, 0, 2**31 - 1),
-            min_p=real(body, "min_p", 0.0, 0.0, 0.999),
+            min_p=real(body, "min_p", 0.0, Range(TINY, 0.999, zero=True)),
             stop=_stops(body),
             seed=secrets.randbits(64) if seed is None else whole(body, "seed", 0, -(2**63), 2**64 - 1) % 2**64,
         )
@@ -157,10 +160,12 @@ class Completions:
         given = self._given(body)
         if len(given) > self.most:
             raise bad("prompt", f"holds {len(given)} prompts; at most {self.most} are served at once")
-        vocab = self.sampler.model.config.vocab_size
+        vocab, most = self.sampler.model.config.vocab_size, self.tokenizer.most_characters(self.limit)
         out = []
         for i, prompt in enumerate(given):
-            where = f"prompt {i} " if len(given) > 1 else ""
+            where = f"{i} " if len(given) > 1 else ""
+            if isinstance(prompt, str) and most is not None and len(prompt) > most:  # said before the time it takes
+                raise bad("prompt", f"{where}has {len(prompt)} characters; the model reads {self.limit} tokens")
             ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
             if not ids:
                 raise bad("prompt", f"{where}has no tokens")

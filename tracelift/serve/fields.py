@@ -6,9 +6,11 @@ Left out: nested schemas; each endpoint reads its own.
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
+
+from tracelift.config.key import Range
+from tracelift.files import as_float
 
 
 class Refused(Exception):
@@ -41,23 +43,15 @@ def whole(body: Mapping[str, Any], field: str, default: int, low: int, high: int
     return value
 
 
-def real(body: Mapping[str, Any], field: str, default: float, low: float, high: float, above: bool = False) -> float:
-    """A number in low … high (with `above`, not low itself); null and absence mean the default."""
+def real(body: Mapping[str, Any], field: str, default: float, allowed: Range) -> float:
+    """A number of the range; null and absence mean the default."""
     value = body.get(field)
     if value is None:
         return default
-    fine = (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
-    )
-    if not fine or (above and value == low):
-        raise bad(
-            field,
-            f"must be a number {'above' if above else 'from'} {low:g} {'and at most' if above else 'to'} {high:g}, got {_shown(value)}",
-        )
-    return float(value)
+    number = as_float(value)
+    if number is None or number not in allowed:
+        raise bad(field, f"must be a number, {allowed}, got {_shown(value)}")
+    return number
 
 
 def flag(body: Mapping[str, Any], field: str) -> bool:

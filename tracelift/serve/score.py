@@ -5,7 +5,8 @@
 `task_name` is what the input text calls <task> (math or code), `task_type` its <type>. Beside the schema an item may hold
 `tests`, and the reply holds `details` (derived, head, dimensions, or the error), `dimension_names` and the weights'
 `fingerprint`. An item that cannot be scored, a trace that does not fit `max_length`, has null for a score: never a number
-in the middle.
+in the middle. Traces are tokenised by the thread of their request, and a long request is several parts of work: neither
+holds the requests beside it.
 
 Left out: heads of other models than the one served.
 """
@@ -16,15 +17,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tracelift.reward_model.scorer import LocalScorer, RMScore, ScoreItem
+from tracelift.reward_model.scorer import Inputs, LocalScorer, RMScore, ScoreItem
 from tracelift.serve.fields import Refused, bad, refuse_unknown, text, whole
 
 ITEM = ("problem", "reasoning", "task_name", "task_type", "tests")
 
 
+PART = 64  # items of one request in one call at most; a call may hold parts of several
+
+
 @dataclass(frozen=True)
 class Batch:
+    """Part of a request."""
+
     items: tuple[ScoreItem, ...]
+    inputs: Inputs  # the tokens of the items
     max_tokens: int
     batch_tokens: int
 
@@ -37,8 +44,8 @@ class Scores:
         self.scorer, self.name, self.most = scorer, name, most
         self.fingerprint = scorer.fingerprint
 
-    def read(self, body: Mapping[str, Any]) -> Batch:
-        """Raises Refused with 400."""
+    def read(self, body: Mapping[str, Any]) -> list[Batch]:
+        """The parts of a request; traces of a problem that stand together go together. Raises Refused with 400."""
         refuse_unknown(body, ("items", "max_length", "batch_size", "model"))
         items = body.get("items")
         if not isinstance(items, list):
@@ -51,20 +58,23 @@ class Scores:
             body, "batch_size", 0, 1, 2**31 - 1
         )  # the most traces in one forward pass; absent, the server's choice
         budget = self.scorer.batch_tokens
-        return Batch(
-            tuple(map(_item, range(len(items)), items)), max_tokens, min(budget, size * max_tokens) if size else budget
-        )
+        bounds = max_tokens, min(budget, size * max_tokens) if size else budget
+        read, scorer = tuple(map(_item, range(len(items)), items)), self._scorer(*bounds)
+        parts = [read[i : i + PART] for i in range(0, len(read), PART)]
+        return [Batch(part, scorer.inputs(part), *bounds) for part in parts]
 
     def run(self, batches: Sequence[Batch]) -> list[list[RMScore]]:
         """Requests of equal bounds in one call, so that they share problems."""
         found: list[list[RMScore]] = [[] for _ in batches]
         for bounds in dict.fromkeys((b.max_tokens, b.batch_tokens) for b in batches):
             members = [i for i, b in enumerate(batches) if (b.max_tokens, b.batch_tokens) == bounds]
-            scorer = LocalScorer(self.scorer.rm, self.scorer.tokenizer, *bounds)
-            scores = iter(scorer.score([item for i in members for item in batches[i].items]))
+            scores = self._scorer(*bounds).judge({k: v for i in members for k, v in batches[i].inputs.items()})
             for i in members:
-                found[i] = [next(scores) for _ in batches[i].items]
+                found[i] = [scores[item] for item in batches[i].items]
         return found
+
+    def _scorer(self, max_tokens: int, batch_tokens: int) -> LocalScorer:
+        return LocalScorer(self.scorer.rm, self.scorer.tokenizer, max_tokens, batch_tokens)
 
     def reply(self, scores: Sequence[RMScore]) -> dict[str, Any]:
         details = [

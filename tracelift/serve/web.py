@@ -1,11 +1,15 @@
 """The HTTP side: who may ask, how much, and what a refusal looks like.
 
 Bounds hold before a byte of a body is read (its announced size, the number of connections) and while it is read (one
-deadline for a whole request, so that a sender of one byte a second cannot hold a thread). Refusals are the protocol's
-{"error": {"message", "type", "param", "code"}} with a status:
+deadline for a whole request, tracelift/executor/deadline.py, so that a sender of one byte a second cannot hold a thread).
+Refusals are the protocol's {"error": {"message", "type", "param", "code"}} with a status:
 
-    400 a field, JSON, length    401 key          404 path, model       405 method     408 too slow    411 no length
+    400 a field, JSON, framing   401 key          404 path, model       405 method     408 too slow    411 no length
     413 body too large           415 not JSON     429 queue full        500 the model  503 closing, no result, connections
+
+Where a request ends must be beyond doubt, or a proxy before this server and the server itself may see different requests:
+a body that no method here reads, two lengths, and a head with lines that are no header are refused and the connection is
+closed.
 
 A body must be declared as JSON: a web page cannot send that to a server on loopback without asking first, and nothing here
 answers such a question. Left out: TLS, CORS, chunked request bodies, HTTP/2.
@@ -14,23 +18,29 @@ answers such a question. Left out: TLS, CORS, chunked request bodies, HTTP/2.
 from __future__ import annotations
 
 import hmac
-import io
 import json
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from email import errors as mail
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tracelift.errors import RowsError
+from tracelift.executor.deadline import TimedSocket
 from tracelift.files import parse_line
 from tracelift.serve.batching import Batcher
 from tracelift.serve.fields import Refused
 
 LINGER_S = 1.0
+NO_HEADER = (  # what the standard library's reader of headers notes, and reads on
+    mail.MissingHeaderBodySeparatorDefect,
+    mail.FirstHeaderLineIsContinuationDefect,
+    mail.MisplacedEnvelopeHeaderDefect,
+)
 TYPES = {
     401: "authentication_error",
     404: "not_found_error",
@@ -57,11 +67,12 @@ class RequestLimits:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """read(body) -> job's payload and its units, reply(payload, result) -> JSON; the batcher runs in between."""
+    """read(body) -> parts of the work, each a payload and its units; reply(payloads, results) -> JSON; the batcher runs
+    the parts in between."""
 
-    read: Callable[[Mapping[str, Any]], tuple[Any, int]]
+    read: Callable[[Mapping[str, Any]], Sequence[tuple[Any, int]]]
     batcher: Batcher
-    reply: Callable[[Any, Any], dict[str, Any]]
+    reply: Callable[[Sequence[Any], Sequence[Any]], dict[str, Any]]
 
 
 class HttpService(ThreadingHTTPServer):
@@ -89,10 +100,14 @@ class HttpService(ThreadingHTTPServer):
         self._busy, self._idle = 0, threading.Condition()
         super().__init__(address, _Handler)
 
+    def get_request(self) -> tuple[TimedSocket, Any]:
+        request, address = super().get_request()
+        return TimedSocket.of(request), address
+
     def process_request(self, request: Any, client_address: Any) -> None:
         if not self._slots.acquire(blocking=False):
             try:
-                request.settimeout(1)
+                request.deadline = time.monotonic() + 1
                 request.sendall(FULL)
             except OSError:
                 pass
@@ -120,24 +135,8 @@ class HttpService(ThreadingHTTPServer):
             return self._idle.wait_for(lambda: self._busy == 0, seconds)
 
 
-class _Timed(io.RawIOBase):
-    """Reads of a socket that share one deadline."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection, self.deadline = connection, 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self.connection.settimeout(left)
-        return self.connection.recv_into(buffer)
-
-
 class _Handler(BaseHTTPRequestHandler):
+    connection: TimedSocket
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "tracelift", ""
 
@@ -146,13 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, HttpService)
         return self.server
 
-    def setup(self) -> None:
-        super().setup()
-        self.timed = _Timed(self.connection)
-        self.rfile = io.BufferedReader(self.timed)
-
     def handle_one_request(self) -> None:
-        self.timed.deadline = time.monotonic() + self.service.limits.read_s
+        self.connection.deadline = time.monotonic() + self.service.limits.read_s
         self.path = ""
         try:
             super().handle_one_request()
@@ -183,6 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, work: Callable[[], dict[str, Any]]) -> None:
         started = time.monotonic()
         try:
+            self._framed()
             outcome: dict[str, Any] | Refused = work()
         except Refused as refusal:
             outcome = refusal
@@ -196,17 +191,18 @@ class _Handler(BaseHTTPRequestHandler):
             outcome = Refused(500, f"{type(error).__name__}: {error}")
         status = self._send(outcome)
         note = f": {outcome.message}" if isinstance(outcome, Refused) else ""
-        path = self.path.split("?")[0][:60].encode("unicode_escape").decode()
+        path = self.path.split("?")[0][:60]
         self.service.say(f"{self.command} {path} {status} in {time.monotonic() - started:.2f} s{note}")
         if self.close_connection and isinstance(outcome, Refused):
             self._linger()
 
     def _linger(self) -> None:
         """Read on for a moment: closing on a sender in mid-body would reset the connection, and our refusal with it."""
-        self.timed.deadline = time.monotonic() + LINGER_S
+        self.connection.deadline = time.monotonic() + LINGER_S
+        scrap = bytearray(2**16)
         try:
             self.connection.shutdown(socket.SHUT_WR)
-            while self.rfile.read1(2**20):
+            while self.connection.recv_into(scrap):
                 pass
         except OSError:
             pass
@@ -220,7 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             kind = TYPES.get(status, "invalid_request_error")
             outcome = {"error": {"message": outcome.message, "type": kind, "param": outcome.field, "code": status}}
         data = json.dumps(outcome, allow_nan=False).encode()
-        self.connection.settimeout(self.service.limits.read_s)
+        self.connection.deadline = time.monotonic() + self.service.limits.read_s
         try:
             self.send_response(status)
             for name, value in {
@@ -236,6 +232,19 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
         return status
+
+    def _framed(self) -> None:
+        """Raises Refused, and lets the connection be closed, where it is in doubt what of it is this request."""
+        head, keep = self.headers, self.close_connection
+        self.close_connection = True
+        folded = any("\r" in value or "\n" in value for value in head.values())
+        if folded or any(isinstance(defect, NO_HEADER) for defect in head.defects):
+            raise Refused(400, "the head holds a line that is no header, such as one with a space before its colon")
+        if len(head.get_all("Content-Length", ())) > 1:
+            raise Refused(400, "Content-Length stands there twice")
+        if self.command == "GET" and ("Transfer-Encoding" in head or head.get("Content-Length", "0").strip() != "0"):
+            raise Refused(400, "a GET with a body is not read; send none")
+        self.close_connection = keep
 
     def _get(self) -> dict[str, Any]:
         path = self.path.split("?")[0].rstrip("/")
@@ -257,9 +266,10 @@ class _Handler(BaseHTTPRequestHandler):
             raise Refused(405, f"{path} is asked by GET") if path in self.service.gets else self._unknown(path)
         body = self._body()
         self.close_connection = unread
-        payload, units = endpoint.read(body)
-        job = endpoint.batcher.submit(payload, units)
-        return endpoint.reply(payload, endpoint.batcher.wait(job, self.service.limits.result_s, self._gone))
+        parts = endpoint.read(body)
+        jobs = endpoint.batcher.submit(parts)
+        results = endpoint.batcher.wait(jobs, self.service.limits.result_s, self._gone)
+        return endpoint.reply([payload for payload, _ in parts], results)
 
     def _unknown(self, path: str) -> Refused:
         known = ", ".join([*self.service.posts, *self.service.gets])
@@ -268,12 +278,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _authorise(self) -> None:
         if self.service.key is None:
             return
-        given = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        scheme, _, given = self.headers.get("Authorization", "").partition(" ")
+        given = given.strip() if scheme.lower() == "bearer" else ""
         if not hmac.compare_digest(given.encode("utf-8", "replace"), self.service.key.encode()):
             raise Refused(401, "the API key is missing or wrong; send it as 'Authorization: Bearer KEY'")
 
     def _body(self) -> dict[str, Any]:
-        if self.headers.get("Transfer-Encoding"):
+        if "Transfer-Encoding" in self.headers:
             raise Refused(411, "a body in chunks is not read; send Content-Length")
         length = self.headers.get("Content-Length")
         if length is None:

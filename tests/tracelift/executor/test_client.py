@@ -91,7 +91,7 @@ def test_passing_faults_are_retried_until_they_pass(url, fault):
         ("500", "answered 500"),
         ("drop", "connection"),
         ("cut", "before the reply did"),
-        ("rubbish", "not a completion"),
+        ("rubbish", "not JSON"),
         ("shape", "text is NoneType"),
         ("stall", "within 0.4 s"),
         ("drip", "within 0.4 s"),

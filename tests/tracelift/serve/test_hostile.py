@@ -66,10 +66,20 @@ REFUSED = {
     "temperature": (
         "/v1/completions",
         {"prompt": "a", "temperature": -1},
-        "temperature must be a number from 0 to 100",
+        "temperature must be a number, 0 or between 1e-06 and 100",
     ),
+    **{
+        f"{field} of {shown}": (
+            "/v1/completions",
+            b'{"prompt": "a", "%s": %s}' % (field.encode(), value),
+            f"{field} must be a number",
+        )
+        for field in ("temperature", "top_p", "min_p")
+        for shown, value in (("10**400", b"1" + b"0" * 400), ("1e-300", b"1e-300"), ("1e999", b"1e999"))
+    },
+    "a number of 5,000 digits": ("/v1/completions", b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "cannot be read"),
     "boolean temperature": ("/v1/completions", {"prompt": "a", "temperature": True}, "temperature must be a number"),
-    "top_p": ("/v1/completions", {"prompt": "a", "top_p": 0}, "top_p must be a number above 0"),
+    "top_p": ("/v1/completions", {"prompt": "a", "top_p": 0}, "top_p must be a number, between 1e-06 and 1"),
     "stop": ("/v1/completions", {"prompt": "a", "stop": [""]}, "stop must be a text"),
     "seed": ("/v1/completions", {"prompt": "a", "seed": 2**64}, "seed must be an integer"),
     "stream": ("/v1/completions", {"prompt": "a", "stream": True}, "stream is not offered"),
@@ -123,6 +133,79 @@ def test_statuses(served, case):
     status, arguments = STATUSES[case]
     found, reply = served.ask(**arguments)
     assert found == status and reply["error"]["code"] == status and len(reply["error"]["message"]) > 10
+
+
+def raw(served, data: bytes) -> list[bytes]:
+    """What is answered to bytes, reply by reply, until the server closes; a second request in them is a second reply."""
+    with connect(served) as s:
+        s.sendall(data)
+        s.shutdown(socket.SHUT_WR)
+        said = b""
+        while piece := s.recv(65_536):
+            said += piece
+    return [b"HTTP/1.1 " + part for part in said.split(b"HTTP/1.1 ")[1:]]
+
+
+SECOND = b"GET /second HTTP/1.1\r\nHost: x\r\n\r\n"
+IN_DOUBT = {  # one request before a proxy that reads the head otherwise is two here, or the other way round
+    "a GET with a body": b"GET /health HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(SECOND),
+    "a GET in chunks": b"GET /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "two lengths": b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 40\r\n\r\n{}",
+    "two equal lengths": b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "a space before a colon": b"POST /score HTTP/1.1\r\nTransfer-Encoding : chunked\r\nContent-Length: 2\r\n\r\n{}",
+    "a folded header": b"POST /score HTTP/1.1\r\nX: a\r\n Content-Length: 9\r\nContent-Length: 2\r\n\r\n{}",
+    "a line that is no header": b"GET /health HTTP/1.1\r\nHost: x\r\nno header\r\nContent-Length: 5\r\n\r\n",
+    "a length beside chunks": b"POST /score HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n{}",
+    "chunks of an empty name": b"POST /score HTTP/1.1\r\nTransfer-Encoding:\r\nContent-Length: 2\r\n\r\n{}",
+    "two lengths in one": b"POST /score HTTP/1.1\r\nContent-Length: 2, 2\r\n\r\n{}",
+}
+KNOWN = f"\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n".encode()
+
+
+@pytest.mark.parametrize("case", IN_DOUBT)
+def test_where_a_request_may_end_elsewhere_it_is_refused_and_nothing_follows(served, case):
+    replies = raw(served, IN_DOUBT[case].replace(b"\r\n", KNOWN, 1) + SECOND)
+    assert len(replies) == 1, "the rest is no second request"
+    assert replies[0].startswith((b"HTTP/1.1 400", b"HTTP/1.1 411")) and b"\r\nConnection: close\r\n" in replies[0]
+
+
+def test_requests_in_a_row_on_one_connection_are_answered_each(served):
+    """What is refused above is not refused of honest requests."""
+    body = json.dumps({"items": []}).encode()
+    score = head(len(body)).replace(b"/v1/completions", b"/score") + body
+    no_body = SECOND.replace(b"Host: x", b"Host: x\r\nContent-Length: 0")
+    replies = raw(served, SECOND.replace(b"/second", b"/health") + score + no_body)
+    assert [r[9:12] for r in replies] == [b"200", b"200", b"401"]
+
+
+def test_the_name_of_the_scheme_is_of_any_case(served):
+    assert served.ask("/v1/models", Authorization=f"bearer {KEY}")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/\x1b[2J", "/\x07", "/\x9b31m", "/a\u202eb".encode().decode("latin-1"), "/\x00"])
+def test_no_control_character_reaches_the_log(served, path):
+    before = len(served.log)
+    for method in ("GET", "POST"):
+        raw(served, f"{method} {path} HTTP/1.1\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode("latin-1"))
+    served.ask("/v1/completions", {"prompt": "a", "model": "\x1b[2J\n12:00:00 forged"})
+    served.ask("/v1/completions", {"prompt": "a", "\x1b]0;title\x07": 1})
+    served.wait_for("title", before)
+    lines = served.log[before:]
+    assert all(line.isprintable() for line in lines) and not any(line.startswith("12:00:00 forged") for line in lines)
+
+
+def test_a_prompt_that_cannot_fit_is_refused_before_it_is_tokenised(served):
+    """Its length is named, not its number of tokens, which nobody has counted."""
+    words = "x " * 12_000
+    status, reply = served.ask("/v1/completions", {"prompt": words})
+    assert status == 400 and reply["error"]["message"] == "prompt has 24000 characters; the model reads 96 tokens"
+    status, reply = served.ask("/v1/completions", {"prompt": ["a", words]})
+    assert status == 400 and "prompt 1 has 24000 characters" in reply["error"]["message"]
+    for odd in (item(reasoning=words), item(task_type=words)):
+        status, reply = served.ask("/score", {"items": [item(), odd]})
+        assert status == 200 and reply["scores"][0] is not None and reply["scores"][1] is None
+    status, reply = served.ask("/score", {"items": [item(problem=words)]})
+    assert status == 200 and reply["scores"][0] is not None, "a problem is shortened"
 
 
 def test_health_needs_no_key(served):
