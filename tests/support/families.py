@@ -139,18 +139,16 @@ class Pair:
             return distance(again(self.ids).logits, self.theirs(self.ids).logits)
 
     def generate(self) -> float:
-        """Greedy text, by the paged and the static engine, and log-probabilities of given continuations."""
-        prompts = [self.words(n) for n in (1, 9, 40)]
+        """Greedy text, by the paged engine or the static one (odd seeds), and log-probabilities of continuations."""
+        prompts = [self.words(n) for n in (1, 40)]
         wanted = []
         for prompt in prompts:
             ids = torch.tensor([prompt])
-            out = self.theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
+            out = self.theirs.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False)
             wanted.append(out[0, len(prompt) :].tolist())
-        for static in (False, True):
-            answers = Sampler(self.ours, (), 0, static=static).generate(
-                prompts, SamplingParams(max_new_tokens=12, temperature=0)
-            )
-            assert [a.tokens for (a,) in answers] == wanted, (self.family, self.seed, static)
+        sampler = Sampler(self.ours, (), 0, static=bool(self.seed % 2))
+        answers = sampler.generate(prompts, SamplingParams(max_new_tokens=8, temperature=0))
+        assert [a.tokens for (a,) in answers] == wanted, (self.family, self.seed)
         texts = [(tuple(p), tuple(w)) for p, w in zip(prompts, wanted, strict=True)]
         found = score(self.ours, texts, (), 1.0, 2**24)
         expected = [self.their_logprobs(p, w).tolist() for p, w in zip(prompts, wanted, strict=True)]
