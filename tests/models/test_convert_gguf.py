@@ -14,7 +14,7 @@ from models import convert_gguf
 from models.config import LinearScaling, RopeScaling, YarnScaling, yarn_attention_factor
 from models.hf_config import CheckpointError
 from models.transformer import rope_frequencies
-from support.families import FIELDS
+from support.random_models import FIELDS
 
 gguf = pytest.importorskip("gguf")
 

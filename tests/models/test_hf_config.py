@@ -7,7 +7,7 @@ import torch
 
 from models.config import FAMILIES, LinearScaling, ModelConfig, RopeScaling, YarnScaling
 from models.hf_config import CheckpointError, parse_config, read_config, to_hf_config
-from support.families import tiny_config
+from support.random_models import FIELDS, tiny_config
 
 LLAMA = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 32000, "hidden_size": 4096,
@@ -192,13 +192,16 @@ SCALINGS = [
 @pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_writing_and_reading_give_the_same_config(name, scaling, tied):
-    config = tiny_config(name, norm_eps=1e-4, rope_theta=3e4, rope_scaling=scaling, tied_head=tied, num_layers=3)
+    config = tiny_config(
+        **{**FIELDS[name], "tied_head": tied}, norm_eps=1e-4, rope_theta=3e4, rope_scaling=scaling, num_layers=3
+    )
+
     raw = json.loads(json.dumps(to_hf_config(config, torch.bfloat16)))
     assert parse_config(raw) == config and raw["torch_dtype"] == "bfloat16"
 
 
 def test_a_granite_of_the_usual_attention_is_written_with_its_number():
-    config = tiny_config("granite", attention_multiplier=None)
+    config = tiny_config(**{**FIELDS["granite"], "attention_multiplier": None})
     assert to_hf_config(config, torch.float32)["attention_multiplier"] == 6**-0.5
 
 
@@ -218,7 +221,7 @@ def test_a_config_its_family_cannot_express_is_not_written():
         dict(embedding_multiplier=3.0),
     ):
         with pytest.raises(ValueError, match="qwen3"):
-            to_hf_config(tiny_config("qwen3", **change), torch.float32)
+            to_hf_config(tiny_config(**FIELDS["qwen3"], **change), torch.float32)
 
 
 def test_broken_files(tmp_path):

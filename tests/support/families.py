@@ -14,7 +14,7 @@ import torch
 import models
 from models import lora
 from models.checkpoint import parts_of
-from models.config import FAMILIES, ModelConfig
+from models.config import FAMILIES
 from support.random_models import randomise
 from tracelift.reward_model.prefix_tree import pack_trees, trees
 from tracelift.sampler import Sampler, SamplingParams
@@ -23,17 +23,6 @@ from tracelift.training.packing import Row, pack
 from tracelift.training.recompute import recompute_blocks
 
 SEEDS = range(4)
-# Fields of ModelConfig that only some families use, for tests that need no transformers.
-FIELDS: dict[str, dict] = {
-    "llama": dict(),
-    "mistral": dict(tied_head=False),
-    "qwen2": dict(qkv_bias=True),
-    "qwen3": dict(qk_norm=True, tied_head=False),
-    "smollm3": dict(rope_free_layers=(1,)),
-    "olmo2": dict(qk_norm=True, qk_norm_whole=True, post_norm=True, tied_head=False),
-    "granite": dict(embedding_multiplier=6.0, residual_multiplier=0.7, attention_multiplier=0.1, logits_scaling=3.0),
-    "seed_oss": dict(qkv_bias=True, tied_head=False),
-}
 
 
 def draw(family: str, seed: int):  # -> a transformers model with random weights
@@ -221,12 +210,6 @@ CHECKS = {
 
 def distance(a, b) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
-
-
-def tiny_config(family: str, **changes) -> ModelConfig:
-    """A config that only this family has."""
-    shape = dict(vocab_size=61, hidden_size=24, intermediate_size=40, num_layers=2, num_heads=4, num_kv_heads=2)
-    return ModelConfig(**{**shape, "head_dim": 6, "max_positions": 64, "family": family, **FIELDS[family], **changes})
 
 
 def table(seeds=SEEDS) -> str:

@@ -30,6 +30,12 @@ FULL += [
     for checkpointing in (False, True)
     for tied, dtype in ((False, "float32"), (True, "bfloat16"))
 ]
+FULL += [
+    asdict(Case(mode, lora, checkpointing=lora > 0, family=family))
+    for mode in ("ddp", "fsdp")
+    for lora in (0, 4)
+    for family in ("smollm3", "olmo2", "granite")
+]
 QUICK = [
     asdict(case)
     for case in (
