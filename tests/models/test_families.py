@@ -94,5 +94,17 @@ def test_the_table_of_the_documentation_names_every_family_and_check():
         assert all(float(cell) <= MOST[name] for cell, name in zip(rows[family], CHECKS, strict=True))
 
 
+def test_the_worked_example_of_the_documentation_is_in_the_source():
+    """Its lines are there, in this order; a number may lag behind edits elsewhere in the file by some lines.
+
+    `PYTHONPATH=.:tests python tests/support/families.py --write` renews the numbers.
+    """
+    text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\S+\.py):(\d+) `(.+?)` \|", text, re.MULTILINE)
+    assert [(path, code) for path, _, code in rows] == [(path, code) for path, code, _ in families.EXAMPLE]
+    for path, number, code in rows:
+        assert abs(families.line_of(path, code) - int(number)) <= 30, (path, number, code)
+
+
 def _cells(line: str) -> list[str]:
     return [c.strip() for c in re.sub(r"^\||\|$", "", line).split("|")]

@@ -45,7 +45,9 @@ def rows():
 
 
 def build(case):
-    shape = ModelConfig(**{**SHAPE, "tied_head": case.tied, **FIELDS.get(case.family, {})})
+    # No bias there: one of keys that do not turn moves no probability, and its gradient is rounding alone.
+    own = {"qkv_bias": False, **FIELDS[case.family]} if case.family else {}
+    shape = ModelConfig(**{**SHAPE, "tied_head": case.tied, **own})
     model = Transformer(shape).init_weights(0, std=0.1).to(getattr(torch, case.dtype))
     if case.lora:
         attach(model, LoRAConfig(case.lora, 8.0), seed=1)

@@ -1,10 +1,11 @@
 """Random tiny checkpoints of every family, and what is asked of each against transformers and PEFT (dev-only oracles).
 
-`python tests/support/families.py` prints the table in docs/models.md: families × what holds, with the worst relative error
-over SEEDS. Left out: refusals (tests/models/test_hf_config.py) and GGUF files (tests/models/test_convert_gguf.py).
+`PYTHONPATH=.:tests python tests/support/families.py` prints the table in docs/models.md: families × what holds, with the
+worst relative error over SEEDS; `--write` renews it there, with the line numbers of the worked example. Left out: refusals (tests/models/test_hf_config.py) and GGUF files (tests/models/test_convert_gguf.py).
 """
 
 import random
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ from tracelift.sampler.scoring import score
 from tracelift.training.packing import Row, pack
 from tracelift.training.recompute import recompute_blocks
 
+ROOT = Path(__file__).resolve().parents[2]
 SEEDS = range(4)
 
 
@@ -225,7 +227,43 @@ def table(seeds=SEEDS) -> str:
     return "\n".join(lines)
 
 
+# The worked example of docs/models.md: a line of the source that is there once, and what it is.
+EXAMPLE = [
+    ("models/config.py", '"smollm3": Family(', "what its class in transformers assumes"),
+    ("models/config.py", "rope_free_layers: tuple[int, ...] = ()", "the one difference, a field"),
+    ("models/transformer.py", "self.turns = layer not in config.rope_free_layers", "the field, in the layer"),
+    ("models/transformer.py", "if self.turns:", "the formula"),
+    ("models/hf_config.py", "def _rope_free_layers(", "reading the list, refusing what is none"),
+    ("models/hf_config.py", "rope_free_layers=_rope_free_layers(r, layers)", "config.json → ModelConfig"),
+    ("models/hf_config.py", 'raw["no_rope_layers"] = [', "ModelConfig → config.json"),
+    ("models/convert_gguf.py", "_INTERLEAVED = (", "llama.cpp interleaves its queries and keys"),
+    ("models/convert_gguf.py", "rope_free_layers=every_nth_layer(4, layers)", "and has the layers as a constant"),
+    ("tests/support/families.py", 'own["no_rope_layers"] = rng.choice(', "random checkpoints of it"),
+    ("tests/support/random_models.py", '"smollm3": dict(', "the field for all tests"),
+]
+
+
+def line_of(path: str, code: str) -> int:
+    lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+    found = [i for i, line in enumerate(lines, 1) if line.strip().startswith(code)]
+    assert len(found) == 1, f"{path}: {code!r} begins {len(found)} lines"
+    return found[0]
+
+
+def example() -> str:
+    return "\n".join(f"| {path}:{line_of(path, code)} `{code}` | {what} |" for path, code, what in EXAMPLE)
+
+
+def write() -> None:
+    """Renew the table and the line numbers in docs/models.md."""
+    page = ROOT / "docs" / "models.md"
+    text = page.read_text(encoding="utf-8")
+    marks = "<!-- families:begin -->\n", "<!-- families:end -->"
+    text = re.sub(f"(?<={marks[0]}).*?(?={marks[1]})", lambda _: f"\n{table()}\n\n", text, flags=re.DOTALL)
+    rows = r"(?<=\| where \| what \|\n\|---\|---\|\n).*?(?=\n\n)"
+    page.write_text(re.sub(rows, lambda _: example(), text, flags=re.DOTALL), encoding="utf-8")
+
+
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
     torch.set_num_threads(1)
-    print(table())
+    write() if "--write" in sys.argv else print(table())

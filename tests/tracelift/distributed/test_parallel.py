@@ -31,8 +31,7 @@ FULL += [
     for tied, dtype in ((False, "float32"), (True, "bfloat16"))
 ]
 FULL += [
-    asdict(Case(mode, lora, checkpointing=lora > 0, family=family))
-    for mode in ("ddp", "fsdp")
+    asdict(Case("fsdp", lora, checkpointing=lora > 0, family=family))
     for lora in (0, 4)
     for family in ("smollm3", "olmo2", "granite")
 ]
