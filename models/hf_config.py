@@ -69,15 +69,15 @@ def read_config(folder: str | PathLike[str]) -> tuple[ModelConfig, dict[str, Any
     """A folder's config.json → (architecture, the raw JSON object). Raises as the module docstring says."""
     path = check_folder(folder) / "config.json"
     if not path.is_file():
-        what = _other_contents(path.parent) or "a Hugging Face model folder needs config.json"
+        what = other_contents(path.parent) or "a Hugging Face model folder needs config.json"
         raise FileNotFoundError(f"{path}: missing; {what}")
     raw = read_json(path)
-    if "model_type" not in raw and (what := _other_contents(path.parent)):
+    if "model_type" not in raw and (what := other_contents(path.parent)):
         raise CheckpointError(f"{path}: is no model's config.json; {what}")
     return parse_config(raw, str(path)), raw
 
 
-def _other_contents(folder: Path) -> str | None:
+def other_contents(folder: Path) -> str | None:
     """What a folder is that is not a model's, and what to pass instead."""
     if (folder / "adapter_config.json").is_file():
         return f"{folder} holds a LoRA adapter: pass the model it was trained on, and this folder as its adapter"
