@@ -33,7 +33,7 @@ from torch import Tensor
 
 from models.checkpoint import parts_of, stacked, write_folder
 from models.config import FAMILIES, LinearScaling, ModelConfig, RopeScaling, YarnScaling, yarn_attention_factor
-from models.hf_config import CheckpointError, every_nth_layer, to_hf_config
+from models.hf_config import CheckpointError, to_hf_config
 from models.tokenizer import Tokenizer, load_tokenizer
 from models.transformer import Transformer, rope_frequencies
 
@@ -150,9 +150,7 @@ def parse_metadata(meta: dict[str, Any], tensors: dict[str, Any], where: str) ->
         qk_norm="blk.0.attn_q_norm.weight" in tensors,
         qk_norm_whole=arch == "olmo2",
         post_norm=arch == "olmo2",
-        rope_free_layers=every_nth_layer(4, layers)
-        if arch == "smollm3"
-        else (),  # no key says so: llama.cpp's constant
+        rope_free_layers=tuple(range(3, layers, 4)) if arch == "smollm3" else (),  # llama.cpp's constant; no key
         family=FAMILIES[arch].written_as or arch,
         **granite,
     )

@@ -230,14 +230,11 @@ def _rope_free_layers(r: _Reader, layers: int) -> tuple[int, ...]:
     """SmolLM3's `no_rope_layers`, a list whose 0 means no rope; without it, every `no_rope_layer_interval`-th layer."""
     flags = r.raw.get("no_rope_layers")
     if flags is None:
-        return every_nth_layer(r.number("no_rope_layer_interval", 4), layers)
+        every = r.number("no_rope_layer_interval", 4)
+        return tuple(range(every - 1, layers, every))
     if not isinstance(flags, list) or len(flags) < layers or any(f not in (0, 1) for f in flags):
         raise r.refuse("no_rope_layers", f"a 0 or 1 for each of the {layers} layers is expected")
     return tuple(i for i in range(layers) if not flags[i])
-
-
-def every_nth_layer(n: int, layers: int) -> tuple[int, ...]:
-    return tuple(range(n - 1, layers, n))
 
 
 def _rope(r: _Reader, family: str, positions: int) -> tuple[float, RopeScaling | YarnScaling | LinearScaling | None]:
@@ -272,8 +269,7 @@ def _rope(r: _Reader, family: str, positions: int) -> tuple[float, RopeScaling |
     factor = real("factor", positions / original)
     length = yarn_attention_factor(factor)
     if rope.get("mscale") and rope.get("mscale_all_dim"):
-        mscales = (real(name, None) for name in ("mscale", "mscale_all_dim"))
-        over, under = (yarn_attention_factor(factor, m) for m in mscales)
+        over, under = (yarn_attention_factor(factor, real(name, None)) for name in ("mscale", "mscale_all_dim"))
         length = over / under
     return theta, YarnScaling(
         factor,

@@ -1,7 +1,7 @@
 """Random tiny checkpoints of every family, and what is asked of each against transformers and PEFT (dev-only oracles).
 
 `PYTHONPATH=.:tests python tests/support/families.py` prints the table in docs/models.md: families × what holds, with the
-worst relative error over SEEDS; `--write` renews it there, with the line numbers of the worked example. Left out: refusals (tests/models/test_hf_config.py) and GGUF files (tests/models/test_convert_gguf.py).
+worst relative error; `--write` renews it there, with the line numbers of the worked example. Left out: refusals (tests/models/test_hf_config.py) and GGUF files (tests/models/test_convert_gguf.py).
 """
 
 import random
@@ -24,7 +24,7 @@ from tracelift.training.packing import Row, pack
 from tracelift.training.recompute import recompute_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = range(4)
+SEEDS = range(3)
 
 
 def draw(family: str, seed: int):  # -> a transformers model with random weights
@@ -214,11 +214,11 @@ def distance(a, b) -> float:
     return ((a - b).abs().max() / b.abs().max()).item()
 
 
-def table(seeds=SEEDS) -> str:
+def table(seeds: int = 4) -> str:
     lines = [f"| family | {' | '.join(CHECKS)} |", "|---" * (len(CHECKS) + 1) + "|"]
     for family in FAMILIES:
         worst = dict.fromkeys(CHECKS, 0.0)
-        for seed in seeds:
+        for seed in range(seeds):
             with tempfile.TemporaryDirectory() as folder:
                 pair = Pair(family, seed, Path(folder))
                 for name, check in CHECKS.items():
@@ -237,7 +237,7 @@ EXAMPLE = [
     ("models/hf_config.py", "rope_free_layers=_rope_free_layers(r, layers)", "config.json → ModelConfig"),
     ("models/hf_config.py", 'raw["no_rope_layers"] = [', "ModelConfig → config.json"),
     ("models/convert_gguf.py", "_INTERLEAVED = (", "llama.cpp interleaves its queries and keys"),
-    ("models/convert_gguf.py", "rope_free_layers=every_nth_layer(4, layers)", "and has the layers as a constant"),
+    ("models/convert_gguf.py", "rope_free_layers=tuple(range(3, layers, 4))", "and has the layers as a constant"),
     ("tests/support/families.py", 'own["no_rope_layers"] = rng.choice(', "random checkpoints of it"),
     ("tests/support/random_models.py", '"smollm3": dict(', "the field for all tests"),
 ]
