@@ -5,6 +5,7 @@ Reading: the model is built on the meta device, then each tensor is read, cast a
 that names file and key. Only what `model.safetensors` or `model.safetensors.index.json` lists is read, so a
 `consolidated.safetensors` beside them is ignored. Two kinds of surplus keys are known to be harmless and skipped:
 `rotary_emb.inv_freq`, a buffer old checkpoints stored, and in tied models an `lm_head.weight` equal to the embedding.
+What Phi-3 stores fused is split by rows; the model is a Llama then, and written as one.
 
 Writing: the whole folder is written aside and renamed (models/atomic.py), in shards past `max_shard_bytes`.
 
@@ -15,7 +16,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Container, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ from models.transformer import Transformer
 
 _FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}
 _OBSOLETE_KEY = re.compile(r"(^|\.)rotary_emb\.inv_freq$")
+_FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
 _SHARD_NAME = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -83,27 +86,45 @@ def effective_state(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
+def parts_of(name: str, wanted: Container[str]) -> list[str]:
+    """The parameters that a stored tensor holds, in the order of its rows: itself, or those that Phi-3 keeps fused."""
+    for fused, parts in _FUSED.items():
+        if f".{fused}." in name:
+            return [n for part in parts if (n := name.replace(fused, part)) in wanted]
+    return [name] if name in wanted else []
+
+
+def stacked(shapes: Sequence[Sequence[int]]) -> list[int]:
+    """The shape of tensors that lie in one, row after row."""
+    return [sum(shape[0] for shape in shapes), *shapes[0][1:]]
+
+
 def load_weights(
     module: nn.Module, folder: Path, dtype: torch.dtype, device: str | torch.device, tied_head: bool = False
 ) -> None:
     """Fill `module` (built on the meta device) from `folder`, exactly: every parameter once, and nothing left over."""
     wanted = {name: p.shape for name, p in module.named_parameters()}
     source = tensor_files(folder)
-    shapes: dict[str, tuple[int, ...]] = {}
+    parts: dict[str, list[str]] = {}  # of every stored tensor
     for file, names in source.items():
         for name, shape, kind in headers(file, names):
-            shapes[name] = shape
-            if name in wanted and kind not in _FLOAT_DTYPES:
+            parts[name] = parts_of(name, wanted)
+            if not parts[name]:
+                continue
+            if kind not in _FLOAT_DTYPES:
                 raise CheckpointError(f"{file}: tensor {name!r} has dtype {kind}; quantised weights are not supported")
-            if name in wanted and shape != tuple(wanted[name]):
+            if list(shape) != (expected := stacked([wanted[part] for part in parts[name]])):
                 raise CheckpointError(
-                    f"{file}: tensor {name!r} has shape {list(shape)}, config.json asks for {list(wanted[name])}"
+                    f"{file}: tensor {name!r} has shape {list(shape)}, config.json asks for {expected}"
                 )
-    head_copy = tied_head and "lm_head.weight" in shapes
-    surplus = sorted(n for n in shapes.keys() - wanted.keys() if not _OBSOLETE_KEY.search(n))
+    head_copy = tied_head and "lm_head.weight" in parts
+    surplus = sorted(n for n in parts if not parts[n] and not _OBSOLETE_KEY.search(n))
     if head_copy:
         surplus.remove("lm_head.weight")
-    if missing := sorted(wanted.keys() - shapes.keys()):
+    found = Counter(part for held in parts.values() for part in held)
+    if twice := [part for part, times in found.items() if times > 1]:
+        raise CheckpointError(f"{folder}: stored alone and within a fused tensor: {some(twice)}")
+    if missing := sorted(wanted.keys() - found.keys()):
         hint = " (tie_word_embeddings is not true in config.json)" if missing == ["lm_head.weight"] else ""
         raise CheckpointError(f"{folder}: tensors missing from the safetensors files: {some(missing)}{hint}")
     if surplus:
@@ -112,8 +133,10 @@ def load_weights(
         )
     for file, names in source.items():
         for name in names:
-            if name in wanted:
-                _assign(module, name, read_tensor(file, name).to(device=device, dtype=dtype, copy=True))
+            if parts[name]:
+                rows = read_tensor(file, name).split([wanted[part][0] for part in parts[name]])
+                for part, value in zip(parts[name], rows, strict=True):
+                    _assign(module, part, value.to(device=device, dtype=dtype, copy=True))
     if head_copy:
         file = next(file for file, names in source.items() if "lm_head.weight" in names)
         head = read_tensor(file, "lm_head.weight").to(device=device, dtype=dtype)

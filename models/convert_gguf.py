@@ -1,23 +1,24 @@
 """GGUF → Hugging Face folder: `python -m models.convert_gguf FILE.gguf OUTDIR`.
 
 Weights are dequantised by the `gguf` package and written as safetensors; what was lost in quantisation stays lost.
-llama.cpp stores the query and key projections of Llama-family models with each head's rows interleaved for its own
-rotary layout (row 2i and 2i+1 turn together); Hugging Face pairs row i with i + E/2, so the rows are put back:
+llama.cpp stores the query and key projections of some architectures (`_INTERLEAVED`) with each head's rows interleaved
+for its own rotary layout (row 2i and 2i+1 turn together); Hugging Face pairs row i with i + E/2, so the rows are put back:
 
-    HF[h, s, i] = GGUF[h, i, s]      h head, s ∈ {0, 1} half, i < E/2 pair        (Qwen files are not interleaved)
+    HF[h, s, i] = GGUF[h, i, s]      h head, s ∈ {0, 1} half, i < E/2 pair
 
 Llama 3's rotary rescaling is stored as its finished factors (`rope_freqs.weight`); they are matched against the
-published settings. Byte-level BPE tokenizers are rebuilt from vocabulary, merges and the named pre-tokenizer.
+published settings. Byte-level BPE tokenizers are rebuilt from vocabulary, merges and the named pre-tokenizer. What a
+key means where it is absent is what llama.cpp's loader takes it for (its src/llama-model.cpp, src/llama-vocab.cpp).
 
 Left out on purpose: mixtures of experts, other architectures, SentencePiece vocabularies (give the original model's
-tokenizer with --tokenizer), and the way back.
+tokenizer with --tokenizer), the pre-tokenizer "default" (the name of not knowing which), and the way back.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -30,8 +31,8 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
 from torch import Tensor
 
-from models.checkpoint import write_folder
-from models.config import ModelConfig, RopeScaling
+from models.checkpoint import parts_of, stacked, write_folder
+from models.config import FAMILIES, LinearScaling, ModelConfig, RopeScaling, YarnScaling, yarn_attention_factor
 from models.hf_config import CheckpointError, to_hf_config
 from models.tokenizer import Tokenizer, load_tokenizer
 from models.transformer import Transformer, rope_frequencies
@@ -42,8 +43,15 @@ _BLOCK = {
     "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
     "attn_output": "self_attn.o_proj", "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
     "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj", "ffn_down": "mlp.down_proj",
+    "attn_qkv": "self_attn.qkv_proj", "post_attention_norm": "post_attention_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
 }  # fmt: skip
-_FAMILIES = ("llama", "qwen2", "qwen3")  # Mistral's files call themselves llama
+_INTERLEAVED = ("llama", "granite", "smollm3")  # Mistral's files call themselves llama
+_ARCHITECTURES = (*_INTERLEAVED, "qwen2", "qwen3", "olmo2", "phi3", "seed_oss")
+# Keys of rotary scaling that are read, and those that must have the value that does nothing.
+_ROPE_READ = ("freq_base", "dimension_count", "scale_linear", "scaling.type", "scaling.factor", "scaling.finetuned",
+              "scaling.original_context_length", "scaling.yarn_beta_fast", "scaling.yarn_beta_slow")  # fmt: skip
+_ROPE_NEUTRAL = {"scaling.attn_factor": 1, "scaling.yarn_attn_factor": 1, "scaling.yarn_ext_factor": 1}
 # (factor, original context) of Llama 3.1 and of Llama 3.2; low and high frequency factors are 1 and 4 in both.
 _LLAMA3_ROPE = tuple(RopeScaling(factor, 1.0, 4.0, 8192) for factor in (8.0, 32.0))
 # Contractions; words; runs of digits, whose length is the only difference between Qwen and Llama 3; the rest; space.
@@ -51,6 +59,11 @@ _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Pre-tokenizer → how it splits; llama.cpp has one rule for each of these groups.
+_DIGITS, _GPT2, _QWEN, _LLAMA3 = "digits, then gpt2", "gpt2", _SPLIT % "", _SPLIT % "{1,3}"
+_PRE = {"smollm": _DIGITS, "refact": _DIGITS, "gpt-2": _GPT2, "gpt2": _GPT2, "qwen2": _QWEN, "deepseek-r1-qwen": _QWEN,
+        "llama-bpe": _LLAMA3, "llama3": _LLAMA3, "llama-v3": _LLAMA3, "smaug-bpe": _LLAMA3, "dbrx": _LLAMA3}  # fmt: skip
+_LLAMA3_OWN = ("llama-bpe", "llama3", "llama-v3")  # whole words before merges, and a first token unless told otherwise
 _CONTROL, _USER_DEFINED = 3, 4  # llama.cpp's token types
 
 
@@ -83,14 +96,19 @@ def read_gguf(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, Any]
 
 def parse_metadata(meta: dict[str, Any], tensors: dict[str, Any], where: str) -> ModelConfig:
     """GGUF metadata → ModelConfig. Raises CheckpointError naming the key that is missing or unsupported."""
-    family = meta.get("general.architecture")
-    if family not in _FAMILIES:
-        raise CheckpointError(f"{where}: general.architecture is {family!r}; this reads {', '.join(_FAMILIES)}")
+    arch = meta.get("general.architecture")
+    if arch not in _ARCHITECTURES:
+        raise CheckpointError(f"{where}: general.architecture is {arch!r}; this reads {', '.join(_ARCHITECTURES)}")
+    if (parts := int(meta.get("split.count") or 1)) > 1:
+        part = int(meta.get("split.no") or 0) + 1
+        raise CheckpointError(
+            f"{where}: is part {part} of {parts}; join them first: llama-gguf-split --merge FIRST-PART OUT.gguf"
+        )
 
     def get(key: str, default: Any = None) -> Any:
-        value = meta.get(f"{family}.{key}", default)
+        value = meta.get(f"{arch}.{key}", default)
         if value is None:
-            raise CheckpointError(f"{where}: metadata key {family}.{key} is missing")
+            raise CheckpointError(f"{where}: metadata key {arch}.{key} is missing")
         return value
 
     def real(key: str, default: float | None = None) -> float:  # the decimal that was meant, not its float32 image
@@ -99,26 +117,41 @@ def parse_metadata(meta: dict[str, Any], tensors: dict[str, Any], where: str) ->
     def count(key: str) -> int:
         value = get(key)
         if type(value) is not int or value < 1:
-            raise CheckpointError(f"{where}: {family}.{key} must be a positive integer, found {value!r:.60}")
+            raise CheckpointError(f"{where}: {arch}.{key} must be a positive integer, found {value!r:.60}")
         return value
 
     heads, hidden, context = count("attention.head_count"), count("embedding_length"), count("context_length")
-    head_dim = get("attention.key_length", hidden // heads)
+    layers, head_dim = count("block_count"), get("attention.key_length", hidden // heads)
     for key, fine in (
         ("expert_count", 0),
-        ("rope.scaling.type", "none"),
         ("rope.dimension_count", head_dim),
         ("attention.value_length", head_dim),
+        *((f"rope.{key}", value) for key, value in _ROPE_NEUTRAL.items()),
     ):
         if get(key, fine) != fine:
-            raise CheckpointError(f"{where}: {family}.{key} = {get(key)} is not supported (only {fine})")
-    if get("attention.sliding_window", context) < context:
-        raise CheckpointError(f"{where}: {family}.attention.sliding_window is not supported")
+            raise CheckpointError(f"{where}: {arch}.{key} = {get(key)} is not supported (only {fine})")
+    known = {f"{arch}.rope.{key}" for key in (*_ROPE_READ, *_ROPE_NEUTRAL)}
+    if unread := sorted(key for key in meta if key.startswith(f"{arch}.rope.") and key not in known):
+        raise CheckpointError(f"{where}: {unread[0]} = {meta[unread[0]]} is not supported")
+    if 0 < get("attention.sliding_window", 0) < context:  # 0: none
+        raise CheckpointError(f"{where}: {arch}.attention.sliding_window is not supported")
+    granite: dict[str, Any] = {}
+    if arch == "granite":
+        if not get("rope.scaling.finetuned", True):
+            raise CheckpointError(f"{where}: granite.rope.scaling.finetuned = False (no rope) is not supported")
+        granite = {  # 0 or absent: none, as in llama.cpp
+            "embedding_multiplier": real("embedding_scale", 0) or 1.0,
+            "residual_multiplier": real("residual_scale", 0) or 1.0,
+            "attention_multiplier": real("attention.scale", 0) or None,
+            "logits_scaling": real("logit_scale"),
+        }
+        if granite["attention_multiplier"] == head_dim**-0.5:
+            granite["attention_multiplier"] = None
     config = ModelConfig(
         vocab_size=tensors["token_embd.weight"].data.shape[0] if "token_embd.weight" in tensors else get("vocab_size"),
         hidden_size=hidden,
         intermediate_size=get("feed_forward_length"),
-        num_layers=get("block_count"),
+        num_layers=layers,
         num_heads=heads,
         num_kv_heads=get("attention.head_count_kv", heads),
         head_dim=head_dim,
@@ -130,11 +163,38 @@ def parse_metadata(meta: dict[str, Any], tensors: dict[str, Any], where: str) ->
         o_bias="blk.0.attn_output.bias" in tensors,
         mlp_bias="blk.0.ffn_up.bias" in tensors,
         qk_norm="blk.0.attn_q_norm.weight" in tensors,
-        family=family,
+        qk_norm_whole=arch == "olmo2",
+        post_norm=arch == "olmo2",
+        rope_free_layers=tuple(range(3, layers, 4)) if arch == "smollm3" else (),  # llama.cpp's constant; no key
+        family=FAMILIES[arch].written_as or arch,
+        **granite,
     )
+    scaling = _stated_rope_scaling(get, real, context, f"{where}: {arch}")
     if "rope_freqs.weight" in tensors:
-        config = replace(config, rope_scaling=_find_rope_scaling(config, tensors["rope_freqs.weight"], where))
-    return config
+        if scaling is not None:
+            raise CheckpointError(f"{where}: {arch}.rope.scaling and rope_freqs.weight exclude each other")
+        scaling = _find_rope_scaling(config, tensors["rope_freqs.weight"], where)
+    return replace(config, rope_scaling=scaling)
+
+
+def _stated_rope_scaling(
+    get: Callable[..., Any], real: Callable[..., float], context: int, where: str
+) -> LinearScaling | YarnScaling | None:
+    """What the metadata says. A factor without a type means linear, and so does the key of 2023."""
+    kind, factor = get("rope.scaling.type", "linear"), real("rope.scaling.factor", real("rope.scale_linear", 1.0))
+    if kind not in ("none", "linear", "yarn"):
+        raise CheckpointError(f"{where}.rope.scaling.type = {kind} is not supported (only none, linear and yarn)")
+    if kind == "none" or factor in (0, 1):
+        return None
+    if kind == "linear":
+        return LinearScaling(factor)
+    return YarnScaling(
+        factor,
+        get("rope.scaling.original_context_length", context),
+        yarn_attention_factor(factor),
+        beta_fast=real("rope.scaling.yarn_beta_fast", 32.0),
+        beta_slow=real("rope.scaling.yarn_beta_slow", 1.0),
+    )
 
 
 def _find_rope_scaling(config: ModelConfig, factors: Any, where: str) -> RopeScaling:
@@ -145,28 +205,29 @@ def _find_rope_scaling(config: ModelConfig, factors: Any, where: str) -> RopeSca
     raise CheckpointError(f"{where}: rope_freqs.weight is not the rescaling of Llama 3.1 or 3.2; not supported")
 
 
-def convert_weights(config: ModelConfig, tensors: dict[str, Any], dtype: torch.dtype, where: str) -> dict[str, Tensor]:
+def convert_weights(
+    config: ModelConfig, arch: str, tensors: dict[str, Any], dtype: torch.dtype, where: str
+) -> dict[str, Tensor]:
     """GGUF tensors → parameter name → tensor in `dtype`. Raises CheckpointError for any that does not fit."""
     from gguf.quants import dequantize
 
     with torch.device("meta"):
         wanted = {name: p.shape for name, p in Transformer(config).named_parameters()}
     state: dict[str, Tensor] = {}
+    turning = {"q_proj": config.num_heads, "k_proj": config.num_kv_heads}
     for name, tensor in tensors.items():
         if name == "rope_freqs.weight":
             continue
-        target = _rename(name)
-        if target not in wanted:
-            raise CheckpointError(f"{where}: tensor {name} has no place in a {config.family} transformer")
+        parts = parts_of(_rename(name, arch) or "", wanted)
+        if not parts:
+            raise CheckpointError(f"{where}: tensor {name} has no place in a {arch} transformer")
         value = torch.from_numpy(np.array(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32))
-        if value.shape != wanted[target]:
-            found, expected = list(value.shape), list(wanted[target])
-            raise CheckpointError(f"{where}: tensor {name} has shape {found}, expected {expected}")
-        if config.family == "llama" and ".attn_q." in name:
-            value = deinterleave(value, config.num_heads)
-        if config.family == "llama" and ".attn_k." in name:
-            value = deinterleave(value, config.num_kv_heads)
-        state[target] = value.to(dtype)
+        if list(value.shape) != (expected := stacked([wanted[part] for part in parts])):
+            raise CheckpointError(f"{where}: tensor {name} has shape {list(value.shape)}, expected {expected}")
+        for part, rows in zip(parts, value.split([wanted[part][0] for part in parts]), strict=True):
+            if arch in _INTERLEAVED and (heads := turning.get(part.split(".")[-2])):
+                rows = deinterleave(rows, heads)
+            state[part] = rows.to(dtype).contiguous()
     if missing := sorted(wanted.keys() - state.keys()):
         raise CheckpointError(f"{where}: {len(missing)} tensors missing, first {missing[0]}")
     return {name: state[name] for name in wanted}
@@ -177,9 +238,11 @@ def deinterleave(rows: Tensor, heads: int) -> Tensor:
     return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2).contiguous()
 
 
-def _rename(name: str) -> str | None:
+def _rename(name: str, arch: str) -> str | None:
     stem, _, kind = name.rpartition(".")
     parts = stem.split(".")
+    if arch == "phi3" and parts[-1] == "ffn_up":
+        return f"model.layers.{parts[1]}.mlp.gate_up_proj.{kind}"
     if len(parts) == 3 and parts[0] == "blk" and parts[2] in _BLOCK:
         return f"model.layers.{parts[1]}.{_BLOCK[parts[2]]}.{kind}"
     return f"{_TOP[stem]}.{kind}" if stem in _TOP else None
@@ -193,27 +256,17 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
             f"{where}: tokenizer.ggml.model is {kind!r}, only gpt2 (byte-level BPE) can be rebuilt; "
             "pass the folder of the original model's tokenizer with --tokenizer"
         )
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    if pre == "smollm":
-        splitter = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
-    elif pre in ("gpt-2", "gpt2"):
-        splitter = byte_level
-    elif pre in ("qwen2", "llama-bpe", "llama3"):
-        words = Regex(_SPLIT % ("" if pre == "qwen2" else "{1,3}"))
-        splitter = pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(words, behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-    else:
+    if pre not in _PRE:
         raise CheckpointError(f"{where}: tokenizer.ggml.pre {pre!r} is unknown here; use --tokenizer FOLDER")
+    for key in ("add_eos_token", "add_space_prefix"):
+        if meta.get(f"tokenizer.ggml.{key}"):
+            raise CheckpointError(f"{where}: tokenizer.ggml.{key} = True is not supported; use --tokenizer FOLDER")
     tokens: list[str] = meta["tokenizer.ggml.tokens"]
     types = meta.get("tokenizer.ggml.token_type") or [1] * len(tokens)
     merges = [tuple(m.split(" ")) for m in meta["tokenizer.ggml.merges"]]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    fast = FastTokenizer(BPE(vocabulary, merges, ignore_merges=pre in ("llama-bpe", "llama3")))
-    fast.pre_tokenizer, fast.decoder = splitter, decoders.ByteLevel()
+    fast = FastTokenizer(BPE(vocabulary, merges, ignore_merges=pre in _LLAMA3_OWN))
+    fast.pre_tokenizer, fast.decoder = _splitter(_PRE[pre]), decoders.ByteLevel()
     fast.add_special_tokens(
         [AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=False) if k == _CONTROL]
     )
@@ -230,9 +283,18 @@ def convert_tokenizer(meta: dict[str, Any], where: str) -> Tokenizer:
         pad_token=named["padding"],
         bos_token=named["bos"],
         chat_template=meta.get("tokenizer.chat_template"),
-        add_bos=bool(meta.get("tokenizer.ggml.add_bos_token", False)),
+        add_bos=bool(meta.get("tokenizer.ggml.add_bos_token", pre in _LLAMA3_OWN)),
         eos_ids=[index for name in ("eos", "eot") if (index := ids[name]) is not None],
     )
+
+
+def _splitter(rule: str) -> pre_tokenizers.PreTokenizer:
+    if rule in (_GPT2, _DIGITS):
+        byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        return byte_level if rule == _GPT2 else pre_tokenizers.Sequence([digits, byte_level])
+    split = pre_tokenizers.Split(Regex(rule), behavior="isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 def convert(
@@ -247,7 +309,7 @@ def convert(
         config = parse_metadata(meta, tensors, str(source))
         written = to_hf_config(config, dtype)  # refuses sizes that no model has, before one is built
         tok = convert_tokenizer(meta, str(source)) if tokenizer is None else load_tokenizer(tokenizer)
-        state = convert_weights(config, tensors, dtype, str(source))
+        state = convert_weights(config, meta["general.architecture"], tensors, dtype, str(source))
     except (OSError, ValueError, ImportError):
         raise
     except Exception as e:  # a text where a number is expected, a merge of unknown tokens, and the like
@@ -260,7 +322,7 @@ def convert(
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m models.convert_gguf",
-        description="Turn a GGUF file (Llama, Mistral, Qwen2, Qwen3) into a Hugging Face folder of plain safetensors.",
+        description=f"Turn a GGUF file (mistral, {', '.join(_ARCHITECTURES)}) into a Hugging Face folder of plain safetensors.",
     )
     parser.add_argument("file", metavar="FILE.gguf")
     parser.add_argument("outdir", metavar="OUTDIR", help="replaced only when the new folder is complete")

@@ -1,10 +1,11 @@
-"""Hugging Face's config.json ↔ `ModelConfig`, for Llama, Mistral, Qwen2 and Qwen3.
+"""Hugging Face's config.json ↔ `ModelConfig`, for the families in FAMILIES.
 
 Reads the older form (`rope_theta`, `rope_scaling`, `torch_dtype`) and the one transformers 5 writes (`rope_parameters`,
 `dtype`); writes the older, which every version of transformers, vLLM and llama.cpp still reads. A key left out takes
 the default that transformers gives it, family by family. A setting that would change the numbers and that
 `models/transformer.py` does not compute is refused by file and key: another architecture or activation, a sliding
-window that can bite, a rope type other than default and llama3, partial rotary embeddings, quantised weights.
+window that can bite, a rope type other than default, linear, llama3 and yarn, partial rotary embeddings, quantised
+weights. docs/models.md lists what is read and refused, and how a family is added.
 
 Left out on purpose: everything that does not alter a forward pass (dropout rates, initializer_range, use_cache, ...).
 Token ids stand in the same file but belong to `models/tokenizer.py`.
@@ -13,29 +14,23 @@ Token ids stand in the same file but belong to `models/tokenizer.py`.
 from __future__ import annotations
 
 import json
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from models.config import ModelConfig, RopeScaling
+from models.config import FAMILIES, LinearScaling, ModelConfig, RopeScaling, YarnScaling, yarn_attention_factor
 
-# What transformers assumes for a key that config.json omits; None means "derive it".
-_DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": None, "head_dim": None, "max_position_embeddings": 2048},
-    "mistral": {"num_key_value_heads": 8, "head_dim": None, "max_position_embeddings": 131_072, "sliding_window": 4096},
-    "qwen2": {"num_key_value_heads": 32, "head_dim": None, "max_position_embeddings": 32_768, "sliding_window": 4096},
-    "qwen3": {"num_key_value_heads": 32, "head_dim": 128, "max_position_embeddings": 32_768, "sliding_window": 4096},
-}
 # The largest values read: beyond them a config.json is a mistake, and building what it describes takes minutes or overflows.
 _MOST = {
     "size": 2**24, "num_hidden_layers": 2**10, "num_attention_heads": 2**14, "num_key_value_heads": 2**14, "head_dim": 2**14,
     "max_position_embeddings": 2**31, "original_max_position_embeddings": 2**31, "max_window_layers": 2**31,
 }  # fmt: skip
 DEPTH = 100  # of nesting, in any JSON file of a model
-_CLASS_PREFIX = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 REWARD_ARCHITECTURE_SUFFIX = "ForReasonRewardModel"
+_MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
 
 
 class CheckpointError(ValueError):
@@ -73,10 +68,19 @@ def check_folder(folder: str | PathLike[str]) -> Path:
     path = Path(folder)
     if not path.exists():
         aside = path.with_name(f".{path.name}.old")
-        hint = f"; a save was cut short, the folder before it is {aside}" if aside.exists() else ""
-        raise FileNotFoundError(f"{path}: no such folder{hint or ' (models are local folders; nothing is downloaded)'}")
+        hint = "(models are local folders; nothing is downloaded)"
+        if aside.exists():
+            hint = f"(a save was cut short, the folder before it is {aside})"
+        elif re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(folder)):
+            hint = f"(nothing is downloaded; if it is a name on the Hub: hf download {folder} --local-dir FOLDER)"
+        raise FileNotFoundError(f"{path}: no such folder {hint}")
     if not path.is_dir():
-        raise NotADirectoryError(f"{path}: is a file; pass the folder that holds config.json and the safetensors files")
+        advice = "pass the folder that holds config.json and the safetensors files"
+        if path.suffix == ".gguf":
+            advice = f"convert it: python -m models.convert_gguf {path} FOLDER"
+        elif path.suffix == ".safetensors":
+            advice = f"pass its folder, {path.parent}"
+        raise NotADirectoryError(f"{path}: is a file; {advice}")
     return path
 
 
@@ -84,12 +88,28 @@ def read_config(folder: str | PathLike[str]) -> tuple[ModelConfig, dict[str, Any
     """A folder's config.json → (architecture, the raw JSON object). Raises as the module docstring says."""
     path = check_folder(folder) / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: missing; a Hugging Face model folder needs config.json")
+        what = other_contents(path.parent) or "a Hugging Face model folder needs config.json"
+        raise FileNotFoundError(f"{path}: missing; {what}")
     raw = read_json(path)
+    if "model_type" not in raw and (what := other_contents(path.parent)):
+        raise CheckpointError(f"{path}: is no model's config.json; {what}")
     try:
         return parse_config(raw, str(path)), raw
     except (TypeError, AttributeError, ArithmeticError) as e:  # a list where a number is expected, and the like
         raise CheckpointError(f"{path}: a value is of another kind than its key: {e}") from None
+
+
+def other_contents(folder: Path) -> str | None:
+    """What a folder is that is not a model's, and what to pass instead."""
+    if (folder / "adapter_config.json").is_file():
+        return f"{folder} holds a LoRA adapter: pass the model it was trained on, and this folder as its adapter"
+    if (folder / "final" / "config.json").is_file():
+        return f"{folder} is the folder of a run, its model is {folder / 'final'}"
+    if (folder / "params.json").is_file():
+        return "params.json is of the maker's own layout: pass the model's version for Hugging Face transformers"
+    if files := sorted(folder.glob("*.gguf")):
+        return f"convert the GGUF file: python -m models.convert_gguf {files[0]} FOLDER"
+    return None
 
 
 def holds_reward_model(raw: dict[str, Any]) -> bool:
@@ -99,7 +119,7 @@ def holds_reward_model(raw: dict[str, Any]) -> bool:
 
 def architecture_name(family: str, suffix: str = "ForCausalLM") -> str:
     """The class name transformers gives a model of this family, as config.json's "architectures" spells it."""
-    return _CLASS_PREFIX[family] + suffix
+    return FAMILIES[family].prefix + suffix
 
 
 class _Reader:
@@ -111,7 +131,10 @@ class _Reader:
     def refuse(self, key: str, why: str) -> CheckpointError:
         return CheckpointError(f'{self.where}: "{key}": {json.dumps(self.raw.get(key))[:200]} is not supported: {why}')
 
-    def number(self, key: str, default: float | None, integer: bool = True, raw: dict[str, Any] | None = None) -> Any:
+    def number(
+        self, key: str, default: float | None, integer: bool = True, raw: dict[str, Any] | None = None, least: int = 1
+    ) -> Any:
+        """A positive number under `key`; an integer may be bound by another `least`."""
         raw = self.raw if raw is None else raw
         value = raw.get(key)
         if value is None:
@@ -120,43 +143,58 @@ class _Reader:
             return default
         kind = int if integer else (int, float)
         most = _MOST.get(key, _MOST["size"]) if integer else 1e30
-        if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value <= most:
-            wanted = "a positive integer" if integer else "a positive number"
-            wanted += f" of at most {most:,}" if isinstance(value, kind) and value > most else ""
+        enough = not isinstance(value, bool) and isinstance(value, kind) and (value >= least if integer else value > 0)
+        if not enough or not value <= most:
+            wanted = (
+                "a positive number"
+                if not integer
+                else "a positive integer"
+                if least == 1
+                else f"an integer of at least {least}"
+            )
+            wanted += f" of at most {most:,}" if enough else ""
             raise CheckpointError(f'{self.where}: "{key}" must be {wanted}, found {json.dumps(value)[:60]}')
         return int(value) if integer else float(value)
 
-    def flag(self, key: str) -> bool:
-        value = self.raw.get(key)
+    def flag(self, key: str, default: bool = False, raw: dict[str, Any] | None = None) -> bool:
+        value = (self.raw if raw is None else raw).get(key)
         if value not in (None, True, False):
             raise CheckpointError(f'{self.where}: "{key}" must be true or false, found {json.dumps(value)}')
-        return bool(value)
+        return default if value is None else bool(value)
 
 
 def parse_config(raw: dict[str, Any], where: str = "config.json") -> ModelConfig:
     """config.json's object → ModelConfig. `where` is how errors name the file. Raises CheckpointError."""
     r = _Reader(raw, where)
-    family = raw.get("model_type")
-    if family not in _DEFAULTS:
-        raise r.refuse("model_type", f"this reads {', '.join(_DEFAULTS)}")
-    _check_architecture(r, family)
+    name = raw.get("model_type")
+    if name not in FAMILIES:
+        raise r.refuse("model_type", f"this reads {', '.join(FAMILIES)}")
+    family = FAMILIES[name]
+    _check_architecture(r, name)
     for key in ("quantization_config", "compression_config"):
         if raw.get(key) is not None:
             raise r.refuse(key, "weights must be plain float32, bfloat16 or float16; dequantise the checkpoint first")
     if raw.get("hidden_act", "silu") not in ("silu", "swish"):
         raise r.refuse("hidden_act", "the MLP is SwiGLU (silu)")
     heads, hidden = r.number("num_attention_heads", None), r.number("hidden_size", None)
-    default = _DEFAULTS[family]
-    if raw.get("head_dim", default["head_dim"]) is None and hidden % heads:
+    if raw.get("head_dim", family.head_dim) is None and hidden % heads:
         raise CheckpointError(
             f'{where}: "hidden_size" {hidden} is no multiple of "num_attention_heads" {heads}, '
             'and there is no "head_dim"'
         )
+    head_dim = r.number("head_dim", family.head_dim or hidden // heads)
     layers = r.number("num_hidden_layers", None)
-    positions = r.number("max_position_embeddings", default["max_position_embeddings"])
-    _check_attention_is_full(r, family, layers, positions)
-    theta, scaling = _rope(r, positions)
-    attention_bias = family in ("llama", "qwen3") and r.flag("attention_bias")
+    positions = r.number("max_position_embeddings", family.max_positions)
+    _check_attention_is_full(r, name, layers, positions)
+    theta, scaling = _rope(r, name, positions)
+    bias = {key: r.flag(key, key in family.biased) for key in family.biases}
+    multipliers: dict[str, Any] = {}
+    if name == "granite":
+        multipliers = {key: r.number(key, 1.0, integer=False) for key in _MULTIPLIERS}
+        if multipliers["attention_multiplier"] == head_dim**-0.5:
+            multipliers["attention_multiplier"] = None
+    # Left out, it is the family's own number; null is as many as query heads.
+    kv_heads = heads if "num_key_value_heads" in raw else family.kv_heads or heads
     try:
         return ModelConfig(
             vocab_size=r.number("vocab_size", None),
@@ -164,22 +202,26 @@ def parse_config(raw: dict[str, Any], where: str = "config.json") -> ModelConfig
             intermediate_size=r.number("intermediate_size", None),
             num_layers=layers,
             num_heads=heads,
-            num_kv_heads=r.number("num_key_value_heads", default["num_key_value_heads"] or heads),
-            head_dim=r.number("head_dim", default["head_dim"] or hidden // heads),
+            num_kv_heads=r.number("num_key_value_heads", kv_heads),
+            head_dim=head_dim,
             max_positions=positions,
-            norm_eps=r.number("rms_norm_eps", 1e-6, integer=False),
+            norm_eps=r.number("rms_norm_eps", family.eps, integer=False),
             rope_theta=theta,
             rope_scaling=scaling,
-            tied_head=r.flag("tie_word_embeddings"),
-            qkv_bias=attention_bias or family == "qwen2",
-            o_bias=attention_bias,
-            mlp_bias=family == "llama" and r.flag("mlp_bias"),
-            qk_norm=family == "qwen3",
-            family=family,
+            tied_head=r.flag("tie_word_embeddings", family.tied),
+            qkv_bias=bias.get("attention_bias", name == "qwen2"),
+            o_bias=bias.get("attention_out_bias", bias.get("attention_bias", False)),
+            mlp_bias=bias.get("mlp_bias", False),
+            qk_norm=name in ("qwen3", "olmo2"),
+            qk_norm_whole=name == "olmo2",
+            post_norm=name == "olmo2",
+            rope_free_layers=_rope_free_layers(r, layers) if name == "smollm3" else (),
+            family=family.written_as or name,
+            **multipliers,
         )
     except CheckpointError:
         raise
-    except ValueError as e:  # the shape checks of ModelConfig itself
+    except ValueError as e:  # ModelConfig's own checks
         raise CheckpointError(f"{where}: {e}") from None
 
 
@@ -196,16 +238,14 @@ def _check_attention_is_full(r: _Reader, family: str, layers: int, positions: in
     types = r.raw.get("layer_types")
     if types is not None and (not isinstance(types, list) or set(types) - {"full_attention", "sliding_attention"}):
         raise r.refuse("layer_types", "only full_attention is computed")
-    default = _DEFAULTS[family].get("sliding_window")
-    window = r.raw.get("sliding_window", default)
-    if family in ("qwen2", "qwen3"):
-        if not r.flag("use_sliding_window"):
+    window = r.raw.get("sliding_window", FAMILIES[family].window)
+    if FAMILIES[family].window_switch:
+        nowhere = types is not None and "sliding_attention" not in types
+        if types is None and family != "smollm3":
+            nowhere = r.number("max_window_layers", 28, least=0) >= layers  # it begins above the last layer
+        if nowhere or not r.flag("use_sliding_window"):
             window = None
-        elif types is None and r.number("max_window_layers", 28) >= layers:
-            window = None  # the window begins above the last layer
-        elif types is not None and "sliding_attention" not in types:
-            window = None
-    elif family == "llama" and "sliding_attention" not in (types or []):
+    elif family not in ("mistral", "phi3") and "sliding_attention" not in (types or []):
         window = None
     if window is not None and window < positions:
         how = "absent, which means 4096 here" if "sliding_window" not in r.raw else json.dumps(window)
@@ -217,27 +257,75 @@ def _check_attention_is_full(r: _Reader, family: str, layers: int, positions: in
         raise r.refuse("layer_types", "a layer asks for sliding_attention; only full_attention is computed")
 
 
-def _rope(r: _Reader, positions: int) -> tuple[float, RopeScaling | None]:
+def _rope_free_layers(r: _Reader, layers: int) -> tuple[int, ...]:
+    """SmolLM3's `no_rope_layers`, a list whose 0 means no rope; without it, every `no_rope_layer_interval`-th layer."""
+    flags = r.raw.get("no_rope_layers")
+    if flags is None:
+        every = r.number("no_rope_layer_interval", 4)
+        return tuple(range(every - 1, layers, every))
+    if not isinstance(flags, list) or len(flags) < layers or any(f not in (0, 1) for f in flags):
+        raise r.refuse("no_rope_layers", f"a 0 or 1 for each of the {layers} layers is expected")
+    return tuple(i for i in range(layers) if not flags[i])
+
+
+def _rope(r: _Reader, family: str, positions: int) -> tuple[float, RopeScaling | YarnScaling | LinearScaling | None]:
     """(θ, scaling) from `rope_scaling` + `rope_theta`, or from `rope_parameters`, which holds both."""
     key = "rope_scaling" if r.raw.get("rope_scaling") else "rope_parameters"
     rope = r.raw.get(key) or {}
     if not isinstance(rope, dict) or any(isinstance(v, dict) for v in rope.values()):
         raise r.refuse(key, "one set of rotary parameters for all layers is expected")
-    theta = r.number("rope_theta", r.number("rope_theta", 10_000.0, integer=False), integer=False, raw=rope)
+
+    def real(name: str, default: float | None) -> Any:
+        return r.number(name, default, integer=False, raw=rope)
+
+    theta = real("rope_theta", r.number("rope_theta", FAMILIES[family].theta, integer=False))
     partial = rope.get("partial_rotary_factor", r.raw.get("partial_rotary_factor"))
     if partial not in (None, 1, 1.0):
         raise CheckpointError(f'{r.where}: "partial_rotary_factor": {partial} is not supported (only 1 is)')
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return theta, None
-    if kind != "llama3":
-        raise r.refuse(key, f'rope type "{kind}"; only "default" and "llama3" are computed')
+    if kind not in ("linear", "llama3", "yarn") or family == "phi3":  # transformers reads Phi-3's "yarn" as longrope
+        raise r.refuse(
+            key, f'rope type "{kind}" of {family}; default, linear, llama3 and yarn (not of phi3) are computed'
+        )
+    if kind == "linear":
+        return theta, LinearScaling(real("factor", None))
     original = r.number("original_max_position_embeddings", positions, raw=rope)
     if r.raw.get("original_max_position_embeddings") is not None:  # transformers lets the outer key win
         original = r.number("original_max_position_embeddings", None)
-    names = ("factor", "low_freq_factor", "high_freq_factor")
-    factors = (r.number(name, None, integer=False, raw=rope) for name in names)
-    return theta, RopeScaling(*factors, original_max_positions=original)
+    if kind == "llama3":
+        names = ("factor", "low_freq_factor", "high_freq_factor")
+        return theta, RopeScaling(*(real(name, None) for name in names), original_max_positions=original)
+    factor = real("factor", positions / original)
+    length = yarn_attention_factor(factor)
+    if rope.get("mscale") and rope.get("mscale_all_dim"):
+        over, under = (yarn_attention_factor(factor, real(name, None)) for name in ("mscale", "mscale_all_dim"))
+        length = over / under
+    return theta, YarnScaling(
+        factor,
+        original,
+        attention_factor=real("attention_factor", length),
+        beta_fast=real("beta_fast", 32.0),
+        beta_slow=real("beta_slow", 1.0),
+        truncate=r.flag("truncate", True, raw=rope),
+    )
+
+
+def _rope_to_hf(scaling: RopeScaling | YarnScaling | LinearScaling | None) -> dict[str, Any] | None:
+    """The other way: the object under `rope_scaling`."""
+    if scaling is None:
+        return None
+    if isinstance(scaling, LinearScaling):
+        return {"rope_type": "linear", "factor": scaling.factor}
+    raw = {"factor": scaling.factor, "original_max_position_embeddings": scaling.original_max_positions}
+    if isinstance(scaling, RopeScaling):
+        factors = {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
+        return {"rope_type": "llama3", **raw, **factors}
+    raw = {"rope_type": "yarn", **raw, "beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow}
+    if scaling.attention_factor != yarn_attention_factor(scaling.factor):  # others compute the usual one themselves
+        raw["attention_factor"] = scaling.attention_factor
+    return raw if scaling.truncate else {**raw, "truncate": False}
 
 
 def to_hf_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
@@ -245,12 +333,14 @@ def to_hf_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
 
     Raises ValueError where the family has no key for a setting (a bias that Mistral's class does not know, say).
     """
-    family = config.family
-    if family not in _DEFAULTS:
-        raise ValueError(f"ModelConfig.family={family!r} cannot be written; known: {', '.join(_DEFAULTS)}")
+    name = config.family
+    family = FAMILIES.get(name)
+    if family is None or family.written_as:
+        known = ", ".join(n for n, f in FAMILIES.items() if not f.written_as)
+        raise ValueError(f"ModelConfig.family={name!r} cannot be written; known: {known}")
     raw: dict[str, Any] = {
-        "architectures": [architecture_name(family)],
-        "model_type": family,
+        "architectures": [architecture_name(name)],
+        "model_type": name,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -261,31 +351,26 @@ def to_hf_config(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
         "max_position_embeddings": config.max_positions,
         "rms_norm_eps": config.norm_eps,
         "rope_theta": config.rope_theta,
-        "rope_scaling": None,
+        "rope_scaling": _rope_to_hf(config.rope_scaling),
         "tie_word_embeddings": config.tied_head,
         "hidden_act": "silu",
         "torch_dtype": str(dtype).removeprefix("torch."),
-        # Explicit nulls: transformers would fill in Llama's own ids. A tokenizer, when given, overwrites them.
+        # Explicit nulls: transformers would fill in the class's own ids. A tokenizer, when given, overwrites them.
         "bos_token_id": None,
         "eos_token_id": None,
+        "pad_token_id": None,
     }
-    if config.rope_scaling is not None:
-        s = config.rope_scaling
-        raw["rope_scaling"] = {
-            "rope_type": "llama3",
-            "factor": s.factor,
-            "low_freq_factor": s.low_freq_factor,
-            "high_freq_factor": s.high_freq_factor,
-            "original_max_position_embeddings": s.original_max_positions,
-        }
-    if family in ("llama", "qwen3"):
-        raw["attention_bias"] = config.o_bias
-    if family == "llama":
-        raw["mlp_bias"] = config.mlp_bias
-    if family == "mistral":
+    biases = {"attention_bias": config.qkv_bias, "attention_out_bias": config.o_bias, "mlp_bias": config.mlp_bias}
+    raw |= {key: biases[key] for key in family.biases}
+    if name == "mistral":
         raw["sliding_window"] = None
-    if family in ("qwen2", "qwen3"):
+    if family.window_switch:
         raw["use_sliding_window"] = False
-    if parse_config(raw, f"ModelConfig(family={family!r})") != config:
-        raise ValueError(f"no {family} config.json can express {config}: its biases or q/k norms are not that family's")
+    if name == "smollm3":
+        raw["no_rope_layers"] = [int(i not in config.rope_free_layers) for i in range(config.num_layers)]
+    if name == "granite":
+        raw |= {key: getattr(config, key) for key in _MULTIPLIERS}
+        raw["attention_multiplier"] = raw["attention_multiplier"] or config.head_dim**-0.5
+    if parse_config(raw, f"ModelConfig(family={name!r})") != config:
+        raise ValueError(f"no {name} config.json can express {config}: one of its settings is not that family's")
     return raw

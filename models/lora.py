@@ -47,6 +47,9 @@ _REFUSED = {
     "trainable_token_indices": (None,), "megatron_config": (None,), "use_qalora": (False, None),
     "alora_invocation_tokens": (None,), "modules_to_tie": (None, []), "arrow_config": (None,),
 }  # fmt: skip
+# Of PEFT's init_lora_weights, those that leave the base as it is. The others (pissa, pissa_niter_N, olora, corda, loftq,
+# lora_ga) subtract from W or round it, and PEFT does so again when it loads the adapter.
+_INITS = (True, False, None, "gaussian", "orthogonal", "eva", "mica")
 
 
 @dataclass(frozen=True)
@@ -133,23 +136,40 @@ def find_targets(model: nn.Module, targets: tuple[str, ...] | str) -> list[tuple
 def attach(model: Model, config: LoRAConfig, seed: int = 0) -> Model:
     """Put adapters on every target Linear, in place, and freeze all else but `also_train`. B = 0: no change at first.
 
-    Raises ValueError where a target names nothing, a module that is no Linear, or a model already adapted.
+    Raises ValueError as `_plan` does, and the model is as it was.
+    """
+    bases, full = _plan(model, config)
+    gen = torch.Generator().manual_seed(seed)
+    layers = [(name, LoRALinear(module, config, gen).train(module.training)) for name, module in bases]
+    model.requires_grad_(False)
+    for name, layer in layers:
+        parent, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, layer)
+    for p in full.values():
+        p.requires_grad_(True)
+    return model
+
+
+def _plan(model: nn.Module, config: LoRAConfig) -> tuple[list[tuple[str, nn.Linear]], dict[str, nn.Parameter]]:
+    """The layers to adapt and the parameters to train in full, by name. Changes nothing.
+
+    Raises ValueError where a name fits nothing or a module that is no Linear, the model is adapted already, or a head is
+    tied to an embedding that is to be trained: PEFT trains a copy, and the head stays.
     """
     if adapted(model):
         raise ValueError("the model already carries LoRA adapters; merge_and_unload it first")
-    bases = find_targets(model, config.targets)
-    model.requires_grad_(False)
-    gen = torch.Generator().manual_seed(seed)
-    for name, module in bases:
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, LoRALinear(module, config, gen).train(module.training))
+    bases, full = find_targets(model, config.targets), {}
     for name in config.also_train:
-        chosen = [p for n, p in model.named_parameters() if _under(n, name)]
+        chosen = {n: p for n, p in model.named_parameters() if _under(n, name)}
         if not chosen:
             raise ValueError(f"LoRA also_train {name!r} names no parameters")
-        for p in chosen:
-            p.requires_grad_(True)
-    return model
+        full |= chosen
+    if getattr(model, "lm_head", model) is None and any(n.endswith("embed_tokens.weight") for n in full):
+        raise ValueError(
+            "LoRA also_train (PEFT's modules_to_save) names embed_tokens, which is the output head too (tie_word_embeddings):"
+            " PEFT would train the embedding alone. Untie the head in the base, or leave embed_tokens out"
+        )
+    return bases, full
 
 
 @contextmanager
@@ -235,7 +255,8 @@ def save_adapter(model: nn.Module, path: str | PathLike[str], base_model: str = 
 
 
 def load_adapter(model: Model, path: str | PathLike[str]) -> Model:
-    """Attach the adapter of a PEFT folder. Raises FileNotFoundError, or CheckpointError naming file and key."""
+    """Attach the adapter of a PEFT folder. Raises FileNotFoundError, or CheckpointError naming file and key; the model is
+    as it was then."""
     folder = check_folder(path)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
@@ -247,19 +268,24 @@ def load_adapter(model: Model, path: str | PathLike[str]) -> Model:
     if not any(config.r in tensor.shape for tensor in stored.values()):  # before matrices of that rank are made
         raise CheckpointError(f'{folder / CONFIG}: "r" is {config.r}, which is in the shape of no tensor of {file}')
     try:
-        attach(model, config)
+        bases, full = _plan(model, config)
     except (ValueError, TypeError, re.error) as e:  # re.error: of "target_modules" as a regular expression
         raise CheckpointError(f"{folder / CONFIG}: {e}") from None
-    wanted = {_PREFIX + _to_peft(name): p for name, p in model.named_parameters() if _saved(name, config)}
+    shapes = {name: list(p.shape) for name, p in full.items()}
+    for name, base in bases:
+        shapes |= {f"{name}.lora_a": [config.r, base.in_features], f"{name}.lora_b": [base.out_features, config.r]}
+    wanted = {_PREFIX + _to_peft(name): shape for name, shape in shapes.items()}
     for what, names in (("missing", wanted.keys() - stored.keys()), ("unexpected", stored.keys() - wanted.keys())):
         if names:
             raise CheckpointError(f"{file}: {what} tensors for these targets: {some(names)}")
+    for name, shape in wanted.items():
+        if list(stored[name].shape) != shape:
+            raise CheckpointError(f"{file}: {name!r} has shape {list(stored[name].shape)}, expected {shape}")
+    attach(model, config)  # nothing can be wrong any more
     with torch.no_grad():
-        for name, p in wanted.items():
-            if stored[name].shape != p.shape:
-                found = list(stored[name].shape)
-                raise CheckpointError(f"{file}: {name!r} has shape {found}, expected {list(p.shape)}")
-            p.copy_(stored[name])
+        for name, p in model.named_parameters():
+            if name in shapes:
+                p.copy_(stored[_PREFIX + _to_peft(name)])
     return model
 
 
@@ -275,6 +301,12 @@ def _parse_config(raw: dict[str, Any], where: Path) -> LoRAConfig:
     for key, off in _REFUSED.items():
         if key in raw and raw[key] not in off:
             raise CheckpointError(f'{where}: "{key}": {json.dumps(raw[key])} is not supported')
+    init = raw.get("init_lora_weights")
+    if init not in _INITS:
+        raise CheckpointError(
+            f'{where}: "init_lora_weights": {json.dumps(init)} is not supported: it changes the base when it is made. Save it '
+            "as plain LoRA (PEFT: save_pretrained with path_initial_model_for_weight_conversion), or merge it into the base"
+        )
     targets = raw.get("target_modules")
     if not targets:
         raise CheckpointError(f'{where}: "target_modules" is missing or empty')

@@ -31,7 +31,7 @@ import tokenizers
 from tokenizers import AddedToken, processors
 
 from models.chat_template import render
-from models.hf_config import CheckpointError, check_folder, parse_object, read_json
+from models.hf_config import CheckpointError, check_folder, other_contents, parse_object, read_json
 from models.tokenizer_backends import SentencePieceBackend, characters_per_token
 
 TOKENIZER_FILES = frozenset({
@@ -265,6 +265,8 @@ def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
     """
     folder = check_folder(path)
     files = {name: (folder / name).read_bytes() for name in sorted(_READ) if (folder / name).is_file()}
+    if not files and (what := other_contents(folder)):
+        raise FileNotFoundError(f"{folder}: holds no tokenizer; {what}")
     config: dict[str, Any] = {}
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")

@@ -1,9 +1,9 @@
-"""A minimal decoder-only transformer: Llama, Mistral, Qwen2 and Qwen3 in one class.
+"""A minimal decoder-only transformer: Llama, Mistral, Qwen2, Qwen3, SmolLM3, OLMo 2, Granite, Phi-3 and Seed-OSS in one.
 
-Pre-norm blocks of grouped-query attention with rotary positions and a SwiGLU MLP. Parameter names are those of the
-Hugging Face checkpoints (`model.layers.0.self_attn.q_proj.weight`, ...), so loading needs no renaming. How queries
-meet keys is the caller's choice: `attend` is one function, so that the KV-cached sampler, packed training batches and
-plain causal attention all run through this same file.
+Blocks of grouped-query attention with rotary positions and a SwiGLU MLP; where families differ, a field of ModelConfig
+says how. Parameter names are those of the Hugging Face checkpoints (`model.layers.0.self_attn.q_proj.weight`, ...), so
+loading needs no renaming. How queries meet keys is the caller's choice: `attend` is one function, so that the KV-cached
+sampler, packed training batches and plain causal attention all run through this same file.
 
 Left out on purpose: any parallelism (see tracelift/distributed/parallel.py), KV caches (tracelift/sampler), LoRA (models/lora.py),
 initialisation schemes beyond one normal draw, and dropout.
@@ -55,17 +55,10 @@ class RMSNorm(nn.Module):
 
 
 def rope_frequencies(config: ModelConfig) -> Tensor:  # -> (E/2,) fp32, radians per token
-    """Rotary frequencies θ^(−2i/E), with Llama 3's long-context rescaling where the config asks for it."""
+    """Rotary frequencies θ^(−2i/E), rescaled for long contexts where the config asks for it."""
     exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu") / config.head_dim
     freq = 1.0 / config.rope_theta**exponent
-    if config.rope_scaling is None:
-        return freq
-    s = config.rope_scaling
-    wavelength = 2 * math.pi / freq
-    # Long waves are slowed by `factor`, short ones kept, and those between interpolated by how often they turn.
-    turns = s.original_max_positions / wavelength
-    keep = ((turns - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)).clamp(0, 1)
-    return freq * keep + freq / s.factor * (1 - keep)
+    return freq if config.rope_scaling is None else config.rope_scaling.rescaled(freq, config.rope_theta)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # (B,T,*,E), (B,T,1,E/2) -> (B,T,*,E)
@@ -77,20 +70,33 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # (B,T,*,E), (B,T,1,
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        D, E = config.hidden_size, config.head_dim
+        D, E, H, G = config.hidden_size, config.head_dim, config.num_heads, config.num_kv_heads
         self.layer, self.head_dim = layer, E
-        self.q_proj = Linear(D, config.num_heads * E, bias=config.qkv_bias)
-        self.k_proj = Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
-        self.v_proj = Linear(D, config.num_kv_heads * E, bias=config.qkv_bias)
-        self.o_proj = Linear(config.num_heads * E, D, bias=config.o_bias)
-        self.q_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
-        self.k_norm = RMSNorm(E, config.norm_eps) if config.qk_norm else None
+        self.q_proj = Linear(D, H * E, bias=config.qkv_bias)
+        self.k_proj = Linear(D, G * E, bias=config.qkv_bias)
+        self.v_proj = Linear(D, G * E, bias=config.qkv_bias)
+        self.o_proj = Linear(H * E, D, bias=config.o_bias)
+        self.norm_whole = config.qk_norm_whole
+        self.q_norm = RMSNorm(H * E if self.norm_whole else E, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(G * E if self.norm_whole else E, config.norm_eps) if config.qk_norm else None
+        self.turns = layer not in config.rope_free_layers
+        # Every `attend` computes softmax(q·k/√E); another multiplier than 1/√E goes into q.
+        m = config.attention_multiplier
+        self.q_scale = 1.0 if m is None else m * E**0.5
+
+    def heads(self, x: Tensor, norm: RMSNorm | None) -> Tensor:  # (B,T,*·E) -> (B,T,*,E)
+        if norm is None or not self.norm_whole:
+            x = x.unflatten(-1, (-1, self.head_dim))
+            return x if norm is None else norm(x)
+        return norm(x).unflatten(-1, (-1, self.head_dim))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:  # (B,T,D) -> (B,T,D)
-        q, k, v = (p(x).unflatten(-1, (-1, self.head_dim)) for p in (self.q_proj, self.k_proj, self.v_proj))
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = self.heads(self.q_proj(x), self.q_norm), self.heads(self.k_proj(x), self.k_norm)
+        v = self.heads(self.v_proj(x), None)
+        if self.turns:
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        if self.q_scale != 1:
+            q = q * self.q_scale
         return self.o_proj(attend(self.layer, q, k, v).flatten(-2))
 
 
@@ -107,16 +113,27 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
+    """Attention and MLP, each added to the stream: x + m·f(norm(x)), or with post_norm x + m·norm(f(x))."""
+
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.input_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        D, eps = config.hidden_size, config.norm_eps
+        self.post_norm, self.multiplier = config.post_norm, config.residual_multiplier
+        if not self.post_norm:
+            self.input_layernorm = RMSNorm(D, eps)
         self.self_attn = Attention(config, layer)
-        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.norm_eps)
+        self.post_attention_layernorm = RMSNorm(D, eps)  # the MLP's norm; with post_norm, what it says
         self.mlp = MLP(config)
+        if self.post_norm:
+            self.post_feedforward_layernorm = RMSNorm(D, eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:  # (B,T,D) -> (B,T,D)
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attend)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        if self.post_norm:
+            out = self.post_attention_layernorm(self.self_attn(x, cos, sin, attend))
+            x = torch.add(x, out, alpha=self.multiplier)
+            return torch.add(x, self.post_feedforward_layernorm(self.mlp(x)), alpha=self.multiplier)
+        x = torch.add(x, self.self_attn(self.input_layernorm(x), cos, sin, attend), alpha=self.multiplier)
+        return torch.add(x, self.mlp(self.post_attention_layernorm(x)), alpha=self.multiplier)
 
 
 class Backbone(nn.Module):
@@ -129,6 +146,7 @@ class Backbone(nn.Module):
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.register_buffer("rope_freq", rope_frequencies(config), persistent=False)
+        self.rope_length = 1.0 if config.rope_scaling is None else config.rope_scaling.attention_factor
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Backbone:
         """`model.to(bfloat16)` must not round the frequencies: at 8 bits, position 1000 is radians off."""
@@ -141,8 +159,11 @@ class Backbone(nn.Module):
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
         x = self.embed_tokens(tokens)
+        if self.config.embedding_multiplier != 1:
+            x = x * self.config.embedding_multiplier
         angle = positions[..., None, None].float() * self.rope_freq.float()  # (B,T,1,E/2), fp32: phases need the bits
-        cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+        cos, sin = (self.rope_length * f(angle) for f in (torch.cos, torch.sin))
+        cos, sin = cos.to(x.dtype), sin.to(x.dtype)
         for block in self.layers:
             x = block(x, cos, sin, attend)
         return self.norm(x)
@@ -162,8 +183,12 @@ class Transformer(nn.Module):
         self.lm_head = None if config.tied_head else Linear(config.hidden_size, config.vocab_size, bias=False)
 
     def forward(self, tokens: Tensor, positions: Tensor | None = None, attend: Attend = causal_attention) -> Tensor:
-        """tokens (B,T) int64 → hidden states (B,T,D) after the final norm, in the model's dtype."""
-        return self.model(tokens, positions, attend)
+        """tokens (B,T) int64 → hidden states (B,T,D) after the final norm, in the model's dtype.
+
+        They are divided by logits_scaling here, once, since many multiply them by `head_weight` themselves.
+        """
+        hidden = self.model(tokens, positions, attend)
+        return hidden if self.config.logits_scaling == 1 else hidden / self.config.logits_scaling
 
     @property
     def head_weight(self) -> Tensor:  # (V,D)

@@ -46,12 +46,15 @@ def naming(key: str, path: str | PathLike[str] = "") -> Iterator[None]:
     path: what the key gives. Where it is a run's folder and a model was wanted, the message says where that run's model is.
     """
     final = Path(path) / "final"
-    hint = f"; this is the folder of a run, its model is {final}" if path and (final / "config.json").is_file() else ""
+
+    def named(said: object) -> str:
+        told = not path or not (final / "config.json").is_file() or f"its model is {final}" in str(said)
+        return f"{key}: {said}" + ("" if told else f"; this is the folder of a run, its model is {final}")
+
     try:
         yield
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
-        said = f"{e.filename}: {e.strerror}" if e.filename else e
-        raise FileNotFoundError(f"{key}: {said}{hint}") from None
+        raise FileNotFoundError(named(f"{e.filename}: {e.strerror}" if e.filename else e)) from None
     except ValueError as e:
-        e.args = (f"{key}: {e}{hint}",)
+        e.args = (named(e),)
         raise

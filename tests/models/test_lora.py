@@ -10,6 +10,9 @@ import models
 from models import CheckpointError, lora
 from models.lora import LoRAConfig
 
+# PEFT's ways to draw an adapter that change the base's weights, at each load again.
+CHANGES_BASE = ("pissa", "pissa_niter_4", "olora", "corda", "loftq", "lora_ga")
+
 
 def logits(model, tokens):
     with torch.no_grad():
@@ -22,6 +25,16 @@ def bits(model):
 
 def same(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[k].view(torch.uint8), b[k].view(torch.uint8)) for k in a)
+
+
+def everything(model):
+    """What a failed call must leave as it was: the bits, what trains, what each module is and in which mode."""
+    state = {
+        n: (p.dtype, tuple(p.shape), p.detach().flatten().view(torch.uint8).tolist())
+        for n, p in model.state_dict().items()
+    }
+    trains = [(n, p.requires_grad, id(p)) for n, p in model.named_parameters()]
+    return state, trains, [(n, type(m), m.training) for n, m in model.named_modules()]
 
 
 @pytest.fixture
@@ -151,11 +164,34 @@ def test_adapter_round_trip(make_model, make_adapted, tokens, tmp_path):
         (dict(targets=("embed_tokens",)), "Embedding"),
         (dict(targets=("lm_head",)), "lm_head"),
         (dict(also_train=("nothing",)), "nothing"),
+        (dict(also_train=("norm", "nothing")), "nothing"),
     ],
 )
-def test_impossible_settings(make_model, config, words):
+def test_impossible_settings_change_nothing(make_model, config, words):
+    model = make_model(tied_head=False)
+    before = everything(model)
     with pytest.raises(ValueError, match=words):
-        lora.attach(make_model(tied_head=False), LoRAConfig(**config))
+        lora.attach(model, LoRAConfig(**config))
+    assert everything(model) == before
+
+
+def test_an_embedding_that_is_the_head_too_is_not_trained_in_full(make_model, make_adapted, tmp_path):
+    """PEFT would train a copy of it, and the head would stay (its issue 2777)."""
+    for also in (("embed_tokens",), ("model.embed_tokens",)):
+        with pytest.raises(ValueError, match="embed_tokens.*tie_word_embeddings"):
+            lora.attach(make_model(), LoRAConfig(also_train=also))
+    untied = lora.attach(make_model(tied_head=False), LoRAConfig(r=3, also_train=("embed_tokens",)))
+    lora.save_adapter(untied, tmp_path)
+    model = make_model()
+    before = everything(model)
+    with pytest.raises(CheckpointError, match="adapter_config.json.*modules_to_save.*embed_tokens"):
+        lora.load_adapter(model, tmp_path)
+    assert everything(model) == before
+    lora.load_adapter(make_model(tied_head=False), tmp_path)
+    rm = models.RewardModel.from_transformer(
+        make_model(), models.RewardConfig(("a",), (1.0,))
+    )  # it has no head to move
+    lora.attach(rm, LoRAConfig(r=3, also_train=("embed_tokens",)))
 
 
 def test_no_second_adapter_and_nothing_to_save(make_model, make_adapted, tmp_path):
@@ -177,32 +213,41 @@ def test_no_second_adapter_and_nothing_to_save(make_model, make_adapted, tmp_pat
         ({"target_modules": None}, "target_modules"),
         ({"target_modules": ["q_proj"]}, "unexpected"),
         ({"target_modules": ["w1"]}, "w1"),
+        ({"modules_to_save": ["norm"]}, "missing"),
+        *(({"init_lora_weights": init}, f"init_lora_weights.*{init}") for init in CHANGES_BASE),
+        ({"init_lora_weights": "new in PEFT"}, "init_lora_weights.*new in PEFT"),
     ],
 )
-def test_adapters_that_do_not_fit(make_model, make_adapted, tmp_path, change, words):
+def test_adapters_that_do_not_fit_leave_the_model_as_it_was(make_model, make_adapted, tmp_path, change, words):
     lora.save_adapter(make_adapted(), tmp_path)
     raw = json.loads((tmp_path / "adapter_config.json").read_text())
     (tmp_path / "adapter_config.json").write_text(json.dumps({**raw, **change}))
+    model = make_model()
+    before = everything(model)
     with pytest.raises(CheckpointError, match=words):
-        lora.load_adapter(make_model(), tmp_path)
+        lora.load_adapter(model, tmp_path)
+    assert everything(model) == before
 
 
 def test_missing_and_truncated_adapter_files(make_model, make_adapted, tmp_path):
+    model = make_model()
+    before = everything(model)
     with pytest.raises(FileNotFoundError, match="no such folder"):
-        lora.load_adapter(make_model(), tmp_path / "no")
+        lora.load_adapter(model, tmp_path / "no")
     lora.save_adapter(make_adapted(), tmp_path)
     file = tmp_path / "adapter_model.safetensors"
     state = load_file(file)
     gone = state.popitem()
     save_file(state, file)
     with pytest.raises(CheckpointError, match=f"missing.*{gone[0]}"):
-        lora.load_adapter(make_model(), tmp_path)
+        lora.load_adapter(model, tmp_path)
     file.write_bytes(file.read_bytes()[:-5])
     with pytest.raises(CheckpointError, match="truncated"):
-        lora.load_adapter(make_model(), tmp_path)
+        lora.load_adapter(model, tmp_path)
     file.unlink()
     with pytest.raises(FileNotFoundError, match="adapter_model"):
-        lora.load_adapter(make_model(), tmp_path)
+        lora.load_adapter(model, tmp_path)
+    assert everything(model) == before
 
 
 # --- PEFT as the oracle
@@ -258,3 +303,39 @@ def test_ours_reads_pefts(peft_pair, tokens, also):
     lora.save_adapter(ours, path / "again")
     a, b = (load_file(path / name / "adapter_model.safetensors") for name in ("adapter", "again"))
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "mica", "eva", "pissa", "olora"])
+def test_an_adapter_is_read_right_or_refused_by_how_it_was_drawn(peft_pair, tokens, init):
+    peft, theirs, path = peft_pair
+    base = {n: p.clone() for n, p in theirs.state_dict().items()}
+    config = peft.LoraConfig(r=4, lora_alpha=9, target_modules=["q_proj", "up_proj"], init_lora_weights=init)
+    theirs = peft.get_peft_model(theirs, config).eval()
+    kept = all(
+        torch.equal(p, base[n.removeprefix("base_model.model.").replace(".base_layer", "")])
+        for n, p in theirs.state_dict().items()
+        if "lora_" not in n
+    )
+    assert kept == (init not in CHANGES_BASE)  # the sorting itself, from what PEFT does
+    gen = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for n, p in theirs.named_parameters():
+            if "lora_" in n:
+                p.normal_(std=0.1, generator=gen)
+        want = theirs(tokens).logits
+    theirs.save_pretrained(path / "adapter")
+    if not kept:
+        with pytest.raises(CheckpointError, match="init_lora_weights"):
+            models.load_pretrained(path / "base", adapter=path / "adapter")
+        return
+    ours = models.load_pretrained(path / "base", adapter=path / "adapter")
+    assert (logits(ours, tokens) - want).abs().max() / want.abs().max() < 1e-5
+
+
+def test_every_init_that_peft_names_is_sorted():
+    import typing
+
+    peft = pytest.importorskip("peft")
+    hint = typing.get_type_hints(peft.LoraConfig)["init_lora_weights"]
+    named = {value for part in typing.get_args(hint) for value in typing.get_args(part)}
+    assert named and all(n in lora._INITS or n.split("_niter")[0] in CHANGES_BASE for n in named), named

@@ -12,6 +12,7 @@ import torch
 import kernels
 from models import ModelConfig, Transformer
 from models.lora import LoRAConfig, attach, merged
+from support.random_models import FIELDS
 from tracelift.config.schema import OptimConfig
 from tracelift.distributed.parallel import Parallel
 from tracelift.distributed.world import World, join, leave
@@ -32,6 +33,7 @@ class Case:
     tokens: int = 40  # a micro-batch; 40 makes several a rank
     tied: bool = True
     dtype: str = "float32"
+    family: str = ""  # its fields instead of Qwen2's bias
 
 
 def rows():
@@ -43,9 +45,10 @@ def rows():
 
 
 def build(case):
-    model = (
-        Transformer(ModelConfig(**SHAPE, tied_head=case.tied)).init_weights(0, std=0.1).to(getattr(torch, case.dtype))
-    )
+    # No bias there: one of keys that do not turn moves no probability, and its gradient is rounding alone.
+    own = {"qkv_bias": False, **FIELDS[case.family]} if case.family else {}
+    shape = ModelConfig(**{**SHAPE, "tied_head": case.tied, **own})
+    model = Transformer(shape).init_weights(0, std=0.1).to(getattr(torch, case.dtype))
     if case.lora:
         attach(model, LoRAConfig(case.lora, 8.0), seed=1)
         noise = torch.Generator().manual_seed(2)

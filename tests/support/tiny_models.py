@@ -8,14 +8,6 @@ from models.transformer import Transformer
 VOCAB = 97
 
 
-FAMILIES = {
-    "llama": dict(),
-    "mistral": dict(tied_head=False),
-    "qwen2": dict(qkv_bias=True),
-    "qwen3": dict(qk_norm=True, tied_head=False),
-}
-
-
 def tiny(seed=0, **options) -> Transformer:
     shape = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_layers=2, num_heads=4, num_kv_heads=2)
     config = ModelConfig(**{**shape, "head_dim": 16, "max_positions": 1536, "norm_eps": 1e-5, **options})

@@ -25,6 +25,9 @@ def spoilt(job, tmp_path_factory):
     (folder / "run" / "final").mkdir(parents=True)
     for place in ("config.json", "final/config.json"):
         (folder / "run" / place).write_text(json.dumps({"config": {}}))
+    for place, name in (("adapter", "adapter_config.json"), ("mistral", "params.json"), (".", "tiny.gguf")):
+        (folder / place).mkdir(exist_ok=True)
+        (folder / place / name).write_text("{}")
     cut = folder / "cut"
     cut.mkdir()
     for file in (job / "planner").iterdir():
@@ -59,7 +62,24 @@ CASES = {
     "broken line": (("--data.source", "{}/broken.jsonl"), 1, "broken.jsonl:2: broken JSON"),
     "bytes": (("--data.source", "{}/bytes.jsonl"), 1, "bytes.jsonl:2: not UTF-8"),
     "empty data": (("--data.source", "{}/empty.jsonl"), 1, "empty.jsonl: holds no problem"),
-    "a run's folder as planner": (("--planner.path", "{}/run"), 1, "planner.path: {}/run/config.json: "),
+    "a run's folder as planner": (
+        ("--planner.path", "{}/run"),
+        1,
+        "planner.path: {}/run/config.json: is no model's config.json; {}/run is the folder of a run, its model is {}/run/final",
+    ),
+    "a GGUF file as planner": (
+        ("--planner.path", "{}/tiny.gguf"),
+        1,
+        "planner.path: {}/tiny.gguf: is a file; convert it: python -m models.convert_gguf {}/tiny.gguf FOLDER",
+    ),
+    "a safetensors file as executor": (
+        ("--executor.path", "{}/cut/model.safetensors"),
+        1,
+        "executor.path: {}/cut/model.safetensors: is a file; pass its folder, {}/cut",
+    ),
+    "a name on the Hub": (("--planner.path", "Qwen/Qwen2.5-7B"), 1, "hf download Qwen/Qwen2.5-7B --local-dir"),
+    "an adapter as planner": (("--planner.path", "{}/adapter"), 1, "{}/adapter holds a LoRA adapter: pass the model"),
+    "a maker's own layout": (("--planner.path", "{}/mistral"), 1, "version for Hugging Face transformers"),
     "an unknown target of LoRA": (("--lora.r", "2", "--lora.targets", "q_porj"), 1, "'q_porj' names no module"),
     "no adapter there": (("--planner.adapter", "{}/nowhere"), 1, "planner.adapter: {}/nowhere: no such folder"),
     "a key of a server that is not set": (

@@ -30,6 +30,11 @@ FULL += [
     for checkpointing in (False, True)
     for tied, dtype in ((False, "float32"), (True, "bfloat16"))
 ]
+FULL += [
+    asdict(Case("fsdp", lora, checkpointing=lora > 0, family=family))
+    for lora in (0, 4)
+    for family in ("smollm3", "olmo2", "granite")
+]
 QUICK = [
     asdict(case)
     for case in (

@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from models import ModelConfig, Transformer
+from support.random_models import FIELDS
 from tracelift.reward_model.prefix_tree import Tree, pack_trees, trees
 from tracelift.training.packing import micro_batches
 
 
-@pytest.fixture(scope="module")
-def model() -> Transformer:
-    shape = ModelConfig(50, 32, 64, 2, 4, 2, 8, 1024)
+@pytest.fixture(scope="module", params=["llama", "smollm3", "olmo2", "granite"])
+def model(request) -> Transformer:
+    shape = ModelConfig(50, 32, 64, 2, 4, 2, 8, 1024, **FIELDS[request.param])
     return Transformer(shape).init_weights(0, std=0.3).double()
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.lora import LoRAConfig, attach
-from support.tiny_models import FAMILIES, family_tree, tiny
+from support.random_models import FIELDS
+from support.tiny_models import family_tree, tiny
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.sampler.cuda_graphs import StaticDecoder, bucket
 
@@ -27,9 +28,9 @@ def same(static, paged):
         assert a.sampled_logprobs == pytest.approx(b.sampled_logprobs, abs=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", FIELDS)
 def test_the_same_tokens_as_the_paged_engine(family):
-    same(*both(tiny(seed=5, **FAMILIES[family]), family_tree(), PARAMS))
+    same(*both(tiny(seed=5, **FIELDS[family]), family_tree(), PARAMS))
 
 
 def test_each_row_its_own_parameters():

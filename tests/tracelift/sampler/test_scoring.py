@@ -11,6 +11,7 @@ import torch
 from models.config import ModelConfig
 from models.lora import LoRAConfig, attach, merge_and_unload
 from models.transformer import Transformer
+from support.random_models import FIELDS
 from tracelift.sampler import Sampler, SamplingParams
 
 VOCAB = 61
@@ -55,7 +56,9 @@ def exact(model, prompt, answer, ends, temperature):
     return values + ([law[len(answer), sorted(ends)].logsumexp(0).item()] if ends else [])
 
 
-@pytest.mark.parametrize("options", [{}, dict(tied_head=False, qk_norm=True)], ids=["llama", "qwen3"])
+@pytest.mark.parametrize(
+    "options", [FIELDS[name] for name in ("llama", "qwen3", "granite")], ids=lambda o: o.get("family")
+)
 @pytest.mark.parametrize("ends, temperature", [((), 1.0), ((2,), 0.5), ((2, 9, 4), 1.7)])
 def test_scores_equal_one_full_forward_pass_in_float64(options, ends, temperature):
     model = tiny(3, **options)

@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import kernels
 from models import ModelConfig, Transformer
 from models.lora import PROJECTIONS, LoRAConfig, attach, trainable
+from support.random_models import FIELDS
 from support.tiny_job import planner_arguments
 from tracelift.config import load_config
 from tracelift.training.memory_plan import (
@@ -51,8 +53,8 @@ class Peak(TorchDispatchMode):
         self.now -= self.alive.pop(key)
 
 
-def build(dtype=torch.float32, rank=0, checkpointing=False):
-    model = Transformer(SHAPE).init_weights(0, std=0.05).to(dtype)
+def build(dtype=torch.float32, rank=0, checkpointing=False, shape=SHAPE):
+    model = Transformer(shape).init_weights(0, std=0.05).to(dtype)
     if rank:
         attach(model, LoRAConfig(rank, 16.0), seed=1)
         for name, p in trainable(model).items():  # B starts at zero, and A would get no gradient
@@ -82,15 +84,17 @@ def backward(model, b):
 @pytest.mark.parametrize(
     ("dtype", "rank"), [(torch.float32, 0), (torch.bfloat16, 0), (torch.float32, 8), (torch.bfloat16, 8)]
 )
-def test_the_planned_bytes_of_an_update_are_those_measured(dtype, rank, checkpointing):
-    model, b = build(dtype, rank, checkpointing), batch()
+@pytest.mark.parametrize("family", ["qwen2", "olmo2"])
+def test_the_planned_bytes_of_an_update_are_those_measured(dtype, rank, checkpointing, family):
+    config = replace(SHAPE, **{"qkv_bias": False, **FIELDS[family]})
+    model, b = build(dtype, rank, checkpointing, config), batch()
     with Peak() as peak:
         backward(model, b)
-    shape = Shape.of(SHAPE, rank, PROJECTIONS)
+    shape = Shape.of(config, rank, PROJECTIONS)
     trained = shape.lora * 4 if rank else shape.total * dtype.itemsize
     planned = (
         trained
-        + logits_bytes(SHAPE, "cpu", dtype.itemsize, not rank, b.tokens.numel())
+        + logits_bytes(config, "cpu", dtype.itemsize, not rank, b.tokens.numel())
         + activation_bytes(
             shape,
             b.tokens.numel(),

@@ -5,13 +5,14 @@ import torch
 
 import kernels
 from models import ModelConfig, Transformer
+from support.random_models import FIELDS
 from tracelift.training.packed_attention import Blocks, packed_attention
 from tracelift.training.packing import Row, micro_batches, pack
 
 
-@pytest.fixture(scope="module")
-def model() -> Transformer:
-    shape = ModelConfig(50, 32, 64, 2, 4, 2, 8, 128)
+@pytest.fixture(scope="module", params=["llama", "smollm3", "olmo2", "granite"])
+def model(request) -> Transformer:
+    shape = ModelConfig(50, 32, 64, 2, 4, 2, 8, 128, **FIELDS[request.param])
     return Transformer(shape).init_weights(0, std=0.3).double()
 
 
