@@ -2,9 +2,9 @@
 
 from models.checkpoint import load_pretrained, save_pretrained
 from models.config import ModelConfig, RopeScaling
-from models.hf_config import CheckpointError
+from models.config_json import CheckpointError
 from models.reward import RewardConfig, RewardModel, RewardScores, load_reward_model, save_reward_model
-from models.tokenizer import Tokenizer, load_tokenizer
+from models.text.tokenizer import Tokenizer, load_tokenizer
 from models.transformer import Transformer
 
 __all__ = [

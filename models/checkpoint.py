@@ -26,10 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from models.atomic import replaced_folder
-from models.hf_config import CheckpointError, check_folder, holds_reward_model, read_config, to_hf_config
+from models.config_json import CheckpointError
+from models.hf_config import check_folder, holds_reward_model, read_config, to_hf_config
 from models.lora import adapted, load_adapter
 from models.shards import INDEX, WEIGHTS, headers, read_tensor, some, tensor_files, write_shards
-from models.tokenizer import TOKENIZER_FILES, Tokenizer
+from models.text.tokenizer import TOKENIZER_FILES, Tokenizer
 from models.transformer import Transformer
 
 _FLOAT_DTYPES = {"F64", "F32", "F16", "BF16"}

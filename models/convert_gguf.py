@@ -33,8 +33,9 @@ from torch import Tensor
 
 from models.checkpoint import parts_of, stacked, write_folder
 from models.config import FAMILIES, LinearScaling, ModelConfig, RopeScaling, YarnScaling, yarn_attention_factor
-from models.hf_config import CheckpointError, to_hf_config
-from models.tokenizer import Tokenizer, load_tokenizer
+from models.config_json import CheckpointError
+from models.hf_config import to_hf_config
+from models.text.tokenizer import Tokenizer, load_tokenizer
 from models.transformer import Transformer, rope_frequencies
 
 _TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}

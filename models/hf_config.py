@@ -8,7 +8,7 @@ window that can bite, a rope type other than default, linear, llama3 and yarn, p
 weights. docs/models.md lists what is read and refused, and how a family is added.
 
 Left out on purpose: everything that does not alter a forward pass (dropout rates, initializer_range, use_cache, ...).
-Token ids stand in the same file but belong to `models/tokenizer.py`.
+Token ids stand in the same file but belong to `models/text/tokenizer.py`.
 """
 
 from __future__ import annotations
@@ -22,45 +22,10 @@ from typing import Any
 import torch
 
 from models.config import FAMILIES, LinearScaling, ModelConfig, RopeScaling, YarnScaling, yarn_attention_factor
+from models.config_json import CheckpointError, Reader, read_json
 
-# The largest values read: beyond them a config.json is a mistake, and building what it describes takes minutes or overflows.
-_MOST = {
-    "size": 2**24, "num_hidden_layers": 2**10, "num_attention_heads": 2**14, "num_key_value_heads": 2**14, "head_dim": 2**14,
-    "max_position_embeddings": 2**31, "original_max_position_embeddings": 2**31, "max_window_layers": 2**31,
-}  # fmt: skip
-DEPTH = 100  # of nesting, in any JSON file of a model
 REWARD_ARCHITECTURE_SUFFIX = "ForReasonRewardModel"
 _MULTIPLIERS = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
-
-
-class CheckpointError(ValueError):
-    """A checkpoint on disk that cannot be read faithfully; the message names file, key and remedy."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """One JSON object from a file. Raises FileNotFoundError, or CheckpointError naming line and column."""
-    return parse_object(path.read_bytes(), str(path))
-
-
-def parse_object(data: bytes, where: str) -> dict[str, Any]:
-    """One JSON object, nested no deeper than DEPTH. Raises CheckpointError naming `where`, line and column."""
-    try:
-        value = json.loads(data.decode("utf-8-sig"))
-    except json.JSONDecodeError as e:
-        raise CheckpointError(f"{where}: not valid JSON at line {e.lineno}, column {e.colno}: {e.msg}") from None
-    except UnicodeDecodeError as e:
-        raise CheckpointError(f"{where}: not UTF-8 text at byte {e.start}; is this the right file?") from None
-    except (ValueError, RecursionError) as e:  # a number of thousands of digits, or thousands of brackets
-        raise CheckpointError(f"{where}: not valid JSON: {e}") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{where}: expected a JSON object, found {type(value).__name__}")
-    level: list[Any] = [value]
-    for _ in range(DEPTH):
-        inner = (x for outer in level for x in (outer.values() if isinstance(outer, dict) else outer))
-        level = [x for x in inner if isinstance(x, (dict, list))]
-    if level:
-        raise CheckpointError(f"{where}: nested more than {DEPTH} deep; is this the right file?")
-    return value
 
 
 def check_folder(folder: str | PathLike[str]) -> Path:
@@ -122,50 +87,9 @@ def architecture_name(family: str, suffix: str = "ForCausalLM") -> str:
     return FAMILIES[family].prefix + suffix
 
 
-class _Reader:
-    """Typed look-ups in one config.json, so that every complaint names the file and the key."""
-
-    def __init__(self, raw: dict[str, Any], where: str) -> None:
-        self.raw, self.where = raw, where
-
-    def refuse(self, key: str, why: str) -> CheckpointError:
-        return CheckpointError(f'{self.where}: "{key}": {json.dumps(self.raw.get(key))[:200]} is not supported: {why}')
-
-    def number(
-        self, key: str, default: float | None, integer: bool = True, raw: dict[str, Any] | None = None, least: int = 1
-    ) -> Any:
-        """A positive number under `key`; an integer may be bound by another `least`."""
-        raw = self.raw if raw is None else raw
-        value = raw.get(key)
-        if value is None:
-            if default is None:
-                raise CheckpointError(f'{self.where}: key "{key}" is missing')
-            return default
-        kind = int if integer else (int, float)
-        most = _MOST.get(key, _MOST["size"]) if integer else 1e30
-        enough = not isinstance(value, bool) and isinstance(value, kind) and (value >= least if integer else value > 0)
-        if not enough or not value <= most:
-            wanted = (
-                "a positive number"
-                if not integer
-                else "a positive integer"
-                if least == 1
-                else f"an integer of at least {least}"
-            )
-            wanted += f" of at most {most:,}" if enough else ""
-            raise CheckpointError(f'{self.where}: "{key}" must be {wanted}, found {json.dumps(value)[:60]}')
-        return int(value) if integer else float(value)
-
-    def flag(self, key: str, default: bool = False, raw: dict[str, Any] | None = None) -> bool:
-        value = (self.raw if raw is None else raw).get(key)
-        if value not in (None, True, False):
-            raise CheckpointError(f'{self.where}: "{key}" must be true or false, found {json.dumps(value)}')
-        return default if value is None else bool(value)
-
-
 def parse_config(raw: dict[str, Any], where: str = "config.json") -> ModelConfig:
     """config.json's object → ModelConfig. `where` is how errors name the file. Raises CheckpointError."""
-    r = _Reader(raw, where)
+    r = Reader(raw, where)
     name = raw.get("model_type")
     if name not in FAMILIES:
         raise r.refuse("model_type", f"this reads {', '.join(FAMILIES)}")
@@ -225,7 +149,7 @@ def parse_config(raw: dict[str, Any], where: str = "config.json") -> ModelConfig
         raise CheckpointError(f"{where}: {e}") from None
 
 
-def _check_architecture(r: _Reader, family: str) -> None:
+def _check_architecture(r: Reader, family: str) -> None:
     """A classifier or a bare encoder has the same model_type but other heads: its name gives it away."""
     known = {architecture_name(family, suffix) for suffix in ("ForCausalLM", REWARD_ARCHITECTURE_SUFFIX)}
     names = r.raw.get("architectures") or []
@@ -233,7 +157,7 @@ def _check_architecture(r: _Reader, family: str) -> None:
         raise r.refuse("architectures", f"expected {' or '.join(sorted(known))} for model_type {family}")
 
 
-def _check_attention_is_full(r: _Reader, family: str, layers: int, positions: int) -> None:
+def _check_attention_is_full(r: Reader, family: str, layers: int, positions: int) -> None:
     """Refuse a sliding window, unless it is off or so wide that no position within the context can leave it."""
     types = r.raw.get("layer_types")
     if types is not None and (not isinstance(types, list) or set(types) - {"full_attention", "sliding_attention"}):
@@ -257,7 +181,7 @@ def _check_attention_is_full(r: _Reader, family: str, layers: int, positions: in
         raise r.refuse("layer_types", "a layer asks for sliding_attention; only full_attention is computed")
 
 
-def _rope_free_layers(r: _Reader, layers: int) -> tuple[int, ...]:
+def _rope_free_layers(r: Reader, layers: int) -> tuple[int, ...]:
     """SmolLM3's `no_rope_layers`, a list whose 0 means no rope; without it, every `no_rope_layer_interval`-th layer."""
     flags = r.raw.get("no_rope_layers")
     if flags is None:
@@ -268,7 +192,7 @@ def _rope_free_layers(r: _Reader, layers: int) -> tuple[int, ...]:
     return tuple(i for i in range(layers) if not flags[i])
 
 
-def _rope(r: _Reader, family: str, positions: int) -> tuple[float, RopeScaling | YarnScaling | LinearScaling | None]:
+def _rope(r: Reader, family: str, positions: int) -> tuple[float, RopeScaling | YarnScaling | LinearScaling | None]:
     """(θ, scaling) from `rope_scaling` + `rope_theta`, or from `rope_parameters`, which holds both."""
     key = "rope_scaling" if r.raw.get("rope_scaling") else "rope_parameters"
     rope = r.raw.get(key) or {}

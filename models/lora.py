@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from kernels.cpu_linear import linear
 from models.atomic import replaced_folder
-from models.hf_config import CheckpointError, check_folder, read_json
+from models.config_json import CheckpointError, read_json
+from models.hf_config import check_folder
 from models.shards import open_safetensors, some, write_file
 
 Model = TypeVar("Model", bound=nn.Module)

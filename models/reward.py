@@ -27,17 +27,11 @@ from torch import Tensor, nn
 
 from models.checkpoint import effective_state, load_weights, write_folder
 from models.config import ModelConfig
-from models.hf_config import (
-    REWARD_ARCHITECTURE_SUFFIX,
-    CheckpointError,
-    architecture_name,
-    check_folder,
-    read_config,
-    to_hf_config,
-)
+from models.config_json import CheckpointError
+from models.hf_config import REWARD_ARCHITECTURE_SUFFIX, architecture_name, check_folder, read_config, to_hf_config
 from models.lora import load_adapter
 from models.shards import tensor_files
-from models.tokenizer import Tokenizer
+from models.text.tokenizer import Tokenizer
 from models.transformer import Attend, Backbone, Transformer, causal_attention
 
 _MOST = 1000  # dimensions, or labels of each: more are a mistake, and a module each

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.hf_config import CheckpointError, read_json
+from models.config_json import CheckpointError, read_json
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHOWN = 5  # names quoted in an error before "and N more"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from models.atomic import replaced_folder
-from models.hf_config import CheckpointError
+from models.config_json import CheckpointError
 from models.shards import INDEX, WEIGHTS, plan_shards
 
 

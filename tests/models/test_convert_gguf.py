@@ -12,7 +12,7 @@ import torch
 import models
 from models import convert_gguf
 from models.config import LinearScaling, RopeScaling, YarnScaling, yarn_attention_factor
-from models.hf_config import CheckpointError
+from models.config_json import CheckpointError
 from models.transformer import rope_frequencies
 from support.random_models import FIELDS
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from models.config import FAMILIES, LinearScaling, ModelConfig, RopeScaling, YarnScaling
-from models.hf_config import CheckpointError, parse_config, read_config, to_hf_config
+from models.config_json import CheckpointError
+from models.hf_config import parse_config, read_config, to_hf_config
 from support.random_models import FIELDS, tiny_config
 
 LLAMA = {

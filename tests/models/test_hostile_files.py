@@ -12,9 +12,10 @@ from tokenizers.models import BPE, Unigram, WordLevel
 
 import models
 from models import chat_template, convert_gguf
-from models.hf_config import CheckpointError, read_config
-from models.tokenizer import FastBackend, Tokenizer
-from models.tokenizer_backends import characters_per_token
+from models.config_json import CheckpointError
+from models.hf_config import read_config
+from models.text.tokenizer import FastBackend, Tokenizer
+from models.text.tokenizer_backends import characters_per_token
 
 DEEP = b"[" * 100_000
 CONFIG = {

@@ -3,7 +3,8 @@
     encode(text)    what transformers gives for the same folder: special tokens spelled out in the text become their
                     ids, and a beginning-of-sequence token comes first where the post-processor in tokenizer.json says
                     so (for tokenizer.model: unless `add_bos_token` is false). Pass `add_special_tokens=False` for text
-                    that continues a prompt.
+                    that continues a prompt, or that a chat template rendered.
+    user_text(text) the same text for a prompt, in which it spells no special token (models/text/user_text.py).
     decode(ids)     text without special tokens; `skip_special=False` spells them out.
     eos_ids         every id that ends generation: the union of eos_token_id (one or a list) in generation_config.json
                     and config.json, else the tokenizer's own eos token.
@@ -20,8 +21,7 @@ Left out on purpose: truncation and padding, training of tokenizers, tekken.json
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
@@ -30,17 +30,18 @@ from typing import Any, Protocol
 import tokenizers
 from tokenizers import AddedToken, processors
 
-from models.chat_template import render
-from models.hf_config import CheckpointError, check_folder, other_contents, parse_object, read_json
-from models.tokenizer_backends import SentencePieceBackend, characters_per_token
+from models.config_json import CheckpointError, parse_object, read_json
+from models.hf_config import check_folder, other_contents
+from models.text.chat_template import render
+from models.text.fast_backend import LAST_ID, FastBackend, added_tokens, is_id
+from models.text.sentencepiece_backend import SentencePieceBackend
+from models.text.user_text import UserText
 
 TOKENIZER_FILES = frozenset({
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "generation_config.json", "vocab.json", "merges.txt",
 })  # fmt: skip
 _READ = TOKENIZER_FILES - {"vocab.json", "merges.txt"}  # those two repeat what tokenizer.json says
-_PROBE = "A probe: 12 + 34.5\n"
-_LAST_ID = 2**31 - 1
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -53,62 +54,8 @@ class Encoder(Protocol):
     def id_to_token(self, index: int) -> str | None: ...
     def size(self) -> int: ...
     def characters_per_token(self) -> int | None: ...
-
-
-class FastBackend:
-    """A `tokenizers.Tokenizer` read from tokenizer.json, told to neither pad nor truncate."""
-
-    def __init__(self, data: bytes, config: Mapping[str, Any], where: str) -> None:
-        with _told(f"{where}/tokenizer.json"):
-            self.inner = tokenizers.Tokenizer.from_buffer(data)
-            self.inner.no_padding()
-            self.inner.no_truncation()
-            with suppress(
-                Exception
-            ):  # text it has no token for; parts that do not fit together panic at their first use
-                self.inner.decode(self.inner.encode(_PROBE).ids)
-        self._where = where
-        for index, token in sorted(_added_tokens(config, where).items()):
-            if self.inner.token_to_id(token.content) is None:
-                with _told(f"{where}/tokenizer_config.json"):
-                    self.inner.add_tokens([token])
-            if self.inner.token_to_id(token.content) != index:
-                raise CheckpointError(
-                    f'{where}/tokenizer_config.json: "added_tokens_decoder" gives {token.content!r} the id {index}, '
-                    f"tokenizer.json the id {self.inner.token_to_id(token.content)}"
-                )
-
-    def encode(self, text: str, add_special_tokens: bool) -> list[int]:
-        with _told(f"{self._where}/tokenizer.json"):
-            return self.inner.encode(text, add_special_tokens=add_special_tokens).ids
-
-    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        with _told(f"{self._where}/tokenizer.json"):
-            return self.inner.decode(list(ids), skip_special_tokens=skip_special)
-
-    def token_to_id(self, token: str) -> int | None:
-        return self.inner.token_to_id(token)
-
-    def id_to_token(self, index: int) -> str | None:
-        return self.inner.id_to_token(index)
-
-    def size(self) -> int:
-        return max(self.inner.get_vocab(with_added_tokens=True).values(), default=-1) + 1
-
-    def characters_per_token(self) -> int | None:
-        return characters_per_token(self.inner)
-
-
-@contextmanager
-def _told(where: str) -> Iterator[None]:
-    """What the Rust side raises inside, bare Exceptions and panics (no Exceptions at all), as a CheckpointError."""
-    try:
-        yield
-    except BaseException as e:
-        if not isinstance(e, Exception) and type(e).__name__ != "PanicException":
-            raise
-        said = " ".join(str(e).split())[:300]
-        raise CheckpointError(f"{where}: the `tokenizers` library cannot read or use it: {said}") from None
+    @property
+    def user_text(self) -> UserText: ...
 
 
 class Tokenizer:
@@ -125,10 +72,10 @@ class Tokenizer:
         if "tokenizer.json" in files:
             self._backend = FastBackend(files["tokenizer.json"], config, where)
         elif "tokenizer.model" in files:
-            added = _added_tokens(config, where)
+            added = added_tokens(config, where)
             if not added:
                 plain = self._json("added_tokens.json")
-                if not all(map(_is_id, plain.values())):
+                if not all(map(is_id, plain.values())):
                     raise CheckpointError(f"{where}/added_tokens.json: must map tokens to ids")
                 added = {i: AddedToken(t, special=t in self.special_tokens.values()) for t, i in plain.items()}
             self._backend = SentencePieceBackend(files["tokenizer.model"], config, added, where)
@@ -171,6 +118,14 @@ class Tokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Text → ids; see the module docstring for what special tokens do."""
         return self._backend.encode(text, add_special_tokens)
+
+    def user_text(self, text: str) -> str:
+        """A user's text for a prompt. `encode` gives it no special token, and else what it gives the text itself."""
+        return self._backend.user_text.marked(text)
+
+    def spelt(self, prompt: str) -> str:
+        """A prompt with `user_text` in it as a person reads it."""
+        return self._backend.user_text.spelt(prompt)
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """Ids → text. Bytes that are no UTF-8 (a character cut in two) come out as U+FFFD."""
@@ -237,7 +192,7 @@ class Tokenizer:
         self.eos_id: int | None = own.get("eos_token", min(self.eos_ids, default=None))
         self.bos_id: int | None = own.get("bos_token")
         fallbacks = (own.get("pad_token"), generation.get("pad_token_id"), model_ids.get("pad_token_id"), self.eos_id)
-        self.pad_id: int = next((i for i in fallbacks if isinstance(i, int) and _is_id(i)), 0)
+        self.pad_id: int = next((i for i in fallbacks if isinstance(i, int) and is_id(i)), 0)
 
     def _template(self, config: Mapping[str, Any]) -> str | None:
         if "chat_template.jinja" in self._files:
@@ -285,32 +240,11 @@ def _special_tokens(config: Mapping[str, Any], fallback: Mapping[str, Any]) -> d
     return found
 
 
-def _added_tokens(config: Mapping[str, Any], where: str) -> dict[int, AddedToken]:
-    try:
-        return {
-            int(index): AddedToken(
-                entry["content"],
-                single_word=entry.get("single_word", False),
-                lstrip=entry.get("lstrip", False),
-                rstrip=entry.get("rstrip", False),
-                normalized=entry.get("normalized", False),
-                special=entry.get("special", False),
-            )
-            for index, entry in (config.get("added_tokens_decoder") or {}).items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise CheckpointError(f'{where}/tokenizer_config.json: "added_tokens_decoder" is malformed: {e!r}') from None
-
-
 def _id_list(value: Any, where: str) -> set[int]:
     values = value if isinstance(value, list) else [] if value is None else [value]
-    if any(isinstance(v, bool) or not isinstance(v, int) or v > _LAST_ID for v in values):
+    if any(isinstance(v, bool) or not isinstance(v, int) or v > LAST_ID for v in values):
         raise CheckpointError(f'{where}: "eos_token_id" must be an id or a list of ids, found {json.dumps(value)[:80]}')
     return {v for v in values if v >= 0}
-
-
-def _is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LAST_ID
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:

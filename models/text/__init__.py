@@ -1,0 +1,1 @@
+"""Text ↔ token ids: tokenizers of both kinds, chat templates, users' text in prompts."""
