@@ -33,7 +33,7 @@ from tracelift.rubrics import other_rubric
 from tracelift.sampler import Sampler
 from tracelift.sandbox import Limits
 from tracelift.tasks.benchmarks import Benchmark, demo_benchmark, read_benchmark
-from tracelift.tasks.prompts import BASELINE, EXECUTOR, load_template, use_chat
+from tracelift.tasks.prompts import BASELINE, EXECUTOR, PromptFormat, load_template, use_chat
 from tracelift.tasks.rows import Verifier
 from tracelift.tasks.sources import FileTasks, code_file_tasks, file_tasks
 from tracelift.tasks.task import Task, TaskSource
@@ -122,12 +122,8 @@ def build_executor(
         return Executor(backend or remote_backend(config, say, give_up), settings, cached, judge=judge)
     with naming("executor.path", e.path):
         tokenizer = models.load_tokenizer(e.path)
-    chat = use_chat(e.chat, tokenizer)
-
-    def wrap(text: str) -> str:
-        return tokenizer.render_chat([{"role": "user", "content": text}], add_generation_prompt=True) if chat else text
-
-    return Executor(backend or build_backend(config, device, tokenizer), settings, cached, wrap, judge)
+    form = PromptFormat(tokenizer, use_chat(e.chat, tokenizer), e.chat_options)
+    return Executor(backend or build_backend(config, device, tokenizer), settings, cached, form, judge)
 
 
 def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable[[], bool]) -> Backend:

@@ -251,7 +251,12 @@ def test_a_folder_that_another_process_has_is_refused_and_left_alone(capsys, mon
 
 @pytest.mark.parametrize(
     ("content", "wanted"),
-    [(b"[1]\n", "is not a baseline cache"), (b"{\n{}\n", "not a JSON line"), (None, "Is a directory")],
+    [
+        (b'{"a": 1}\n', "is not a baseline cache"),
+        (b"[1]\n", "not a record"),
+        (b"{\n{}\n", "not a JSON line"),
+        (None, "Is a directory"),
+    ],
 )
 def test_a_baseline_cache_that_is_none_is_refused(dry, tmp_path, content, wanted):
     cache = tmp_path / "cache.jsonl"

@@ -7,7 +7,7 @@ stages and of eval.py (stages.py), how values are read (load.py) and checked tog
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tracelift.config.key import (
     ABOVE_0,
@@ -90,9 +90,8 @@ class PlannerConfig:
     path: str = opt("assets/math/planner", "Hugging Face folder of the model to train")
     adapter: str = opt("", "PEFT LoRA folder to start from")
     prompt: str = opt("demo", "planner prompt: demo, math, code, or a text file with {problem}")
-    chat: Literal["auto", "on", "off"] = opt(
-        "auto", "wrap prompts in the tokenizer's chat template; auto: where it has one"
-    )
+    chat: Literal["auto", "on", "off"] = opt("auto", "use the tokenizer's chat template; auto: where it has one")
+    chat_options: dict[str, Any] = opt({}, "variables of that template, as { enable_thinking = false }")
     prefill: str = opt(
         "", "text that starts every reply, e.g. '<reasoning>', for models that know no tags; it is not trained"
     )
@@ -124,9 +123,8 @@ class ExecutorConfig:
     baseline_prompt: str = opt(
         "demo", "prompt without the trace: demo, demo-code, math, code, or a text file with {problem}"
     )
-    chat: Literal["auto", "on", "off"] = opt(
-        "auto", "wrap prompts in the tokenizer's chat template; auto: where it has one"
-    )
+    chat: Literal["auto", "on", "off"] = opt("auto", "use the tokenizer's chat template; auto: where it has one")
+    chat_options: dict[str, Any] = opt({}, "variables of that template, as { enable_thinking = false }")
     repeats: int = opt(3, "K: runs per arm behind a success rate", FROM_1)
     uplift: Literal["sampled", "likelihood"] = opt(
         "sampled",

@@ -57,10 +57,8 @@ def executor_inputs(config: Config, tasks: Sequence[Task], sample: Task, trace: 
         return
     c = config_at("executor.path", e.path)
     say_weights("executor.path", e.path, say)
-    with naming("executor.path", e.path):
-        tokenizer = models.load_tokenizer(e.path)
-    say_executor_prompts(executor, tokenizer, sample, trace, say)
-    lengths = {task.problem_id: len(tokenizer.encode(executor.prompt(task, ""))) for task in tasks}
+    say_executor_prompts(executor, sample, trace, say)
+    lengths = {task.problem_id: len(executor.form.encode(executor.prompt(task, ""))) for task in tasks}
     say_longest("executor's prompts without their traces", lengths, e.max_new_tokens, c.max_positions, say)
     over = [name for name, n in lengths.items() if n + e.max_new_tokens > c.max_positions]
     if len(over) > e.max_error_share * len(lengths):
@@ -72,10 +70,10 @@ def executor_inputs(config: Config, tasks: Sequence[Task], sample: Task, trace: 
     say_tight("executor", lengths, longest_trace(config) + e.max_new_tokens, c.max_positions, say)
 
 
-def say_executor_prompts(executor: Executor, tokenizer: Tokenizer, sample: Task, trace: str, say: Say) -> None:
+def say_executor_prompts(executor: Executor, sample: Task, trace: str, say: Say) -> None:
     for title, given in (("executor's prompt", trace), ("executor's prompt without a trace", None)):
         text = executor.prompt(sample, given)
-        say_text(title, len(tokenizer.encode(text)), text, say)
+        say_text(title, len(executor.form.encode(text)), text, say)
 
 
 def reward_model_inputs(config: Config, tasks: Sequence[Task], sample: Task, trace: str, say: Say) -> None:

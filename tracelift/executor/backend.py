@@ -31,6 +31,7 @@ class CompletionRequest:
     temperature: float = 1.0  # 0 is greedy
     stop: tuple[str, ...] = ()  # the reply is cut before the first of them
     seed: int = 0  # names the random numbers: requests of equal seed share them, whatever their prompts
+    add_special_tokens: bool = True  # False: the prompt is a rendered chat template, which spells its own first token
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class ScoreRequest:
     texts: tuple[str, ...]  # spellings of one answer, none of which goes on where another ends
     temperature: float = 1.0
     stop: tuple[str, ...] = ()
+    add_special_tokens: bool = True
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from tracelift.executor.backend import (
@@ -35,7 +35,7 @@ from tracelift.executor.backend import (
 from tracelift.executor.baselines import Baseline, BaselineCache
 from tracelift.executor.judge import Judge, Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
-from tracelift.tasks.prompts import render
+from tracelift.tasks.prompts import PromptFormat
 from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
 
@@ -121,10 +121,10 @@ class Executor:
         backend: Backend,
         settings: ExecutorSettings,
         cache: BaselineCache | None = None,
-        wrap: Callable[[str], str] = lambda text: text,
+        form: PromptFormat | None = None,
         judge: Judge | None = None,
     ) -> None:
-        """wrap: puts a prompt into the executor's chat template, where it has one. judge: the verifier V.
+        """form: how its prompts are written; None as for a server's model. judge: the verifier V.
 
         Raises ValueError for uplift by likelihood from a backend that cannot score given texts.
         """
@@ -133,7 +133,7 @@ class Executor:
                 "executor.uplift = 'likelihood' needs the log-probabilities of given texts, which this executor (a server) "
                 "does not give; use a local executor.path, or executor.uplift = 'sampled'"
             )
-        self.backend, self.settings, self.wrap = backend, settings, wrap
+        self.backend, self.settings, self.form = backend, settings, form or PromptFormat()
         self.judge = judge or TaskJudge()
         self.cache = cache if cache is not None else BaselineCache()
         self.tokens = 0  # generated so far, for throughput and for counting what a run cost
@@ -141,7 +141,7 @@ class Executor:
 
     def variant(self, settings: ExecutorSettings, judge: Judge | None = None) -> Executor:
         """The same model under other settings, and another judge if one is given. It counts its own tokens and runs."""
-        return Executor(self.backend, settings, self.cache, self.wrap, judge or self.judge)
+        return Executor(self.backend, settings, self.cache, self.form, judge or self.judge)
 
     @property
     def fingerprint(self) -> str:
@@ -275,17 +275,18 @@ class Executor:
 
     def _score_request(self, prompt: str, task: Task) -> ScoreRequest:
         s = self.settings
-        return ScoreRequest(prompt, spellings(task, s.stop), s.temperature or 1.0, s.stop)  # greedy is scored at 1
+        temperature = s.temperature or 1.0  # greedy is scored at 1
+        return ScoreRequest(prompt, spellings(task, s.stop), temperature, s.stop, self.form.add_special_tokens)
 
     def prompt(self, task: Task, trace: str | None) -> str:
         """What the model reads; without a trace, the baseline's prompt."""
         return self.baseline_prompt(task) if trace is None else self.trace_prompt(task, trace)
 
     def trace_prompt(self, task: Task, trace: str) -> str:
-        return self.wrap(render(self.settings.template, problem=task.problem, trace=trace))
+        return self.form.prompt(self.settings.template, problem=task.problem, trace=trace)
 
     def baseline_prompt(self, task: Task) -> str:
-        return self.wrap(render(self.settings.baseline_template, problem=task.problem))
+        return self.form.prompt(self.settings.baseline_template, problem=task.problem)
 
     def baseline_key(self, task: Task) -> str:
         s = self.settings
@@ -294,6 +295,8 @@ class Executor:
             parts += ["likelihood", spellings(task, s.stop), s.temperature or 1.0, list(s.stop)]
         else:
             parts += [s.baseline_repeats, s.max_new_tokens, s.temperature, list(s.stop), self._seed(task, 0)]
+        if not self.form.add_special_tokens:
+            parts.append("without special tokens")
         if task.code is not None:
             parts.append(repr(task.code.hidden))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
@@ -305,7 +308,8 @@ class Executor:
     def _requests(self, item: RunItem) -> list[CompletionRequest]:
         s, prompt = self.settings, self.prompt(item.task, item.trace)
         seeds = [seed if s.temperature > 0 else 0 for seed in item.seeds]  # greedy runs of one prompt are one request
-        return [CompletionRequest(prompt, s.max_new_tokens, s.temperature, s.stop, seed) for seed in seeds]
+        settings = (s.max_new_tokens, s.temperature, s.stop)
+        return [CompletionRequest(prompt, *settings, seed, self.form.add_special_tokens) for seed in seeds]
 
     def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> dict[CompletionRequest, Reply]:
         distinct = list(dict.fromkeys(requests))

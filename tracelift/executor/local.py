@@ -22,7 +22,8 @@ class LocalBackend:
     Scoring."""
 
     def __init__(self, model: Transformer, tokenizer: Any, sampler: Sampler | None = None) -> None:
-        """tokenizer: encode(str) -> list[int], decode(list[int]) -> str, eos_ids, pad_id (models.load_tokenizer)."""
+        """tokenizer: encode(str, add_special_tokens) -> list[int], decode(list[int]) -> str, eos_ids, pad_id
+        (models.load_tokenizer)."""
         self.model, self.tokenizer = model, tokenizer
         self.sampler = sampler or Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
@@ -34,7 +35,7 @@ class LocalBackend:
         prompts: list[list[int]] = []
         fitting: list[CompletionRequest] = []
         for request in dict.fromkeys(requests):
-            prompt = self.tokenizer.encode(request.prompt)
+            prompt = self.tokenizer.encode(request.prompt, request.add_special_tokens)
             error = self._refusal(prompt, request.max_tokens)
             if error is None:
                 prompts.append(prompt)
@@ -64,7 +65,7 @@ class LocalBackend:
         found: dict[ScoreRequest, Likelihood] = {}
         asked: list[tuple[ScoreRequest, list[int], list[int]]] = []
         for request in dict.fromkeys(requests):
-            prompt = self.tokenizer.encode(request.prompt)
+            prompt = self.tokenizer.encode(request.prompt, request.add_special_tokens)
             # Some tokenizers spell a text and the same text after a space alike: a path counts once.
             paths = dict.fromkeys(tuple(self.tokenizer.encode(t, add_special_tokens=False)) for t in request.texts)
             length = max(map(len, paths))

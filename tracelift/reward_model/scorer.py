@@ -40,8 +40,10 @@ def rm_tokens(
 ) -> list[int]:
     """`rm_text` in at most `max_tokens` tokens. Too long: the problem loses its beginning; the reasoning is never cut.
 
-    Raises ValueError where the reasoning and the frame alone exceed `max_tokens`.
+    Special tokens spelt in any of them are text. Raises ValueError where the reasoning and the frame alone exceed
+    `max_tokens`.
     """
+    problem, reasoning, type_text, tests = map(tokenizer.user_text, (problem, reasoning, type_text, tests))
     kept, most = problem, tokenizer.most_characters(max_tokens)
     too_long = ValueError(
         f"a trace of {len(reasoning)} characters does not fit the RM's {max_tokens} tokens; raise max_tokens"

@@ -22,7 +22,7 @@ from tracelift.rl.rewards import code_reward, exec_reward, math_reward
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Completion, Sampler, SamplingParams
 from tracelift.tasks.prompts import PLANNER as PLANNER_TEMPLATES
-from tracelift.tasks.prompts import encode_prompt, extract_trace, load_template, render, use_chat
+from tracelift.tasks.prompts import PromptFormat, extract_trace, load_template, use_chat
 from tracelift.tasks.task import Task
 from tracelift.verify.leaks import leaks_answer
 from tracelift.verify.verdict import Verdict
@@ -34,11 +34,11 @@ class PlannerPrompt:
     def __init__(self, config: Config, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self.template = load_template(config.planner.prompt, PLANNER_TEMPLATES, ("problem",))
-        self.chat = use_chat(config.planner.chat, tokenizer)
+        self.form = PromptFormat(tokenizer, use_chat(config.planner.chat, tokenizer), config.planner.chat_options)
         self.prefill = config.planner.prefill
 
     def __call__(self, task: Task) -> list[int]:
-        ids = encode_prompt(self.tokenizer, render(self.template, problem=task.problem), self.chat)
+        ids = self.form.encode(self.form.prompt(self.template, problem=task.problem))
         return ids + self.tokenizer.encode(self.prefill, add_special_tokens=False) if self.prefill else ids
 
 

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import re
 import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from models import Tokenizer
 
@@ -93,11 +96,43 @@ def use_chat(setting: str, tokenizer: Tokenizer) -> bool:
     return setting == "on" or (setting == "auto" and bool(tokenizer.chat_template))
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str, chat: bool) -> list[int]:
-    """Token ids of a prompt, as one user turn of the chat template or as plain text."""
-    if chat:
-        return tokenizer.apply_chat_template([{"role": "user", "content": text}], add_generation_prompt=True)
-    return tokenizer.encode(text)
+_CONTROL = re.compile(
+    r"<(?=\||｜|/?s>|/?(?:bos|eos|pad|unk|mask|sep|cls)>|(?:start|end)_of_turn>)|\[(?=/?(?:INST|SYSTEM_PROMPT|TOOL_\w+|AVAILABLE_TOOLS)\])"
+)
+
+
+@dataclass(frozen=True)
+class PromptFormat:
+    """How template and fields become the prompt of one model: as plain text, or as one user turn of its chat template.
+
+    Fields are a user's or a planner's text: where they spell a special token they stay text (models/text/user_text.py), so that a
+    trace cannot end the turn it stands in. In a turn that goes for the template too; as plain text a template may spell
+    special tokens. tokenizer: None where the model is behind a server; then what looks like a special token gets a space
+    after its first character. options: variables of the chat template, as enable_thinking.
+    """
+
+    tokenizer: Tokenizer | None = None
+    chat: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def add_special_tokens(self) -> bool:
+        """Whether the tokenizer puts its own first token before a prompt: a chat template spells it itself."""
+        return not self.chat
+
+    def prompt(self, template: str, **fields: str) -> str:
+        """The prompt's text. Raises ValueError as `Tokenizer.render_chat` does."""
+        if self.tokenizer is None:
+            return render(template, **{name: _CONTROL.sub(r"\g<0> ", text) for name, text in fields.items()})
+        if not self.chat:
+            return render(template, **{name: self.tokenizer.user_text(text) for name, text in fields.items()})
+        turn = {"role": "user", "content": self.tokenizer.user_text(render(template, **fields))}
+        return self.tokenizer.render_chat([turn], add_generation_prompt=True, **self.options)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The token ids of `prompt`'s text, as the model reads it."""
+        assert self.tokenizer is not None, "a server encodes its prompts itself"
+        return self.tokenizer.encode(prompt, self.add_special_tokens)
 
 
 _BLOCK = re.compile(re.escape(OPEN) + r"(.*?)" + re.escape(CLOSE), re.DOTALL)

@@ -12,7 +12,7 @@ from tracelift.executor.executor import Executor, ExecutorSettings, RunItem
 from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.executor.local import LocalBackend
 from tracelift.files import read_log
-from tracelift.tasks.prompts import BASELINE, EXECUTOR
+from tracelift.tasks.prompts import BASELINE, EXECUTOR, PromptFormat
 from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
 from tracelift.worlds.tasks import DemoTasks
@@ -125,9 +125,14 @@ def test_runs_without_a_trace_and_with_one_come_back_in_the_order_of_their_seeds
     assert [r.seed for r in backend.requests[3:]] == [0] and (executor.runs, greedy.runs) == (3, 1)
 
 
+class InBrackets(PromptFormat):
+    def prompt(self, template, **fields):
+        return f"<{super().prompt(template, **fields)}>"
+
+
 def test_the_chat_wrapper_is_around_every_prompt():
     backend = Scripted(says("1"))
-    Executor(backend, SETTINGS, wrap=lambda text: f"<{text}>").evaluate([(ONE, "t")])
+    Executor(backend, SETTINGS, form=InBrackets()).evaluate([(ONE, "t")])
     assert {r.prompt for r in backend.requests} == {"<one?|t|>", "<one?|>"}
 
 

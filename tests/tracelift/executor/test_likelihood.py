@@ -143,7 +143,7 @@ def test_a_backend_that_cannot_score_is_refused():
     for bad, said in ((["--executor.url", "http://h:1"], "server"), (["--reward.variant", "paper"], "corrected")):
         with pytest.raises(ConfigError, match=said):
             load_config(None, ["--executor.uplift", "likelihood", *bad])
-    with pytest.raises(ConfigError, match="likelihood_nats must be above 0"):
+    with pytest.raises(ConfigError, match="likelihood_nats must be between 0.001 and 1000"):
         load_config(None, ["--executor.likelihood_nats", "0"])
 
 

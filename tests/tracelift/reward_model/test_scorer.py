@@ -36,6 +36,7 @@ class Letters:
     """One token a character."""
 
     pad_id = 0
+    user_text = staticmethod(str)
 
     def encode(self, text):
         return [ord(c) % 59 + 1 for c in text]
@@ -48,6 +49,7 @@ class Words:
     """One token a word: a few characters less need not be a token less."""
 
     pad_id = 0
+    user_text = staticmethod(str)
 
     def encode(self, text):
         return text.split()

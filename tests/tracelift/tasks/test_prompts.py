@@ -7,7 +7,6 @@ from tracelift.tasks.prompts import (
     EXECUTOR,
     PLANNER,
     asks_for_expression,
-    encode_prompt,
     extract_trace,
     load_template,
     render,
@@ -97,12 +96,6 @@ class FakeTokenizer:
     def __init__(self, chat_template):
         self.chat_template = chat_template
 
-    def encode(self, text):
-        return ["plain", text]
-
-    def apply_chat_template(self, messages, add_generation_prompt):
-        return ["chat", messages, add_generation_prompt]
-
 
 def test_chat_setting():
     base, instruct = FakeTokenizer(None), FakeTokenizer("{{ messages }}")
@@ -110,5 +103,3 @@ def test_chat_setting():
     assert [use_chat(s, instruct) for s in ("auto", "on", "off")] == [True, True, False]
     with pytest.raises(ValueError, match="no chat template"):
         use_chat("on", base)
-    assert encode_prompt(base, "x", False) == ["plain", "x"]
-    assert encode_prompt(instruct, "x", True) == ["chat", [{"role": "user", "content": "x"}], True]
