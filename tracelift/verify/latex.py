@@ -24,13 +24,15 @@ import subprocess
 import sys
 from typing import Any
 
+from tracelift.verify.beside import changed_before
 from tracelift.verify.boxed import delimited, spelt
+from tracelift.verify.boxes import last_box
 from tracelift.verify.verdict import Verdict
-from tracelift.verify.where import last_box, without_reasoning
+from tracelift.verify.where import without_reasoning
 
 MEMORY_BYTES = 2 << 30
 START_SECONDS = 120.0  # importing sympy on a busy machine
-_BASE = re.compile(r"[0-9]\s*_\s*\{?\s*([0-9]+)")
+_BASE = re.compile(r"[0-9]\s*+_\s*+(?:\{\s*+)?([0-9]+)")
 
 
 class MathVerifyMissing(ValueError):
@@ -54,7 +56,10 @@ class LatexJudge:
     def __call__(self, gold: str, text: str) -> tuple[Verdict, str]:
         """(verdict, why) of one prediction."""
         gold = spelt(gold)
-        text = delimited(without_reasoning(text), gold)
+        text = without_reasoning(text)
+        if (altered := _altered(text)) is None:
+            return Verdict.FAIL, "what stands beside the answer changes it"
+        text = delimited(altered, gold)
         answer = self._ask(gold, text, self.seconds) or self._ask(gold, text, 3 * self.seconds)
         if answer is not None:
             return Verdict[answer["verdict"]], answer["detail"]
@@ -134,7 +139,8 @@ def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
         wanted = []
     if not wanted:
         return "ERROR", f"math-verify reads no answer in the reference {gold[:60]!r}"
-    answer = last_box(text) or text
+    box = last_box(text)
+    answer = text if box is None else box.content
     if _written(gold) != _written(answer):
         return "FAIL", "numerals to different bases differ"
     if {_brackets(gold), _brackets(answer)} == {"{", "("}:
@@ -145,6 +151,16 @@ def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
     equal = verify(wanted, said, timeout_seconds=seconds, raise_on_error=True)
     percent = "%" in gold or "%" in text
     return ("PASS" if equal and not differ(wanted[0], said[0], percent) else "FAIL"), str(said[0])[:200]
+
+
+def _altered(text: str) -> str | None:
+    """`text`, with the sign before its box drawn into it; None where a neighbour of the box or last formula changes it."""
+    if (box := last_box(text)) is not None:
+        signed = box.content.startswith("-") and not box.changed
+        return None if box.changed else (f"\\boxed{{{box.content}}}" if signed else text)
+    places = [i for i, c in enumerate(text) if c == "$" and not text[:i].endswith("\\")] if "$" in text else []
+    at = places[-2] if len(places) > 1 else None
+    return None if at is not None and changed_before(text, at) else text
 
 
 def _written(answer: str) -> list[str]:
