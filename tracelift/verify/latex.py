@@ -24,9 +24,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tracelift.verify.beside import changed_before
-from tracelift.verify.boxed import delimited, spelt
-from tracelift.verify.boxes import last_box
+from tracelift.verify.boxed import changed_before, delimited, last_box, spelt
 from tracelift.verify.verdict import Verdict
 from tracelift.verify.where import without_reasoning
 
@@ -191,13 +189,36 @@ def differ(a: Any, b: Any, percent: bool) -> bool:
     ):
         pairs = zip(*(sorted(x.args, key=sympy.default_sort_key) for x in (a, b)), strict=True)
         return any(differ(x, y, percent) for x, y in pairs)
-    if not all(isinstance(x, sympy.Expr) and x.is_number and x.is_finite for x in (a, b)):
+    if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase) and a.shape == b.shape:
+        return any(differ(x, y, percent) for x, y in zip(list(a), list(b), strict=True))
+    if isinstance(a, sympy.core.relational.Relational) and isinstance(b, sympy.core.relational.Relational):
+        b = b.reversed if a.lhs == b.rhs else b  # anything else may be the same relation in other terms
+        return a.lhs == b.lhs and differ(a.rhs, b.rhs, percent)
+    if not all(isinstance(x, sympy.Expr) for x in (a, b)):
         return False
-    if any(isinstance(x, sympy.Float) for x in (a, b)):
-        if not (_is_written(a) and _is_written(b)):
+    if any(x.atoms(sympy.Float) for x in (a, b)):
+        if not all(_is_written(n) for x in (a, b) for n in x.atoms(sympy.Number)):
             return False
-        a, b = (sympy.Rational(str(x)) for x in (a, b))
+        a, b = (x.xreplace({n: sympy.Rational(str(n)) for n in x.atoms(sympy.Float)}) for x in (a, b))
+    if a.free_symbols or b.free_symbols:
+        return _differ_at_a_point(a, b)
+    if not all(x.is_number and x.is_finite for x in (a, b)):
+        return False
     return not any(_equal(a * factor, b) for factor in ((1, 100, sympy.Rational(1, 100)) if percent else (1,)))
+
+
+def _differ_at_a_point(a: Any, b: Any) -> bool:
+    """Whether two expressions with variables have different values at one of two points, to 40 digits; only those that
+    are finite are compared."""
+    import sympy
+
+    names = sorted({s.name for s in a.free_symbols | b.free_symbols})
+    for shift in (1, 2):
+        place = {n: sympy.Rational(7 + 2 * i + shift, 5 + i) for i, n in enumerate(names)}
+        x, y = (e.subs({s: place[s.name] for s in e.free_symbols}) for e in (a, b))
+        if all(v.is_number and v.is_finite for v in (x, y)) and not _equal(x, y):
+            return True
+    return False
 
 
 def _is_written(x: Any) -> bool:

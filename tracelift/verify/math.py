@@ -17,7 +17,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
-from tracelift.verify.beside import denies
+from tracelift.verify.boxed import denies
 from tracelift.verify.grammar import Number, read_whole
 from tracelift.verify.lexing import normalise, tokens
 from tracelift.verify.prose import read_sentence

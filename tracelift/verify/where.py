@@ -15,8 +15,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from tracelift.verify.beside import changed_before
-from tracelift.verify.boxes import BOX, last_box
+from tracelift.verify.boxed import BOX, changed_before, last_box
 from tracelift.verify.grammar import read_whole
 from tracelift.verify.prose import read_sentence
 from tracelift.verify.vocabulary import NEGATIONS
