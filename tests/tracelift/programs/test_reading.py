@@ -349,6 +349,10 @@ def test_a_file_is_judged_by_command(tmp_path, capsys):
         ("`lambda n: 2 * n`", True),
         ("1. print(x)", True),
         ("- f = lambda n: n", True),
+        ("The result is `n*2+1`.", True),
+        ("Then return 2*n+1.", True),
+        ("Then return the sum of both.", False),
+        ("Go from 0 to `n-1`.", False),
     ],
 )
 def test_what_is_code_in_a_plan(trace, code):
