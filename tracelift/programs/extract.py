@@ -33,7 +33,7 @@ from tracelift.programs.fences import (
     parse,
     up_to_prose,
 )
-from tracelift.verify.where import inside_answer, without_reasoning
+from tracelift.verify.where import inside_tag, without_reasoning
 
 MOST_CHARACTERS = 200_000  # of a model's text, its reasoning apart, that are looked at
 _END_OF_ANSWER = re.compile(r"</answer>", re.IGNORECASE)
@@ -107,7 +107,7 @@ def extract_program(text: str, entry_point: str | None = None, given: Iterable[s
     entry_point: the function asked for. given: names that the program is handed, so that it need not bind them. Where
     nothing is a complete program the likeliest piece is returned as it is, so that it can be judged a compile error.
     """
-    text = inside_answer(without_reasoning(text)).lstrip(INVISIBLE).replace("\r\n", "\n")
+    text = inside_tag(without_reasoning(text))[0].lstrip(INVISIBLE).replace("\r\n", "\n")
     text = next((part for part in _END_OF_ANSWER.split(text) if part.strip()), "")[:MOST_CHARACTERS]
     known = frozenset(given)
     whole = complete(flush(text))

@@ -15,6 +15,8 @@ from tracelift.programs.fences import CODE_START, parse
 _SHORTEST = 8  # characters; shorter lines of a reference ("else:", "i += 1") occur in prose by chance
 _ORDER = re.compile(r"[OoΘΩ]\([^()]*(?:\([^()]*\)[^()]*)*\)")  # O(n log(n)), said of a plan's cost
 _RETURN = re.compile(r"return\b[^.!?]*(?:[-+*/%<>=(\[{\"'])")  # "return the sum" parses as no statement anyway
+_RETURNS = re.compile(r"\breturn\b[^\n`;]*")  # also after "Then"
+_INLINE = re.compile(r"`([^`\n]+)`")
 _LIST_MARK = re.compile(r"^(?:[-*•]|\(?[0-9a-z]{1,2}[.)])\s+")
 _SPLIT = re.compile(r"\n|(?:^|(?<=\s))(?:[Cc]ode|[Pp]rogram|[Pp]ython):")
 
@@ -22,12 +24,20 @@ _SPLIT = re.compile(r"\n|(?:^|(?<=\s))(?:[Cc]ode|[Pp]rogram|[Pp]ython):")
 def leaks_program(trace: str, reference: str = "") -> bool:
     """Whether `trace` holds Python code: a statement on a line of its own (also after "Code:"), inline code in
     backticks that assigns or calls, or a line of `reference`, white space aside."""
-    pieces = [piece.strip().strip("`").strip() for piece in _SPLIT.split(trace)] + re.findall(r"`([^`\n]+)`", trace)
-    if any(_is_code(piece) for piece in pieces):
+    pieces = [piece.strip().strip("`").strip() for piece in _SPLIT.split(trace)] + _INLINE.findall(trace)
+    returns = [match[0].rstrip(".") for match in _RETURNS.finditer(trace)]
+    if any(map(_is_code, pieces + returns)) or any(map(_computes, _INLINE.findall(trace))):
         return True
     packed = "".join(trace.split())
     lines = ("".join(line.split()) for line in reference.split("\n") if not line.lstrip().startswith("#"))
     return any(len(line) >= _SHORTEST and line in packed for line in lines)
+
+
+def _computes(text: str) -> bool:
+    """Whether inline code is an expression of two operators or more on names, such as `n*2+1`; `n-1` only names a place."""
+    tree = None if _ORDER.fullmatch(text) else parse(text)
+    nodes = list(ast.walk(tree)) if tree is not None else []
+    return sum(isinstance(n, ast.BinOp) for n in nodes) > 1 and any(isinstance(n, ast.Name) for n in nodes)
 
 
 def _is_code(text: str) -> bool:

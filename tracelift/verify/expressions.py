@@ -72,7 +72,9 @@ class Reader:
         while self.next_is("+", "-"):
             sign = -1 if self.take("+", "-") == "-" else 1
             term = self.product(depth)
-            value = _derived(lambda a, b, sign=sign: a + sign * b, value, term)
+            percent = value.percent and term.percent
+            a, b = (value, term) if percent else (_per_unit(value), _per_unit(term))
+            value = replace(_derived(lambda a, b, sign=sign: a + sign * b, a, b), percent=percent)
         return value
 
     def product(self, depth: int) -> Value:
@@ -83,19 +85,22 @@ class Reader:
                 break
             if self.next_is("x", "X") and not (self.number(1) or self.next_is("(", "\\frac", ahead=1)):
                 break
+            if self.next_is("/") and (per := self.peek(1)) is not None and per.kind == "word" and len(per.text) > 1:
+                break  # 72/hour
             times = not self.next_is("/")
-            ten = self.number(1)
+            ten, first = self.number(1), value
+            power_of_ten = ten is not None and ten.text == "10" and self.next_is("^", ahead=2)
             if not self.next_is("(", "\\sqrt"):
                 self.at += 1
             other = self.factor(depth)
             steps += 1
             if times:
-                power_of_ten = steps == 1 and value.plain and ten is not None and ten.text == "10" and not other.plain
-                literal = power_of_ten and other.literal
-                value = replace(_derived(lambda a, b: a * b, value, other), literal=literal, places=value.places)
+                literal = steps == 1 and value.plain and power_of_ten and other.literal
+                value = _derived(lambda a, b: a * b, _per_unit(value), _per_unit(other))
+                value = replace(value, literal=literal, places=_shifted(first.places, other.exact) if literal else 0)
             else:
                 literal = steps == 1 and value.literal and other.literal and not (value.percent or other.percent)
-                value = replace(_derived(_divide, value, other), literal=literal)
+                value = replace(_derived(_divide, _per_unit(value), _per_unit(other)), literal=literal)
         return value
 
     def factor(self, depth: int) -> Value:
@@ -114,7 +119,9 @@ class Reader:
         while self.next_is("^", "!", "%", "°"):
             mark = self.take("^", "!", "%", "°")
             if mark == "^":
-                value = _raised(value, self.exponent(depth))
+                value = _raised(_per_unit(value), self.exponent(depth))
+                if self.next_is("^"):
+                    raise NotArithmetic("a tower of powers")
             elif mark == "!":
                 value = Value(None, False)
             elif mark == "%":
@@ -193,12 +200,14 @@ class Reader:
             joined = 1 if self.next_is("and") else 0
             top, bottom = self.number(joined), self.number(joined + 2)
             slash = self.next_is("/", ahead=joined + 1)
-            if top and bottom and slash and top.text.isdigit() and bottom.text.isdigit() and bottom.value:
+            if top and bottom and slash and top.text.isdigit() and bottom.text.isdigit() and top.value < bottom.value:
                 self.at += joined + 3
                 return Value(whole.value + top.value / bottom.value, True)
-            if not joined and self.next_is("\\frac"):
+            over = self.next_is("{", ahead=joined) and self.next_is("\\over", ahead=joined + 2)
+            if over or self.next_is("\\frac", ahead=joined):
+                self.at += joined
                 part = self.atom(depth + 1)
-                if part.literal and part.exact is not None:
+                if part.literal and part.exact is not None and 0 <= part.exact < 1:
                     return Value(whole.value + part.exact, True)
                 raise NotArithmetic("a mixed number of no fraction")
         return Value(whole.value, True, whole.places, plain=True)
@@ -211,6 +220,21 @@ def _derived(rule: Callable[[Fraction, Fraction], Fraction], a: Value, b: Value)
         if max(exact.numerator.bit_length(), exact.denominator.bit_length()) > 2 * MAX_BITS:
             raise NotArithmetic("the value grows past every bound")
     return Value(exact, False)
+
+
+def _per_unit(value: Value) -> Value:
+    """A value with its percent sign applied."""
+    if not value.percent or value.exact is None:
+        return value
+    return replace(value, exact=value.exact / 100, percent=False, plain=False)
+
+
+def _shifted(places: int, power: Fraction | None) -> int:
+    """The decimals of a numeral with so many `places` times a power of ten."""
+    if power is None:
+        return 0
+    size = len(str(power.numerator)) - 1 if power >= 1 else 1 - len(str(power.denominator))
+    return max(0, places - size)
 
 
 def _divide(a: Fraction, b: Fraction) -> Fraction:

@@ -128,7 +128,8 @@ def _after_labels(row: Sequence[Token], i: int) -> int:
     """The index after fillers and labels."""
     while i < len(row):
         token = row[i]
-        if token.text.casefold() in words.FILLERS or token.text in ("≈", ":"):
+        comma = token.text == "," and i > 0 and row[i - 1].text.casefold() in words.FILLERS
+        if token.text.casefold() in words.FILLERS or token.text in ("≈", ":") or comma or (token.text == "⇒" and not i):
             i += 1
             continue
         if (
@@ -152,10 +153,9 @@ def _labels(row: Sequence[Token], i: int, start: int) -> bool:
     """Whether a token may belong to a label: a word that changes no number, or a variable that stands alone."""
     token = row[i]
     if token.kind == "command":  # \theta = 5
-        return (
-            i == start and token.text[1:].isalpha() and token.text not in ("\\frac", "\\sqrt", "\\pm") and _ends(row, i)
-        )
-    if token.kind != "word" or token.text.casefold() in words.CHANGES or "n't" in token.text.casefold():
+        return i == start and token.text[1:] in words.VARIABLES and _ends(row, i)
+    lower = token.text.casefold()
+    if token.kind != "word" or lower in words.CHANGES or lower in words.OPERATES or "n't" in lower:
         return False
     return len(token.text) > 1 or token.text in ("a", "A", "I") or (i == start and _ends(row, i))
 
@@ -172,7 +172,9 @@ def _quantity(row: Sequence[Token]) -> Number | None:
         i += 1
     while i < len(row) and row[i].text.casefold() in words.CURRENCIES:
         i += 2 if i + 1 < len(row) and row[i + 1].text == "." else 1
+    begin = i
     value, row, i = _literal(row, i)
+    numeral = i
     if value is None or value.exact is None:
         return None
     exact, places = value.exact, value.places
@@ -183,9 +185,9 @@ def _quantity(row: Sequence[Token]) -> Number | None:
         i, percent = _percent(row, i)
     exact, i = _with_cents(row, i, exact)
     i = _after_unit(row, i)
-    if i < len(row) and not _is_remark(row[i:], exact):
-        return None
     exact = -exact if negative else exact
+    if i < len(row) and not _is_remark(row[i:], exact, "".join(t.text for t in row[begin:numeral])):
+        return None
     return Number(exact, exact / 100 if percent else exact, places)
 
 
@@ -240,7 +242,7 @@ def _after_unit(row: Sequence[Token], i: int) -> int:
                 return i
         elif (
             token.text == "°"
-            or (token.text in ("/", "*") and count and _unit_follows(row, i))
+            or (token.text in ("/", "*") and (count or token.text == "/") and _unit_follows(row, i))
             or token.text == "."
             and count
             and len(row[i - 1].text) <= 4
@@ -249,6 +251,8 @@ def _after_unit(row: Sequence[Token], i: int) -> int:
         elif token.text == "^" and count and (length := _unit_power(row, i)):
             i += length
             continue
+        elif token.text in ("2", "3") and not token.spaced and count and row[i - 1].text in words.LENGTHS:
+            pass  # m2
         else:
             break
         i += 1
@@ -274,14 +278,17 @@ def _unit_power(row: Sequence[Token], i: int) -> int:
     return len(match[0]) if match else 0
 
 
-def _is_remark(row: Sequence[Token], value: Fraction) -> bool:
+def _is_remark(row: Sequence[Token], value: Fraction, written: str) -> bool:
     """Whether the rest is a bracket that says how the number came about: `(48 + 24)` after 72, or nothing but words."""
     if len(row) < 3 or row[0].text != "(" or row[-1].text != ")" or not row[0].spaced:
         return False
     inner = row[1:-1]
+    if all(t.kind == "word" for t in inner) and (spelt := words.fraction_of([t.text for t in inner])) is not None:
+        return spelt == value
     if all(t.kind == "word" and words.is_unit_word(t.text, False) for t in inner):
         return True
     kept = [t for i, t in enumerate(inner) if not _is_unit_here(inner, i)]
     reader = Reader(kept)
     said = reader.sum()
-    return reader.at == len(kept) and said.exact == value and not said.literal
+    same = said.exact is not None and value in (said.exact, said.exact / 100 if said.percent else said.exact)
+    return reader.at == len(kept) and same and (not said.literal or said.exact != value or kept[0].text != written)

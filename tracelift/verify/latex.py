@@ -24,13 +24,13 @@ import subprocess
 import sys
 from typing import Any
 
-from tracelift.verify.boxed import delimited, spelt
+from tracelift.verify.boxed import changed_before, delimited, last_box, spelt
 from tracelift.verify.verdict import Verdict
-from tracelift.verify.where import last_box, without_reasoning
+from tracelift.verify.where import without_reasoning
 
 MEMORY_BYTES = 2 << 30
 START_SECONDS = 120.0  # importing sympy on a busy machine
-_BASE = re.compile(r"[0-9]\s*_\s*\{?\s*([0-9]+)")
+_BASE = re.compile(r"[0-9]\s*+_\s*+(?:\{\s*+)?([0-9]+)")
 
 
 class MathVerifyMissing(ValueError):
@@ -54,7 +54,10 @@ class LatexJudge:
     def __call__(self, gold: str, text: str) -> tuple[Verdict, str]:
         """(verdict, why) of one prediction."""
         gold = spelt(gold)
-        text = delimited(without_reasoning(text), gold)
+        text = without_reasoning(text)
+        if (altered := _altered(text)) is None:
+            return Verdict.FAIL, "what stands beside the answer changes it"
+        text = delimited(altered, gold)
         answer = self._ask(gold, text, self.seconds) or self._ask(gold, text, 3 * self.seconds)
         if answer is not None:
             return Verdict[answer["verdict"]], answer["detail"]
@@ -134,7 +137,8 @@ def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
         wanted = []
     if not wanted:
         return "ERROR", f"math-verify reads no answer in the reference {gold[:60]!r}"
-    answer = last_box(text) or text
+    box = last_box(text)
+    answer = text if box is None else box.content
     if _written(gold) != _written(answer):
         return "FAIL", "numerals to different bases differ"
     if {_brackets(gold), _brackets(answer)} == {"{", "("}:
@@ -145,6 +149,16 @@ def _judge(gold: str, text: str, seconds: int) -> tuple[str, str]:
     equal = verify(wanted, said, timeout_seconds=seconds, raise_on_error=True)
     percent = "%" in gold or "%" in text
     return ("PASS" if equal and not differ(wanted[0], said[0], percent) else "FAIL"), str(said[0])[:200]
+
+
+def _altered(text: str) -> str | None:
+    """`text`, with the sign before its box drawn into it; None where a neighbour of the box or last formula changes it."""
+    if (box := last_box(text)) is not None:
+        signed = box.content.startswith("-") and not box.changed
+        return None if box.changed else (f"\\boxed{{{box.content}}}" if signed else text)
+    places = [i for i, c in enumerate(text) if c == "$" and not text[:i].endswith("\\")] if "$" in text else []
+    at = places[-2] if len(places) > 1 else None
+    return None if at is not None and changed_before(text, at) else text
 
 
 def _written(answer: str) -> list[str]:
@@ -175,13 +189,36 @@ def differ(a: Any, b: Any, percent: bool) -> bool:
     ):
         pairs = zip(*(sorted(x.args, key=sympy.default_sort_key) for x in (a, b)), strict=True)
         return any(differ(x, y, percent) for x, y in pairs)
-    if not all(isinstance(x, sympy.Expr) and x.is_number and x.is_finite for x in (a, b)):
+    if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase) and a.shape == b.shape:
+        return any(differ(x, y, percent) for x, y in zip(list(a), list(b), strict=True))
+    if isinstance(a, sympy.core.relational.Relational) and isinstance(b, sympy.core.relational.Relational):
+        b = b.reversed if a.lhs == b.rhs else b  # anything else may be the same relation in other terms
+        return a.lhs == b.lhs and differ(a.rhs, b.rhs, percent)
+    if not all(isinstance(x, sympy.Expr) for x in (a, b)):
         return False
-    if any(isinstance(x, sympy.Float) for x in (a, b)):
-        if not (_is_written(a) and _is_written(b)):
+    if any(x.atoms(sympy.Float) for x in (a, b)):
+        if not all(_is_written(n) for x in (a, b) for n in x.atoms(sympy.Number)):
             return False
-        a, b = (sympy.Rational(str(x)) for x in (a, b))
+        a, b = (x.xreplace({n: sympy.Rational(str(n)) for n in x.atoms(sympy.Float)}) for x in (a, b))
+    if a.free_symbols or b.free_symbols:
+        return _differ_at_a_point(a, b)
+    if not all(x.is_number and x.is_finite for x in (a, b)):
+        return False
     return not any(_equal(a * factor, b) for factor in ((1, 100, sympy.Rational(1, 100)) if percent else (1,)))
+
+
+def _differ_at_a_point(a: Any, b: Any) -> bool:
+    """Whether two expressions with variables have different values at one of two points, to 40 digits; only those that
+    are finite are compared."""
+    import sympy
+
+    names = sorted({s.name for s in a.free_symbols | b.free_symbols})
+    for shift in (1, 2):
+        place = {n: sympy.Rational(7 + 2 * i + shift, 5 + i) for i, n in enumerate(names)}
+        x, y = (e.subs({s: place[s.name] for s in e.free_symbols}) for e in (a, b))
+        if all(v.is_number and v.is_finite for v in (x, y)) and not _equal(x, y):
+            return True
+    return False
 
 
 def _is_written(x: Any) -> bool:

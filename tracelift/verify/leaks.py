@@ -19,14 +19,14 @@ from tracelift.verify.arithmetic import find_equations, plain
 from tracelift.verify.expressions import NotArithmetic, Reader
 from tracelift.verify.lexing import Token, normalise, tokens
 from tracelift.verify.math import read_reference
-from tracelift.verify.vocabulary import SCALES, fraction_of
+from tracelift.verify.vocabulary import NEGATIVE, SCALES, counts, fraction_of
 
 _ANNOUNCED = re.compile(
     r"(?:\banswer\s*(?:is|:|=)|####|\\(?:boxed|fbox)\s*\{|<answer>)[\s:*$({]*(?P<tail>[^\n]{0,80})", re.IGNORECASE
 )
 # What a solver may use without reading it in the problem: small counts, and the sizes of common units.
 _SMALLEST_WORD = 13  # "one" and "two" are said of anything
-_LONGEST_LINE = 4000  # characters
+_LONGEST_WORDS = 12  # words of one number
 _COMMON = frozenset(map(Fraction, (*range(1, 13), 24, 30, 52, 60, 100, 365, 1000, Fraction(1, 2))))
 
 
@@ -70,7 +70,7 @@ def announces_answer(trace: str, answer: str) -> bool:
 def _announces(trace: str, value: Fraction) -> bool:
     for mark in _ANNOUNCED.finditer(trace):
         row = tokens(normalise(mark["tail"]))
-        first = next((v for i in range(len(row)) if (v := _number_at(row, i)) is not None), None)
+        first = next((v for i in range(len(row)) if (v := _number_at(row, i, smallest_word=0)) is not None), None)
         if first is not None and value in first[0]:
             return True
     return False
@@ -82,7 +82,7 @@ def mentions(text: str) -> frozenset[Fraction]:
     and without percent sign and scale. Number words count from thirteen on."""
     found: set[Fraction] = set()
     for line in text.split("\n"):
-        row = tokens(normalise(line[:_LONGEST_LINE]))
+        row = tokens(normalise(line))
         i = 0
         while i < len(row):
             read = _number_at(row, i)
@@ -91,17 +91,20 @@ def mentions(text: str) -> frozenset[Fraction]:
     return frozenset(found)
 
 
-def _number_at(row: list[Token], i: int) -> tuple[set[Fraction], int] | None:
+def _number_at(row: list[Token], i: int, smallest_word: int = _SMALLEST_WORD) -> tuple[set[Fraction], int] | None:
     """(the values of the number that begins at i, the index after it)."""
     token = row[i]
     if token.kind == "word":
-        end = i
-        while (
-            end < len(row) and row[end].kind == "word" and fraction_of([t.text for t in row[i : end + 1]]) is not None
-        ):
+        if not counts(token.text.casefold().split("-")[0]):
+            return None
+        end = i + 1
+        while end < len(row) and end - i < _LONGEST_WORDS and row[end].kind == "word":
             end += 1
-        spelt = fraction_of([t.text for t in row[i:end]]) if end > i else None
-        return ({Fraction(spelt)}, end) if spelt is not None and spelt >= _SMALLEST_WORD else None
+        for stop in range(end, i, -1):
+            if (spelt := fraction_of([t.text for t in row[i:stop]])) is not None:
+                value = Fraction(-spelt if _negative(row, i) else spelt)
+                return ({value}, stop) if spelt >= smallest_word or value < 0 else None
+        return None
     if token.kind != "number" and token.text != "\\frac":
         return None
     reader = Reader(row[i : i + 24], remarks=True)
@@ -126,9 +129,13 @@ def _number_at(row: list[Token], i: int) -> tuple[set[Fraction], int] | None:
 
 def _negative(row: list[Token], i: int) -> bool:
     """Whether a minus stands at the number that is no operator and no dash."""
+    left = row[i - 2] if i > 1 else None
+    if i and row[i - 1].text.casefold() in NEGATIVE:  # "10 minus 5" is a difference
+        return left is None or not (
+            left.kind == "number" or left.text in (")", "%", "}") or counts(left.text.casefold())
+        )
     if not i or row[i - 1].text != "-" or row[i].spaced:
         return False
-    left = row[i - 2] if i > 1 else None
     return (
         left is None
         or (row[i - 1].spaced and left.kind != "number" and left.text not in (")", "%", "}"))

@@ -32,6 +32,7 @@ _SPELLINGS = (
 )  # fmt: skip
 _RAISED = re.compile(f"[{''.join(_SUPERSCRIPT)}]+")
 _LOWERED = re.compile(f"[{''.join(_SUBSCRIPT)}]+")
+_SLASHED = re.compile("([⁰¹²³⁴⁵⁶⁷⁸⁹]+)[⁄/]([₀-₉]+)")  # ³⁄₄
 _VULGAR = re.compile("[¼½¾⅐-⅞↉]")
 _OTHER_DIGIT = re.compile(r"(?![0-9])\d")
 _DRESS = "text|textbf|textit|textrm|textnormal|mathrm|mathbf|mathit|mathsf|mbox|operatorname|boxed|fbox|underline|boldsymbol|bm"
@@ -41,38 +42,53 @@ _LATEX = [
     (re.compile(r"\\!"), ""),
     (re.compile(r"\\[,;: ()\[\]]|\\(?:left|right|displaystyle|textstyle|quad|qquad|bf|rm|it|large|Large|big|Big)\b"), " "),
     (re.compile(r"\^\s*(?:\\circ\b|\{\s*\\circ\s*\})|\\degree\b"), "°"),
-    (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
+    (re.compile(r"\\(?:[dtcs]|nice)frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\frac\s*([0-9])"), r"\\frac{\1}"),
     (re.compile(r"(\\frac\{[0-9]+\})\s*([0-9])"), r"\1{\2}"),
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), "*"),
     (re.compile(r"\\div(?![A-Za-z])"), "/"),
     (re.compile(r"\\(?:approx|simeq|sim)(?![A-Za-z])"), "≈"),
+    (re.compile(r"\\(?:therefore|implies|(?:[Ll]ong)?[Rr]ightarrow|to)(?![A-Za-z])"), "⇒"),
+    (re.compile(r"\^\s*+(?:([0-9])|\{([0-9]+)\})\s*+/\s*+_\s*+(?:([0-9])|\{([0-9]+)\})"), r"\\frac{\1\2}{\3\4}"),
     (re.compile(r"\\([%#&_])"), r"\1"),
 ]  # fmt: skip
+_BOLD_WHOLE = re.compile(
+    r"(?<![0-9)\w*])\*\*(?=[^\s*])([^*\n]*[^\s*])\*\*(?!\*)"
+)  # before _POWER: `**2** 3` is no power
+_TIE = re.compile(r"([0-9]\s*)~(?=\s*[0-9])|~")  # between two numbers it is a range
+_COUNTRY = re.compile(r"(?<![A-Za-z\\])(?:R|HK|US|CA?|AU?|NZ|S|MX)(?=\$\s?[0-9])")
 _POWER = re.compile(r"(?<=[0-9)])\s?\*\*\s?(?=[-0-9(])")
 _BOLD = re.compile(
     r"\*\*|`|(?<![\w)}\]])_+(?=[^\s_])|(?<=[^\s_])_+(?![\w{^])|(?<![\w\s)*])\*(?=\w)|(?<=\w)\*(?=[.,!?]?$)"
 )
 _MINUS_MONEY = re.compile(r"-\$(?=[0-9.\\])")  # so that the minus stays beside its number
-_MONEY_LETTER = re.compile(r"(?<=\$)(\s?[0-9][0-9,.]*)([kKmMbB])\b")
+_MONEY_LETTER = re.compile(r"(?<=\$)(\s?[0-9][0-9,.]*)([kKmMbB])\b(?!\s?\$)")
 _MONEY_WORD = {"k": " thousand", "m": " million", "b": " billion"}
+
+
+def _low(digits: str) -> str:
+    return digits.translate({ord(c): d for c, d in (_SUPERSCRIPT | _SUBSCRIPT).items()})
 
 
 def normalise(text: str) -> str:
     """`text` in one spelling; a currency sign and the `$` of a formula become a tab, as neither changes a value."""
     if not text.isascii():
+        text = _SLASHED.sub(lambda m: rf"\frac{{{_low(m[1])}}}{{{_low(m[2])}}}", text)
         text = _RAISED.sub(lambda m: f"^{{{''.join(map(_SUPERSCRIPT.__getitem__, m[0]))}}}", text)
         text = _LOWERED.sub(lambda m: f"_{{{''.join(map(_SUBSCRIPT.__getitem__, m[0]))}}}", text)
         text = _VULGAR.sub(lambda m: f" {unicodedata.normalize('NFKC', m[0])}", text).translate(_SPELLINGS)
         text = _OTHER_DIGIT.sub(lambda m: str(unicodedata.decimal(m[0])), text)
         text = "".join("$" if unicodedata.category(c) == "Sc" else c for c in text)
-    text = text.replace("\\$", "$").replace("~", " ")
-    if "\\" in text or "{" in text:
+    text = text.replace("\\$", "$")
+    text = _COUNTRY.sub("", text) if "$" in text else text
+    text = _TIE.sub(lambda m: f"{m[1]}∼" if m[1] else " ", text) if "~" in text else text
+    text = re.sub(r"[-=]>|[→⇒∴⟹]", "⇒", text)
+    if "\\" in text or "{" in text or "^" in text:
         for pattern, replacement in _LATEX:
             text = pattern.sub(replacement, text)
     text = _MINUS_MONEY.sub("\t-", text)
     text = _MONEY_LETTER.sub(lambda m: m[1] + _MONEY_WORD[m[2].lower()], text)
-    return _BOLD.sub("", _POWER.sub("^", text)).replace("$", "\t").strip(" \n")
+    return _BOLD.sub("", _POWER.sub("^", _BOLD_WHOLE.sub(r"\1", text))).replace("$", "\t").strip(" \n")
 
 
 class Token(NamedTuple):
@@ -89,9 +105,10 @@ class Token(NamedTuple):
 
 _TOKEN = re.compile(
     r"""(?P<number>(?:(?P<dots>(?!0)[0-9]{1,3}(?:\.[0-9]{3}){2,}(?:,[0-9]+)?(?![.,]?[0-9]))
-      |(?:(?!0)(?:[0-9]{1,2}(?:,[0-9]{2})+,[0-9]{3}|[0-9]{1,3}(?:,[0-9]{3})+)(?!,?[0-9])
-         |(?!0)[0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9]|[ ]?/|[ ][0-9])
-         |(?!0)[0-9]{1,3}(?:'[0-9]{3})+(?!'?[0-9])|(?!0)[0-9]{1,3}(?:_[0-9]{3})+(?!_?[0-9])|[0-9]+)
+      |(?:(?<![0-9],)(?!0)(?:[0-9]{1,2}(?:,[0-9]{2}(?![0-9]))++,[0-9]{3}|[0-9]{1,3}(?:,[0-9]{3})++)(?!,?[0-9])
+         |(?<![0-9][ ])(?!0)[0-9]{1,3}(?:[ ][0-9]{3})++(?![0-9]|[ ]?/|[ ][0-9])
+         |(?<![0-9]')(?!0)[0-9]{1,3}(?:'[0-9]{3})++(?!'?[0-9])
+         |(?<![0-9]_)(?!0)[0-9]{1,3}(?:_[0-9]{3})++(?!_?[0-9])|[0-9]+)
         (?:\.[0-9]+)?
       |\.[0-9]+)(?P<exponent>[eE][-+]?[0-9]{1,4}(?!\w|\.[0-9]))?)
     |(?P<word>[^\W\d_]{2,}(?:[-'][^\W\d_]+)*|[^\W\d_])
@@ -119,4 +136,5 @@ def _number(match: re.Match[str], spaced: bool) -> Token:
     if len(plain) > MAX_CHARS or abs(exponent) > MAX_DIGITS:
         return Token("sign", match[0], spaced)
     value = Fraction(plain) * Fraction(10) ** exponent
-    return Token("number", match[0], spaced, value, len(plain.partition(".")[2]), "," in written)
+    places = max(0, len(plain.partition(".")[2]) - exponent)
+    return Token("number", match[0], spaced, value, places, "," in written)

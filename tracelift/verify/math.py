@@ -17,6 +17,7 @@ import re
 from fractions import Fraction
 from typing import Literal
 
+from tracelift.verify.boxed import denies
 from tracelift.verify.grammar import Number, read_whole
 from tracelift.verify.lexing import normalise, tokens
 from tracelift.verify.prose import read_sentence
@@ -25,10 +26,17 @@ from tracelift.verify.where import Piece, find_answer
 
 MAX_TEXT = 400  # characters of a piece that may equal a reference in words
 
-_CHOICE = re.compile(
-    r"(?:(?:option|choice|answer)\s+)?[({\[]?\s*([A-Ja-j])\s*(?:[)}\]]\s*|[.:]\s*|$)([^\n]*)", re.IGNORECASE
+_CHOICE = re.compile(r"\A(?:(?:option|choice|answer)\s+)?[({\[\s]*([A-J])(?![^\W_])", re.IGNORECASE)
+_CLOSES = re.compile(r"\A(?:[ \t]*+(?:[)}\]][)}\]\s]*+[.:,]?|[.:])|(?P<comma>,)\s)")
+_CONFIRMED = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?[.!]?", re.IGNORECASE)
+_REASON = re.compile(r",?\s(?:because|since|as)\s", re.IGNORECASE)
+_NONE_OF = re.compile(r"none of (?:the above|these|them)|cannot be determined|no solutions?", re.IGNORECASE)
+_CONTRARY = re.compile(
+    r"^(?:or|and|is|are|was|isn't|false|nor|but)\b|\b(?:or|and|but)\s+\W*[A-J]\b|[({\[]\s*[A-J]\s*[)}\]]|\b[B-HJ]\b\W*$|\b[A-J]\)"
 )
+_NO_ANSWER = frozenset("nan null none n/a".split())
 _STATED = re.compile(r"^(?:the\s+)?(?:final\s+)?answer\s*(?:is|[:=])\s*", re.IGNORECASE)
+_WORDS_IN_BRACES = re.compile(r"(?<![\w^}\\])\{([^{}\\^_0-9]*+)\}")
 _WORDS = re.compile(r"[^\W\d_][^\W\d_'’.,\- ]*(?:[ '’.,\-]+[^\W\d_]+)*[.!]?")
 
 
@@ -44,15 +52,18 @@ def verify_math(prediction: str, reference: str) -> Verdict:
     if not reference.strip():
         return Verdict.ERROR
     wanted = _reference_piece(reference)
-    gold, said = read_piece(wanted), find_answer(prediction)
+    gold, said = _read_gold(wanted), find_answer(prediction)
     if gold is not None:
         stated = read_piece(said)
         return Verdict.PASS if stated is not None and same_number(stated, gold) else Verdict.FAIL
-    return Verdict.PASS if wanted.text and _same_text(said.text, wanted.text) else Verdict.FAIL
+    same = wanted.text and not said.changed and _same_text(said.text, wanted.text)
+    return Verdict.PASS if same else Verdict.FAIL
 
 
 def read_piece(piece: Piece) -> Number | None:
     """The number that the piece states: read whole or, where it may be a sentence, as one."""
+    if piece.changed:
+        return None
     number = read_whole(piece.text, piece.formula)
     return read_sentence(piece.text, piece.formula) if number is None and piece.prose else number
 
@@ -64,21 +75,33 @@ def read_answer(text: str) -> Number | None:
 
 def read_reference(reference: str) -> Number | None:
     """The number that a reference states, or None."""
-    return read_piece(_reference_piece(reference))
+    return _read_gold(_reference_piece(reference))
+
+
+def _read_gold(piece: Piece) -> Number | None:
+    """As `read_piece`; a reference that is a sentence states a number only where that is the only one."""
+    number = read_piece(piece)
+    sentence = number is not None and piece.prose and read_whole(piece.text, piece.formula) is None
+    if sentence and not _WORDS.fullmatch(re.sub(r"[-$]*[0-9][0-9.,]*%?", "a number", piece.text, count=1).rstrip(".!")):
+        return None
+    return number
 
 
 def reference_kind(reference: str) -> Literal["number", "choice", "words", "none"]:
     """What a reference can be checked as: "number", "choice" (a letter A to J), "words" (letters throughout), or "none":
     an expression, a list or an interval, which needs the judge of LaTeX."""
     piece = _reference_piece(reference)
-    if read_piece(piece) is not None:
+    if _read_gold(piece) is not None:
         return "number"
-    text = normalise(_STATED.sub("", piece.text))
+    text = _text(piece.text)
     if _choice(text) is not None:
         return "choice"
     return (
         "words"
-        if text[:MAX_TEXT] == text and _WORDS.fullmatch(text) and not re.search(r"\b(?![aAI]\b)[^\W\d_]\b", text)
+        if text[:MAX_TEXT] == text
+        and text.casefold() not in _NO_ANSWER
+        and _WORDS.fullmatch(text)
+        and not re.search(r"\b(?![aAI]\b)[^\W\d_]\b", text)
         else "none"
     )
 
@@ -103,9 +126,15 @@ def _reference_piece(reference: str) -> Piece:
     head, mark, tail = reference.rpartition("####")
     if mark and tail.strip():
         return Piece(tail.strip(), formula=True)
+    whole = reference.strip()
     piece = find_answer(reference)
-    if piece.text == reference.strip() and "\n" not in piece.text:
-        return Piece(piece.text, formula=True, prose=True)
+    if (
+        "\n" not in whole
+        and piece.prose
+        and whole.endswith(piece.text)
+        and whole[: -len(piece.text) or None].strip() in ("", "-")
+    ):
+        return Piece(whole, formula=True, prose=True)  # a leading "- " is a sign here
     return piece
 
 
@@ -138,24 +167,48 @@ def _rounds_to(a: Fraction, b: Fraction, places_a: int, places_b: int) -> bool:
 
 
 def _same_text(said: str, wanted: str) -> bool:
-    letter = _choice(normalise(_STATED.sub("", wanted)))
+    if max(len(said), len(wanted)) > 10 * MAX_TEXT:
+        return False
+    letter = _choice(_text(wanted))
     if letter is not None:
-        return _choice(normalise(_STATED.sub("", said))) == letter
-    return len(said) <= 10 * MAX_TEXT and as_text(said) == as_text(wanted)
+        return _choice(_text(said)) == letter
+    return as_text(said) == as_text(wanted)
 
 
 def _choice(text: str) -> str | None:
-    """The letter of a multiple choice in its usual dress: `C`, `(C)`, `C)`, `Option C`, `E: the last`; None for other text."""
-    match = _CHOICE.fullmatch(text.strip(" .*_{}"))
-    if match is None or (match[2] and not re.match(r"[^\W\d_]{2}|\d", match[2])):
+    """The letter of a multiple choice in its usual dress: `C`, `(C)`, `C)`, `Option C`, `E: the last`, `C is correct`; None
+    for other text, and where what follows the letter denies it or names another."""
+    text = text[: MAX_TEXT + 1].strip(" .*_{}\t\n")
+    match = _CHOICE.match(text)
+    if match is None or len(text) > MAX_TEXT:
         return None
-    return match[1].upper()
+    tail = _REASON.split(text[match.end() :], maxsplit=1)[0]
+    if not tail.strip() or _CONFIRMED.fullmatch(tail):
+        return match[1].upper()
+    closes = _CLOSES.match(tail)
+    if closes is None or (closes["comma"] and not match[1].isupper()):
+        return None
+    tail = tail[closes.end() :].strip(" {}*_\t\n")
+    spaced = closes[0].strip() in (".", ":", ",")
+    if spaced and tail and not re.match(r"[^\W\d_]{2}|[-\d\\({$]", tail):
+        return None
+    kept = _NONE_OF.sub("", tail)
+    denied = _CONTRARY.search(kept) or any(denies(w.strip(".,!;:()")) for w in kept.casefold().split())
+    return None if denied else match[1].upper()
+
+
+def _text(piece: str) -> str:
+    """A piece in one spelling without "the answer is" and without braces around words (`\\text{Evelyn}`)."""
+    text, before = normalise(_STATED.sub("", piece)), None
+    while text != before and len(text) <= 10 * MAX_TEXT and "{" in text:
+        before, text = text, _WORDS_IN_BRACES.sub(r"\1", text)
+    return text
 
 
 def as_text(piece: str) -> str:
     """A piece in the form in which answers that are no numbers are compared: one spelling, words in one case, white space
     only where two digits or letters would meet without it, no final stop."""
-    row = tokens(normalise(_STATED.sub("", piece.strip())))
+    row = tokens(_text(piece.strip()))
     if row and row[-1].text in (".", "。") and [t.text for t in row[-2:]] != [".", "."]:
         row = row[:-1]
     if len(row) > 1 and row[-1].text == "!" and row[-2].kind == "word" and len(row[-2].text) > 1:

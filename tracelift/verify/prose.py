@@ -23,8 +23,11 @@ _OPERATORS = frozenset("+*/^<>≤≥≠±|_()[]{}\\!?#-=")
 _WINDOW = 4  # words
 _LONGEST = 12  # tokens of one number
 _DASHES = ("-", "—", "―")
-_BESIDE = (words.CHANGES - {"to", "through"}) | {"of", "x"}  # before a number
-_BEHIND = words.CHANGES - {"by", "through", "to"}
+_BESIDE = (
+    (words.CHANGES - {"to", "through", "but"}) | (words.OPERATES - {"square", "cube", "tangent"}) | {"of", "x"}
+)  # before a number
+_BEHIND = (words.CHANGES - {"by", "through", "to", "but"}) | (words.OPERATES - {"square"})
+_RESULTS = frozenset("answer result solution number value".split())
 _AFTER_RESULT = _BEHIND - frozenset("than less fewer over under above below up without until except".split())
 _PARTS = frozenset("a an half one another".split())
 
@@ -33,6 +36,8 @@ def read_sentence(text: str, formula: bool = False) -> Number | None:
     """The number that the last sentence with a digit states, or None. A sentence that opens with an answer and goes on
     with its reason ("72, because …") states what stands before. formula: a closing `!` is a factorial."""
     sentences = [s for s in _END.split(text[-MAX_CHARS:].strip()) if s]
+    if len(text) > MAX_CHARS:  # the first one has lost its beginning
+        sentences = sentences[1:]
     closing = next((i for i in reversed(range(len(sentences))) if any(c.isnumeric() for c in sentences[i])), None)
     if closing is None or any(_negates(s) for s in sentences[closing + 1 :]):
         return None
@@ -93,11 +98,19 @@ def _unchanged_before(row: Sequence[Token], start: int) -> bool:
         return False
     if start > 1 and before is not None and before.text in (",", ":", ";", "to") and row[start - 2].kind == "number":
         return False  # a list, a clock, a range
+    if _of_the_answer(row[:start]):
+        return False
+    if before is not None and before.text in (",", ":"):  # "at least: 5" is no pause
+        if _lists(row[: start - 1]):
+            return False
+        start -= 1
+    if start and row[start - 1].text.casefold() == "but" or _far(row[:start]):
+        return False
     shielded = False
     for seen, token in enumerate(reversed(row[:start])):
         text = token.text.casefold()
         if text in _STOPS:
-            return seen > 0 or not _lists(row[: start - 1])
+            return True
         if text in words.NEGATIONS or "n't" in text or text == "between":
             return False
         if shielded:
@@ -112,9 +125,20 @@ def _unchanged_before(row: Sequence[Token], start: int) -> bool:
             or seen < _WINDOW
             and text in _BESIDE
             and (text != "and" or not seen)
+            and not (text == "of" and row[start - seen - 2].text.casefold() in words.TOTALS)
         ):
             return False
     return True
+
+
+def _of_the_answer(before: Sequence[Token]) -> bool:
+    """Whether what "is" the number is something made of the answer: "twice the answer is 5"."""
+    folded = {t.text.casefold() for t in before}
+    return bool(folded & _RESULTS and folded & words.OPERATES)
+
+
+def _far(before: Sequence[Token]) -> bool:
+    return [t.text.casefold() for t in before[-2:]] in (["far", "from"], ["away", "from"])
 
 
 def _lists(before: Sequence[Token]) -> bool:
@@ -144,7 +168,13 @@ def _arithmetic_before(row: Sequence[Token], equals: int) -> bool:
         first.pop(0)
         begin += 1
     before = row[begin - 1].text.casefold() if begin else ""
-    return before not in words.CHANGES - {"and", "or", "to", "between"} and all(map(is_arithmetic, sides))
+    if before in words.CHANGES - {"and", "or", "to", "between"} or not all(map(is_arithmetic, sides[1:])):
+        return False
+    return is_arithmetic(first) or any(
+        is_arithmetic(first[i:])  # with 2500 sheets she prints 2500/25 = 100
+        for i in range(1, min(len(first), _LONGEST))
+        if first[i].kind == "number" and first[i - 1].kind == "word" and not words.single(first[i - 1].text)
+    )
 
 
 def _opens(token: Token) -> bool:
@@ -176,6 +206,9 @@ def _unchanged_after(row: Sequence[Token], end: int, result: bool) -> bool:
         if row[i].kind == "command" or text in _OPERATORS or (i == end and text in ("'", '"')):
             return False
         shielded = shielded or text in words.VERBS
+        pointed = text in ("point", "dot") and following in words.NUMBER_WORDS
+        if i - end < _WINDOW and (pointed or any(map(words.scales, text.split("-")))):
+            return False
         if not shielded and i - end < _WINDOW and text in changing and (text != "and" or following in _PARTS):
             return False
     return True

@@ -15,40 +15,56 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from tracelift.verify.boxed import BOX, changed_before, last_box
 from tracelift.verify.grammar import read_whole
 from tracelift.verify.prose import read_sentence
 from tracelift.verify.vocabulary import NEGATIONS
 
-_REASONING = re.compile(r"<(/?)(?:think|thinking|thought|reasoning|reflection|scratchpad)>", re.IGNORECASE)
+_TAGS = "think|thinking|thought|reasoning|reflection|scratchpad"
+_REASONING = re.compile(  # the last two: gpt-oss, whose final channel ends all reasoning before it
+    rf"<(?P<close>/)?(?:[a-z]{{1,12}}:)?(?:{_TAGS})>|\[(?P<end>/)?THINK\]|<\|(?:begin|(?P<stop>end))_of_(?:{_TAGS})\|>"
+    r"|<\|channel\|>(?:analysis|commentary)[^<\n]{0,40}<\|message\|>"
+    r"|(?:<\|start\|>assistant)?<\|channel\|>(?P<final>final)[^<\n]{0,40}<\|message\|>",
+    re.IGNORECASE,
+)
+_SOLUTION = re.compile(r"^\s*<\|begin_of_solution\|>", re.IGNORECASE)
 _SPECIAL = re.compile(r"<\|[^|<>\n]{1,40}\|>|</s>|\[/?INST\]")
 _NEXT_PROBLEM = re.compile(
     r"\n[ \t]*(?:#{1,6}[ \t]*)?(?:\*\*[ \t]*)?(?:(?:next|new|another)[ \t]+)?"
-    r"(?:problem|question|exercise|instruction|input|user|human|q)[ \t]*[0-9]*[ \t]*(?:\*\*)?[ \t]*[:.\n]",
+    r"(?:problem|question|exercise|instruction|input|user|human|q)[ \t]*+(?:[0-9]+[ \t]*+)?(?:\*\*[ \t]*+)?[:.\n]",
     re.IGNORECASE,
 )
 _ASKS = re.compile(r"\b(?:how|what|find|calculate)\b", re.IGNORECASE)
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?P<open>\{)?")
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+_FRAME = re.compile(  # lines that say nothing: fences, rules, the marks of a displayed formula
+    r"^[ \t]*+(?:\\[\[\]()]|\$\$?|`{3,}\w*+|[-*_=~]{3,}|\\(?:begin|end)\{(?:align|equation|gather)\*?\})[ \t]*+(?:\n|\Z)",
+    re.MULTILINE,
+)
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _STATED = re.compile(
-    r"\b(?:answer|option|choice)\s+is\b[ \t]*(?:therefore|thus|then|simply|now)?[ \t]*[:=]?\s*(?=\S)"
-    r"|\banswer[ \t]*(?:\*\*|__)?[ \t]*(?:[:=]|[-–][ \t])\s*(?:\*\*|__)?\s*(?=\S)",
+    r"\b(?:answer|option|choice)\s++is\b[ \t]*+(?:(?:therefore|thus|then|simply|now)\b[ \t]*+)?(?:[:=]\s*+)?\s*+(?=\S)"
+    r"|\banswer[ \t]*+(?:(?:\*\*|__)[ \t]*+)?(?:[:=]|[-–][ \t])\s*+(?:(?:\*\*|__)\s*+)?(?=\S)",
     re.IGNORECASE,
 )
-_HEADING = re.compile(r"[0-9]+[.)]\s+\S|#")
+_HEADING = re.compile(r"[0-9]+[.)]\s+\S|#|(?:step|part|case)\b", re.IGNORECASE)
 _LIST_MARK = re.compile(r"[*_ ]*(?:\([0-9]{1,3}\)|[0-9]{1,3}[.)])[*_ ]*")
-_BULLET = re.compile(r"^[-*•][ \t]+(?=\S)")
+_BULLET = re.compile(r"^(?:[-*•]|#{1,6})[ \t]+(?=\S)")
 _CONCLUDES = re.compile(r"(?:so|thus|hence|therefore|altogether|in total|in all)\b", re.IGNORECASE)
+_PASSES = re.compile(
+    r"[0-9]\s+[a-z]+\s+(?:pass|later|ago|earlier|before|after|go(?:es)? by|remain to)\b", re.IGNORECASE
+)
 _COLUMN = ("+", "-", "*", "×", "=", "/")  # a sum set out in lines
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of text that states an answer. formula: it stands in a box or after `####`. prose: it may be a sentence."""
+    """A piece of text that states an answer. formula: it stands in a box or after `####`. prose: it may be a sentence.
+    changed: what stands beside it denies or changes it, so that it states nothing."""
 
     text: str
     formula: bool = False
     prose: bool = False
+    changed: bool = False
 
 
 NOTHING = Piece("")
@@ -56,9 +72,9 @@ NOTHING = Piece("")
 
 def find_answer(text: str) -> Piece:
     """The piece of an executor's text that states its answer; an empty one where there is none."""
-    text = _CALCULATOR.sub("", without_reasoning(text)).strip()
-    text = inside_answer(_first_problem(text))
-    return _marked(text) or _unmarked(text)
+    text = _FRAME.sub("", _CALCULATOR.sub("", without_reasoning(text)).strip())
+    text, tagged = inside_tag(_first_problem(text).strip())
+    return _marked(text) or _unmarked(text, tagged)
 
 
 def without_reasoning(text: str) -> str:
@@ -66,15 +82,15 @@ def without_reasoning(text: str) -> str:
     kept: list[str] = []
     start, depth = 0, 0
     for tag in _REASONING.finditer(text):
-        if not tag[1]:
+        if not any(tag.groups()):
             if not depth:
                 kept.append(text[start : tag.start()])
             depth += 1
         else:
-            if not depth:  # its opening tag stood in the prompt
+            if not depth or tag["final"]:  # its opening tag stood in the prompt
                 kept.clear()
             depth, start = 0, tag.end()
-    return "" if depth else "\n".join([*kept, text[start:]])
+    return "" if depth else _SOLUTION.sub("", "\n".join([*kept, text[start:]]))
 
 
 def _first_problem(text: str) -> str:
@@ -108,7 +124,7 @@ def _answers(head: str) -> bool:
     if not any(c.isdigit() for c in head) and piece.text:
         return "\n" not in head and len(head) < 200
     if read_whole(piece.text) is not None:
-        return True
+        return not _PASSES.search(piece.text)
     return bool(_CONCLUDES.search(piece.text)) and read_sentence(piece.text) is not None
 
 
@@ -117,58 +133,40 @@ def _answered_at(text: str) -> int | None:
     first = text.partition("\n")[0]
     if _opening_number(text) or (first and read_whole(first) is not None):
         return len(first)
-    return next((m.end() for p in (_BOX, _STATED) if (m := p.search(text))), None)
+    return next((m.end() for p in (BOX, _STATED) if (m := p.search(text))), None)
 
 
-def inside_answer(text: str) -> str:
-    """The content of the last `<answer>` that has any; all of `text` without one."""
+def inside_tag(text: str) -> tuple[str, bool]:
+    """(the content of the last `<answer>` that has any, True), or (all of `text`, False) without one."""
     start, found = None, None
     for tag in _TAG.finditer(text):
         if not tag[1]:
             start = tag.end()
-        elif start is not None:
-            found, start = (text[start : tag.start()].strip() or found), None
+        elif start is not None or found is None:  # its opening tag may have stood in the prompt
+            found, start = (text[start or 0 : tag.start()].strip() or found), None
     if found is None and start is not None:  # cut off before its end, or ended by a stop string
         found = text[start:].strip()
-    return text if found is None else found
+    return (text, False) if found is None else (found, True)
 
 
 def _marked(text: str) -> Piece | None:
     if (box := last_box(text)) is not None:
-        return Piece(box, formula=True)
+        return Piece(box.line if box.changed else box.content, formula=True, changed=box.changed)
     if (after := _after_hashes(text.split("\n"))) is not None:
-        return Piece(after, formula=True)
-    for mark in reversed(list(_STATED.finditer(text))):
-        piece = re.sub(r"^(?:\*\*|__)|^[\s:]+", "", text[mark.end() :].split("\n", 1)[0].strip())
+        return Piece(after, formula=True, prose=True)
+    marks = list(_STATED.finditer(text))
+    for i, mark in reversed(list(enumerate(marks))):
+        end = text.find("\n", mark.end())
+        piece = text[mark.end() : end if end >= 0 else len(text)].strip()
+        piece = re.sub(r"^(?:\*\*|__)|^[\s:]+", "", piece)
         if piece.strip("*_.: "):
+            between = text[marks[i - 1].end() : mark.start()] if i else "\n"
+            again = any(c.isnumeric() for c in between) and not re.search(r"\n|[.!?]\s", between)
+            if again or changed_before(text, mark.start()):
+                begin = text.rfind("\n", 0, mark.start()) + 1
+                return Piece(text[begin : end if end >= 0 else len(text)].strip(), changed=True)
             return Piece(piece, prose=True)
     return None
-
-
-def last_box(text: str) -> str | None:
-    r"""The content of the last `\boxed{…}` or `\fbox{…}` that has any, braces matched, or of `\boxed 5`; else None."""
-    closing = _closing_braces(text) if "\\boxed" in text or "\\fbox" in text else {}
-    for match in reversed(list(_BOX.finditer(text))):
-        if match["open"]:
-            end = closing.get(match.end() - 1)
-            content = "" if end is None else text[match.end() : end]
-        else:
-            content = re.split(r"\$|\\\)|\\\]|\n|[.,](?:\s|$)", text[match.end() : match.end() + 200])[0]
-        if content.strip():
-            return content.strip()
-    return None
-
-
-def _closing_braces(text: str) -> dict[int, int]:
-    """{place of an opening brace: place of the brace that closes it}."""
-    found: dict[int, int] = {}
-    opened: list[int] = []
-    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
-        if match[0] == "{":
-            opened.append(match.start())
-        elif match[0] == "}" and opened:
-            found[opened.pop()] = match.start()
-    return found
 
 
 def _after_hashes(lines: list[str]) -> str | None:
@@ -184,8 +182,9 @@ def _after_hashes(lines: list[str]) -> str | None:
     return None
 
 
-def _unmarked(text: str) -> Piece:
-    """A first line that is nothing but a number, else the last line that states anything."""
+def _unmarked(text: str, tagged: bool = False) -> Piece:
+    """A first line that is nothing but a number, else the last line that states anything. tagged: a leading "- " is no
+    bullet."""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
     if not lines:
         return NOTHING
@@ -195,7 +194,10 @@ def _unmarked(text: str) -> Piece:
         words = line.casefold().split()
         says_nothing = not any(c.isnumeric() for c in line) and len(words) > 2
         if not says_nothing or any(w.strip(".,!;:") in NEGATIONS or "n't" in w for w in words):
-            return Piece(_BULLET.sub("", line, count=1), prose=True)
+            before = text.rstrip()[: -len(line)] if line == lines[-1] else ""
+            if before and changed_before(before, len(before)):
+                return Piece(line, changed=True)
+            return Piece(line if tagged else _BULLET.sub("", line, count=1), prose=True)
     return Piece(lines[-1], prose=True)
 
 

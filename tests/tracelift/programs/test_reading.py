@@ -330,6 +330,10 @@ def test_figures_leave_out_what_has_no_verdict_and_count_what_has_no_text():
         ("`lambda n: 2 * n`", True),
         ("1. print(x)", True),
         ("- f = lambda n: n", True),
+        ("The result is `n*2+1`.", True),
+        ("Then return 2*n+1.", True),
+        ("Then return the sum of both.", False),
+        ("Go from 0 to `n-1`.", False),
     ],
 )
 def test_what_is_code_in_a_plan(trace, code):

@@ -24,8 +24,20 @@ DIFFERENT = [
     (r"4\sqrt(2)", "4"),
     ("0.1234567", "0.1234568"),
     ("0.1234567", r"\frac{1234568}{10000000}"),
+    ("x+2^{-60}", "x+2^{-61}"),
+    ("2^{-60}+i", "2^{-61}+i"),
+    ("x<2^{-60}", "x<2^{-61}"),
+    (r"\frac{x}{2^{60}}", r"\frac{x}{2^{61}}"),
+    (r"\begin{pmatrix}2^{-60}\\1\end{pmatrix}", r"\begin{pmatrix}2^{-61}\\1\end{pmatrix}"),
 ]
 EQUAL = [
+    ("(x+1)^2", "x^2+2x+1"),
+    ("x+0.5", r"x+\frac{1}{2}"),
+    (r"\frac{x}{3}", r"\frac{1}{3}x"),
+    ("x<2", "2>x"),
+    ("3+2i", "2i+3"),
+    ("x=2y+1", "x=1+2y"),
+    (r"\sqrt{x^2}\cdot 3", r"3\sqrt{x^2}"),
     (r"2^{-60}", r"\frac{1}{2^{60}}"),
     (r"4\sqrt(2)", r"4\sqrt{2}"),
     (r"\{1,2\}", r"\{2,1\}"),
@@ -55,6 +67,13 @@ def test_different_values_fail_both_ways(judge, a, b):
 @pytest.mark.parametrize(("a", "b"), EQUAL)
 def test_equal_values_pass(judge, a, b):
     assert judge(a, f"\\boxed{{{b}}}")[0] is Verdict.PASS
+
+
+def test_what_stands_beside_an_answer_is_read(judge):
+    assert (
+        judge("5", r"-\boxed{5}")[0] is judge("5", "It is not $5$")[0] is judge("5", r"\boxed{5}\pi")[0] is Verdict.FAIL
+    )
+    assert judge("-5", r"$-\boxed{5}$")[0] is judge("5", r"So it is $\boxed{5}$.")[0] is Verdict.PASS
 
 
 def test_reasoning_is_no_answer(judge):

@@ -146,3 +146,25 @@ def test_a_last_step_left_undone_states_nothing():
 
 def test_an_answer_in_words_leaks_nothing():
     assert not leaks_answer("The answer is yes, 3 of them.", "yes").stated
+
+
+@pytest.mark.parametrize(
+    ("trace", "answer", "stated"),
+    [
+        ("Then it is minus 5 now.", "-5", True),
+        ("Then it is negative five now.", "-5", True),
+        ("Then it is minus 5 now.", "5", False),
+        ("Take 10 minus 5 now.", "-5", False),
+        ("Take 10 minus 5 now.", "5", True),
+        ("so " * 3000 + "72", "72", True),
+        ("It is one hundred and five now.", "105", True),
+        ("It is five now.", "5", False),
+    ],
+)
+def test_signs_words_and_long_lines(trace, answer, stated):
+    assert leaks_answer(trace, answer).stated is stated
+
+
+def test_a_small_number_word_is_announced_where_it_is_called_the_answer():
+    assert announces_answer("The answer is five.", "5") and announces_answer("The answer is minus five.", "-5")
+    assert not announces_answer("The answer is five.", "6")
