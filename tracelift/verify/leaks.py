@@ -131,7 +131,9 @@ def _negative(row: list[Token], i: int) -> bool:
     """Whether a minus stands at the number that is no operator and no dash."""
     left = row[i - 2] if i > 1 else None
     if i and row[i - 1].text.casefold() in NEGATIVE:  # "10 minus 5" is a difference
-        return left is None or not (left.kind == "number" or left.text in (")", "%", "}") or counts(left.text.casefold()))
+        return left is None or not (
+            left.kind == "number" or left.text in (")", "%", "}") or counts(left.text.casefold())
+        )
     if not i or row[i - 1].text != "-" or row[i].spaced:
         return False
     return (

@@ -70,7 +70,9 @@ def test_equal_values_pass(judge, a, b):
 
 
 def test_what_stands_beside_an_answer_is_read(judge):
-    assert judge("5", r"-\boxed{5}")[0] is judge("5", "It is not $5$")[0] is judge("5", r"\boxed{5}\pi")[0] is Verdict.FAIL
+    assert (
+        judge("5", r"-\boxed{5}")[0] is judge("5", "It is not $5$")[0] is judge("5", r"\boxed{5}\pi")[0] is Verdict.FAIL
+    )
     assert judge("-5", r"$-\boxed{5}$")[0] is judge("5", r"So it is $\boxed{5}$.")[0] is Verdict.PASS
 
 

@@ -32,8 +32,8 @@ UNITS = [
     "answer is ", "answer: ", "answer is .\n", "not ", "q\n", "\nq", "<think>", "<answer>", "\n\nhow ", "5=", "5+", "hundred ",
 ]  # fmt: skip
 SIGNS = [unit for unit in UNITS if len(unit) == 1]
-SIZE = 4000
-SLOW = 0.02  # seconds under which a time says nothing about growth
+SIZE = 2000
+SLOW = 0.01  # seconds under which a time says nothing about growth
 
 
 def modules():
