@@ -20,9 +20,35 @@ EXPRESSIONS = [
 ]  # fmt: skip
 
 MARKED = ["\\boxed{{{}}}", "The answer is {}.", "#### {}", "Answer: {}", "<answer>{}</answer>", "<think>5</think>\n{}", "{}",
-          "so 9. </think>The final answer is {}.", "\\fbox{{{}}}", "2 hours pass.\nThe answer is {}"]  # fmt: skip
-SENTENCES = ["So she has {} in the end.", "First 3 + 4 = 7.\nThus the total is {} now.", "So it makes {}."]
+          "so 9. </think>The final answer is {}.", "\\fbox{{{}}}", "2 hours pass.\nThe answer is {}", "[THINK]5[/THINK]\n{}",
+          "So the answer is:\n\\[\n{}\n\\]", "$$\n{}\n$$", "```\n{}\n```", "{}\n---", "so 9.</answer>\n<answer>{}</answer>",
+          "Therefore, $\\boxed{{{}}}$.", "We add all.\n\\therefore \\boxed{{{}}}", "It comes to $x = \\boxed{{{}}}$ now.",
+          "<|channel|>analysis<|message|>5<|end|><|start|>assistant<|channel|>final<|message|>{}<|return|>"]  # fmt: skip
+# Around a piece that states a value, each makes it state nothing, or another value.
+TRAPS = [
+    "not {}", "It is not: {}", "At least: {}", "The wrong answer is {}.", "Incorrect answer: {}", "It is not true that the answer is {}.",
+    "The answer is 987 or the answer is {}", "987 or\n{}", "Not\n{}", "x = 987 -\n{}", "\\boxed{{987}} or \\boxed{{{}}}", "2\\boxed{{{}}}",
+    "\\boxed{{{}}}\\pi", "\\boxed{{{}}}/2", "\\boxed{{{}}}^3", "\\sqrt{{\\boxed{{{}}}}}", "The answer is not \\boxed{{{}}}", "half of {}",
+    "anything but {}", "far from {}", "Twice the answer is {}.", "\\boxed{{\\text{{reciprocal}}: {}}}", "\\pi = {}", "x \\to {}",
+    "987 * {}%", "987, {}", "{} or 987", "The answer is more than {}", "\\frac{{1}}{{\\boxed{{{}}}}}",
+]  # fmt: skip
+# After a number of digits these make another number of it.
+BEHIND = ["sixths", "eighths", "twentieths", "lakh", "crores", "quadrillion", "sextillion", "grand", "gross", "doubled", "halved", "cubed",
+          "in binary", "in hexadecimal", "point two", "hundredfold", "dozen", "\\pi", "x", "^2", "mod 7", "choose 2"]  # fmt: skip
+SENTENCES = [
+    "She has a total of {} now.",
+    "So she has {} in the end.",
+    "First 3 + 4 = 7.\nThus the total is {} now.",
+    "So it makes {}.",
+]
 PLAIN = [
+    "So, {}",
+    "Therefore, {}",
+    "It's {}",
+    "-> {}",
+    "\\therefore {}",
+    "# {}",
+    "{}</answer>",
     "{} apples",
     "{}.",
     " {} ",

@@ -4,8 +4,8 @@
     verify_math("So she pays $12.50.", "12.5") is Verdict.PASS
 
 Reading order: verdict; lexing, vocabulary, expressions, grammar (what a number is), prose, where (where the answer stands),
-math (whether it is equal); leaks (is it in the trace already). latex and boxed are for MATH's expressions, arithmetic for
-the sums inside a trace.
+math (whether it is equal); leaks (is it in the trace already). boxed says what stands beside a mark; latex is for MATH's expressions,
+arithmetic for the sums inside a trace.
 """
 
 from tracelift.verify.leaks import Leak, leaks_answer

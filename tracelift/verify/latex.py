@@ -180,20 +180,9 @@ def differ(a: Any, b: Any, percent: bool) -> bool:
     """
     import sympy
 
-    if isinstance(a, sympy.Equality) or isinstance(b, sympy.Equality):
-        a, b = (x.rhs if isinstance(x, sympy.Equality) else x for x in (a, b))
-    if (
-        isinstance(a, (sympy.FiniteSet, sympy.Tuple, sympy.Interval))
-        and type(a) is type(b)
-        and len(a.args) == len(b.args)
-    ):
-        pairs = zip(*(sorted(x.args, key=sympy.default_sort_key) for x in (a, b)), strict=True)
+    pairs = _pairs(a, b)
+    if pairs is not None:
         return any(differ(x, y, percent) for x, y in pairs)
-    if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase) and a.shape == b.shape:
-        return any(differ(x, y, percent) for x, y in zip(list(a), list(b), strict=True))
-    if isinstance(a, sympy.core.relational.Relational) and isinstance(b, sympy.core.relational.Relational):
-        b = b.reversed if a.lhs == b.rhs else b  # anything else may be the same relation in other terms
-        return a.lhs == b.lhs and differ(a.rhs, b.rhs, percent)
     if not all(isinstance(x, sympy.Expr) for x in (a, b)):
         return False
     if any(x.atoms(sympy.Float) for x in (a, b)):
@@ -205,6 +194,26 @@ def differ(a: Any, b: Any, percent: bool) -> bool:
     if not all(x.is_number and x.is_finite for x in (a, b)):
         return False
     return not any(_equal(a * factor, b) for factor in ((1, 100, sympy.Rational(1, 100)) if percent else (1,)))
+
+
+def _pairs(a: Any, b: Any) -> list[tuple[Any, Any]] | None:
+    """What stands in the same places of two equations, relations, sets, tuples or matrices; [] where math-verify is
+    trusted, None for single values."""
+    import sympy
+    from sympy.core.relational import Relational
+
+    if isinstance(a, sympy.Equality) != isinstance(b, sympy.Equality):  # x = 5 and 5
+        return [(getattr(a, "rhs", a), getattr(b, "rhs", b))]
+    if isinstance(a, sympy.MatrixBase) and isinstance(b, sympy.MatrixBase):
+        return list(zip(a.flat(), b.flat(), strict=True)) if a.shape == b.shape else []
+    if isinstance(a, Relational) and isinstance(b, Relational):
+        other: Any = b.reversed if a.lhs == b.rhs else b  # anything else may be the same relation in other terms
+        return [(a.rhs, other.rhs)] if a.lhs == other.lhs else []
+    for kind in (sympy.FiniteSet, sympy.Tuple, sympy.Interval):
+        if isinstance(a, kind) and isinstance(b, kind) and len(a.args) == len(b.args):
+            first, second = (sorted(x.args, key=sympy.default_sort_key) for x in (a, b))
+            return list(zip(first, second, strict=True))
+    return None
 
 
 def _differ_at_a_point(a: Any, b: Any) -> bool:

@@ -26,13 +26,15 @@ from tracelift.verify.where import Piece, find_answer
 
 MAX_TEXT = 400  # characters of a piece that may equal a reference in words
 
-_CHOICE = re.compile(r"\A(?:(?:option|choice|answer)\s+)?[({\[\s]*([A-J])(?![^\W_])", re.IGNORECASE)
+_CHOICE = re.compile(r"\A(?:(?:option|choice|answer)\s++)?[({\[\s]*+([A-J])(?![^\W_])", re.IGNORECASE)
 _CLOSES = re.compile(r"\A(?:[ \t]*+(?:[)}\]][)}\]\s]*+[.:,]?|[.:])|(?P<comma>,)\s)")
-_CONFIRMED = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?[.!]?", re.IGNORECASE)
+_CONFIRMED = re.compile(
+    r"\A\s+is\s+(?:the\s+)?(?:correct|right)(?:\s+(?:answer|option|choice|one))?[.!]?", re.IGNORECASE
+)
 _REASON = re.compile(r",?\s(?:because|since|as)\s", re.IGNORECASE)
 _NONE_OF = re.compile(r"none of (?:the above|these|them)|cannot be determined|no solutions?", re.IGNORECASE)
 _CONTRARY = re.compile(
-    r"^(?:or|and|is|are|was|isn't|false|nor|but)\b|\b(?:or|and|but)\s+\W*[A-J]\b|[({\[]\s*[A-J]\s*[)}\]]|\b[B-HJ]\b\W*$|\b[A-J]\)"
+    r"^(?:or|and|is|are|was|isn't|false|nor|but)\b|\b(?:or|and|but)\s\W*+[A-J]\b|[({\[]\s*[A-J]\s*[)}\]]|\b[B-HJ]\b\W*$|\b[A-J]\)"
 )
 _NO_ANSWER = frozenset("nan null none n/a".split())
 _STATED = re.compile(r"^(?:the\s+)?(?:final\s+)?answer\s*(?:is|[:=])\s*", re.IGNORECASE)

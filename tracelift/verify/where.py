@@ -46,8 +46,8 @@ _STATED = re.compile(
     r"|\banswer[ \t]*+(?:(?:\*\*|__)[ \t]*+)?(?:[:=]|[-–][ \t])\s*+(?:(?:\*\*|__)\s*+)?(?=\S)",
     re.IGNORECASE,
 )
-_HEADING = re.compile(r"[0-9]+[.)]\s+\S|#|(?:step|part|case)\b", re.IGNORECASE)
-_LIST_MARK = re.compile(r"[*_ ]*(?:\([0-9]{1,3}\)|[0-9]{1,3}[.)])[*_ ]*")
+_HEADING = re.compile(r"\A(?:[0-9]+[.)]\s+\S|#|(?:step|part|case)\b)", re.IGNORECASE)
+_LIST_MARK = re.compile(r"\A[*_ ]*+(?:\([0-9]{1,3}\)|[0-9]{1,3}[.)])[*_ ]*")
 _BULLET = re.compile(r"^(?:[-*•]|#{1,6})[ \t]+(?=\S)")
 _CONCLUDES = re.compile(r"(?:so|thus|hence|therefore|altogether|in total|in all)\b", re.IGNORECASE)
 _PASSES = re.compile(

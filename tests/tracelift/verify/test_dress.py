@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dress import EXPRESSIONS, MARKED, PLAIN, SENTENCES, draw_value, written
+from tests.support.dress import BEHIND, EXPRESSIONS, MARKED, PLAIN, SENTENCES, TRAPS, draw_value, written
 from tracelift.verify.math import reference_kind, verify_math
 from tracelift.verify.verdict import Verdict
 
@@ -55,6 +55,18 @@ def test_no_value_passes_for_another():
         said = rng.choice(MARKED + PLAIN + SENTENCES).format(written(value, rng))
         reference = written(other, rng)
         assert verify_math(said, reference) is Verdict.FAIL, (said, reference)
+
+
+def test_no_value_passes_from_within_a_trap():
+    rng = random.Random(7)
+    for _ in range(2000):
+        value = abs(draw_value(rng)) + 2
+        plain = str(value) if value.denominator == 1 else f"{float(value):.2f}"
+        trapped = rng.choice(TRAPS).format(plain)
+        assert verify_math(trapped, plain) is Verdict.FAIL, (trapped, plain)
+        behind = f"{plain} {rng.choice(BEHIND)}"
+        said = rng.choice(["{}", "\\boxed{{{}}}", "The answer is {}", "Answer: {}", "#### {}"]).format(behind)
+        assert verify_math(said, plain) is Verdict.FAIL, (said, plain)
 
 
 def test_no_expression_passes_for_another_or_for_a_number():

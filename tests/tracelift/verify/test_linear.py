@@ -31,9 +31,9 @@ UNITS = [
     "$", "-", "+", "=", ":", ".", ". ", ", ", "\\", "`", "#", "|", "/1", "^2", "1 ", "a ", "a, ", "one ", "and ", "\\boxed{", "\\text{",
     "answer is ", "answer: ", "answer is .\n", "not ", "q\n", "\nq", "<think>", "<answer>", "\n\nhow ", "5=", "5+", "hundred ",
 ]  # fmt: skip
-SIGNS = [unit for unit in UNITS if len(unit) == 1]
-SIZE = 4000
-SLOW = 0.02  # seconds under which a time says nothing about growth
+SIGNS = list(" \t\n1a({*_.")
+SIZE = 12000
+SLOW = 0.1  # seconds under which a time says nothing about growth
 
 
 def modules():
@@ -112,9 +112,9 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("start", ["", "5\nq", "the answer is ", "\\boxed{", "C)", "5 "])
+@pytest.mark.parametrize("start", ["5\nq", "the answer is ", "\\boxed{C)"])
 def test_every_way_in_is_linear(way, start):
-    slow = [u for u in UNITS for end in ("x", "") if grows_past_the_length(WAYS[way], start, u, end)]
+    slow = [u for u in UNITS if grows_past_the_length(WAYS[way], start, u, "x")]
     assert not slow, slow
 
 
