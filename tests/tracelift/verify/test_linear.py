@@ -1,8 +1,9 @@
 """Work grows with the length of a text, not with its square: every regex of the room and every way into it.
 
-The texts repeat one unit between a start and an end that make a pattern try again. The measure is processor time as a
-ratio: eight times the text must cost less than 24 times as much (a square costs 64 times). Where the time is too short
-to measure there is nothing to compare; a text that hangs is stopped by an alarm.
+The texts repeat one unit between a start and an end that make a pattern try again. At 100,000 characters what is linear
+takes milliseconds, and a square minutes: an alarm on the process' own processor time, which does not pass while others
+run, tells one from the other. Texts that once cost a square or more are asked in every run; all combinations are marked
+slow (make test-slow).
 """
 
 import importlib
@@ -10,7 +11,6 @@ import itertools
 import pkgutil
 import re
 import signal
-import time
 
 import pytest
 
@@ -32,8 +32,8 @@ UNITS = [
     "answer is ", "answer: ", "answer is .\n", "not ", "q\n", "\nq", "<think>", "<answer>", "\n\nhow ", "5=", "5+", "hundred ",
 ]  # fmt: skip
 SIGNS = list(" \t\n1a({*_.")
-SIZE = 12000
-SLOW = 0.1  # seconds under which a time says nothing about growth
+SIZE = 100_000
+MOST_S = 20  # of processor time for one text
 
 
 def modules():
@@ -50,50 +50,38 @@ def regexes():
                     yield pytest.param(pattern, id=f"{module.__name__.rpartition('.')[2]}.{name}.{i}")
 
 
-def seconds(work, text):
-    """Processor time, the least of three where it is worth measuring."""
-    times = []
-    while len(times) < 3:
-        began = time.process_time()
-        work(text)
-        times.append(time.process_time() - began)
-        if times[-1] < SLOW:
-            break
-    return min(times)
+def text_of(start, unit, end):
+    return start + unit * (SIZE // len(unit)) + end
 
 
-def grows_past_the_length(work, start, unit, end):
-    def text(size):
-        return start + unit * (size // len(unit)) + end
-
-    whole = seconds(work, text(SIZE))
-    return whole > SLOW and whole > 24 * seconds(work, text(SIZE // 8))
-
-
-@pytest.fixture(autouse=True)
-def alarm():
+def within_limit(work, text, most_s=MOST_S):
     def hangs(*_):
-        raise AssertionError("one pattern takes minutes of processor time")
+        raise TimeoutError
 
     handler = signal.signal(signal.SIGVTALRM, hangs)
-    signal.setitimer(signal.ITIMER_VIRTUAL, 120)
-    yield
-    signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    signal.signal(signal.SIGVTALRM, handler)
+    signal.setitimer(signal.ITIMER_VIRTUAL, most_s)
+    try:
+        work(text)
+        return True
+    except TimeoutError:
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, handler)
 
 
-@pytest.mark.parametrize("pattern", regexes())
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", list(regexes()))
 def test_every_regex_is_linear(pattern):
     def work(text):
         pattern.fullmatch(text)
         for _ in pattern.finditer(text):
             pass
 
-    slow = [t for t in itertools.product(STARTS, SIGNS, ["x"]) if grows_past_the_length(work, *t)]
-    assert not slow, slow[:5]
+    for shape in itertools.product(STARTS, SIGNS, ["x"]):
+        assert within_limit(work, text_of(*shape)), shape
 
 
-# Paired with starts and ends that matter, so that the whole way in is walked in seconds.
 WAYS = {
     "prediction": lambda text: verify_math(text, "7"),
     "words": lambda text: verify_math(text, "no solution"),
@@ -111,14 +99,27 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("start", ["5\nq", "the answer is ", "\\boxed{C)"])
+@pytest.mark.parametrize("start", ["", "5\nq", "the answer is ", "\\boxed{", "C)", "5 "])
 def test_every_way_in_is_linear(way, start):
-    slow = [u for u in UNITS if grows_past_the_length(WAYS[way], start, u, "x")]
-    assert not slow, slow
+    for unit, end in itertools.product(UNITS, ("x", "")):
+        assert within_limit(WAYS[way], text_of(start, unit, end)), (unit, end)
+
+
+FOUND = [
+    ("5\nq", " "), ("5\nproblem", " "), ("5\ninput", " "), ("answer", " "), ("5_", " "), ("the answer is ", "a, "),
+    ("\\boxed{", "{"), ("", "\\boxed{"), ("", "1."), ("5 ", "hundred "), ("C)", " "), ("", "answer is "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_texts_that_once_cost_a_square_cost_their_length(way):
+    for start, unit in FOUND:
+        assert within_limit(WAYS[way], text_of(start, unit, "x")), (start, unit)
 
 
 @pytest.mark.parametrize("pattern", [r"q[ \t]*[0-9]*[ \t]*x", r"5\s*_\s*\{?\s*(\d+)"])
-def test_the_measure_sees_a_square(pattern):
+def test_the_alarm_tells_a_square(pattern):
     start = "q" if pattern[0] == "q" else "5_"
-    assert grows_past_the_length(re.compile(pattern).search, start, " ", "y")
+    assert not within_limit(re.compile(pattern).search, text_of(start, " ", "y"), most_s=1)
