@@ -31,6 +31,7 @@ Intervals are 95%. No figure here can be compared with the paper's, whose tables
 """
 ORDER = ("compare", "study", "step", "sampler", "kernel", "sandbox")
 TITLE = {"step-cpu": "One GRPO step beside TRL's", "kernels_cpu": "Kernels on a CPU", "scale_step": "A 1.5 B step on a CPU",
+         "compare-flat": "Groups of equal rewards counted, dropped, resampled, math demo",
          "scaling": "Larger models, by arithmetic", "kernel_resources": "Kernels as compiled"}  # fmt: skip
 MADE_BY = {"step-cpu": "step", "kernels_cpu": "kernels"}  # files not named after their benchmark
 
@@ -69,8 +70,9 @@ def compare_section(path: Path, record: dict[str, Any]) -> str:
         f"{record['eval_seed']} --eval.benchmarks demo:{record['world']} --eval.limit {record['problems']} "
         f"--eval.samples {record['samples']} --eval.k 1,{record['samples']}`. {expected(record)}"
     )
-    title = record.get("about", f"{record['world']} demo")
-    return f"## The reward compared, {title}\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
+    about = record.get("about", f"{record['world']} demo")
+    title = TITLE.get(path.stem, f"The reward compared, {about}")
+    return f"## {title}\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
 
 
 def expected(record: dict[str, Any]) -> str:
