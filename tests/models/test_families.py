@@ -97,7 +97,7 @@ def test_the_table_of_the_documentation_names_every_family_and_check():
 def test_the_worked_example_of_the_documentation_is_in_the_source():
     """Its lines are there, in this order; a number may lag behind edits elsewhere in the file by some lines.
 
-    `PYTHONPATH=.:tests python tests/support/families.py --write` renews the numbers.
+    `python -m tests.support.families --write` renews the numbers.
     """
     text = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\S+\.py):(\d+) `(.+?)` \|", text, re.MULTILINE)

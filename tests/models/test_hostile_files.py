@@ -11,11 +11,13 @@ from tokenizers import AddedToken, Regex, normalizers, pre_tokenizers, processor
 from tokenizers.models import BPE, Unigram, WordLevel
 
 import models
-from models import chat_template, convert_gguf
+from models import convert_gguf
 from models.config_json import CheckpointError
 from models.hf_config import read_config
-from models.text.tokenizer import FastBackend, Tokenizer
-from models.text.tokenizer_backends import characters_per_token
+from models.text import chat_template
+from models.text.fast_backend import FastBackend
+from models.text.length_bound import characters_per_token
+from models.text.tokenizer import Tokenizer
 
 DEEP = b"[" * 100_000
 CONFIG = {

@@ -1,12 +1,12 @@
 """Random tiny checkpoints of every family, and what is asked of each against transformers and PEFT (dev-only oracles).
 
-`PYTHONPATH=.:tests python tests/support/families.py` prints the table in docs/models.md: families × what holds, with the
+`python -m tests.support.families` prints the table in docs/models.md: families × what holds, with the
 worst relative error; `--write` renews it there, with the line numbers of the worked example. Left out: refusals (tests/models/test_hf_config.py) and GGUF files (tests/models/test_convert_gguf.py).
 """
 
+import argparse
 import random
 import re
-import sys
 import tempfile
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import models
 from models import lora
 from models.checkpoint import parts_of
 from models.config import FAMILIES
-from support.random_models import randomise
+from tests.support.random_models import randomise
 from tracelift.reward_model.prefix_tree import pack_trees, trees
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.sampler.scoring import score
@@ -265,5 +265,10 @@ def write() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="The table of families in docs/models.md, from random checkpoints.")
+    parser.add_argument(
+        "--write", action="store_true", help="renew it there, with the line numbers of the worked example"
+    )
+    asked = parser.parse_args()
     torch.set_num_threads(1)
-    write() if "--write" in sys.argv else print(table())
+    write() if asked.write else print(table())

@@ -224,6 +224,8 @@ def delimited(text: str, gold: str) -> str:
     if _DELIMITED.search(text):
         return text
     answer = gold if text.split() == gold.split() else _bare(text)
+    if answer is not None and answer.isalpha() and "\\text" in gold:  # a word, where letters would be a product
+        answer = f"\\text{{{answer}}}"
     return text if answer is None else f"\\boxed{{{answer}}}"
 
 

@@ -231,7 +231,7 @@ def test_training_without_its_reason_rm_stops_before_it_starts(job, server, out)
         s.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{s.getsockname()[1]}"
     ended = server.run(*planner_arguments(job, out, "--reward_model.url", url, "--reward_model.retries", "0"))
-    assert ended.code == 1 and f"no Reason RM at {url}" in ended.message
+    assert ended.code == 1 and f"reward_model.url: nobody listens at {url}" in ended.message
     ended = server.run(*planner_arguments(job, out, "--reward_model.url", url, "--reward_model.key_env", "NO_SUCH_KEY"))
     assert ended.code == 1 and "NO_SUCH_KEY is not set" in ended.message
 
