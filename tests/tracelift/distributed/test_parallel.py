@@ -12,6 +12,7 @@ import models
 from models.lora import LoRAConfig, attach, save_adapter, trainable
 from support.equal_gradients import Case
 from support.job_server import Hurt
+from support.runs import assert_same_metrics
 from support.tiny_job import planner_arguments
 
 FULL = [
@@ -88,12 +89,7 @@ def rounds(folder):
 
 
 def assert_same_run(found, expected, tolerance=1e-4):
-    for a, b in zip(rounds(found), rounds(expected), strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            if not key.startswith(("fresh_ratio", "kl_old")):  # rounding itself
-                same = a[key] is b[key] is None or math.isclose(a[key], b[key], rel_tol=tolerance, abs_tol=1e-5)
-                assert same, (a["step"], key, a[key], b[key])
+    assert_same_metrics(rounds(found), rounds(expected), tolerance)
     p, q = (load_file(str(folder / "final" / "model.safetensors")) for folder in (found, expected))
     assert p.keys() == q.keys()
     for name in p:
