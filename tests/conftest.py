@@ -56,3 +56,16 @@ def out(tmp_path):
     """A run folder's path, emptied afterwards: these runs write checkpoints."""
     yield tmp_path / "run"
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def box():
+    """A sandbox of two workers, all layers on; skips where this machine gives none."""
+    from tracelift.sandbox import Sandbox, SandboxError
+
+    try:
+        sandbox = Sandbox(workers=2)
+    except SandboxError as error:
+        pytest.skip(str(error))
+    with sandbox:
+        yield sandbox

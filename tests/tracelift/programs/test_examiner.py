@@ -10,22 +10,12 @@ import textwrap
 import pytest
 
 from tracelift.programs import StdinTest, judge, parse_tests
-from tracelift.sandbox import Limits, Sandbox, SandboxError
+from tracelift.sandbox import Limits
 from tracelift.verify.verdict import Verdict
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
 
 QUICK = Limits(cpu_seconds=1.0, wall_seconds=60.0, memory_bytes=256 << 20)
-
-
-@pytest.fixture(scope="module")
-def box():
-    try:
-        sandbox = Sandbox(workers=2)
-    except SandboxError as error:
-        pytest.skip(str(error))
-    with sandbox:
-        yield sandbox
 
 
 def verdict(box, program, tests, limits=QUICK, **how):

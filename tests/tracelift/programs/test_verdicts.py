@@ -9,7 +9,7 @@ import pytest
 
 from tracelift.programs import CaseOutcome, StdinTest, judge, judge_many, parse_tests
 from tracelift.rl.rewards import STATUSES, exec_reward
-from tracelift.sandbox import Limits, Sandbox, SandboxError
+from tracelift.sandbox import Limits, Sandbox
 from tracelift.verify.verdict import Verdict
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sandbox needs Linux")
@@ -41,16 +41,6 @@ CODE = parse_tests(
     setup="import math",
 )
 LINES = [StdinTest("ab\n", "abab\n"), StdinTest("7\n", "77\n")]
-
-
-@pytest.fixture(scope="module")
-def box():
-    try:
-        sandbox = Sandbox(workers=2)
-    except SandboxError as error:
-        pytest.skip(str(error))
-    with sandbox:
-        yield sandbox
 
 
 def verdict(box, program, tests, limits=QUICK):

@@ -24,16 +24,6 @@ QUICK = Limits(cpu_seconds=0.5, wall_seconds=60.0)  # a generous wall clock: oth
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def box():
-    try:
-        sandbox = Sandbox(workers=2)
-    except SandboxError as error:
-        pytest.skip(str(error))
-    with sandbox:
-        yield sandbox
-
-
 def run(box, code, stdin="", limits=QUICK):
     return box.run(textwrap.dedent(code), stdin, limits)
 
