@@ -14,6 +14,8 @@ from support.mortal import Mortal
 from support.runs import assert_same_metrics
 from support.tiny_job import planner_arguments
 from tracelift.errors import ServerGone
+from tracelift.executor.backend import CompletionRequest
+from tracelift.executor.client import RemoteBackend
 from tracelift.executor.outage import Outage
 from tracelift.reward_model.remote import RemoteScorer
 from tracelift.reward_model.scorer import ScoreItem
@@ -57,12 +59,7 @@ def undisturbed(job, server, tmp_path_factory):
     return contents(folder) | {"cache": [json.loads(line)["runs"] for line in contents(folder)["cache"]]}
 
 
-OPEN = pytest.mark.xfail(
-    reason="from the second round on a reward differs; open since the client alone counts attempts"
-)
-
-
-@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=OPEN)])
+@pytest.mark.parametrize("ranks", [1, 2])
 def test_a_server_that_dies_and_comes_back_leaves_no_trace(job, server, undisturbed, out, ranks):
     with Mortal(dies_at=100) as first:  # a round asks for some 96 runs and the baselines
         ended = []
@@ -135,6 +132,30 @@ def test_a_reason_rm_that_dies_is_waited_for_too():
         and "the Reason RM at" in said[-1]
         and "answers again" in said[-1]
     )
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_what_no_server_took_is_asked_again_where_one_is_back_before_the_wait_began(retries):
+    """Two ranks wait for one server: the later of them may find it there at its first look."""
+    with Mortal() as up:
+        port = up.port
+    back = []
+
+    class Late(Outage):
+        def wait(self, what, ask):
+            back.append(Mortal(port))
+            return super().wait(what, ask)
+
+    backend = RemoteBackend(
+        f"http://127.0.0.1:{port}", "sums", retries=retries, backoff_s=0.01, patience=Late(60, lambda line: None)
+    )
+    requests = [CompletionRequest(f"{n} + 1", max_tokens=4, temperature=0.0) for n in range(40)]
+    try:
+        replies = backend.complete(requests)
+    finally:
+        for server in back:
+            server.__exit__()
+    assert len(back) == 1 and all(r.error is None and r.text for r in replies)
 
 
 def test_patience_is_bounded_and_says_what_it_waits_for():

@@ -7,8 +7,8 @@ server says it broke off (`finish_reason` abort, error, content_filter), and one
 
 A server that is gone altogether is another matter (nobody listens, nothing comes back in time, 502, 503, 504): with an
 `Outage` all requests wait until a completion of one token is answered again, and those that were lost are asked anew.
-Where that is answered at once, the server was there and the failing request is at fault, as is one that was under way in
-three outages: it may be what brings the server down.
+Where that is answered at once, the server was there and the failing request is at fault, unless no server ever took it:
+then one came back in between. At fault is also what failed three times in this way: it may be what brings the server down.
 
 Left out on purpose: chat endpoints (prompts are formatted by whoever writes them), streaming, and any promise that a
 server draws the same text twice: `seed` is sent, but batching moves bits on most servers.
@@ -54,11 +54,13 @@ PROBE = CompletionRequest("Are you there?", max_tokens=1, temperature=0.0)
 
 @dataclass(frozen=True)
 class _Answer:
-    """A reply, and of one that failed whether the server was gone and whether this request had all its attempts."""
+    """A reply, and of one that failed whether the server was gone, whether this request had all its attempts, and whether
+    a server may have read it at the last."""
 
     reply: Reply
     gone: bool = False
     tried: bool = True
+    heard: bool = True
 
 
 class RemoteBackend(Transport):
@@ -129,7 +131,8 @@ class RemoteBackend(Transport):
             left = []
             for request, answer in lost.items():
                 outages[request] = outages.get(request, 0) + answer.tried
-                if answer.tried and (not waited or outages[request] >= OUTAGES):
+                there = not waited and answer.heard
+                if answer.tried and (there or outages[request] >= OUTAGES):
                     replies[request] = answer.reply
                 else:
                     left.append(request)
@@ -164,7 +167,7 @@ class RemoteBackend(Transport):
             tried = not isinstance(failure, CalledOff)
             if tried and failure.gone and self.patience is not None:
                 self._away.set()  # no other request needs to find out again
-            return _Answer(Reply("", 0, str(failure)), failure.gone, tried)
+            return _Answer(Reply("", 0, str(failure)), failure.gone, tried, failure.heard)
 
     def _missing(self) -> str | None:
         """Why there seems to be no server; None where a completion of one token is answered, if only by a refusal."""

@@ -39,11 +39,13 @@ T = TypeVar("T")
 
 class Failure(Exception):
     """One attempt failed; `passing` says whether another may succeed, `pause` when the server wants it (seconds), `gone`
-    whether there seems to be no server at all."""
+    whether there seems to be no server at all, `heard` whether one may have read the request: it can be at fault only then."""
 
-    def __init__(self, message: str, passing: bool = True, pause: float | None = None, gone: bool = False) -> None:
+    def __init__(
+        self, message: str, passing: bool = True, pause: float | None = None, gone: bool = False, heard: bool = True
+    ) -> None:
         super().__init__(message)
-        self.passing, self.pause, self.gone = passing, pause, gone
+        self.passing, self.pause, self.gone, self.heard = passing, pause, gone, heard
 
 
 class CalledOff(Failure):
@@ -156,7 +158,7 @@ class Transport:
                 last = failure
             if not last.passing or attempt >= self.retries:
                 tried = f"{last} (attempt {attempt + 1} of {self.retries + 1})"
-                raise Failure(tried, last.passing, gone=last.gone)
+                raise Failure(tried, last.passing, gone=last.gone, heard=last.heard)
             pause = min(self.longest_pause_s, self.backoff_s * 2**attempt) * (1 + self.jitter * (draw.random() - 0.5))
             self._sleep(pause if last.pause is None else min(max(pause, last.pause), self.longest_pause_s))
         raise AssertionError("counting has no end")
@@ -181,8 +183,10 @@ class Transport:
             headers["Authorization"] = f"Bearer {self.api_key}"
         if self._proxy and not s.secure:
             target, headers = s.name + target, headers | self._proxy.headers
-        connection = self._connection(deadline)
+        connection, heard = self._connection(deadline), False
         try:
+            connection.connect()
+            heard = True
             connection.request(method, target, body, headers)
             with connection.getresponse() as response:  # which holds the socket beside the connection
                 data = bytearray()
@@ -195,9 +199,12 @@ class Transport:
                     raise Failure(f"the connection ended {missing} bytes before the reply did")
                 return response.status, response.headers, bytes(data)
         except TimeoutError:
-            raise Failure(f"no complete reply from {s.host} within {self.timeout_s:g} s", gone=True) from None
+            raise Failure(
+                f"no complete reply from {s.host} within {self.timeout_s:g} s", gone=True, heard=heard
+            ) from None
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: of a head that is no HTTP
-            raise Failure(printable(f"connection to {s.host}: {type(error).__name__}: {error}"), gone=True) from None
+            why = printable(f"connection to {s.host}: {type(error).__name__}: {error}")
+            raise Failure(why, gone=True, heard=heard) from None
         finally:
             connection.close()
 
