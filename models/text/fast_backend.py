@@ -1,29 +1,28 @@
-"""tokenizer.json through `tokenizers`, with the tokens that tokenizer_config.json adds.
+"""tokenizer.json through `tokenizers`, with the tokens that the files beside it add.
 
 Left out on purpose: padding and truncation, which the file may ask for and callers do not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import tokenizers
 from tokenizers import AddedToken
 
 from models.config_json import CheckpointError
+from models.text.added_tokens import AddedTokens
 from models.text.length_bound import characters_per_token
 from models.text.user_text import UserText
 
 _PROBE = "A probe: 12 + 34.5\n"
-LAST_ID = 2**31 - 1
 
 
 class FastBackend:
     """A `tokenizers.Tokenizer` read from tokenizer.json, told to neither pad nor truncate."""
 
-    def __init__(self, data: bytes, config: Mapping[str, Any], where: str) -> None:
+    def __init__(self, data: bytes, added: AddedTokens, where: str) -> None:
         with _told(f"{where}/tokenizer.json"):
             self.inner = tokenizers.Tokenizer.from_buffer(data)
             self.inner.no_padding()
@@ -33,19 +32,21 @@ class FastBackend:
             ):  # text it has no token for; parts that do not fit together panic at their first use
                 self.inner.decode(self.inner.encode(_PROBE).ids)
         self._where = where
-        for index, token in sorted(added_tokens(config, where).items()):
-            if self.inner.token_to_id(token.content) is None:
-                with _told(f"{where}/tokenizer_config.json"):
-                    self.inner.add_tokens([token])
-            if self.inner.token_to_id(token.content) != index:
+        with _told(f"{where}/tokenizer_config.json"):
+            for token in added.missing(self.inner.get_added_tokens_decoder()):
+                self.inner.add_tokens([token])
+        for index, token in added.by_id.items():
+            if (given := self.inner.token_to_id(token.content)) != index:
+                file, key = "added_tokens.json", "it"
+                if added.decoder_given:
+                    file, key = "tokenizer_config.json", '"added_tokens_decoder"'
                 raise CheckpointError(
-                    f'{where}/tokenizer_config.json: "added_tokens_decoder" gives {token.content!r} the id {index}, '
-                    f"tokenizer.json the id {self.inner.token_to_id(token.content)}"
+                    f"{where}/{file}: {key} gives {token.content!r} the id {index}, tokenizer.json the id {given}"
                 )
 
         decoder = self.inner.get_added_tokens_decoder()
-        self._special_ids = frozenset(i for i, token in decoder.items() if token.special)
-        self.user_text = UserText(decoder[i].content for i in self._special_ids)
+        self.special_ids = frozenset(i for i, token in decoder.items() if token.special)
+        self.user_text = UserText(decoder[i].content for i in self.special_ids)
         self._with_marks: tokenizers.Tokenizer | None = None
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
@@ -71,7 +72,7 @@ class FastBackend:
             ids = self.inner.encode(spelling, add_special_tokens=False).ids
         finally:
             self.inner.encode_special_tokens = False
-        if not self._special_ids & set(ids):
+        if not self.special_ids & set(ids):
             return ids
         half = len(spelling) // 2
         return [*self._letters(spelling[:half]), *self._letters(spelling[half:])] if half else []
@@ -103,24 +104,3 @@ def _told(where: str) -> Iterator[None]:
             raise
         said = " ".join(str(e).split())[:300]
         raise CheckpointError(f"{where}: the `tokenizers` library cannot read or use it: {said}") from None
-
-
-def added_tokens(config: Mapping[str, Any], where: str) -> dict[int, AddedToken]:
-    try:
-        return {
-            int(index): AddedToken(
-                entry["content"],
-                single_word=entry.get("single_word", False),
-                lstrip=entry.get("lstrip", False),
-                rstrip=entry.get("rstrip", False),
-                normalized=entry.get("normalized", False),
-                special=entry.get("special", False),
-            )
-            for index, entry in (config.get("added_tokens_decoder") or {}).items()
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise CheckpointError(f'{where}/tokenizer_config.json: "added_tokens_decoder" is malformed: {e!r}') from None
-
-
-def is_id(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LAST_ID

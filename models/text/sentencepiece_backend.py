@@ -20,6 +20,7 @@ from sentencepiece import SentencePieceProcessor
 from tokenizers import AddedToken
 
 from models.config_json import CheckpointError
+from models.text.added_tokens import AddedTokens
 from models.text.user_text import UserText
 
 # Appended to a serialised ModelProto, protobuf merges it in: normalizer_spec (field 3) { add_dummy_prefix (3): false }.
@@ -27,7 +28,7 @@ _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
 
 
 class SentencePieceBackend:
-    def __init__(self, proto: bytes, config: Mapping[str, Any], added: Mapping[int, AddedToken], where: str) -> None:
+    def __init__(self, proto: bytes, config: Mapping[str, Any], added: AddedTokens, where: str) -> None:
         try:
             self._first = SentencePieceProcessor(model_proto=proto)
             bare = proto if config.get("legacy") else proto + _NO_DUMMY_PREFIX
@@ -37,11 +38,12 @@ class SentencePieceBackend:
         sp = self._first
         ids = {"unk_token": sp.unk_id(), "bos_token": sp.bos_id(), "eos_token": sp.eos_id(), "pad_token": sp.pad_id()}
         self.special_tokens = {name: sp.id_to_piece(i) for name, i in ids.items() if i >= 0}
-        self._special_ids = {i for i in ids.values() if i >= 0}
-        self._special_ids |= {i for i in range(sp.get_piece_size()) if sp.is_control(i)}
-        self._special_ids |= {i for i, token in added.items() if token.special}
-        self._to_id = {sp.id_to_piece(i): i for i in self._special_ids if i < sp.get_piece_size()}
-        for index, token in added.items():
+        self.special_ids = {i for i in ids.values() if i >= 0}
+        self.special_ids |= {i for i in range(sp.get_piece_size()) if sp.is_control(i)}
+        self._to_id = {sp.id_to_piece(i): i for i in self.special_ids}
+        for index, token in self._numbered(added).items():
+            if token.special:
+                self.special_ids.add(index)
             if index < sp.get_piece_size() and sp.id_to_piece(index) != token.content:
                 raise CheckpointError(
                     f"{where}: added token {token.content!r} has the id {index}, which tokenizer.model gives to "
@@ -49,12 +51,27 @@ class SentencePieceBackend:
                 )
             self._to_id[token.content] = index
         self._to_token = {i: t for t, i in self._to_id.items()}
-        self.user_text = UserText(self._to_token[i] for i in self._special_ids if i in self._to_token)
+        self.user_text = UserText(self._to_token[i] for i in self.special_ids if i in self._to_token)
         self._bare = SentencePieceProcessor(model_proto=proto + _NO_DUMMY_PREFIX)
         longest_first = sorted(self._to_id, key=len, reverse=True)
         self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if longest_first else None
         self._bos = [sp.bos_id()] if config.get("add_bos_token", True) and sp.bos_id() >= 0 else []
         self._eos = [sp.eos_id()] if config.get("add_eos_token", False) and sp.eos_id() >= 0 else []
+
+    def _numbered(self, added: AddedTokens) -> dict[int, AddedToken]:
+        """Added tokens by id: the stated one, the piece's own, or the next that is free."""
+        out = dict(added.by_id)
+        known = {token.content for token in out.values()}
+        free = max(self._first.get_piece_size(), max(out, default=-1) + 1)
+        for token in added.special:
+            if token.content in known or token.content in self._to_id:
+                continue
+            index = self._first.piece_to_id(token.content)
+            if index == self._first.unk_id():
+                index, free = free, free + 1
+            out[index] = token
+            known.add(token.content)
+        return out
 
     def encode(self, text: str, add_special_tokens: bool) -> list[int]:
         ids = list(self._stretches(text))
@@ -82,7 +99,7 @@ class SentencePieceBackend:
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         if skip_special:
-            ids = [i for i in ids if i not in self._special_ids]
+            ids = [i for i in ids if i not in self.special_ids]
         text, sp = [], self._first
         for is_added, run in groupby(ids, key=lambda i: i in self._to_token):
             some = list(run)

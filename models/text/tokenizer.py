@@ -5,11 +5,14 @@
                     so (for tokenizer.model: unless `add_bos_token` is false). Pass `add_special_tokens=False` for text
                     that continues a prompt, or that a chat template rendered.
     user_text(text) the same text for a prompt, in which it spells no special token (models/text/user_text.py).
-    decode(ids)     text without special tokens; `skip_special=False` spells them out.
+    decode(ids)     text without special tokens; `skip_special=False` spells them out, `after=ids` decodes what goes on
+                    from other tokens (models/text/continuation.py). `pieces(ids)` is the same token by token.
     eos_ids         every id that ends generation: the union of eos_token_id (one or a list) in generation_config.json
-                    and config.json, else the tokenizer's own eos token.
-    pad_id          the pad token of the tokenizer, else of the model configs, else an end token, else 0. Padding is
-                    masked everywhere, so pad = eos is harmless.
+                    and config.json and of the tokenizer's own eos token.
+    eos_id          the one to train and to append: the tokenizer's own (an instruct model's end of turn) where it has
+                    one, else the least of eos_ids.
+    pad_id          the pad token of the tokenizer, else of the model configs, else an end token, else 0; none that the
+                    model has no row for. Padding is masked everywhere, so pad = eos is harmless.
     apply_chat_template(messages)   ids of the rendered template, which spells its own special tokens.
 
 A folder's files are kept as bytes, so that saving gives back exactly what was loaded.
@@ -21,19 +24,22 @@ Left out on purpose: truncation and padding, training of tokenizers, tekken.json
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
 import tokenizers
-from tokenizers import AddedToken, processors
+from tokenizers import processors
 
 from models.config_json import CheckpointError, parse_object, read_json
 from models.hf_config import check_folder, other_contents
+from models.text.added_tokens import LAST_ID, AddedTokens, is_id
 from models.text.chat_template import render
-from models.text.fast_backend import LAST_ID, FastBackend, added_tokens, is_id
+from models.text.continuation import CONTEXT, pieces_after, text_after
+from models.text.fast_backend import FastBackend
 from models.text.sentencepiece_backend import SentencePieceBackend
 from models.text.user_text import UserText
 
@@ -42,7 +48,6 @@ TOKENIZER_FILES = frozenset({
     "chat_template.jinja", "generation_config.json", "vocab.json", "merges.txt",
 })  # fmt: skip
 _READ = TOKENIZER_FILES - {"vocab.json", "merges.txt"}  # those two repeat what tokenizer.json says
-_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
 class Encoder(Protocol):
@@ -54,6 +59,8 @@ class Encoder(Protocol):
     def id_to_token(self, index: int) -> str | None: ...
     def size(self) -> int: ...
     def characters_per_token(self) -> int | None: ...
+    @property
+    def special_ids(self) -> Collection[int]: ...
     @property
     def user_text(self) -> UserText: ...
 
@@ -67,24 +74,16 @@ class Tokenizer:
         """files: name → content of a tokenizer's files; model_ids: config.json's object, for its *_token_id keys."""
         self._files, self._where = dict(files), where
         config = self._json("tokenizer_config.json")
-        self.special_tokens = _special_tokens(config, self._json("special_tokens_map.json"))
+        added = AddedTokens(config, self._json("special_tokens_map.json"), self._json("added_tokens.json"), where)
+        self.special_tokens = added.named
         self._backend: Encoder
         if "tokenizer.json" in files:
-            self._backend = FastBackend(files["tokenizer.json"], config, where)
+            self._backend = FastBackend(files["tokenizer.json"], added, where)
         elif "tokenizer.model" in files:
-            added = added_tokens(config, where)
-            if not added:
-                plain = self._json("added_tokens.json")
-                if not all(map(is_id, plain.values())):
-                    raise CheckpointError(f"{where}/added_tokens.json: must map tokens to ids")
-                added = {i: AddedToken(t, special=t in self.special_tokens.values()) for t, i in plain.items()}
             self._backend = SentencePieceBackend(files["tokenizer.model"], config, added, where)
             self.special_tokens = {**self._backend.special_tokens, **self.special_tokens}
         else:
             raise FileNotFoundError(f"{where}: neither tokenizer.json nor tokenizer.model is there")
-        for name, token in self.special_tokens.items():
-            if name in ("bos_token", "eos_token") and self._backend.token_to_id(token) is None:
-                raise CheckpointError(f'{where}/tokenizer_config.json: "{name}" {token!r} is not in the vocabulary')
         self.vocab_size = self._backend.size()
         self.chat_template = self._template(config)
         self._set_ids(model_ids or {})
@@ -127,12 +126,37 @@ class Tokenizer:
         """A prompt with `user_text` in it as a person reads it."""
         return self._backend.user_text.spelt(prompt)
 
-    def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """Ids → text. Bytes that are no UTF-8 (a character cut in two) come out as U+FFFD."""
-        return self._backend.decode([int(i) for i in ids], skip_special)
+    def decode(self, ids: Sequence[int], skip_special: bool = True, after: Sequence[int] = ()) -> str:
+        """Ids → text, as it goes on from the text of `after`. Bytes that are no UTF-8 (a character cut in two) come out as
+        U+FFFD."""
+        ids, special = [int(i) for i in ids], self._backend.special_ids if skip_special else ()
+        return text_after(self._spell, [i for i in ids if i not in special], self._context(after))
+
+    def pieces(self, ids: Sequence[int], after: Sequence[int] = ()) -> list[str]:
+        """What each token adds to the text; they join to `decode(ids, skip_special=False, after=after)`."""
+        return pieces_after(self._spell, [int(i) for i in ids], self._context(after))
+
+    def _spell(self, ids: Sequence[int]) -> str:
+        return self._backend.decode(ids, skip_special=False)
+
+    def _context(self, before: Sequence[int]) -> list[int]:
+        """Without a first token that only says that a text begins."""
+        ids = [int(i) for i in before[-CONTEXT:]]
+        return ids[1:] if len(before) == len(ids) and ids[:1] == [self.bos_id] else ids
+
+    @property
+    def special_ids(self) -> Collection[int]:
+        """Tokens that `decode` leaves out."""
+        return self._backend.special_ids
 
     def token_to_id(self, token: str) -> int | None:
         return self._backend.token_to_id(token)
+
+    @property
+    def beyond(self) -> list[str]:
+        """The tokens that the model of the same folder has no row for."""
+        rows = self.vocab_size if self._rows is None else self._rows
+        return [self.id_to_token(i) or f"<{i}>" for i in range(rows, self.vocab_size)]
 
     def id_to_token(self, index: int) -> str | None:
         return self._backend.id_to_token(index)
@@ -182,17 +206,25 @@ class Tokenizer:
 
     def _set_ids(self, model_ids: Mapping[str, Any]) -> None:
         generation = self._json("generation_config.json")
-        own = {name: self.token_to_id(token) for name, token in self.special_tokens.items()}
+        ids = {name: self.token_to_id(token) for name, token in self.special_tokens.items()}
+        own = {name: i for name, i in ids.items() if i is not None}
         self.eos_ids: set[int] = set()
         for source, ids in (("generation_config.json", generation), ("config.json", model_ids)):
             self.eos_ids |= _id_list(ids.get("eos_token_id"), f"{self._where}/{source}")
-        if not self.eos_ids and (eos := own.get("eos_token")) is not None:
-            self.eos_ids = {eos}
-        # The one to train and to append: the tokenizer's own (an instruct model's end of turn) where it has one.
-        self.eos_id: int | None = own.get("eos_token", min(self.eos_ids, default=None))
+        eos = own.get("eos_token")
+        self.eos_ids |= set() if eos is None else {eos}
+        self.eos_id: int | None = min(self.eos_ids, default=None) if eos is None else eos
         self.bos_id: int | None = own.get("bos_token")
+        rows = self._rows = model_ids.get("vocab_size") if is_id(model_ids.get("vocab_size")) else None
+        for name in ("bos_token", "eos_token"):
+            if rows is not None and own.get(name, 0) >= rows:
+                raise CheckpointError(
+                    f'{self._where}: "{name}" {self.special_tokens[name]!r} is in no vocabulary, and the model of {rows} '
+                    "rows has none for it"
+                )
         fallbacks = (own.get("pad_token"), generation.get("pad_token_id"), model_ids.get("pad_token_id"), self.eos_id)
-        self.pad_id: int = next((i for i in fallbacks if isinstance(i, int) and is_id(i)), 0)
+        there = (i for i in fallbacks if is_id(i) and (rows is None or i < rows))
+        self.pad_id: int = next(there, 0)
 
     def _template(self, config: Mapping[str, Any]) -> str | None:
         if "chat_template.jinja" in self._files:
@@ -216,7 +248,8 @@ class Tokenizer:
 def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
     """A folder with tokenizer.json or tokenizer.model (and config.json, if any) → Tokenizer.
 
-    Raises FileNotFoundError, NotADirectoryError, or CheckpointError naming the file that cannot be read.
+    Warns where the tokenizer has more tokens than config.json rows. Raises FileNotFoundError, NotADirectoryError, or
+    CheckpointError naming the file that cannot be read.
     """
     folder = check_folder(path)
     files = {name: (folder / name).read_bytes() for name in sorted(_READ) if (folder / name).is_file()}
@@ -225,19 +258,14 @@ def load_tokenizer(path: str | PathLike[str]) -> Tokenizer:
     config: dict[str, Any] = {}
     if (folder / "config.json").is_file():
         config = read_json(folder / "config.json")
-    return Tokenizer(files, config, str(folder))
-
-
-def _special_tokens(config: Mapping[str, Any], fallback: Mapping[str, Any]) -> dict[str, str]:
-    """bos_token, eos_token, ... as text; either file may write them as strings or as objects with "content"."""
-    found: dict[str, str] = {}
-    for source in (fallback, config):
-        for name in _NAMED:
-            token = source.get(name)
-            token = token.get("content") if isinstance(token, dict) else token
-            if isinstance(token, str):
-                found[name] = token
-    return found
+    tokenizer = Tokenizer(files, config, str(folder))
+    if beyond := tokenizer.beyond:
+        warnings.warn(
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens, the model rows for {tokenizer.vocab_size - len(beyond)}; "
+            f"text that spells {', '.join(map(repr, beyond[:3]))}{', …' * (len(beyond) > 3)} cannot be read",
+            stacklevel=2,
+        )
+    return tokenizer
 
 
 def _id_list(value: Any, where: str) -> set[int]:
