@@ -138,6 +138,8 @@ def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable
     with naming("executor.url"):
         server = RemoteBackend(e.url, e.model, key, retries=e.retries, patience=patience)
         server.knock()
+    with naming("executor.model"):
+        _ = server.name  # asked for where none is given
     return PrefetchingBackend(server)
 
 

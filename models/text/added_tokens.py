@@ -14,7 +14,7 @@ Left out: `split_special_tokens`, by which a config may ask that no special toke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from tokenizers import AddedToken
 
@@ -100,5 +100,5 @@ def _decoder(config: Mapping[str, Any], where: str) -> dict[int, AddedToken]:
         raise CheckpointError(f'{where}/tokenizer_config.json: "added_tokens_decoder" is malformed: {e!r}') from None
 
 
-def is_id(value: Any) -> bool:
+def is_id(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LAST_ID

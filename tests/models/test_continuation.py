@@ -1,15 +1,12 @@
 """A continuation reads as it stands in its text: its first space, characters cut between tokens, special tokens."""
 
-import io
-import json
 import random
 
 import pytest
-import sentencepiece
 
 import models
 from models.text.continuation import CONTEXT
-from support.tokenizer_styles import CORPUS, STYLES, write_style
+from support.tokenizer_styles import EVERY_KIND, write_kind
 
 WORDS = [
     "The old tree",
@@ -28,27 +25,9 @@ WORDS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[*STYLES, "sentencepiece", "legacy"])
+@pytest.fixture(scope="module", params=EVERY_KIND)
 def tokenizer(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    if request.param in STYLES:
-        return models.load_tokenizer(write_style(folder, request.param))
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS * 5),
-        model_writer=out,
-        vocab_size=330,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        num_threads=1,
-    )
-    (folder / "tokenizer.model").write_bytes(out.getvalue())
-    config = {"tokenizer_class": "LlamaTokenizer", "legacy": request.param == "legacy"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config))
-    return models.load_tokenizer(folder)
+    return models.load_tokenizer(write_kind(tmp_path_factory.mktemp(request.param), request.param))
 
 
 def texts(seed, count):

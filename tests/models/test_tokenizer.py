@@ -1,6 +1,5 @@
 """Tokenizers give the ids transformers gives, find every end-of-sequence id, and keep their files on saving."""
 
-import io
 import json
 import re
 
@@ -12,6 +11,7 @@ from tokenizers.models import BPE
 
 import models
 from models import CheckpointError, Tokenizer
+from support.tokenizer_styles import sentencepiece_model
 
 CORPUS = ["Natalia sold clips to 48 of her friends in April, and then half as many in May: 48 / 2 = 24."] * 3
 TEXTS = [
@@ -53,19 +53,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def spm_model() -> bytes:
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS * 5),
-        model_writer=out,
-        vocab_size=330,
-        model_type="bpe",
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        minloglevel=2,
-        num_threads=1,
-    )
-    return out.getvalue()
+    return sentencepiece_model(CORPUS)
 
 
 @pytest.mark.parametrize("text", [t for t in TEXTS if "<" not in t])

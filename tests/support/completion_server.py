@@ -58,6 +58,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.send(404, {"error": f"no {self.path}"})
         if "authorised" in prompt and self.headers["Authorization"] != "Bearer secret":
             return self.send(401, {"error": "bad key"})
+        if "strict" in prompt and (unknown := {"top_k", "min_p"} & request.keys()):
+            return self.send(400, {"error": {"message": f"Unrecognized request argument supplied: {min(unknown)}"}})
         if prompt.startswith("serve "):
             listed[:] = json.loads(prompt[6:])
         if prompt == "show":

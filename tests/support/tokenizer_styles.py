@@ -1,9 +1,12 @@
 """Tiny tokenizers in the styles of Llama 3, Qwen2.5, Qwen3, Mistral and SmolLM2, as model folders: byte-level or metaspace BPE, a
-first token by the post-processor, by the template, by both or by neither, and a template with its turn marks."""
+first token by the post-processor, by the template, by both or by neither, and a template with its turn marks; and a
+SentencePiece model of its own."""
 
+import io
 import json
 from pathlib import Path
 
+import sentencepiece
 import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
@@ -78,3 +81,35 @@ def write_style(folder: Path, style: str) -> Path:
         config["bos_token"] = special[0]
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
+
+
+def sentencepiece_model(corpus=CORPUS) -> bytes:
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(corpus * 5),
+        model_writer=out,
+        vocab_size=330,
+        model_type="bpe",
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    return out.getvalue()
+
+
+def write_sentencepiece(folder: Path, legacy: bool) -> Path:
+    """tokenizer.model and tokenizer_config.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer", "legacy": legacy}))
+    return folder
+
+
+EVERY_KIND = (*STYLES, "sentencepiece", "legacy")
+
+
+def write_kind(folder: Path, kind: str) -> Path:
+    """One of EVERY_KIND."""
+    return write_style(folder, kind) if kind in STYLES else write_sentencepiece(folder, kind == "legacy")

@@ -113,7 +113,7 @@ class ExecutorConfig:
         "", "where a local executor lives: cpu, cuda (this rank's GPU) or cuda:N; empty: run.device", later="yes"
     )
     url: str = opt("", "OpenAI-compatible server (http://host:port) used instead of a local executor", later="moves")
-    model: str = opt("", "model name to ask that server for")
+    model: str = opt("", "model name to ask that server for; empty: the only one it lists")
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key", later="yes")
     prompt: str = opt(
         "demo",

@@ -102,7 +102,7 @@ def supervised(config: Config, world: World, say: Say) -> Shape:
     c, tokenizer = sft.initial_shape(config)
     rows, dev = sft.read_data(config)
     say_rows("sft.train", config.sft.train, rows, config.sft.batch_size, config.run.steps, say)
-    encoded = sft.encode([*rows, *dev], tokenizer, c.max_positions)
+    encoded = sft.encode([*rows, *dev], tokenizer, c.max_positions, c.vocab_size)
     longest = max(len(row.prompt) + max(map(len, row.samples)) for row in encoded)
     say_text("the first row", len(encoded[0].prompt) + len(encoded[0].samples[0]), sft.text_of(rows[0]), say)
     say(f"rows: at most {longest} tokens of the model's {c.max_positions} ({len(dev)} held out)")

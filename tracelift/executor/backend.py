@@ -17,7 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+from models import Tokenizer
 
 Progress = Callable[[int, int], None]  # (replies so far, replies in all)
 
@@ -109,7 +111,21 @@ def cut_at_stop(text: str, stop: Sequence[str]) -> str:
     return text[: min(ends)] if ends else text
 
 
-def visible_text(tokenizer: Any, eos_ids: Collection[int], tokens: Sequence[int], stop: Sequence[str]) -> str:
-    """What a completion says: its tokens as text, without the end token and whatever follows a stop string."""
+def visible_text(
+    tokenizer: Tokenizer, eos_ids: Collection[int], prompt: Sequence[int], tokens: Sequence[int], stop: Sequence[str]
+) -> str:
+    """What a completion says: its tokens as text after `prompt`, without special tokens and whatever follows a stop string,
+    which is looked for where special tokens are spelt: it may be one."""
     body = tokens[:-1] if tokens and tokens[-1] in eos_ids else tokens
-    return cut_at_stop(tokenizer.decode(body), stop)
+    text = tokenizer.decode(body, after=prompt)
+    spelt = tokenizer.decode(body, skip_special=False, after=prompt) if stop else text
+    end = len(cut_at_stop(spelt, stop))
+    if text == spelt or end == len(spelt):
+        return text[:end]
+    kept, at = 0, 0
+    for piece in tokenizer.pieces(body, after=prompt):
+        if at + len(piece) > end:
+            break
+        kept, at = kept + 1, at + len(piece)
+    rest = "" if body[kept] in tokenizer.special_ids else spelt[at:end]  # of the token that the stop string begins in
+    return tokenizer.decode(body[:kept], after=prompt) + rest

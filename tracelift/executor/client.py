@@ -10,6 +10,10 @@ A server that is gone altogether is another matter (nobody listens, nothing come
 Where that is answered at once, the server was there and the failing request is at fault, unless no server ever took it:
 then one came back in between. At fault is also what failed three times in this way: it may be what brings the server down.
 
+The law is the one that was asked for: softmax(logits / temperature) whole. Servers truncate it unless they are told not to
+(llama.cpp by numbers of its own, vLLM by the model's generation_config.json), so every request says top_p, top_k, min_p and
+repetition_penalty in their neutral values. A server that refuses the last three is asked without them, which is said once.
+
 Left out on purpose: chat endpoints (prompts are formatted by whoever writes them), streaming, and any promise that a
 server draws the same text twice: `seed` is sent, but batching moves bits on most servers.
 """
@@ -32,6 +36,7 @@ from tracelift.executor.transport import CalledOff, Failure, Server, Transport, 
 
 MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
 # What an entry of /v1/models says of its model; the rest may change by the call.
+COMPLETIONS = "/v1/completions"
 TELLING = ("id", "root", "parent", "meta", "fingerprint")
 ENDED = (
     "stop",
@@ -48,6 +53,11 @@ BROKEN = (
     "content_filter",
     "timeout",
 )  # of one that was not, whatever its text
+NEUTRAL = {
+    "top_k": -1,
+    "min_p": 0,
+    "repetition_penalty": 1,
+}  # beyond OpenAI's protocol; vLLM, SGLang, llama.cpp know them
 OUTAGES = 3  # a request lost in so many is no longer thought innocent
 PROBE = CompletionRequest("Are you there?", max_tokens=1, temperature=0.0)
 
@@ -77,7 +87,7 @@ class RemoteBackend(Transport):
         patience: Outage | None = None,
         **transport: Any,
     ) -> None:
-        """url: the server's root, with or without `/v1`. patience: how long to wait for a server that is gone; None: not at
+        """url: the server's root, with or without `/v1`. model: its name there; empty: the only one it serves. patience: how long to wait for a server that is gone; None: not at
         all. transport: timeout_s, retries, backoff_s, … of Transport.
 
         Raises ValueError for a URL without http(s) or host, and for numbers that make no sense.
@@ -87,6 +97,7 @@ class RemoteBackend(Transport):
         super().__init__(self._parse(url), api_key, **transport)
         self.model, self.concurrency = model, concurrency
         self.patience, self._away = patience, threading.Event()
+        self._neutral, self._lock = NEUTRAL, threading.Lock()
 
     def _parse(self, url: str) -> Server:
         return parse_url(url, "/v1", "/completions")
@@ -95,23 +106,48 @@ class RemoteBackend(Transport):
     def fingerprint(self) -> str:
         """sha256 of the server's address, the model's name, and what the server says it serves; where it says nothing the
         address stands for the model. Raises what `served` does."""
-        known = (self.server, self.model, self.served) if self.served else (self.server, self.model)
+        told = (self.served,) if self.served else ()
+        known = (self.server, self.name, *told, "whole")  # the law: earlier versions let servers truncate it
         return hashlib.sha256(repr(known).encode()).hexdigest()
 
     @functools.cached_property
+    def name(self) -> str:
+        """The model's name: the given one, or the only one that /v1/models lists; empty where none is told.
+
+        Raises ValueError where several are served and none is named, and what `_listed` does.
+        """
+        if self.model:
+            return self.model
+        names = [row["id"] for row in self._listed if isinstance(row.get("id"), str)]
+        if len(names) > 1:
+            raise ValueError(f"{self.server.name} serves several models; name one of {', '.join(names)}")
+        return "".join(names)
+
+    @functools.cached_property
     def served(self) -> str:
-        """What /v1/models says of the model, asked once: a fingerprint of its weights (tracelift.serve), the folder it was
-        loaded from (vLLM), its file and size (llama.cpp), at least its name. Empty where that is not answered.
+        """What /v1/models says of the model: a fingerprint of its weights (tracelift.serve), the folder it was loaded from
+        (vLLM), its file and size (llama.cpp), at least its name. Empty where that is not answered.
+
+        Raises what `_listed` does.
+        """
+        rows = [{k: row[k] for k in TELLING if row.get(k) is not None} for row in self._listed]
+        rows = [row for row in rows if row]
+        return json.dumps([row for row in rows if row.get("id") == self.name] or rows, sort_keys=True) if rows else ""
+
+    @functools.cached_property
+    def _listed(self) -> list[dict[str, Any]]:
+        """The entries of /v1/models, asked once; none where that is not answered.
 
         Raises ServerGone where the server is gone for longer than `patience` allows.
         """
         path = self.server.path.rpartition("/completions")[0] + "/models"
         while True:
-            answer = self._answer(lambda: Reply(_told(self.exchange("GET", path), self.model), 0))
-            if not answer.gone or self.patience is None or self.patience.seconds <= 0:
-                return answer.reply.text
-            if not self.patience.wait(f"{self.what} at {self.server.name}", self._missing):
-                return answer.reply.text
+            answer = self._answer(lambda: Reply(json.dumps(_entries(self.exchange("GET", path))), 0))
+            waits = answer.gone and self.patience is not None and self.patience.seconds > 0
+            if not (
+                waits and self.patience and self.patience.wait(f"{self.what} at {self.server.name}", self._missing)
+            ):
+                return json.loads(answer.reply.text or "[]")
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
         """One reply per request, in order; equal requests are sent once. Failures are replies with `error` set.
@@ -180,12 +216,14 @@ class RemoteBackend(Transport):
     def _body(self, request: CompletionRequest) -> bytes:
         """What is sent for a request."""
         body = {
-            "model": self.model,
+            **({"model": self.name} if self.name else {}),
             "prompt": request.prompt,
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed - 2**64 * (request.seed >= 2**63),  # servers read a signed 64-bit integer
             "n": 1,
+            "top_p": 1,
+            **self._neutral,
         }
         if request.stop:
             body["stop"] = list(request.stop[:MAX_STOPS])
@@ -196,7 +234,21 @@ class RemoteBackend(Transport):
         return _read(data, request)
 
     def _attempt(self, request: CompletionRequest) -> Reply:
-        return self._read(self.exchange("POST", self.server.path, self._body(request)), request)
+        sent = self._neutral
+        try:
+            data = self.exchange("POST", self.server.path, self._body(request))
+        except Failure as refusal:
+            if refusal.passing or not any(name in str(refusal) for name in sent):
+                raise
+            with self._lock:
+                if self._neutral:
+                    self._neutral = {}
+                    if self.patience is not None:
+                        self.patience.say(
+                            f"{self.server.name} is asked without {', '.join(sent)}, so it may truncate: {refusal}"
+                        )
+            data = self.exchange("POST", self.server.path, self._body(request))
+        return self._read(data, request)
 
 
 def _read(data: bytes, request: CompletionRequest) -> Reply:
@@ -220,11 +272,10 @@ def _read(data: bytes, request: CompletionRequest) -> Reply:
     return Reply(cut_at_stop(text, request.stop), tokens)
 
 
-def _told(data: bytes, model: str) -> str:
-    """The entries of a list of models that are called `model`, or all where none is, in a form that stays the same."""
+def _entries(data: bytes) -> list[dict[str, Any]]:
+    """The models of a list that can be asked for completions: of all but ours, whichever it names."""
     listed = reply_json(data).get("data")
-    entries = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
-    rows = [{k: row[k] for k in TELLING if row.get(k) is not None} for row in entries]
+    rows = [row for row in listed if isinstance(row, dict)] if isinstance(listed, list) else []
     if not rows:
         raise Failure("not a list of models", passing=False)
-    return json.dumps([row for row in rows if row.get("id") == model] or rows, sort_keys=True)
+    return [row for row in rows if row.get("endpoint", COMPLETIONS) == COMPLETIONS]

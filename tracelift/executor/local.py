@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
+from models import Tokenizer
 from models.transformer import Transformer
 from tracelift.executor.backend import CompletionRequest, Likelihood, Progress, Reply, ScoreRequest, visible_text
 from tracelift.sampler import Sampler, SamplingParams
@@ -21,9 +21,7 @@ class LocalBackend:
     """A model in this process, behind the same interface as a server. Implements tracelift.executor.backend.Backend and
     Scoring."""
 
-    def __init__(self, model: Transformer, tokenizer: Any, sampler: Sampler | None = None) -> None:
-        """tokenizer: encode(str, add_special_tokens) -> list[int], decode(list[int]) -> str, eos_ids, pad_id
-        (models.load_tokenizer)."""
+    def __init__(self, model: Transformer, tokenizer: Tokenizer, sampler: Sampler | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.sampler = sampler or Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
@@ -49,8 +47,8 @@ class LocalBackend:
             ]
             # The key is empty on purpose: the seed alone names the draws, so a caller can share them between arms.
             answers = self.sampler.generate(prompts, params, keys=[()] * len(prompts), progress=progress)
-            for request, (completion,) in zip(fitting, answers, strict=True):
-                text = visible_text(self.tokenizer, self.sampler.eos_ids, completion.tokens, request.stop)
+            for request, prompt, (completion,) in zip(fitting, prompts, answers, strict=True):
+                text = visible_text(self.tokenizer, self.sampler.eos_ids, prompt, completion.tokens, request.stop)
                 finite = all(map(math.isfinite, completion.logprobs))
                 error = None if finite else "the executor's log-probs are not finite: its weights hold NaN or overflow"
                 replies[request] = Reply(text if finite else "", len(completion.tokens), error)
@@ -94,14 +92,18 @@ class LocalBackend:
         """Tokens that end an answer by themselves: end tokens, and those whose text begins with a stop string."""
         if stop not in self._ends:
             vocab = range(self.model.config.vocab_size) if stop else ()
-            marks = {i for i in vocab if self.tokenizer.decode([i]).startswith(stop)}
+            before = self.tokenizer.encode("x", add_special_tokens=False)
+            said = ((i, self.tokenizer.decode([i], skip_special=False, after=before)) for i in vocab)
+            marks = {i for i, text in said if text.startswith(stop)}
             self._ends[stop] = sorted(marks | set(self.sampler.eos_ids))
         return self._ends[stop]
 
     def _refusal(self, prompt: list[int], new: int) -> str | None:
-        limit = self.model.config.max_positions
+        limit, rows = self.model.config.max_positions, self.model.config.vocab_size
         if not prompt:
             return "the prompt has no tokens"
+        if (top := max(prompt)) >= rows:
+            return f"the prompt holds {self.tokenizer.id_to_token(top)!r}, and the model of {rows} rows has none for it"
         if len(prompt) + new > limit:
             return f"prompt of {len(prompt)} tokens and {new} more exceed the model's {limit} positions"
         return None

@@ -41,6 +41,10 @@ class PlannerPrompt:
         ids = self.form.encode(self.form.prompt(self.template, problem=task.problem))
         return ids + self.tokenizer.encode(self.prefill, add_special_tokens=False) if self.prefill else ids
 
+    def reply(self, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+        """The text of `tokens` written after `prompt`, `prefill` in front of it."""
+        return self.prefill + self.tokenizer.decode(tokens, after=prompt)
+
 
 def sample_traces(
     sampler: Sampler,
@@ -61,7 +65,7 @@ def sample_traces(
         refuse_no_room(task, ids, params.max_new_tokens, limit)
 
     def written(i: int, j: int, completion: Completion) -> None:
-        trace = extract_trace(prompt.prefill + prompt.tokenizer.decode(completion.tokens), max_trace_chars)
+        trace = extract_trace(prompt.reply(prompts[i], completion.tokens), max_trace_chars)
         if trace is not None and prefetch is not None:
             prefetch(tasks[i], trace)
 
@@ -73,7 +77,7 @@ def sample_traces(
         )
     out = []
     for task, ids, completions in zip(tasks, prompts, groups, strict=True):
-        texts = [prompt.prefill + prompt.tokenizer.decode(c.tokens) for c in completions]
+        texts = [prompt.reply(ids, c.tokens) for c in completions]
         out.append(
             [
                 Sample(task, ids, c, text, extract_trace(text, max_trace_chars))

@@ -13,20 +13,28 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import torch
 
 from models.lora import adapted, merged
+from models.text.continuation import CONTEXT
 from models.transformer import Transformer
 from tracelift.sampler import radix_tree as trie
 from tracelift.sampler import scheduler as schedule
 from tracelift.sampler.cuda_graphs import StaticDecoder, StaticSchedule
 from tracelift.sampler.params import Completion, SamplingParams
 from tracelift.sampler.sampling import prompt_key, stream_id
-from tracelift.sampler.scoring import score
+from tracelift.sampler.scoring import Beside, score, score_beside_best
 
 Progress = Callable[[int, int], None]  # (completions finished, completions in all)
 Finished = Callable[[int, int, Completion], None]  # (prompt, sample, completion)
+
+
+class Decode(Protocol):
+    def __call__(self, ids: Sequence[int], /, *, skip_special: bool = ..., after: Sequence[int] = ...) -> str:
+        """Ids → text as it goes on from `after` (models.Tokenizer.decode)."""
+        ...
 
 
 class Sampler:
@@ -37,13 +45,13 @@ class Sampler:
         model: Transformer,
         eos_ids: Iterable[int],
         pad_id: int,
-        decode: Callable[[list[int]], str] | None = None,
+        decode: Decode | None = None,
         memory_bytes: int = 2 * 2**30,
         max_batch: int = 256,
         static: bool | None = None,
     ) -> None:
         """eos_ids end a completion, and are part of it. pad_id is for callers that lay completions out in a rectangle:
-        the sampler itself never pads. decode turns ids into text and is needed for stop strings only. memory_bytes
+        the sampler itself never pads. decode (Tokenizer.decode) is needed for stop strings only. memory_bytes
         bounds keys, values and workspace, the model's weights apart; max_batch the completions decoded at once.
         static: decode with static shapes, on CUDA as recorded graphs (cuda_graphs.py); None chooses them on CUDA devices.
 
@@ -101,7 +109,7 @@ class Sampler:
             key = (0, *prompt_key(prompt, seen[prompt])) if keys is None else (1, *keys[i])
             seen[prompt] += 1
             for j in range(p.n):
-                waiting.append(schedule.Sequence(leaf[number[prompt]], p, stream_id(key, j)))
+                waiting.append(schedule.Sequence(leaf[number[prompt]], p, stream_id(key, j), prompt[-CONTEXT:]))
                 home[waiting[-1]] = (i, j)
         waiting.sort(key=lambda s: rank[s.node])  # stable: depth first, then the caller's order
 
@@ -156,6 +164,22 @@ class Sampler:
         with self._lora_in_weights(), torch.inference_mode():
             return score(self.model, texts, ends, temperature, self.memory_bytes)
 
+    def score_prompts(self, prompts: Sequence[Sequence[int]]) -> list[list[Beside]]:
+        """Of each prompt's tokens but the first: log-probability at temperature 1, and the most likely token there.
+
+        Raises ValueError as `score` does.
+        """
+        for i, prompt in enumerate(prompts):
+            if not 1 <= len(prompt) <= self.model.config.max_positions:
+                raise ValueError(f"prompts[{i}] has {len(prompt)} tokens, the model {self.model.config.max_positions}")
+            if not 0 <= min(prompt) <= max(prompt) < self.model.config.vocab_size:
+                raise ValueError(f"prompts[{i}] holds an id outside the vocabulary of {self.model.config.vocab_size}")
+        texts = {i: ((p[0],), tuple(p[1:])) for i, p in enumerate(prompts) if len(p) > 1}
+        with self._lora_in_weights(), torch.inference_mode():
+            found = score_beside_best(self.model, list(texts.values()), self.memory_bytes) if texts else []
+        values = dict(zip(texts, found, strict=True))
+        return [values.get(i, []) for i in range(len(prompts))]
+
     def _lora_in_weights(self) -> AbstractContextManager:
         """LoRA costs nothing per token while its product is added to the weights; adapters switched off stay off."""
         layers = [layer for _, layer in adapted(self.model)]
@@ -182,15 +206,16 @@ class Sampler:
             if p.stop and self.decode is None:
                 raise ValueError(f"stop={p.stop!r} needs text: construct Sampler(..., decode=tokenizer.decode)")
 
-    def _find_stop(self, tokens: list[int], stop: tuple[str, ...]) -> str | None:
-        """The stop string that the last token completed, the earliest in the text where it completed several."""
+    def _find_stop(self, before: tuple[int, ...], tokens: list[int], stop: tuple[str, ...]) -> str | None:
+        """The stop string that the last token completed, the earliest in the text where it completed several. The text is
+        that of `tokens` after `before`, with special tokens spelt: a stop string may be one."""
         assert self.decode is not None, "stop strings were refused without it"
         if tokens[-1] not in self._pieces:
-            self._pieces[tokens[-1]] = self.decode(tokens[-1:])
+            self._pieces[tokens[-1]] = self.decode(tokens[-1:], skip_special=False)
         piece = self._pieces[tokens[-1]]
         # The last token must bring the last character. Unfinished bytes decode to U+FFFD and spaces may be stripped.
         if not any(s[-1] in piece or s[-1].isspace() or "\ufffd" in piece for s in stop):
             return None
-        text = self.decode(tokens)
+        text = self.decode(tokens, skip_special=False, after=before)
         found = [(at, s) for s in stop if (at := text.find(s)) >= 0]
         return min(found)[1] if found else None

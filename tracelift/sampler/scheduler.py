@@ -52,12 +52,13 @@ class Schedule:
         nodes: list[PrefixNode],
         sequences: list[Sequence],
         eos_ids: frozenset[int],
-        find_stop: Callable[[list[int], tuple[str, ...]], str | None],
+        find_stop: Callable[[tuple[int, ...], list[int], tuple[str, ...]], str | None],
         memory_bytes: int,
         max_batch: int,
         keep_logits: bool = False,
     ) -> None:
-        """nodes: the prefix tree; sequences: in the tree's order; find_stop: the stop string that tokens complete."""
+        """nodes: the prefix tree; sequences: in the tree's order; find_stop: the stop string that tokens complete
+        after a prompt."""
         self.model, self.device = model, model.device
         self.eos_ids, self.find_stop, self.keep_logits = np.array(sorted(eos_ids), np.int64), find_stop, keep_logits
         self.queue = deque(sequences)
@@ -203,8 +204,8 @@ class Schedule:
         return self.drawn.cpu().numpy(), logprob.cpu().numpy(), sampled.cpu().numpy()
 
     def _stop_string(self, row: int) -> str | None:
-        tokens = self.tokens[self.slot[row], : self.count[row]].tolist()
-        return self.find_stop(tokens, self.rows[row].params.stop)
+        s, tokens = self.rows[row], self.tokens[self.slot[row], : self.count[row]].tolist()
+        return self.find_stop(s.before, tokens, s.params.stop)
 
     def _decode(self) -> None:
         """Write the drawn tokens' keys and values, and compute the hidden states the next ones are drawn from."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +34,14 @@ from tracelift.sampler.radix_tree import PrefixNode
 Text = tuple[tuple[int, ...], tuple[int, ...]]  # (prompt, continuation)
 
 
+class Beside(NamedTuple):
+    """A token's log-probability, and the most likely token in its place with its own."""
+
+    logprob: float
+    best: int
+    best_logprob: float
+
+
 def score(
     model: Transformer,
     texts: Sequence[Text],
@@ -45,6 +54,20 @@ def score(
 
     Raises ValueError where a single text does not fit into `memory_bytes`.
     """
+    found = _score(model, texts, ends, temperature, memory_bytes, False)
+    return [[logprob for (logprob,) in values] for values in found]
+
+
+def score_beside_best(model: Transformer, texts: Sequence[Text], memory_bytes: int) -> list[list[Beside]]:
+    """As `score` at temperature 1, and with each token the most likely one in its place, ties to the lower id."""
+    found = _score(model, texts, (), 1.0, memory_bytes, True)
+    return [[Beside(logprob, int(best), at_best) for logprob, at_best, best in values] for values in found]
+
+
+def _score(
+    model: Transformer, texts: Sequence[Text], ends: Sequence[int], temperature: float, memory_bytes: int, best: bool
+) -> list[list[list[float]]]:
+    """Per text and token a row of figures: the log-probability and, with `best`, the greatest one and its token."""
     # What is fed: all but the token that is only predicted. Where an end is predicted, that is all of the text.
     distinct = list(dict.fromkeys(texts))
     feeds = {text: text[0] + text[1] if ends else (text[0] + text[1])[:-1] for text in distinct}
@@ -55,7 +78,7 @@ def score(
     most = max(sum(map(fresh_pages, nodes)) for _, nodes in parts)
     cache = PagedCache(model.config, [(1, most)], model.dtype, model.device)
     last = torch.tensor(list(ends), dtype=torch.int64, device=model.device)
-    found: dict[Text, list[float]] = {}
+    found: dict[Text, list[list[float]]] = {}
     for some, nodes in parts:
         leaf = {some[node.prompt]: node for node in nodes if node.prompt is not None}
         asked: dict[PrefixNode, list[tuple[int, Text, int]]] = defaultdict(
@@ -68,7 +91,7 @@ def score(
                     asked[node].append((at, text, whole[at + 1] if at + 1 < len(whole) else -1))
         for node in nodes:
             node.settle(cache.allocate(0, fresh_pages(node)))
-        scored: dict[Text, dict[int, float]] = defaultdict(dict)
+        scored: dict[Text, dict[int, list[float]]] = defaultdict(dict)
         for run, hidden in prefill(model, cache, nodes, wave):
             rows: list[int] = []
             targets: list[int] = []
@@ -83,7 +106,10 @@ def score(
             if rows:
                 spare = padded(len(rows)) - len(rows)  # a BLAS sums alike for all such row counts (attention.py)
                 rows, targets = rows + rows[:1] * spare, targets + targets[:1] * spare
-                values = _logprobs(model, hidden[rows], torch.tensor(targets, device=model.device), last, temperature)
+                asked_rows = hidden[rows]
+                values = _logprobs(model, asked_rows, torch.tensor(targets, device=model.device), last, temperature)
+                figures = [values.double(), *(_best(model, asked_rows) if best else ())]
+                values = torch.stack(figures, dim=1)  # ids are exact in float64
                 for (text, at), value in zip(who, values.tolist(), strict=False):
                     scored[text][at] = value
         for text, values in scored.items():
@@ -102,6 +128,18 @@ def _logprobs(model: Transformer, hidden: Tensor, targets: Tensor, ends: Tensor,
     # The columns of the ends alone; their denominator is known. All rows, so that their number stays a multiple of ROWS.
     z = linear(hidden, weight[ends]).to(scores.logprob.dtype) / temperature
     return torch.where(ending, z.logsumexp(-1) - scores.logsumexp, scores.logprob)
+
+
+def _best(model: Transformer, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """hidden (N,D) → the greatest log-probability and its token, both (N,) float64; chunk by chunk of the rows."""
+    weight = model.head_weight
+    parts = []
+    for rows in hidden.split(max(1, chunk_rows(weight, weight.shape[0]))):
+        z = linear(rows, weight).float()
+        top = z.max(-1)
+        parts.append(torch.stack([(top.values - z.logsumexp(-1)).double(), top.indices.double()]))
+    logprob, token = torch.cat(parts, dim=1)
+    return logprob, token
 
 
 def _head_bytes(model: Transformer) -> int:

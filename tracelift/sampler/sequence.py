@@ -23,6 +23,7 @@ class Sequence:
     node: PrefixNode  # the tree node its prompt ends in
     params: SamplingParams
     stream: tuple[int, int, int]  # names its random numbers, see sampling.stream_id
+    before: tuple[int, ...] = ()  # its prompt's last tokens, which its text goes on from
     pages: list[int] = field(default_factory=list)  # of generated tokens
     length: int = 0  # tokens drawn, as of the last time the batch was composed
     slot: int = -1  # its row in the tables of tokens and log-probabilities

@@ -7,6 +7,7 @@ Exit status 1: a model or the address cannot be had; 2: a wrong command line.
 from __future__ import annotations
 
 import argparse
+import functools
 import ipaddress
 import os
 import signal
@@ -54,7 +55,7 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[HttpService, list[Bat
     """The server, bound but not yet serving, and its workers. Raises OSError, ValueError or models.CheckpointError."""
     device, dtype = pick_device(a.device), getattr(torch, a.dtype)
     posts: dict[str, Endpoint] = {}
-    served: list[tuple[str, str]] = []  # name, fingerprint of the weights
+    served: list[tuple[str, str, str]] = []  # name, fingerprint of the weights, endpoint
     if a.executor:
         model = models.load_pretrained(a.executor, dtype=dtype, device=device).requires_grad_(False)
         tokenizer = models.load_tokenizer(a.executor)
@@ -68,7 +69,7 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[HttpService, list[Bat
             worker,
             lambda wanted, answers: completions.reply(wanted[0], answers[0]),
         )
-        served.append((completions.name, LocalBackend(model, tokenizer, sampler).fingerprint))
+        served.append((completions.name, LocalBackend(model, tokenizer, sampler).fingerprint, "/v1/completions"))
     if a.reward_model:
         rm = models.load_reward_model(a.reward_model, dtype=dtype, device=device).requires_grad_(False)
         scorer = LocalScorer(rm, models.load_tokenizer(a.reward_model), a.max_tokens)
@@ -79,13 +80,14 @@ def build(a: argparse.Namespace, key: str | None) -> tuple[HttpService, list[Bat
             worker,
             lambda _, found: scores.reply([score for part in found for score in part]),
         )
-        served.append((scores.name, scores.fingerprint))
+        served.append((scores.name, scores.fingerprint, "/score"))
     started = int(time.time())
     about = {"object": "model", "created": started, "owned_by": "tracelift"}
-    listed = [{"id": name, **about, "fingerprint": fingerprint} for name, fingerprint in served]
+    listed = [{"id": name, **about, "fingerprint": print_, "endpoint": path} for name, print_, path in served]
     gets: dict[str, Callable[[], dict[str, Any]]] = {
         "/health": lambda: {"status": "ok", "queued": {path: e.batcher.depth for path, e in posts.items()}},
         "/v1/models": lambda: {"object": "list", "data": listed},
+        **{f"/v1/models/{entry['id']}": functools.partial(dict, entry) for entry in listed},
     }
     limits = RequestLimits(int(a.max_body_mb * MiB), a.connections, a.read_timeout, a.timeout)
     return HttpService((a.host, a.port), posts, gets, limits, key, _say), [e.batcher for e in posts.values()]

@@ -54,11 +54,12 @@ def real(body: Mapping[str, Any], field: str, default: float, allowed: Range) ->
     return number
 
 
-def flag(body: Mapping[str, Any], field: str) -> bool:
+def flag(body: Mapping[str, Any], field: str, default: bool = False) -> bool:
+    """True or false; null and absence mean the default."""
     value = body.get(field)
     if value is not None and not isinstance(value, bool):
         raise bad(field, f"must be true or false, got {_shown(value)}")
-    return bool(value)
+    return default if value is None else value
 
 
 def text(body: Mapping[str, Any], field: str, where: str = "", default: str | None = None) -> str:

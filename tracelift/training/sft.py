@@ -163,16 +163,21 @@ def deepen(model: Transformer, layers: int, seed: int) -> Transformer:
     return deeper
 
 
-def encode(rows: Sequence[Example], tokenizer: Tokenizer, limit: int) -> list[Row]:
-    """Rows as tokens, each completion closed by the end token. Raises ValueError on one that `limit` tokens cannot hold."""
-    if not tokenizer.eos_ids:
+def encode(rows: Sequence[Example], tokenizer: Tokenizer, limit: int, vocab: int | None = None) -> list[Row]:
+    """Rows as tokens, each completion closed by the end token that generation stops at. Raises ValueError on one that
+    `limit` tokens cannot hold, or with a token that a model of `vocab` rows has none for."""
+    if tokenizer.eos_id is None:
         raise ValueError("the tokenizer names no end token; add eos_token_id to generation_config.json")
-    end = min(tokenizer.eos_ids)
+    end = tokenizer.eos_id
     out, number = [], 0
     for text, completions in rows:
         prompt = tokenizer.encode(text)
         samples, targets = zip(*(_scored(c, tokenizer, end) for c in completions), strict=True)
         longest = len(prompt) + max(map(len, samples))
+        top = max(max(ids, default=0) for ids in (prompt, *samples))
+        if vocab is not None and top >= vocab:
+            name = tokenizer.id_to_token(top)
+            raise ValueError(f"a row holds {name!r}, and the model of {vocab} rows has none for it: {text[:60]!r}...")
         if longest > limit:
             raise ValueError(f"a row of {longest} tokens exceeds the model's context of {limit}: {text[:60]!r}...")
         out.append(Row(prompt, samples, range(number, number + len(samples)), targets))
@@ -220,15 +225,15 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
     """Train, and leave the model in run/final. Returns that folder."""
     model, tokenizer = initial_model(config, device)
     rows, dev = read_data(config)
-    limit = model.config.max_positions
-    dev_rows = encode(dev, tokenizer, limit)
+    limit, vocab = model.config.max_positions, model.config.vocab_size
+    dev_rows = encode(dev, tokenizer, limit, vocab)
     learner = Learner(model, config.optim, config.run.steps, world)
     size = config.sft.batch_size
     say(f"sft: {learner.millions}, {len(rows)} rows, {size} a round")
 
     def round_loss(step: int) -> dict[str, float]:
         places = round_places(f"sft:{config.run.seed}", len(rows), step, size, from_end=True)
-        encoded = encode([rows[at] for at in places], tokenizer, limit)
+        encoded = encode([rows[at] for at in places], tokenizer, limit, vocab)
         total = sum(len(t) for row in encoded for t in row.targets or ())  # every rank knows the global count
         loss_sum = 0.0
         for micro in micro_batches(world.share(encoded), config.optim.micro_tokens):

@@ -12,6 +12,7 @@ import pytest
 from support import FOLDER
 from tracelift.executor.backend import CompletionRequest, Reply
 from tracelift.executor.client import RemoteBackend
+from tracelift.executor.outage import Outage
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,42 @@ def test_the_request_says_what_was_asked(url):
         "temperature": 0.5,
         "seed": -1,
         "n": 1,
+        "top_p": 1,
+        "top_k": -1,
+        "min_p": 0,
+        "repetition_penalty": 1,
         "stop": ["\n\n", "\n"],
     }
     # The protocol takes four stop strings; the fifth cuts the text here.
     assert client(url).complete([ask("never", stop=("1", "2", "3", "4", "ve"))]) == [Reply("echo ne", 7)]
+
+
+def test_a_server_that_refuses_the_neutral_law_is_asked_without_it_and_that_is_said_once(url):
+    said = []
+    backend = client(url, patience=Outage(5, said.append))
+    requests = [ask(f"strict {i}") for i in range(12)]
+    assert [r.text for r in backend.complete(requests)] == [f"echo strict {i}" for i in range(12)]
+    assert len(said) == 1 and "without top_k, min_p, repetition_penalty, so it may truncate" in said[0]
+    known = json.loads(backend.complete([ask("show", seed=7)])[0].text)
+    assert known["top_p"] == 1 and not {"top_k", "min_p", "repetition_penalty"} & known.keys()
+    refused = client(url).complete([ask("400 of its own")])[0]
+    assert "prompt too long" in refused.error and tries(url)["400 of its own"] == 1, (
+        "another refusal is not asked again"
+    )
+
+
+def test_without_a_name_the_only_model_is_asked_for(url):
+    def serve(*rows):
+        client(url).complete([ask("serve " + json.dumps(rows), seed=time.monotonic_ns())])
+        return RemoteBackend(url, "", sleep=lambda s: None)
+
+    backend = serve({"id": "the-one"}, {"id": "an RM", "endpoint": "/score"})
+    assert json.loads(backend.complete([ask("show", seed=9)])[0].text)["model"] == "the-one"
+    assert backend.fingerprint == RemoteBackend(url, "the-one").fingerprint
+    with pytest.raises(ValueError, match="serves several models; name one of a, b"):
+        _ = serve({"id": "a"}, {"id": "b"}).name
+    silent = serve()
+    assert silent.name == "" and "model" not in json.loads(silent.complete([ask("show", seed=9)])[0].text)
 
 
 def test_half_a_character_in_a_reply_is_replaced(url):
@@ -166,8 +199,9 @@ def test_fingerprint_and_bad_settings():
         for at, model in (("1", "m"), ("1/v1/completions", "m"), ("2", "m"), ("1", "n"))
     ]
     assert prints[0] == prints[1] and len(set(prints)) == 3, "nobody there: the address and the model's name"
-    known = b"(_Server(secure=False, host='127.0.0.1', port=1, path='/v1/completions'), 'm')"
-    assert prints[0] == hashlib.sha256(known).hexdigest(), "caches that are on disk are still found"
+    known = "(_Server(secure=False, host='127.0.0.1', port=1, path='/v1/completions'), 'm'{})"
+    assert prints[0] == hashlib.sha256(known.format(", 'whole'").encode()).hexdigest(), "caches on disk are still found"
+    assert prints[0] != hashlib.sha256(known.format("").encode()).hexdigest(), "but not those of a truncated law"
     for bad in ("h:8000", "ftp://h", "http://"):
         with pytest.raises(ValueError, match="must look like"):
             RemoteBackend(bad, "m")

@@ -373,7 +373,14 @@ def test_one_key_counts_the_attempts_of_a_call(retries):
             connection.sendall(reply(b"busy", "500 Busy"))
 
     with listening(serve) as port:
-        words = ["--executor.url", f"http://127.0.0.1:{port}", "--executor.retries", str(retries)]
+        words = [
+            "--executor.url",
+            f"http://127.0.0.1:{port}",
+            "--executor.model",
+            "m",
+            "--executor.retries",
+            str(retries),
+        ]
         executor = build_executor(load_config(None, words), torch.device("cpu"), None)
         executor.backend.backend._sleep = lambda seconds: None
         ((run,),) = executor.run([RunItem(Task("p", "What is 1 + 1?", "2"), "trace", (7,))])

@@ -52,7 +52,7 @@ def test_stop_strings_no_end_token_and_many_end_tokens():
     model, prompts = tiny(), family_tree()[:6]
     p = SamplingParams(n=2, max_new_tokens=50, seed=1, stop=("ab", "q"))
     for ends in ((), (2, 3, 9, 40)):
-        same(*both(model, prompts, p, ends, decode=lambda ids: "".join(chr(97 + i % 26) for i in ids)))
+        same(*both(model, prompts, p, ends, decode=lambda ids, **_: "".join(chr(97 + i % 26) for i in ids)))
 
 
 @pytest.mark.parametrize("options", [dict(max_batch=5), dict(memory_bytes=3 * 2**20)], ids=str)

@@ -193,7 +193,7 @@ def test_the_end_token_is_part_of_the_completion(model):
 
 
 def test_stop_strings_end_a_completion_also_across_tokens(model):
-    def decode(ids):
+    def decode(ids, **_):
         return "".join(chr(97 + i % 26) for i in ids)
 
     free = Sampler(model, (), 0).generate([[5, 6]], SamplingParams(max_new_tokens=40, seed=1))[0][0]

@@ -105,6 +105,47 @@ def test_ids_echo_stop_and_logprobs(openai_client, local):
     assert digit not in stopped.choices[0].text and stopped.choices[0].finish_reason == "stop"
 
 
+def test_given_texts_are_scored_as_harnesses_do_it(openai_client, local):
+    """Echo with log-probabilities: each of a text's tokens, beside the most likely one, as a plain forward pass has them."""
+    ask = lambda **how: openai_client.completions.create(model="executor", prompt=texts, echo=True, logprobs=1, **how)  # noqa: E731
+    texts = [local.tokenizer.encode(p) for p in [*PROMPTS, PROMPTS[0] + "7", "x"]]
+    for reply in (ask(max_tokens=1, seed=3, temperature=0.5), ask(max_tokens=0)):
+        for ids, choice in zip(texts, reply.choices, strict=True):
+            with torch.inference_mode():
+                law = local.model.logits(local.model(torch.tensor([ids])))[0].double().log_softmax(-1)
+            found, n = choice.logprobs, len(ids)
+            assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
+            expected = law[range(n - 1), ids[1:]]
+            torch.testing.assert_close(torch.tensor(found.token_logprobs[1:n]).double(), expected, rtol=1e-5, atol=1e-5)
+            best = torch.tensor([max(top.values()) for top in found.top_logprobs[1:n]]).double()
+            torch.testing.assert_close(best, law[:-1].max(-1).values, rtol=1e-5, atol=1e-5)
+            greedy = [
+                v == max(top.values())
+                for v, top in zip(found.token_logprobs[1:n], found.top_logprobs[1:n], strict=True)
+            ]
+            assert greedy == (law[:-1].argmax(-1) == torch.tensor(ids[1:])).tolist()
+            assert "".join(found.tokens[:n]) == local.tokenizer.decode(ids, skip_special=False)
+            assert found.text_offset == [len("".join(found.tokens[:i])) for i in range(len(found.tokens))]
+            assert len(found.tokens) == n + reply.usage.completion_tokens // len(texts)
+    assert [c.text for c in reply.choices] == [local.tokenizer.decode(ids) for ids in texts], "nothing was written"
+
+
+def test_what_common_clients_send_is_taken(openai_client, served, local):
+    """vLLM's spelling of no truncation, a template's prompt, null for a default; a model asked for by its name."""
+    plain = openai_client.completions.create(model="executor", prompt=PROMPTS[0], max_tokens=6, temperature=0)
+    extra = {"top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "add_special_tokens": False, "max_tokens": 6}
+    body = {"prompt": PROMPTS[0], "temperature": 0, "top_p": 1, "seed": None, "stop": None, **extra}
+    assert served.ask("/v1/completions", body)[1]["choices"][0]["text"] == plain.choices[0].text
+    assert (
+        served.ask("/v1/completions", {"prompt": PROMPTS[0], "max_tokens": None})[1]["usage"]["completion_tokens"] <= 16
+    )
+    assert openai_client.models.retrieve("executor").id == "executor"
+    status, reply = served.ask("/v1/models/other")
+    assert status == 404 and "/v1/models/executor" in reply["error"]["message"]
+    for bad in ({"repetition_penalty": 1.1}, {"top_k": -2}, {"add_special_tokens": 1}, {"max_tokens": 0}):
+        assert served.ask("/v1/completions", {"prompt": "a", **bad})[0] == 400, bad
+
+
 def test_what_is_refused_is_the_librarys_own_error(openai_client, served):
     openai = pytest.importorskip("openai")
     with pytest.raises(openai.BadRequestError, match="max_tokens of 90 beside a prompt of"):

@@ -63,6 +63,9 @@ def test_completions_of_one_prompt_weigh_as_much_as_rows_of_their_own(job, undis
     assert len(encode(together, tokenizer, lengths[1])) == 1  # the longest completion counts, not their sum
     with pytest.raises(ValueError, match="exceeds the model's context"):
         encode(together, tokenizer, lengths[0])
+    top = max(max(row.prompt) for row in encode(together, tokenizer, 96))
+    with pytest.raises(ValueError, match=f"the model of {top} rows has none for it"):
+        encode(together, tokenizer, 96, vocab=top)
 
 
 def test_what_is_meant_is_asked_for_up_to_where_it_differs(job, tmp_path):
