@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import cpu_linear, ops
-from kernels.logits import TokenScores, check_targets, check_temperature, check_vocab, choose_backend
-from kernels.reference import MaybeTensor, RowStats
+from . import cpu_linear, ops
+from .logits import TokenScores, check_targets, check_temperature, check_vocab, choose_backend
+from .reference import MaybeTensor, RowStats
 
 # Logits of one chunk. A CPU wants the chunk near its last-level cache; a GPU wants enough tokens for each pass over
 # the weight to be limited by arithmetic (a few hundred), and can spare half a gigabyte.
@@ -324,8 +324,10 @@ def check_linear(
         raise ValueError(f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)} must be (..., H) and (V, H)")
     if torch.is_autocast_enabled(hidden.device.type):  # as F.linear would
         narrow = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(narrow), weight.to(narrow)
-        ref_hidden, ref_weight = (None if x is None else x.to(narrow) for x in (ref_hidden, ref_weight))
+        hidden, weight, ref_hidden, ref_weight = (
+            x if x is None or x.dtype == torch.float64 else x.to(narrow)
+            for x in (hidden, weight, ref_hidden, ref_weight)
+        )
     if hidden.dtype != weight.dtype:
         raise TypeError(f"hidden is {hidden.dtype} and weight {weight.dtype}: cast one of them, or run under autocast")
     vocab = check_vocab(vocab_size, len(weight))
