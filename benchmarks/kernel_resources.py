@@ -46,7 +46,7 @@ VOCAB = 151_936
 # (registers, threads, most programs) of one multiprocessor; AMD's: vector registers of one lane of a SIMD, its waves.
 NVIDIA = {80: (65_536, 2048, 32), 90: (65_536, 2048, 32), 100: (65_536, 2048, 32), 120: (65_536, 1536, 24)}
 AMD = {"gfx942": (512, 8), "gfx950": (512, 8)}
-FLOORS = {"forward": 0.6, "backward": 0.75}  # share of a multiprocessor's threads that must be in use
+FLOORS = {"forward": 0.6, "backward": 0.6}  # share of a multiprocessor's threads that must be in use
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 TENSORS = {
     "grad": None,

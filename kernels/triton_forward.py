@@ -56,7 +56,7 @@ def log1p(r):
 @triton.jit
 def move(old, new, scale):
     """Bits by which sums move from one maximum to a larger one, ≤ 0 and finite, and the factor that this is."""
-    shift = tl.maximum((old - new) * scale, NO_BITS)
+    shift = tl.maximum((old - new) * scale, NO_REF_BITS)  # of a reference masked with −1e9 a p > 0 asks for all of them
     return shift, tl.exp2(shift)
 
 

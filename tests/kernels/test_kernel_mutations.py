@@ -150,6 +150,10 @@ TRITON = {
     ),
     "a row of −inf given a gradient": ("(y == ignore_index) | (log_s == INF) | still", "(y == ignore_index) | still"),
     "a row idle though its entropy is asked for": (" & (slope == 0) & (tilt == 0)", ""),
+    "a move of the reference's maximum cut short": (
+        "tl.maximum((old - new) * scale, NO_REF_BITS)",
+        "tl.maximum((old - new) * scale, NO_BITS)",
+    ),
     "KL below 0": ("kl = tl.where(kl < 0, 0.0, kl)", "kl = kl"),
     "a +inf of the reference unseen": (
         'tl.where(top == INF, float("nan"), rest)',
@@ -195,6 +199,12 @@ def check_limits(backend: str) -> None:
     assert kl[0] == torch.inf and kl[4].isnan() and bool(((kl[1:4] - want).abs() < 1e-6).all())
     assert 0 <= kl[5] < 2e-6
     check_zeros(backend)
+    masked = (flat * 0.9)[None].clone()
+    masked[0, 8:12] = -1e9  # a piece of one lane: its reference maximum moves by all of 1e9
+    want = exact_scores(flat[None], y[:1], masked, 0.7)[0][3]
+    assert torch.allclose(
+        kernels.logprob_kl(flat[None], y[:1], masked, 0.7, backend=backend).kl.double(), want, rtol=1e-5
+    )
     z = rows(("model",) * 40, 300)  # equal but for a constant: rounding may not take it below 0
     kl = kernels.logprob_kl(
         z, torch.zeros(40, dtype=torch.long), z + torch.linspace(1, 9, 40)[:, None], backend=backend
