@@ -74,7 +74,8 @@ def constants(vocab: int, has_ref: bool, *tensors: Tensor) -> dict[str, Any]:
     """What a launch is compiled for."""
     warp_size = 32
     if tensors[0].device.type == "cuda":  # the interpreter has no driver to ask
-        warp_size = triton.runtime.driver.active.get_current_target().warp_size
+        target = triton.runtime.driver.active.get_current_target()
+        warp_size = target.warp_size  # pyright: ignore[reportAttributeAccessIssue]  Triton declares no return type
     options = launch_options(vocab, tensors[0].element_size(), has_ref, warp_size)
     return {"HAS_REF": has_ref, "ALIGNED": aligned(*tensors), **options}
 

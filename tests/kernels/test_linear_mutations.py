@@ -31,7 +31,10 @@ LINEAR = {
     "the default reference head upside down": ("weight.detach() if ref_weight is None", "weight.detach().flip(0) if ref_weight is None"),
     "ignore_index of -100 alone": ("take(targets, kept)\n    head = Head(hidden", "take(targets, kept)\n    ignore_index = -100\n    kept = None\n    chosen = targets.clamp(min=0)\n    head = Head(hidden"),
     "kept tokens asked of -100 alone": ("(targets != ignore_index).nonzero()", "(targets != -100).nonzero()"),
-    "autocast of float64": ("x is None or x.dtype == torch.float64", "x is None"),
+    "autocast of float64": ("x if x.dtype == torch.float64 else ", ""),
+    "autocast without the reference": ("(None if x is None else autocast(x) for", "(x for"),
+    "autocast that rounds the logits": ("chosen,\n        *ref,\n        check_temperature(temperature),\n        ignore_index,\n        choose_backend(backend, hidden),\n        logits_dtype or hidden.dtype",
+                                        "chosen,\n        *ref,\n        check_temperature(temperature),\n        ignore_index,\n        choose_backend(backend, hidden),\n        logits_dtype or flat.dtype"),
     "products rounded before their sum": ("total.addmm_(a.to(total.dtype), b.to(total.dtype))", "total.add_(torch.mm(a, b).to(total.dtype))"),
     "dW summed in the weight's dtype": ("dw = weight.new_zeros(weight.shape, dtype=ops.compute_dtype(weight))", "dw = weight.new_zeros(weight.shape)"),
     "the reference's product where no gradient of KL": ("take(ref_hidden if g_kl is not None else None, kept)", "take(ref_hidden, kept)"),
@@ -74,7 +77,7 @@ def verify(score) -> None:
 def verify_options(score, fused, accumulate) -> None:
     """What the options mean: of linear_logprob and linear_loss, each called as themselves."""
     h, w, rh, rw, y, weights = problem()
-    total = lambda s, *g: sum((v * g[0]).sum() for v in s if v is not None) if g else s.logprob.sum()  # noqa: E731
+    total = lambda s, *g: sum(((1 + v) * g[0]).sum() for v in s if v is not None) if g else s.logprob.sum()  # noqa: E731
     # The reference's head is by default the policy's.
     half = (0.5 * h).contiguous()
     shared, given = (score(h, w, y, ref_hidden=half, ref_weight=x).kl for x in (None, w))
@@ -100,14 +103,18 @@ def verify_options(score, fused, accumulate) -> None:
     wide = score(narrow, weight, y, logits_dtype=torch.float32).logprob
     assert (wide - truth).abs().max() < 1e-4 < (score(narrow, weight, y).logprob - truth).abs().max()
     assert torch.equal(fused(narrow, weight, y, total, logits_dtype=torch.float32)[1].logprob, wide)
-    # Autocast takes all four, and leaves float64 alone.
+    # Autocast takes all four and leaves float64 alone; the product keeps the dtype that the states had before.
     with torch.autocast("cpu", dtype=torch.bfloat16):
         cast = score(h, w, y, ref_hidden=rh, ref_weight=rw)
-        double = score(h.double(), w.double(), y).logprob
-    by_hand = score(*(t.bfloat16() for t in (h, w)), y, ref_hidden=rh.bfloat16(), ref_weight=rw.bfloat16())
-    assert torch.allclose(cast.kl, by_hand.kl, atol=1e-2) and double.dtype == torch.float64
-    # 400 chunks of one token each: a sum in bf16 stops growing at 256 equal terms. One chunk: so does one of its product.
-    N, V = 400, 16
+        double = score(h.double(), w.double(), y.clamp(min=0)).logprob
+        _, fused_cast = fused(h, w, y, total, ref_hidden=rh, ref_weight=rw)
+    narrow, weight, ref, ref_weight = (t.bfloat16() for t in (h, w, rh, rw))
+    by_hand = score(narrow, weight, y, ref_hidden=ref, ref_weight=ref_weight, logits_dtype=torch.float32)
+    for have in (cast, fused_cast):
+        assert all(torch.equal(a, b) for a, b in zip(have, by_hand, strict=True))
+    assert torch.equal(double, score(h.double(), w.double(), y.clamp(min=0)).logprob)
+    # 300 chunks of one token each: a sum in bf16 stops growing at 256 equal terms. One chunk: so does one of its product.
+    N, V = 300, 16
     exact = torch.full((V, 8), -N / V).index_fill_(0, torch.tensor([0]), N - N / V)
     for chunk in (1, N):
         for route in ("score", "fused"):
@@ -152,17 +159,17 @@ def test_linear_logprob_mutated_is_caught(name, tmp_path):
 
 
 def verify_costs(module) -> None:
-    """Without a gradient for kl the reference's logits are not formed again."""
+    """Ignored tokens cost no product; nor does the reference in a backward pass without a gradient for kl."""
     h, w, rh, rw, y, _ = problem()
     h.requires_grad_()
-    s = module.linear_logprob(h, w, y, ref_hidden=rh, ref_weight=rw)
+    z = torch.where(y == -100, 7, torch.where(y == 7, 8, y))
     formed, real = [], module.Head.logits
-    module.Head.logits = lambda self, rows: (formed.append(rows), real(self, rows))[1]
+    module.Head.logits = lambda self, rows: (formed.append(len(self.hidden)), real(self, rows))[1]
     try:
-        s.logprob.sum().backward()
+        module.linear_logprob(h, w, z, ref_hidden=rh, ref_weight=rw, ignore_index=7).logprob.sum().backward()
     finally:
         module.Head.logits = real
-    assert len(formed) == 1
+    assert formed == 3 * [int((y != -100).sum())]  # policy and reference forward, policy backward
 
 
 @pytest.mark.parametrize("name", LOSS)
