@@ -127,16 +127,17 @@ def log_prob_at(x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_temperatur
 
 def log_sum(e: Tensor, block: int, dead: Tensor) -> Tensor:  # (n, k·block) exponentials whose largest is 1, (n,) bool
     """log Σ e as log1p of the sum without the largest; +inf for rows that have no largest."""
-    blocks = e.view(len(e), -1, block)
-    sums = blocks.sum(-1)
-    rest = sums.sum(-1) - 1
-    if bool((rest < 1).any()):
-        # Where it is, the maximum is alone at e = 1 (two would make it 1) and lies in the block of the largest sum: there
-        # it is left out, exactly.
+    rest = e.sum(-1) - 1
+    peaked = (rest < 1).nonzero().squeeze(1)
+    if peaked.numel():
+        # The maximum is alone at e = 1 here (two would make rest >= 1) and lies in the block of the largest sum: there it
+        # is left out, exactly.
+        rows = e if len(peaked) == len(e) else e[peaked]
+        blocks = rows.view(len(rows), -1, block)
+        sums = blocks.sum(-1)
         heaviest = sums.argmax(-1, keepdim=True)
         inside = blocks.gather(1, heaviest[:, :, None].expand(-1, -1, block)).squeeze(1)
-        exact = inside.masked_fill_(inside == 1, 0).sum(-1) + sums.scatter_(1, heaviest, 0).sum(-1)
-        rest = torch.where(rest < 1, exact, rest)
+        rest[peaked] = inside.masked_fill_(inside == 1, 0).sum(-1) + sums.scatter_(1, heaviest, 0).sum(-1)
     return rest.log1p_().masked_fill_(dead, torch.inf)
 
 
