@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import cpu_linear, ops
-from kernels.logits import TokenScores, check_targets, check_temperature, check_vocab, choose_backend
-from kernels.reference import MaybeTensor, RowStats
+from . import cpu_linear, ops
+from .logits import TokenScores, check_targets, check_temperature, check_vocab, choose_backend
+from .reference import MaybeTensor, RowStats
 
 # Logits of one chunk. A CPU wants the chunk near its last-level cache; a GPU wants enough tokens for each pass over
 # the weight to be limited by arithmetic (a few hundred), and can spare half a gigabyte.
@@ -284,10 +284,9 @@ def linear_logprob(
         weight: (V, H) output head, same dtype; its gradient is summed in fp32, and not computed for a frozen head.
         targets: (...) integer token ids; tokens at `ignore_index` score 0, get no gradient, and cost no product.
         temperature: divides the logits; part of the distribution that is scored.
-        ref_hidden, ref_weight: (..., H'), (V, H') of the reference, constants; `ref_weight` defaults to `weight` as it
-            is (a frozen or shared head). Give `.kl`.
+        ref_hidden, ref_weight: (..., H'), (V, H') of the reference, constants, for `.kl`; `ref_weight` is by default `weight`.
         vocab_size: rows of `weight` from here on are padding: no probability, no gradient, no product.
-        logits_dtype: dtype that a chunk's logits are rounded to; default that of `hidden`.
+        logits_dtype: dtype that a chunk's logits are rounded to; default that of `hidden` before autocast.
         chunk: tokens a chunk; default by device (the buffer holds chunk × V logits).
         backend: "triton", "torch", or "auto", as for `logprob_kl`, whose conventions for −inf and NaN hold here too.
 
@@ -310,6 +309,10 @@ def linear_logprob(
     return TokenScores.of([o.view(targets.shape) for o in out[: 3 if ref[0] is None else 4]])
 
 
+def autocast(x: Tensor) -> Tensor:  # float64 stays
+    return x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(x.device.type))
+
+
 def check_linear(
     hidden: Tensor,
     weight: Tensor,
@@ -323,9 +326,8 @@ def check_linear(
     if weight.dim() != 2 or hidden.dim() < 1 or hidden.shape[-1] != weight.shape[1]:
         raise ValueError(f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)} must be (..., H) and (V, H)")
     if torch.is_autocast_enabled(hidden.device.type):  # as F.linear would
-        narrow = torch.get_autocast_dtype(hidden.device.type)
-        hidden, weight = hidden.to(narrow), weight.to(narrow)
-        ref_hidden, ref_weight = (None if x is None else x.to(narrow) for x in (ref_hidden, ref_weight))
+        hidden, weight = autocast(hidden), autocast(weight)
+        ref_hidden, ref_weight = (None if x is None else autocast(x) for x in (ref_hidden, ref_weight))
     if hidden.dtype != weight.dtype:
         raise TypeError(f"hidden is {hidden.dtype} and weight {weight.dtype}: cast one of them, or run under autocast")
     vocab = check_vocab(vocab_size, len(weight))

@@ -10,7 +10,10 @@ tokens across chunks (sequence-level ratios, a normalisation by the sum of the s
 `linear_logprob`.
 
 Under torch.compile it is one graph break and runs as it stands; under autocast the product is cast and nothing after it.
-Left out: gradients through the per-token tensors (advantages, old log-probs), which are data; double backward.
+In fp16 it is refused: the gradient is rounded before backward() brings the loss scale that fp16 needs.
+
+Left out: gradients through anything but hidden and weight (per-token tensors, parameters of the loss), which are refused;
+double backward.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import ops
-from kernels.linear import Head, check_linear, chunk_rows, kept_rows, spread, take
-from kernels.logits import TokenScores, check_temperature, choose_backend
-from kernels.reference import RowStats
+from . import ops
+from .linear import Head, check_linear, chunk_rows, kept_rows, spread, take
+from .logits import TokenScores, check_temperature, choose_backend
+from .reference import RowStats
 
 # loss(scores of n tokens, *per-token tensors of n tokens) -> their summed loss, a scalar
 TokenLoss = Callable[..., Tensor]
@@ -106,8 +109,26 @@ def differentiate(
             raise ValueError(f"loss returned shape {tuple(value.shape)}: it must be a scalar, the sum over its tokens")
         if not (wanted and value.requires_grad):
             return value.detach(), (None, None, None, None)
+        refuse_others(value, leaves)
         grads = torch.autograd.grad(value, leaves, allow_unused=True)
     return value.detach(), (*grads, None)[:4]
+
+
+def refuse_others(value: Tensor, leaves: Sequence[Tensor]) -> None:
+    """Raises where the loss depends on a leaf beside the scores: its gradient would be lost without a word."""
+    nodes, seen = [value.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None)  # of the node that adds to a leaf's .grad
+        if leaf is not None and not any(leaf is s for s in leaves):
+            raise ValueError(
+                f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires grad: only hidden and weight get "
+                "one here; detach it, or use linear_logprob"
+            )
+        nodes += [following for following, _ in node.next_functions]
 
 
 @_uncompiled  # the caller's loss is Python and runs once a chunk: one graph break, not one a line
@@ -135,16 +156,28 @@ def linear_loss(
             returns the sum of their losses, a scalar. It must be additive over tokens: divide by a count that is
             fixed beforehand over the whole batch, never by one taken from the chunk. Tokens at `ignore_index` do not
             reach it. Called once a chunk; not at all for zero tokens.
-        data: per-token tensors in the shape of `targets`: advantages, old log-probs, weights.
+        data: per-token tensors in the shape of `targets`: advantages, old log-probs, weights; constants.
 
     Returns:
         loss: () fp32, differentiable with respect to hidden and weight.
         scores: TokenScores in the shape of `targets`, without gradient.
+
+    Raises:
+        ValueError, TypeError, IndexError: as `linear_logprob`; a loss that is no scalar or depends on another tensor that
+            requires grad; and fp16 where a gradient is wanted.
     """
     flat, head, chosen, ref = check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index)
     for i, d in enumerate(data):
         if d.shape != targets.shape:
             raise ValueError(f"data[{i}] has shape {tuple(d.shape)}, targets {tuple(targets.shape)}: one value a token")
+        if d.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"data[{i}] requires grad, but only hidden and weight get one here: detach it")
+    wanted = torch.is_grad_enabled() and (flat.requires_grad or head.requires_grad)
+    if wanted and torch.float16 in (flat.dtype, head.dtype, logits_dtype):
+        raise TypeError(
+            "linear_loss forms its gradient before a loss scale is known, and fp16 cannot hold it unscaled: "
+            "use bfloat16, or linear_logprob with fp16"
+        )
     scalars = (
         check_temperature(temperature),
         ignore_index,

@@ -1,7 +1,7 @@
 """`logprob_kl`: log-prob, log-sum-exp, entropy and exact KL of given tokens from logits, all differentiable.
 
 Checks the arguments, chooses the backend, and gives the results the shape of the targets; the mathematics is in
-kernels/reference.py and kernels/triton_kernels.py. Left out: any policy-gradient algebra, which belongs to the loss.
+kernels/reference.py and kernels/triton_*.py. Left out: any policy-gradient algebra, which belongs to the loss.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kernels import ops
-from kernels.reference import MaybeTensor
+from . import ops
+from .reference import MaybeTensor
 
 BACKENDS = ("auto", "triton", "torch")
 
@@ -67,6 +67,8 @@ def check_targets(targets: Tensor, shape: torch.Size, vocab: int, ignore_index: 
 
 
 def check_temperature(temperature: float) -> float:
+    if isinstance(temperature, Tensor) and temperature.requires_grad and torch.is_grad_enabled():
+        raise ValueError("temperature requires grad, but it is a constant here: divide the logits by it, or detach it")
     temperature = float(temperature)
     if not 0 < temperature < float("inf"):
         raise ValueError(f"temperature={temperature}: must be positive and finite (greedy decoding needs no log-probs)")
@@ -94,7 +96,8 @@ def logprob_kl(
         temperature: divides both; part of the distribution that is scored. In nats everything, not in units of T.
         vocab_size: columns from here on are padding of the head: no probability and no gradient.
         inplace_grad: the backward pass overwrites `logits` with their gradient, saving V numbers a row. Autograd
-            raises if anything else in the graph still needs the logits.
+            raises if anything else in the graph still needs the logits; a leaf, overlapping rows, and a reference in
+            the same memory are refused.
         backend: "triton", "torch", or "auto": Triton on a GPU, PyTorch elsewhere.
 
     −inf logits are tokens of probability 0. A target at −inf has log-prob −inf. A row of −inf alone is an empty
@@ -118,8 +121,8 @@ def logprob_kl(
             raise ValueError(f"ref_logits have shape {tuple(ref_logits.shape)}, logits {tuple(logits.shape)}")
         if ref_logits.requires_grad and torch.is_grad_enabled():
             raise ValueError("ref_logits require grad, but the reference is a constant here: pass ref_logits.detach()")
-    if inplace_grad and 0 in (s for s, n in zip(logits.stride(), logits.shape, strict=True) if n > 1):
-        raise ValueError("inplace_grad=True needs rows of their own, but these logits are an expanded view")
+    if inplace_grad:
+        check_own_memory(logits, ref_logits)
     logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
     out = ops.score(
         logits,
@@ -132,6 +135,32 @@ def logprob_kl(
         inplace_grad,
     )
     return TokenScores.of([o.view(targets.shape) for o in out[: 3 if ref_logits is None else 4]])
+
+
+def check_own_memory(logits: Tensor, ref_logits: Tensor | None) -> None:
+    """Raises where a gradient written over `logits` would also write over something else that is read."""
+    if logits.is_leaf and logits.requires_grad:
+        raise ValueError("inplace_grad=True would overwrite a parameter: these logits are a leaf of the graph")
+    reach = 1  # of the dimensions so far, the nearest first; the next must step over it
+    for stride, size in sorted((s, n) for s, n in zip(logits.stride(), logits.shape, strict=True) if n > 1):
+        if stride < reach:
+            raise ValueError(
+                "inplace_grad=True needs rows of their own, but these logits are an expanded or overlapping view"
+            )
+        reach += stride * (size - 1)
+    if ref_logits is None or torch.compiler.is_compiling():
+        return
+    (begin, end), (ref_begin, ref_end) = memory_of(logits), memory_of(ref_logits)
+    if logits.device == ref_logits.device and begin < ref_end and ref_begin < end:
+        raise ValueError("inplace_grad=True would overwrite ref_logits, which share memory with the logits: clone them")
+
+
+def memory_of(x: Tensor) -> tuple[int, int]:
+    """Addresses of the first byte of a tensor and behind its last; both 0 for one without elements."""
+    if not x.numel():
+        return 0, 0
+    last = sum(s * (n - 1) for s, n in zip(x.stride(), x.shape, strict=True))
+    return x.data_ptr(), x.data_ptr() + (last + 1) * x.element_size()
 
 
 def check_vocab(vocab_size: int | None, columns: int) -> int:

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import reference
-from kernels.reference import RowStats, compute_dtype
+from . import reference
+from .reference import RowStats, compute_dtype
 
 
 def implementation(backend: str):
     """The module that computes: both offer the same `forward` and `backward`."""
     if backend == "triton":
-        from kernels import triton_rows  # imported on first use: CPU training needs no Triton
+        from . import triton_rows  # imported on first use: CPU training needs no Triton
 
         return triton_rows
     return reference

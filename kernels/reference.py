@@ -32,8 +32,12 @@ MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 # Elements of one chunk. The two to four fp32 buffers of this size stay in cache while ten passes run over them.
 CHUNK_ELEMENTS = 1 << 19
-# exp of anything below −104 is 0 in fp32 (−746 in fp64), so log-probs may be raised to this without changing a result.
+# exp of anything below −104 is 0 in fp32 (−746 in fp64): log-probs may be raised to this without changing a result.
 NO_PROBABILITY = -1000.0
+NO_REFERENCE = -1e25  # log q is taken no lower, so that a probability > 0 may multiply it
+# A log-sum-exp below SMALL is rounded by 2e-6 at most. In a row whose log s is above SPREAD no log p is nearer to 0 than
+# that, so the rounding is below 1e-5 of each: as much as a gradient may be off. Scores are made with all digits.
+SMALL, SPREAD = 32.0, 0.5
 
 
 class RowStats(NamedTuple):
@@ -66,12 +70,11 @@ def flat_blocks(
             yield from flat_blocks(x[i], None if ref is None else ref[i], *(t[i] for t in others))
 
 
-def chunks(active: Tensor, vocab: int) -> Iterator[slice | Tensor]:  # (n,) bool
-    """Row selections of at most CHUNK_ELEMENTS logits: slices where every row counts, indices where some do not."""
-    step = max(1, CHUNK_ELEMENTS // vocab)
+def chunks(active: Tensor, step: int) -> Iterator[slice | Tensor]:  # (n,) bool
+    """Selections of at most `step` rows: slices where every row counts, indices where some do not."""
     if bool(active.all()):
         yield from (slice(i, min(i + step, len(active))) for i in range(0, len(active), step))
-    else:
+    elif bool(active.any()):
         yield from active.nonzero().squeeze(1).split(step)
 
 
@@ -79,42 +82,77 @@ class Scratch:
     """Reused chunk buffers: fresh ones would cost page faults, which on a CPU outweigh the arithmetic."""
 
     def __init__(self, like: Tensor, vocab: int, dtype: torch.dtype) -> None:
-        self.shape, self.dtype, self.device = (max(1, CHUNK_ELEMENTS // vocab), vocab), dtype, like.device
+        # Rows are cut into blocks of about √V columns for `log_sum`; the columns that fill the last one stay 0.
+        self.block = 1 << max(3, (vocab.bit_length() + 1) // 2)
+        self.vocab, self.width = vocab, -(-vocab // self.block) * self.block
+        self.rows = max(1, CHUNK_ELEMENTS // self.width)
+        self.dtype, self.device = dtype, like.device
         self.buffers: dict[str, Tensor] = {}
 
     def __call__(self, name: str, rows: int) -> Tensor:  # -> (rows, V)
+        return self.whole(name, rows)[:, : self.vocab]
+
+    def whole(self, name: str, rows: int) -> Tensor:  # -> (rows, V and the columns that fill its last block)
         if name not in self.buffers:
-            shape = (min(rows, self.shape[0]), self.shape[1])
-            self.buffers[name] = torch.empty(shape, dtype=self.dtype, device=self.device)
+            shape = (min(rows, self.rows), self.width)
+            self.buffers[name] = torch.zeros(shape, dtype=self.dtype, device=self.device)
         return self.buffers[name][:rows]
 
 
+def widened(x: Tensor, out: Tensor) -> Tensor:
+    """x in the compute dtype: itself, or copied to `out`. A cast by itself is faster than one inside another operation."""
+    return x if x.dtype == out.dtype else out.copy_(x)
+
+
 def shifted(x: Tensor, top: Tensor, inv_temperature: float, out: Tensor) -> Tensor:  # (n,V), (n,) -> (n,V)
-    """(x − max) / T, in the compute dtype."""
+    """(x − max) / T."""
     torch.sub(x, top[:, None], out=out)
     return out if inv_temperature == 1.0 else out.mul_(inv_temperature)
 
 
-def log_sum(e: Tensor, dead: Tensor) -> Tensor:  # (n,V) exponentials whose largest is 1, (n,) bool -> (n,)
+def log_probs(
+    x: Tensor, top: Tensor, log_s: Tensor, inv_temperature: float, out: Tensor
+) -> Tensor:  # (n,V), (n,), (n,)
+    """(x − max) / T − log s in two passes, or in one where no digit of the result would show it."""
+    offset = top * inv_temperature + log_s
+    if bool((offset.abs() < SMALL).all() & (log_s > SPREAD).all()):
+        return torch.add(offset.neg_()[:, None], x, alpha=inv_temperature, out=out)
+    return torch.add(-log_s[:, None], torch.sub(x, top[:, None], out=out), alpha=inv_temperature, out=out)
+
+
+def log_prob_at(x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_temperature: float) -> Tensor:  # (n,V), (n,1)
+    """The log-prob of one column of each row, with the digits that p near 1 needs; (n,)."""
+    return (x.gather(-1, y).squeeze(1) - top) * inv_temperature - log_s
+
+
+def log_sum(e: Tensor, block: int, dead: Tensor) -> Tensor:  # (n, k·block) exponentials whose largest is 1, (n,) bool
     """log Σ e as log1p of the sum without the largest; +inf for rows that have no largest."""
     rest = e.sum(-1) - 1
     peaked = (rest < 1).nonzero().squeeze(1)
-    if peaked.numel():  # the maximum is alone at e = 1 here (two would make rest >= 1): leave it out, exactly
-        rows = e[peaked]
-        rest[peaked] = rows.masked_fill_(rows == 1, 0).sum(-1)
+    if peaked.numel():
+        # The maximum is alone at e = 1 here (two would make rest >= 1) and lies in the block of the largest sum: there it
+        # is left out, exactly.
+        rows = e if len(peaked) == len(e) else e[peaked]
+        blocks = rows.view(len(rows), -1, block)
+        sums = blocks.sum(-1)
+        heaviest = sums.argmax(-1, keepdim=True)
+        inside = blocks.gather(1, heaviest[:, :, None].expand(-1, -1, block)).squeeze(1)
+        rest[peaked] = inside.masked_fill_(inside == 1, 0).sum(-1) + sums.scatter_(1, heaviest, 0).sum(-1)
     return rest.log1p_().masked_fill_(dead, torch.inf)
 
 
 def weighted(e: Tensor, value: Tensor, out: Tensor) -> Tensor:  # (n,V), (n,V) -> (n,)
-    """Σ e·value with 0·(±inf) = 0: a token of no probability adds nothing. May overwrite value."""
+    """Σ e·value with 0·(±inf) = 0: a token of no probability adds nothing. Overwrites value where `out` is it."""
     total = torch.mul(e, value, out=out).sum(-1)
-    if bool(total.isnan().any()):
-        total = torch.mul(e, value.masked_fill_(e == 0, 0), out=out).sum(-1)
-    return total
+    if bool(total.isfinite().all()):
+        return total
+    # Where out is value it holds the products by now: those of no probability are NaN or ±inf, and are left out all the same.
+    lost = e < torch.finfo(e.dtype).tiny
+    return (out if out is value else torch.mul(e, value, out=out)).masked_fill_(lost, 0).sum(-1)
 
 
-def row_max(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:  # (n,V) -> (n,), (n,) bool
-    top = x.amax(-1).to(dtype)
+def row_max(x: Tensor) -> tuple[Tensor, Tensor]:  # (n,V) -> (n,), (n,) bool
+    top = x.amax(-1)
     dead = top == -torch.inf
     return top.masked_fill_(dead, 0), dead
 
@@ -133,7 +171,7 @@ def forward(
         here = slice(first, first + len(x_block))
         first = here.stop
         y_block = targets[here]
-        for rows in chunks(y_block != ignore_index, vocab):
+        for rows in chunks(y_block != ignore_index, scratch.rows):
             values = forward_chunk(
                 x_block[rows, :vocab],
                 y_block[rows],
@@ -149,22 +187,24 @@ def forward(
 def forward_chunk(
     x: Tensor, y: Tensor, inv_t: float, scratch: Scratch, ref: Tensor | None
 ) -> tuple[Tensor, ...]:  # (n,V), (n,), -, -, (n,V) -> logprob, logsumexp, entropy, [kl], *norm, each (n,)
-    n, dtype = len(x), scratch.dtype
-    top, dead = row_max(x, dtype)
+    n = len(x)
+    x = widened(x, scratch("d", n))
+    top, dead = row_max(x)
     d = shifted(x, top, inv_t, scratch("d", n))
     logprob = d.gather(-1, y[:, None]).squeeze(1)
     e = torch.exp(d, out=scratch("e", n))
-    log_s = log_sum(e, dead)
-    s = log_s.exp()
+    log_s = log_sum(scratch.whole("e", n), scratch.block, dead)
+    s, product = log_s.exp(), d if ref is None else scratch("w", n)
     logprob -= log_s
-    product = scratch("w", n)
     entropy = (log_s - weighted(e, d, product) / s).masked_fill_(dead, 0)
     logsumexp = (top * inv_t + log_s).masked_fill_(dead, -torch.inf)
     if ref is None:
         return logprob, logsumexp, entropy, top, log_s
-    ref_top, ref_dead = row_max(ref, dtype)
+    ref = widened(ref, product)
+    ref_top, ref_dead = row_max(ref)
     ref_d = shifted(ref, ref_top, inv_t, product)
-    ref_log_s = log_sum(torch.exp(ref_d, out=scratch("v", n)), ref_dead)
+    torch.exp(ref_d, out=scratch("v", n))
+    ref_log_s = log_sum(scratch.whole("v", n), scratch.block, ref_dead)
     # d − d' first: where policy and reference nearly agree, the difference is exact and the KL keeps its digits.
     cross = weighted(e, torch.sub(d, ref_d, out=d), product)
     kl = (cross / s - (log_s - ref_log_s)).clamp_min_(0).masked_fill_(ref_dead, torch.inf).masked_fill_(dead, 0)
@@ -208,7 +248,7 @@ def backward(
         optional = [None if v is None else v[here] for v in (g_h, g_kl, *ref_norm)]
         if not bool(live.all()):
             out_block[~live] = 0
-        for rows in chunks(live, vocab):
+        for rows in chunks(live, scratch.rows):
             # Where the rows are a slice and dtypes agree, the gradient is built in place of a scratch buffer.
             direct = isinstance(rows, slice) and grad.dtype == scratch.dtype
             x = x_block[rows, :vocab]
@@ -243,25 +283,28 @@ def backward_chunk(
     ref_log_s: Tensor | None = None,
 ) -> None:  # x, ref, out (n,V); from y on (n,) each
     n, y = len(x), y[:, None]
-    logp = shifted(x, top, inv_t, scratch("d", n)).sub_(log_s[:, None])
+    x = widened(x, scratch("d", n))
+    logp_y = log_prob_at(x, y, top, log_s, inv_t)
+    logp = log_probs(x, top, log_s, inv_t, scratch("d", n))
     p = torch.exp(logp, out=out)
-    logp_y = logp.gather(-1, y).squeeze(1)
     at_target = level + g_lp  # so that 1 − p_y can be taken whole: g_lp·(1 − p_y) + p_y·(level + g_lp + ...)
-    if g_h is None and g_kl is None:
-        p.mul_((level * inv_t)[:, None])
-    else:
+    factor = (level * inv_t)[:, None]
+    if not (g_h is None and g_kl is None) and bool(logp.amin() < NO_PROBABILITY):
         logp.clamp_min_(NO_PROBABILITY)  # p = 0 there, and 0·(−inf) would be no number
-        if g_h is None:
-            factor = level[:, None]
-        else:
-            factor = torch.addcmul(level[:, None], logp, g_h[:, None], value=-1, out=scratch("w", n))
-            at_target = at_target - g_h * logp.gather(-1, y).squeeze(1)
-        if g_kl is not None:
-            assert ref is not None and ref_top is not None and ref_log_s is not None, "a KL without its reference"
-            ratio = shifted(ref, ref_top, inv_t, scratch("v", n)).sub_(ref_log_s[:, None])
-            ratio = torch.sub(logp, ratio.clamp_min_(-1e30), out=ratio)
-            at_target = at_target + g_kl * ratio.gather(-1, y).squeeze(1)
-            factor = torch.addcmul(factor, ratio, g_kl[:, None], out=scratch("w", n))
-        p.mul_(factor.mul_(inv_t))
-    exact = logp_y.exp() * at_target - g_lp * torch.expm1(logp_y)
+    if g_h is not None:
+        own = logp if g_kl is None else scratch("w", n)
+        factor = torch.mul(logp, (g_h * -inv_t)[:, None], out=own).add_(factor)  # faster than addcmul
+        at_target = at_target - g_h * logp_y.clamp_min(NO_PROBABILITY)
+    if g_kl is not None:
+        assert ref is not None and ref_top is not None and ref_log_s is not None, "a KL without its reference"
+        ref = widened(ref, scratch("v", n))
+        logq_y = log_prob_at(ref, y, ref_top, ref_log_s, inv_t)
+        at_target = at_target + g_kl * (logp_y.clamp_min(NO_PROBABILITY) - logq_y.clamp_min(NO_REFERENCE))
+        ratio = log_probs(ref, ref_top, ref_log_s, inv_t, scratch("v", n))
+        ratio = torch.sub(logp, ratio.clamp_min_(NO_REFERENCE), out=ratio)
+        factor = torch.addcmul(factor, ratio, (g_kl * inv_t)[:, None], out=scratch("w", n))
+        factor.masked_fill_(p == 0, 0)  # 0·inf under a gradient large enough
+    p.mul_(factor)
+    p_y = logp_y.exp()
+    exact = torch.where(p_y == 0, 0, p_y * at_target) - g_lp * torch.expm1(logp_y)
     p.scatter_(1, y, exact.mul_(inv_t)[:, None])

@@ -22,9 +22,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels import ops
-from kernels.logits import TokenScores, check_temperature, choose_backend, unit_stride
-from kernels.reference import RowStats
+from . import ops
+from .logits import TokenScores, check_targets, check_temperature, choose_backend, unit_stride
+from .reference import RowStats
 
 
 def gather(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # (k,N) -> (ranks,k,N)
@@ -67,9 +67,36 @@ def merge(shards: Tensor, inv_t: float, with_ref: bool) -> RowStats:  # (ranks, 
     return RowStats(whole_lp, lse, whole_h, kl, torch.stack([m, log_s, ref_m, ref_log_s]))
 
 
+_layouts: dict[
+    tuple[object, int, int], int
+] = {}  # (group, start, columns) that all ranks agreed on -> their vocabulary
+
+
+def agreed_vocabulary(start: int, columns: int, group: dist.ProcessGroup | None, complaint: str, like: Tensor) -> int:
+    """Columns of all shards together. A collective the first time a layout is met, which every rank reaches, so that
+    a mistake on one rank is an error on all and none waits for the others.
+
+    Raises:
+        ValueError: on every rank, where one has a complaint, or the shards do not lie end to end from 0.
+    """
+    key = (group, start, columns)
+    if key in _layouts and not complaint:
+        return _layouts[key]
+    mine = torch.tensor([start, columns, bool(complaint)], dtype=torch.long, device=like.device)
+    shards = [(first, n, bool(wrong), rank) for rank, (first, n, wrong) in enumerate(gather(mine, group).tolist())]
+    end = 0
+    for first, n, wrong, rank in sorted(shards, key=lambda s: (s[0], s[3])):
+        if wrong or n < 1 or first != end:
+            where = f"rank {rank} holds columns [{first}, {first + n})"
+            raise ValueError(complaint or f"{where}, expected from {end} on: shards must lie end to end, none empty")
+        end += n
+    _layouts[key] = end
+    return end
+
+
 class ShardedScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, targets, ref_logits, start, temperature, ignore_index, vocab, backend, group):
+    def forward(ctx, logits, targets, ref_logits, start, temperature, ignore_index, vocab, backend, group, whole):
         rowwise, with_ref = ops.implementation(backend), ref_logits is not None
         mine = (targets >= start) & (targets < start + vocab)
         local = torch.where(mine, targets - start, 0).masked_fill(targets == ignore_index, ignore_index)
@@ -78,6 +105,8 @@ class ShardedScores(torch.autograd.Function):
         fields = [own, part.entropy, *([part.kl] if with_ref else []), *part.norm]
         stats = merge(gather(torch.stack(fields), group), 1.0 / temperature, with_ref)
         ignored = targets == ignore_index
+        nobody = ((targets < 0) | (targets >= whole)) & ~ignored  # looked for on a CPU before, answered NaN on a GPU
+        stats = stats._replace(logprob=stats.logprob.masked_fill(nobody, torch.nan))
         stats = RowStats(*(s.masked_fill(ignored, 0) if s.numel() else s for s in stats))
         ctx.save_for_backward(logits, local, mine, ref_logits, *stats)
         ctx.options = (temperature, ignore_index, vocab, backend)
@@ -99,7 +128,7 @@ class ShardedScores(torch.autograd.Function):
         ops.implementation(backend).backward(
             grad, logits, local, ref_logits, RowStats(*stats), used, temperature, ignore_index, vocab
         )
-        return grad, *(None,) * 8
+        return grad, *(None,) * 9
 
 
 def sharded_logprob_kl(
@@ -124,17 +153,26 @@ def sharded_logprob_kl(
         shard_vocab_size: this rank's columns from here on are padding.
 
     Returns:
-        TokenScores, bitwise equal on all ranks. A target that no shard holds scores −inf.
+        TokenScores, bitwise equal on all ranks.
+
+    Raises:
+        ValueError: on every rank, where one rank's arguments do not fit, its shard is empty, or the shards overlap or leave
+            a gap. Asked of the ranks once a layout, the first time it is met: all change theirs together.
+        IndexError: a target outside the whole vocabulary (checked on the CPU; its log-prob is NaN on a GPU).
     """
-    if targets.shape != logits.shape[:-1] or (ref_logits is not None and ref_logits.shape != logits.shape):
-        raise ValueError(f"targets {tuple(targets.shape)} and ref_logits must fit logits {tuple(logits.shape)}")
-    if ref_logits is not None and ref_logits.requires_grad and torch.is_grad_enabled():
-        raise ValueError("ref_logits require grad, but the reference is a constant here: pass ref_logits.detach()")
     vocab = logits.shape[-1] if shard_vocab_size is None else shard_vocab_size
-    if not 0 < vocab <= logits.shape[-1]:
-        raise ValueError(f"shard_vocab_size={vocab}: must lie between 1 and the shard's {logits.shape[-1]} columns")
+    complaint = ""
+    if targets.shape != logits.shape[:-1] or (ref_logits is not None and ref_logits.shape != logits.shape):
+        complaint = f"targets {tuple(targets.shape)} and ref_logits must fit logits {tuple(logits.shape)}"
+    elif ref_logits is not None and ref_logits.requires_grad and torch.is_grad_enabled():
+        complaint = "ref_logits require grad, but the reference is a constant here: pass ref_logits.detach()"
+    elif not 0 < vocab <= logits.shape[-1]:
+        complaint = (
+            f"{vocab} columns of this rank's {logits.shape[-1]} count: at least one must, and no more than there are"
+        )
+    whole = agreed_vocabulary(vocab_start, vocab, group, complaint, logits)
+    flat = check_targets(targets, logits.shape[:-1], whole, ignore_index, f"logits of shape {tuple(logits.shape)}")
     logits, ref_logits = unit_stride(logits), unit_stride(ref_logits)
-    flat = targets.reshape(-1).long().contiguous()
     out = ShardedScores.apply(
         logits,
         flat,
@@ -145,5 +183,6 @@ def sharded_logprob_kl(
         vocab,
         choose_backend(backend, logits),
         group,
+        whole,
     )
     return TokenScores.of([o.view(targets.shape) for o in out])

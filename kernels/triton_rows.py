@@ -1,6 +1,7 @@
 """The row kernels in Triton as PyTorch calls them: where rows lie in memory, block sizes, one launch a pass.
 
-`forward` and `backward` are those of kernels/reference.py; what runs on the device is in kernels/triton_kernels.py.
+`forward` and `backward` are those of kernels/reference.py; what runs on the device is in kernels/triton_forward.py and
+kernels/triton_backward.py.
 Left out: float64, which only the reference computes.
 """
 
@@ -14,15 +15,17 @@ import torch
 import triton
 from torch import Tensor
 
-from kernels.reference import RowStats
-from kernels.triton_kernels import backward_kernel, forward_kernel
+from .reference import RowStats
+from .triton_backward import backward_kernel
+from .triton_forward import forward_kernel
 
 # Multiply and add are contracted to one fused instruction: fewer roundings and fewer issues. Said out loud because the
 # default differs between Triton releases, and compiled results should not.
 FP_FUSION = True
-# Elements a program holds at a time: 16 a thread on 8 warps from logits alone, 8 with a reference. At either size two
-# programs or more share a multiprocessor and nothing spills (benchmarks/kernel_resources.py records it).
-MAX_BLOCK, MAX_BLOCK_REF = 4096, 2048
+# A lane is a thread and takes one 16-byte piece of a row at a time, two where there is no reference: what it keeps then
+# fits 32 to 40 registers, so that 6 to 8 programs of this many lanes share a multiprocessor, and 32 to 48 KB of loads are
+# under way on each (benchmarks/kernel_resources.py records it).
+MAX_LANES = 256
 
 
 def row_layout(x: Tensor) -> tuple[int, int, int] | None:
@@ -52,14 +55,29 @@ def laid_out(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     return x, layout
 
 
-def launch_options(columns: int, has_ref: bool) -> dict[str, int | bool]:
-    block = min(MAX_BLOCK_REF if has_ref else MAX_BLOCK, max(128, triton.next_power_of_2(columns)))
-    return {"BLOCK": block, "num_warps": max(1, min(8, block // 256)), "enable_fp_fusion": FP_FUSION}
+def launch_options(columns: int, itemsize: int, has_ref: bool, warp_size: int = 32) -> dict[str, int | bool]:
+    """Lanes, pieces a lane and warps for rows of this many columns: fewer lanes only where a row has too few pieces."""
+    depth = 1 if has_ref else 2
+    pieces = triton.cdiv(columns * itemsize, 16 * depth)
+    lanes = min(MAX_LANES, max(warp_size, triton.next_power_of_2(pieces)))
+    whole = columns * itemsize % 16 == 0
+    return {
+        "LANES": lanes,
+        "DEPTH": depth,
+        "WHOLE": whole,
+        "num_warps": lanes // warp_size,
+        "enable_fp_fusion": FP_FUSION,
+    }
 
 
-def constants(columns: int, has_ref: bool, *tensors: Tensor) -> dict[str, Any]:
+def constants(vocab: int, has_ref: bool, *tensors: Tensor) -> dict[str, Any]:
     """What a launch is compiled for."""
-    return {"HAS_REF": has_ref, "ALIGNED": aligned(*tensors), **launch_options(columns, has_ref)}
+    warp_size = 32
+    if tensors[0].device.type == "cuda":  # the interpreter has no driver to ask
+        target = triton.runtime.driver.active.get_current_target()
+        warp_size = target.warp_size  # pyright: ignore[reportAttributeAccessIssue]  Triton declares no return type
+    options = launch_options(vocab, tensors[0].element_size(), has_ref, warp_size)
+    return {"HAS_REF": has_ref, "ALIGNED": aligned(*tensors), **options}
 
 
 def on_device(x: Tensor) -> AbstractContextManager:
@@ -135,7 +153,7 @@ def backward(
             *x_layout,
             *r_layout,
             *g_layout,
-            **constants(grad.shape[-1], has_ref, x, r, grad),
+            **constants(vocab, has_ref, grad, x, r),
         )
     torch.autograd.graph.increment_version(grad)  # a kernel writes behind autograd's back; in-place must be seen
 
@@ -154,9 +172,12 @@ def row_weights(stats: RowStats, incoming: Sequence[Tensor | None]) -> Tensor:  
 
 
 def aligned(*tensors: Tensor) -> bool:
-    """Whether every row starts on a multiple of 16 elements, so that loads may be wide.
+    """Whether every row starts at a multiple of 16 bytes, so that loads may be wide.
 
     Asked of all strides, also those of dimensions of size 1: the answer then hangs on the vocabulary and not on how
     many tokens this batch happens to have.
     """
-    return all(stride % 16 == 0 for x in tensors for stride in (x.stride()[:-1] or (x.shape[-1],)))
+    return all(
+        x.data_ptr() % 16 == 0 and all(s * x.element_size() % 16 == 0 for s in (x.stride()[:-1] or (x.shape[-1],)))
+        for x in tensors
+    )

@@ -1,7 +1,7 @@
 """What holds for every test: a limit, how Triton is reached, a tiny job and a process that runs train.py on it.
 
 Triton is interpreted on a machine without a GPU and compiled on one that has it. The choice is Triton's, made when
-kernels/triton_kernels.py is first imported, so it is set here, before any test module. Tests that need the other choice
+kernels/triton_rows.py is first imported, so it is set here, before any test module. Tests that need the other choice
 (the ahead-of-time compiler) run in a process of their own.
 """
 

@@ -4,6 +4,7 @@ Each mutation edits the source text of a backend, imports the result as a module
 score_oracle.py with it. A mutation whose text is no longer found fails too: it would test nothing.
 """
 
+import importlib
 import os
 import warnings
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import kernels
 from kernels import ops, reference
 from support.mutants import mutant
-from support.score_oracle import check, noisy, rows
+from support.score_oracle import check, exact_scores, noisy, rows
 
 TORCH = {
     "nothing": ("", ""),
@@ -24,7 +25,10 @@ TORCH = {
         "    if g_h is not None:\n        touched",
         "    g_h = None\n    if g_h is not None:\n        touched",
     ),
-    "phantom column": ("    log_s = log_sum(e, dead)", "    log_s = torch.log(log_sum(e, dead).exp() + (-top).exp())"),
+    "phantom column": (
+        'log_s = log_sum(scratch.whole("e", n), scratch.block, dead)',
+        'log_s = torch.log(log_sum(scratch.whole("e", n), scratch.block, dead).exp() + (-top).exp())',
+    ),
     "ignored incoming gradient": (
         "    g_lp, g_lse, g_h, g_kl = incoming",
         "    g_lp, g_lse, g_h, g_kl = (g if g is None else g * 0 + 1 for g in incoming)",
@@ -32,14 +36,14 @@ TORCH = {
     "off-by-one target": ("    n, y = len(x), y[:, None]", "    n, y = len(x), (y[:, None] + 1) % x.shape[-1]"),
     "off-by-one target forward": ("d.gather(-1, y[:, None])", "d.gather(-1, (y[:, None] + 1) % x.shape[-1])"),
     "temperature applied twice": (
-        "    top, dead = row_max(x, dtype)\n",
-        "    top, dead = row_max(x, dtype)\n    inv_t = inv_t * inv_t\n",
+        "    top, dead = row_max(x)\n",
+        "    top, dead = row_max(x)\n    inv_t = inv_t * inv_t\n",
     ),
     "temperature twice backward": (
         "scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), 1.0 / temperature, 0",
         "scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), temperature**-2, 0",
     ),
-    "temperature forgotten in the chain rule": ("p.mul_(factor.mul_(inv_t))", "p.mul_(factor)"),
+    "temperature forgotten in the chain rule": ("factor = (level * inv_t)[:, None]", "factor = level[:, None]"),
     "KL the other way round": (
         "    kl = (cross / s - (log_s - ref_log_s))",
         "    cross = weighted(torch.exp(ref_d), -d, product)\n    kl = (cross / ref_log_s.exp() - (ref_log_s - log_s))",
@@ -50,6 +54,10 @@ TORCH = {
     "swapped outputs' gradients": ("    g_lp, g_lse, g_h, g_kl = incoming", "    g_lse, g_lp, g_h, g_kl = incoming"),
     "log instead of log1p": ("return rest.log1p_()", "return (rest + 1).log_()"),
     "1 − p by subtraction": ("g_lp * torch.expm1(logp_y)", "g_lp * (logp_y.exp() - 1)"),
+    "KL below 0": (".clamp_min_(0).masked_fill_(ref_dead", ".masked_fill_(ref_dead"),
+    "0 · inf in the gradient": ("        factor.masked_fill_(p == 0, 0)", "        factor"),
+    "a row of −inf given a gradient": ("& (log_s != torch.inf)", "& (log_s == log_s)"),
+    "a row idle though its entropy is asked for": ("        touched |= g_h != 0\n", "        touched &= level != 0\n"),
     "division before the maximum": (
         "    torch.sub(x, top[:, None], out=out)\n    return out if inv_temperature == 1.0 "
         "else out.mul_(inv_temperature)",
@@ -59,24 +67,24 @@ TORCH = {
 
 TRITON = {
     "nothing": ("", ""),
-    "zero gradient": ("dz = tl.where(column == y, at_target, p * factor)", "dz = p * 0"),
+    "zero gradient": ("    return p * factor\n", "    return p * 0\n"),
     "zeroed non-target gradient": (
-        "tl.where(column == y, at_target, p * factor)",
-        "tl.where(column == y, at_target, p * 0)",
+        "tl.where(column == y_column, at_target, dz)",
+        "tl.where(column == y_column, at_target, dz * 0)",
     ),
     "dropped entropy gradient": (
         "torch.stack([g_lp, level, -g_h, *rows])",
         "torch.stack([g_lp, level, 0 * g_h, *rows])",
     ),
     "phantom column": (
-        "x_next = tl.load(x_row + column, mask=column < vocab, other=-INF)\n        counted",
-        "x_next = tl.load(x_row + column, mask=column < vocab, other=0.0)\n        counted",
+        "        x = x_next.to(tl.float32)\n",
+        "        x = tl.where(column < end, x_next.to(tl.float32), 0.0)\n",
     ),
     "ignored incoming gradient": (
         "(zero if g is None else g for g in incoming)",
         "(zero if g is None else zero + 1 for g in incoming)",
     ),
-    "off-by-one target": ("column == y,", "column == y + 1,"),
+    "off-by-one target": ("column == y_column,", "column == y_column + 1,"),
     "off-by-one target forward": ("tl.where(inside, y, 0)).to", "tl.where(inside, (y + 1) % vocab, 0)).to"),
     "temperature applied twice": (
         "                vocab,\n                1.0 / temperature,",
@@ -88,24 +96,69 @@ TRITON = {
     ),
     "temperature forgotten in the chain rule": ("    level *= inv_t\n    slope *= inv_t * LN2", "    slope *= LN2"),
     "KL the other way round": (
-        "        m_ref = -INF\n        more_ref",
-        "        x_row, r_row = r_row, x_row\n        m_ref = -INF\n        more_ref",
+        "    scale = inv_t * LOG2E  # logits to bits",
+        "    x_row, r_row = r_row, x_row\n    scale = inv_t * LOG2E",
     ),
-    "max started at 0": ("    m = -INF\n", "    m = 0.0\n"),
+    "max started at 0": ("    m = tl.full((LANES,), LOWEST, tl.float32)", "    m = tl.full((LANES,), 0.0, tl.float32)"),
     "entropy without its mean": ("g_lse - g_lp - g_h * stats.entropy", "g_lse - g_lp"),
     "KL without its mean": ("level = level - g_kl * stats.kl", "level = level - 0 * stats.kl"),
     "swapped outputs' gradients": ("g_lp, g_lse, g_h, g_kl = (zero", "g_lse, g_lp, g_h, g_kl = (zero"),
     "log instead of log1p": ("    return tl.where(r < 0.5, series, tl.log(1.0 + r))", "    return tl.log(1.0 + r)"),
     "1 − p by subtraction": ("    return tl.where(x > -0.5, near, 1.0 - tl.exp(x))", "    return 1.0 - tl.exp(x)"),
     "division before the maximum": (
-        "bits = (counted - finite(m)) * scale",
-        "bits = counted * scale - finite(m) * scale",
+        "logprob = (x_y - m_safe) * inv_t - log_s",
+        "logprob = x_y * inv_t - m_safe * inv_t - log_s",
     ),
-    "sums not moved to a new maximum": ("            sum_e *= decay\n", ""),
-    "entropy not moved to a new maximum": ("decay * (sum_ed + shift * sum_e)", "decay * sum_ed"),
-    "KL not moved to a new maximum": ("decay * (sum_ec + shift * sum_e)", "decay * sum_ec"),
-    "KL not moved to a new reference maximum": ("                sum_ec -= shift * sum_e\n", ""),
-    "first block only": ("for _ in range(0, vocab, BLOCK):", "for _ in range(0, 1, BLOCK):"),
+    "sums not moved to a new maximum": ("sum_e = factor * sum_e + lane_sum(e)", "sum_e = sum_e + lane_sum(e)"),
+    "entropy not moved to a new maximum": ("sum_ed = factor * (sum_ed + shift * sum_e)", "sum_ed = factor * sum_ed"),
+    "KL not moved to a new maximum": (
+        "sum_ec = factor * (sum_ec + (shift - shift_ref) * sum_e)",
+        "sum_ec = factor * (sum_ec - shift_ref * sum_e)",
+    ),
+    "KL not moved to a new reference maximum": (
+        "sum_ec = factor * (sum_ec + (shift - shift_ref) * sum_e)",
+        "sum_ec = factor * (sum_ec + shift * sum_e)",
+    ),
+    "lanes not moved to the row's maximum": (
+        "tl.where(lane == owner, 0.0, factor * sum_e)",
+        "tl.where(lane == owner, 0.0, sum_e)",
+    ),
+    "entropy of the lanes not moved to the row's maximum": (
+        "tl.sum(factor * (sum_ed + shift * sum_e), 0) / s",
+        "tl.sum(factor * sum_ed, 0) / s",
+    ),
+    "KL of the lanes not moved to the row's maxima": (
+        "tl.sum(factor * (sum_ec + (shift - shift_ref) * sum_e), 0) / s",
+        "tl.sum(factor * (sum_ec + shift * sum_e), 0) / s",
+    ),
+    "the maximum's lane summed with its maximum": (
+        "beside = tl.where(lane == owner, 0.0, factor * sum_e)",
+        "beside = tl.where(lane == owner, factor * sum_e - 1.0, factor * sum_e)",
+    ),
+    "the maximum's lane not read again": ("beside += lane_sum(", "beside += 0 * lane_sum("),
+    "ties of the maximum forgotten": ("(tl.sum(maxima, 0) - 1.0)", "0 * tl.sum(maxima, 0)"),
+    "first block only": (
+        "    for _ in range(0, end, DEPTH * LANES * WIDTH):\n        x = x_next",
+        "    for _ in range(0, 1, DEPTH * LANES * WIDTH):\n        x = x_next",
+    ),
+    "a reference's zero not looked for": ("if tl.min(least_ref, 0) == -INF:", "if tl.min(least_ref, 0) == INF:"),
+    "a probability that underflows kept": (">= LEAST) & (kl == kl)", ">= -2000.0) & (kl == kl)"),
+    "0 · inf in the gradient": ("return tl.where(p > 0, p * factor, p)", "return p * factor"),
+    "padding of an ignored row's gradient left": (
+        "zero_columns(g_row, 0, columns, LANES)",
+        "zero_columns(g_row, 0, vocab, LANES)",
+    ),
+    "a row of −inf given a gradient": ("(y == ignore_index) | (log_s == INF) | still", "(y == ignore_index) | still"),
+    "a row idle though its entropy is asked for": (" & (slope == 0) & (tilt == 0)", ""),
+    "a move of the reference's maximum cut short": (
+        "tl.maximum((old - new) * scale, NO_REF_BITS)",
+        "tl.maximum((old - new) * scale, NO_BITS)",
+    ),
+    "KL below 0": ("kl = tl.where(kl < 0, 0.0, kl)", "kl = kl"),
+    "a +inf of the reference unseen": (
+        'tl.where(top == INF, float("nan"), rest)',
+        "rest",
+    ),
 }
 
 
@@ -114,17 +167,68 @@ def verify(backend: str) -> None:
     V, kinds = 300, ("flat", "model", "peaked", "negative", "huge", "tied")
     x = rows(kinds, V, seed=3)
     x[1] = x[1].sort().values  # every block brings a new maximum
-    y = torch.tensor([0, 7, 150, 299, 3, 8])
-    limited = lambda x, y, r, t: kernels.logprob_kl(x, y, r, t, vocab_size=V, backend=backend)  # noqa: E731
+    y = torch.tensor([0, 7, 150, 298, 3, 8])
     pad = lambda t: torch.cat([t, torch.full((len(t), 20), 3.0)], 1)  # noqa: E731
 
     def score(x, y, r, t):
-        return limited(pad(x), y, None if r is None else pad(r), t)
+        vocab = x.shape[-1]
+        return kernels.logprob_kl(pad(x), y, None if r is None else pad(r), t, vocab_size=vocab, backend=backend)
 
     ref = noisy(x, 0.5)
     ref[2] = ref[2].sort().values
     check(score, x, y, ref, 0.7)
-    check(score, x, y, None, 0.7)
+    check(score, x[:, :299], y, None, 0.7)  # an odd vocabulary: Triton's lanes take other columns
+    check_limits(backend)
+
+
+def check_limits(backend: str) -> None:
+    """Rows with −inf and +inf, whose answers are in no float64 formula but in the page on kernels."""
+    far, nothing = -0.7 * 110, -torch.inf  # at temperature 0.7 e^-110, which is 0 in fp32
+    flat = torch.linspace(-1, 1, 300)
+    x, r = flat.repeat(6, 1), (flat * 0.9).repeat(6, 1)
+    r[0, 9] = nothing  # the reference rules out what the policy can do: KL is +inf and gives no gradient
+    x[1, 9], r[1, 9] = far, nothing  # ... can do with a probability that is 0 in fp32, whether seen first or last
+    x[2, 290], r[2, 290] = far, nothing
+    x[3, 9] = r[3, 9] = nothing  # neither can
+    r[4, 9] = torch.inf  # no distribution
+    x[5], r[5] = torch.linspace(-3, 3, 300) ** 3, torch.linspace(-3, 3, 300) ** 3 + 16  # equal: 0 but for rounding
+    y, without = torch.zeros(6, dtype=torch.long), x.masked_fill(r == nothing, nothing)
+    want = exact_scores(without[1:4], y[1:4], r[1:4], 0.7)[0][3]
+    x.requires_grad_()
+    kl = limits = kernels.logprob_kl(x, y, r, 0.7, backend=backend).kl
+    assert kl[0] == torch.inf and kl[4].isnan() and bool(((kl[1:4] - want).abs() < 1e-6).all())
+    assert 0 <= kl[5] < 2e-6
+    check_zeros(backend)
+    masked = (flat * 0.9)[None].clone()
+    masked[0, 8:12] = -1e9  # a piece of one lane: its reference maximum moves by all of 1e9
+    want = exact_scores(flat[None], y[:1], masked, 0.7)[0][3]
+    assert torch.allclose(
+        kernels.logprob_kl(flat[None], y[:1], masked, 0.7, backend=backend).kl.double(), want, rtol=1e-5
+    )
+    z = rows(("model",) * 40, 300)  # equal but for a constant: rounding may not take it below 0
+    kl = kernels.logprob_kl(
+        z, torch.zeros(40, dtype=torch.long), z + torch.linspace(1, 9, 40)[:, None], backend=backend
+    ).kl
+    assert bool((kl >= 0).all()) and bool((kl < 3e-6).all())
+    (grad,) = torch.autograd.grad((1e20 * limits)[[0, 1, 2, 3, 5]].sum(), x)
+    assert bool(grad[[0, 1, 2, 3, 5]].isfinite().all()) and bool((grad[0] == 0).all())
+    assert grad[1, 9] == 0 and grad[2, 290] == 0 and grad[3, 9] == 0
+
+
+def check_zeros(backend: str) -> None:
+    """Which gradients are 0, in memory that held something else before, and one that only looks like it."""
+    x = torch.linspace(-1, 1, 4 * 300).sin().view(4, 300)
+    x[2] = -torch.inf
+    x.requires_grad_()
+    logits = x * 1
+    s = kernels.logprob_kl(logits, torch.tensor([5, -100, 7, 9]), vocab_size=290, inplace_grad=True, backend=backend)
+    # In row 3 the sum of what comes in for p alone cancels: g_lse − g_H·H = 0.
+    at = torch.tensor([1.0, 1.0, 1.0, 0.0])
+    level = torch.tensor([0.0, 0.0, 0.0, 1.0])
+    torch.autograd.backward((s.logprob, s.entropy, s.logsumexp), (at, level, level * s.entropy.detach()))
+    grad = logits.detach()
+    assert bool((grad[[1, 2]] == 0).all()) and bool((grad[:, 290:] == 0).all()) and torch.equal(x.grad, grad)
+    assert bool((grad[0, :290] != 0).all()) and grad[3].abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -142,16 +246,13 @@ def test_the_pytorch_backend_mutated_is_caught(name, monkeypatch, tmp_path):
 def test_the_triton_backend_mutated_is_caught(name, monkeypatch, tmp_path):
     if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("Triton runs compiled here; set TRITON_INTERPRET=1 for the interpreter")
-    from kernels import triton_rows
-
-    launched = TRITON[name][0] in Path(triton_rows.__file__).read_text()
-    edits = [TRITON[name], ("", "")] if launched else [("", ""), TRITON[name]]
-    wrong, programs = (
-        mutant(name, f"kernels.triton_{part}", edit, tmp_path)
-        for part, edit in zip(("rows", "kernels"), edits, strict=True)
+    parts = [importlib.import_module(f"kernels.triton_{part}") for part in ("rows", "forward", "backward")]
+    edited = next(part for part in parts if TRITON[name][0] in Path(part.__file__).read_text())
+    wrong, forward, backward = (
+        mutant(name, part.__name__, TRITON[name] if part is edited else ("", ""), tmp_path) for part in parts
     )
-    wrong.forward_kernel, wrong.backward_kernel = programs.forward_kernel, programs.backward_kernel
-    wrong.MAX_BLOCK = wrong.MAX_BLOCK_REF = 128  # three blocks a row
+    wrong.forward_kernel, wrong.backward_kernel = forward.forward_kernel, backward.backward_kernel
+    wrong.MAX_LANES = 32  # two to three rounds of pieces
     monkeypatch.setattr(ops, "implementation", lambda backend: wrong)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # NumPy's, about the infinities that mutants make

@@ -5,8 +5,13 @@ one. The check is a loss of all four scores whose gradient arrives scaled, over 
 with ignored ones and a reference of its own width.
 """
 
-import pytest
+import contextlib
 
+import pytest
+import torch
+
+import kernels
+from kernels import linear
 from support.linear_oracle import close, oracle, problem
 from support.mutants import mutant
 
@@ -23,6 +28,16 @@ LINEAR = {
                                   "[None if g is None else g[chunk] * 0 + 1 for g in incoming]"),
     "temperature forgotten backward": ("g[chunk] for g in incoming],\n            temperature",
                                        "g[chunk] for g in incoming],\n            1.0"),
+    "the default reference head upside down": ("weight.detach() if ref_weight is None", "weight.detach().flip(0) if ref_weight is None"),
+    "ignore_index of -100 alone": ("take(targets, kept)\n    head = Head(hidden", "take(targets, kept)\n    ignore_index = -100\n    kept = None\n    chosen = targets.clamp(min=0)\n    head = Head(hidden"),
+    "kept tokens asked of -100 alone": ("(targets != ignore_index).nonzero()", "(targets != -100).nonzero()"),
+    "autocast of float64": ("x if x.dtype == torch.float64 else ", ""),
+    "autocast without the reference": ("(None if x is None else autocast(x) for", "(x for"),
+    "autocast that rounds the logits": ("chosen,\n        *ref,\n        check_temperature(temperature),\n        ignore_index,\n        choose_backend(backend, hidden),\n        logits_dtype or hidden.dtype",
+                                        "chosen,\n        *ref,\n        check_temperature(temperature),\n        ignore_index,\n        choose_backend(backend, hidden),\n        logits_dtype or flat.dtype"),
+    "products rounded before their sum": ("total.addmm_(a.to(total.dtype), b.to(total.dtype))", "total.add_(torch.mm(a, b).to(total.dtype))"),
+    "dW summed in the weight's dtype": ("dw = weight.new_zeros(weight.shape, dtype=ops.compute_dtype(weight))", "dw = weight.new_zeros(weight.shape)"),
+    "the reference's product where no gradient of KL": ("take(ref_hidden if g_kl is not None else None, kept)", "take(ref_hidden, kept)"),
 }  # fmt: skip
 LOSS = {
     "nothing": ("", ""),
@@ -34,6 +49,12 @@ LOSS = {
                                            "out[: sum(map(len, pieces))] = torch.cat(pieces)"),
     "dh not put back in its place": ("dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)",
                                      "dh = torch.cat([dh, dh.new_zeros(len(hidden) - len(dh), dh.shape[1])])"),
+    "vocab_size forgotten": ("check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index)", "check_linear(hidden, weight, targets, ref_hidden, ref_weight, None, ignore_index)"),
+    "ignore_index of -100 alone": ("kept_rows(targets, ignore_index)", "kept_rows(targets, -100)"),
+    "logits_dtype forgotten": ("logits_dtype or hidden.dtype", "hidden.dtype"),
+    "dW summed in the weight's dtype": ("dtype=wide) if need_w", "dtype=weight.dtype) if need_w"),
+    "fp16 let through": ("torch.float16 in (flat.dtype", "torch.float64 in (flat.dtype"),
+    "parameters of the loss let through": ("        refuse_others(value, leaves)\n", ""),
     "a gradient in the wrong place": ("(*grads, None)[:4]", "(grads[1], grads[0], *grads[2:], None)[:4]"),
 }  # fmt: skip
 
@@ -53,6 +74,76 @@ def verify(score) -> None:
     close(w.grad, 3 * dw, 1e-5)
 
 
+def verify_options(score, fused, accumulate) -> None:
+    """What the options mean: of linear_logprob and linear_loss, each called as themselves."""
+    h, w, rh, rw, y, weights = problem()
+    total = lambda s, *g: sum(((1 + v) * g[0]).sum() for v in s if v is not None) if g else s.logprob.sum()  # noqa: E731
+    # The reference's head is by default the policy's.
+    half = (0.5 * h).contiguous()
+    shared, given = (score(h, w, y, ref_hidden=half, ref_weight=x).kl for x in (None, w))
+    assert torch.equal(shared, given) and bool((shared[y != -100] > 0).any())
+    # Any value may mark the ignored; tokens that are marked otherwise are tokens.
+    for mark in (-1, 7, 300):
+        z = torch.where(y == -100, mark, torch.where(y == mark, 8, y))
+        same = torch.where(z == mark, -100, z)
+        assert torch.equal(score(h, w, z, ignore_index=mark).logprob, score(h, w, same).logprob)
+        loss, scores = fused(h, w, z, total, weights[0], ignore_index=mark)
+        want, _ = fused(h, w, same, total, weights[0])
+        assert torch.equal(loss, want) and bool((scores.logprob[z == mark] == 0).all())
+    # Rows of the head from vocab_size on do not exist.
+    short = y.clamp(max=199)
+    big = torch.cat([w[:200], 50 * w[200:]]).requires_grad_()
+    loss, scores = fused(h, big, short, total, weights[0], vocab_size=200)
+    close(scores.logprob, score(h, w[:200].contiguous(), short).logprob.double(), 1e-6)
+    loss.backward()
+    assert bool((big.grad[200:] == 0).all()) and bool((big.grad[:200] != 0).any())
+    # Logits of a wider dtype than hidden are nearer the truth, in both.
+    narrow, weight = (t.bfloat16() for t in (2 * h, w))
+    truth = score(narrow.double(), weight.double(), y).logprob
+    wide = score(narrow, weight, y, logits_dtype=torch.float32).logprob
+    assert (wide - truth).abs().max() < 1e-4 < (score(narrow, weight, y).logprob - truth).abs().max()
+    assert torch.equal(fused(narrow, weight, y, total, logits_dtype=torch.float32)[1].logprob, wide)
+    # Autocast takes all four and leaves float64 alone; the product keeps the dtype that the states had before.
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = score(h, w, y, ref_hidden=rh, ref_weight=rw)
+        double = score(h.double(), w.double(), y.clamp(min=0)).logprob
+        _, fused_cast = fused(h, w, y, total, ref_hidden=rh, ref_weight=rw)
+    narrow, weight, ref, ref_weight = (t.bfloat16() for t in (h, w, rh, rw))
+    by_hand = score(narrow, weight, y, ref_hidden=ref, ref_weight=ref_weight, logits_dtype=torch.float32)
+    for have in (cast, fused_cast):
+        assert all(torch.equal(a, b) for a, b in zip(have, by_hand, strict=True))
+    assert torch.equal(double, score(h.double(), w.double(), y.clamp(min=0)).logprob)
+    # 300 chunks of one token each: a sum in bf16 stops growing at 256 equal terms. One chunk: so does one of its product.
+    N, V = 300, 16
+    exact = torch.full((V, 8), -N / V).index_fill_(0, torch.tensor([0]), N - N / V)
+    for chunk in (1, N):
+        for route in ("score", "fused"):
+            ones, zeros = torch.ones(N, 8).bfloat16(), torch.zeros(V, 8).bfloat16().requires_grad_()
+            first = torch.zeros(N, dtype=torch.long)
+            if route == "score":
+                score(ones, zeros, first, chunk=chunk).logprob.sum().backward()
+            else:
+                fused(ones, zeros, first, total, chunk=chunk)[0].backward()
+            assert torch.allclose(zeros.grad.float(), exact, rtol=2.0**-8)
+    gen = torch.Generator().manual_seed(3)  # unlike terms, where rounding a product before it is added shows
+    a, b = (torch.randn(*shape, generator=gen).bfloat16() for shape in ((V, 64), (64, 8)))
+    out = torch.zeros(V, 8)
+    accumulate(out, a, b)
+    close(out, a.double() @ b.double(), 1e-6)
+    # What the loss may not depend on, and where its gradient would not hold.
+    extra = torch.ones((), requires_grad=True)
+    hidden, weight = h.clone().requires_grad_(), w.clone().requires_grad_()
+    for call in (
+        lambda: fused(hidden, weight, y, lambda s: extra * s.logprob.sum()),
+        lambda: fused(hidden.half(), weight.half(), y, total),
+    ):
+        try:
+            call()
+        except (ValueError, TypeError):
+            continue
+        raise AssertionError("not refused")
+
+
 @pytest.mark.parametrize("name", LINEAR)
 def test_linear_logprob_mutated_is_caught(name, tmp_path):
     wrong = mutant(name, "kernels.linear", LINEAR[name], tmp_path)
@@ -61,11 +152,24 @@ def test_linear_logprob_mutated_is_caught(name, tmp_path):
         s = wrong.linear_logprob(h, w, y, 0.7, ref_hidden=rh, ref_weight=rw, chunk=10)
         return sum((v * g).sum() for v, g in zip(s, weights, strict=True)), s
 
-    if name == "nothing":
+    with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError)):
         verify(score)
-    else:
-        with pytest.raises(AssertionError):
-            verify(score)
+        verify_options(wrong.linear_logprob, kernels.linear_loss, wrong.accumulate)
+        verify_costs(wrong)
+
+
+def verify_costs(module) -> None:
+    """Ignored tokens cost no product; nor does the reference in a backward pass without a gradient for kl."""
+    h, w, rh, rw, y, _ = problem()
+    h.requires_grad_()
+    z = torch.where(y == -100, 7, torch.where(y == 7, 8, y))
+    formed, real = [], module.Head.logits
+    module.Head.logits = lambda self, rows: (formed.append(len(self.hidden)), real(self, rows))[1]
+    try:
+        module.linear_logprob(h, w, z, ref_hidden=rh, ref_weight=rw, ignore_index=7).logprob.sum().backward()
+    finally:
+        module.Head.logits = real
+    assert formed == 3 * [int((y != -100).sum())]  # policy and reference forward, policy backward
 
 
 @pytest.mark.parametrize("name", LOSS)
@@ -76,11 +180,9 @@ def test_linear_loss_mutated_is_caught(name, tmp_path):
     def score(h, w, y, rh, rw, weights):
         return wrong.linear_loss(h, w, y, combine, *weights, temperature=0.7, ref_hidden=rh, ref_weight=rw, chunk=10)
 
-    if name == "nothing":
+    with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError)):
         verify(score)
-    else:
-        with pytest.raises(AssertionError):
-            verify(score)
+        verify_options(kernels.linear_logprob, wrong.linear_loss, linear.accumulate)
 
 
 def test_the_check_runs_over_chunks_that_do_not_divide_the_tokens():

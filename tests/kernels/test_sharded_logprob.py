@@ -1,8 +1,12 @@
 """sharded_logprob_kl on two gloo processes against the whole vocabulary in one, float64 oracle included."""
 
 import itertools
+import json
 import os
+from datetime import timedelta
+from pathlib import Path
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -77,6 +81,38 @@ def test_two_ranks_give_what_one_gives(tmp_path):
             assert bool((error <= slack).all()), (name, field, (error / slack).amax(-1))
 
 
+LAYOUTS = {  # (start, stop, columns that count) of each rank, and what every rank is told
+    "an empty shard": (((0, 120, None), (120, 301, 0)), "0 columns"),
+    "a shard of no columns": (((0, 301, None), (301, 301, None)), "0 columns"),
+    "shards that overlap": (((0, 150, None), (120, 301, None)), "end to end"),
+    "a gap": (((0, 100, None), (120, 301, None)), "end to end"),
+    "both the same": (((0, 120, None), (0, 120, None)), "end to end"),
+}
+
+
+def refuse(rank: int, address: str, out: str) -> None:
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    x, y, _ = batch()
+    told = {}
+    for name, (shards, _) in LAYOUTS.items():
+        start, stop, size = shards[rank]
+        try:
+            kernels.sharded_logprob_kl(x[:, start:stop], y, vocab_start=start, shard_vocab_size=size)
+        except ValueError as error:
+            told[name] = str(error)
+    Path(f"{out}/{rank}.json").write_text(json.dumps(told))
+    dist.destroy_process_group()
+
+
+def test_a_wrong_shard_is_an_error_on_every_rank_and_leaves_none_waiting(tmp_path):
+    mp.spawn(refuse, (f"file://{tmp_path}/rendezvous", str(tmp_path)), nprocs=2)
+    for rank in (0, 1):
+        told = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert set(told) == set(LAYOUTS)
+    first = json.loads((tmp_path / "1.json").read_text())
+    assert all(part in first[name] for name, (_, part) in LAYOUTS.items())
+
+
 def test_one_rank_is_the_whole(tmp_path):
     """World size 1: the merge must be the identity, judged element by element by the float64 oracle."""
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
@@ -85,8 +121,10 @@ def test_one_rank_is_the_whole(tmp_path):
         y = torch.arange(len(KINDS)) * 50
         score = lambda x, y, r, t: kernels.sharded_logprob_kl(x, y, r, t, vocab_start=0)  # noqa: E731
         check(score, x, y, noisy(x), 0.7)
-        lost = kernels.sharded_logprob_kl(x, y + 301, vocab_start=0)
-        assert bool((lost.logprob == -torch.inf).all()) and bool(lost.entropy.isfinite().all())
+        with pytest.raises(IndexError, match="target 301 at flat position 0"):
+            kernels.sharded_logprob_kl(x, y + 301, vocab_start=0)
+        with pytest.raises(ValueError, match=r"rank 0 holds columns \[5, 306\), expected from 0 on"):
+            kernels.sharded_logprob_kl(x, y, vocab_start=5)
     finally:
         dist.destroy_process_group()
 

@@ -16,7 +16,8 @@ def mutant(name: str, module: str, edit: tuple[str, str], path):
     file = path / f"{module.split('.')[-1]}.py"
     source = source.replace(old, new, 1) if old else source
     file.write_text(source.replace('"tracelift::', f'"mutant{next(_COUNT)}::'))  # operators of its own, not ours anew
-    spec = importlib.util.spec_from_file_location(f"mutant_{module.split('.')[-1]}", file)
+    package, _, last = module.rpartition(".")  # a sibling of the real one, so that what it imports relatively is found
+    spec = importlib.util.spec_from_file_location(".".join(filter(None, (package, f"mutant_{last}"))), file)
     made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     spec.loader.exec_module(made)
     return made
