@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev lint train train-code test test-core test-ranks test-slow assets compare study results clean help
+.PHONY: env env-dev lint train train-code test test-core test-ranks test-slow gpu gpu-dry assets compare study results clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -66,6 +66,12 @@ test-ranks: env-dev ## the tests of several ranks, TIMES times in a row
 
 test-slow: env-dev ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+gpu: env-dev ## what waits for a GPU, most important first, within 12 minutes (BASE=folder of SmolLM2 adds the comparison)
+	$(BIN)/python -m benchmarks.gpu $(if $(BASE),--base $(BASE))
+
+gpu-dry: env-dev ## the same parts on a CPU in tiny shapes
+	$(BIN)/python -m benchmarks.gpu --dry
 
 clean: ## remove the environment and all runs
 	rm -rf $(VENV) runs

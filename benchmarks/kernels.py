@@ -272,7 +272,9 @@ def row_kernel_seconds(task: Task, device: str, rounds: int) -> float:
     return max(0.0, fastest(once) - fastest(copies)) * task.N / rows
 
 
-def tasks(device: str) -> list[Task]:
+def tasks(device: str, quick: bool = False) -> list[Task]:
+    if quick:
+        return [Task("logits", torch.float32, 64, 2048), Task("hidden", torch.float32, 64, 2048, 64)]
     if device == "cuda":
         return [Task("logits", torch.bfloat16, 8192, 151_936), Task("hidden", torch.bfloat16, 8192, 131_072, 4096)]
     return [
@@ -288,11 +290,12 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="only rewrite docs/kernels.md from the recorded results")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--quick", action="store_true", help="two small tasks, printed only, to see that it runs")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; with more than 1 the time is wall time")
     args = parser.parse_args()
     if not args.table:
         torch.set_num_threads(args.threads)
-        todo = tasks(args.device)
+        todo = tasks(args.device, args.quick)
         roof, record = ceilings(args.device, {t.dtype for t in todo if t.H}), []
         for task in todo:
             rows = measure(task, args.device, args.rounds)
@@ -331,9 +334,11 @@ def main() -> None:
             "tasks": record,
         }
         file = RESULTS / f"kernels_{'gpu' if args.device == 'cuda' else 'cpu'}.json"
-        file.write_text(json.dumps(result, indent=1) + "\n")
+        if not args.quick:
+            file.write_text(json.dumps(result, indent=1) + "\n")
         print(render(result))
-    write_tables()
+    if not args.quick:
+        write_tables()
 
 
 if __name__ == "__main__":
