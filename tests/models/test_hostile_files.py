@@ -15,6 +15,7 @@ from models import convert_gguf
 from models.config_json import CheckpointError
 from models.hf_config import read_config
 from models.text import chat_template
+from models.text.added_tokens import AddedTokens
 from models.text.fast_backend import FastBackend
 from models.text.length_bound import characters_per_token
 from models.text.tokenizer import Tokenizer
@@ -154,7 +155,8 @@ def test_a_tokenizer_that_panics_says_so_when_it_is_loaded(case):
 
 
 def test_text_that_a_tokenizer_has_no_token_for_is_an_error_of_that_text():
-    backend = FastBackend(tokenizers.Tokenizer(WordLevel({"a": 0}, unk_token="?")).to_str().encode(), {}, "x")
+    file = tokenizers.Tokenizer(WordLevel({"a": 0}, unk_token="?")).to_str().encode()
+    backend = FastBackend(file, AddedTokens({}, {}, {}, "x"), "x")
     assert backend.encode("a", True) == [0]
     with pytest.raises(CheckpointError, match=r"x/tokenizer\.json: .*UNK"):
         backend.encode("b", True)
