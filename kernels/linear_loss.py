@@ -18,7 +18,9 @@ double backward.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import ParamSpec, TypeVar, cast
 
 import torch
@@ -94,8 +96,18 @@ R = TypeVar("R")
 
 
 def _uncompiled(function: Callable[P, R]) -> Callable[P, R]:
-    """torch.compiler.disable, whose own types lose the signature."""
-    return cast(Callable[P, R], torch.compiler.disable(function))
+    """torch.compiler.disable, applied once torch.compile is about: its machinery takes as long to import as torch does."""
+    known: list[Callable[P, R]] = []
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if not known:
+            known.append(cast(Callable[P, R], torch.compiler.disable(function)))
+        return known[0](*args, **kwargs)
+
+    return call
 
 
 def differentiate(

@@ -136,13 +136,19 @@ class Block(nn.Module):
         return torch.add(x, self.mlp(self.post_attention_layernorm(x)), alpha=self.multiplier)
 
 
+def embedding(rows: int, width: int) -> nn.Embedding:
+    """nn.Embedding; on the meta device without its first draw, which would import torch's compiler to draw nothing."""
+    table = torch.empty(rows, width)
+    return nn.Embedding.from_pretrained(table, freeze=False) if table.is_meta else nn.Embedding(rows, width)
+
+
 class Backbone(nn.Module):
     """Embedding, blocks and final norm: everything under `model.` in a Hugging Face checkpoint."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = embedding(config.vocab_size, config.hidden_size)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.num_layers))
         self.norm = RMSNorm(config.hidden_size, config.norm_eps)
         self.register_buffer("rope_freq", rope_frequencies(config), persistent=False)

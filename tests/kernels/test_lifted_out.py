@@ -37,6 +37,14 @@ def test_a_copy_works_under_any_name(name, tmp_path):
     python(f"import sys, {name} as k\n" + SCORE.format(backend=backend), tmp_path)
 
 
+STUB = """
+class {name}:
+    def __init__(self, *args, **options):
+        pass
+
+    def __call__(self, decorated):
+        return decorated
+"""
 INIT = """
 from .layer import Mode
 from kernels.layer import LayerRepository  # by its own name, as well as relatively
@@ -65,9 +73,7 @@ def site(tmp_path_factory):
     (site / "kernels-0.18.2.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 0.18.2\n")
     (site / "kernels").mkdir()
     wanted = asked_for() - {"Mode", "LayerRepository", "get_kernel"}
-    stub = "\n".join(
-        f"class {name}:\n    def __init__(self, *args, **options):\n        pass" for name in sorted(wanted)
-    )
+    stub = "\n".join(STUB.format(name=name) for name in sorted(wanted))
     (site / "kernels/__init__.py").write_text(INIT.format(names=stub))
     (site / "kernels/layer.py").write_text(
         "class LayerRepository:\n    def __init__(self, *args, **options):\n        pass\n\n\n"

@@ -173,7 +173,12 @@ def child(request: dict, rank: int) -> int:
 
 
 def serve() -> None:
-    import train  # noqa: F401  # once, before any fork
+    # Once, before any fork: what every run imports, also what comes late (AdamW's own, and FSDP's).
+    import torch._dynamo
+    import torch.distributed.checkpoint.hf_storage
+    import torch.distributed.fsdp  # noqa: F401
+
+    import train  # noqa: F401
 
     for line in sys.stdin:
         request = json.loads(line)

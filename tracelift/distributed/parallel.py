@@ -29,11 +29,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from models.transformer import Block
+from tracelift.distributed.rows import is_sharded
 from tracelift.distributed.world import World
 
 T = TypeVar("T")
@@ -61,6 +60,8 @@ def add_up(group, bucket):  # no annotations: DDP checks them, and refuses them 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """fully_shard every block, and embedding, norm and head as one group that stays gathered from forward to backward:
     the loss multiplies by the head's weight after the model's own forward is over."""
+    from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard  # slow to import
+
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32)
     for block in [m for m in model.modules() if isinstance(m, Block)]:
         fully_shard(block, mesh=mesh, mp_policy=policy)
@@ -130,8 +131,8 @@ class Parallel(Generic[M]):
         """Scale gradients so that their norm over all ranks is at most `most`; returns the norm. One that is not finite
         is left as it is. Collective where anything is sharded."""
         kinds = (
-            [p for p in parameters if isinstance(p, DTensor)],
-            [p for p in parameters if not isinstance(p, DTensor)],
+            [p for p in parameters if is_sharded(p)],
+            [p for p in parameters if not is_sharded(p)],
         )
         gradients = [[p.grad for p in kind if p.grad is not None] for kind in kinds]
         totals = [
@@ -161,7 +162,7 @@ class Parallel(Generic[M]):
 
 def whole(x: Tensor) -> Tensor:
     """All rows of a tensor that may be sharded. Collective where it is."""
-    return x.full_tensor() if isinstance(x, DTensor) else x
+    return x.full_tensor() if is_sharded(x) else x
 
 
 def number(x: Tensor) -> float:

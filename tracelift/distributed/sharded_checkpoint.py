@@ -1,7 +1,8 @@
 """Checkpoints in shards: each rank writes its rows as a safetensors file, any number of ranks reads them back.
 
-torch.distributed.checkpoint's Hugging Face storage; no pickle is written or read. Left out: which tensors a checkpoint
-holds (tracelift/training/learner.py).
+torch.distributed.checkpoint's Hugging Face storage; no pickle is written or read. It is imported on first use, like all
+that knows of sharded tensors (tracelift/distributed/rows.py). Left out: which tensors a checkpoint holds
+(tracelift/training/learner.py).
 """
 
 from __future__ import annotations
@@ -12,13 +13,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.tensor import DTensor, distribute_tensor
 
+from tracelift.distributed.rows import zeros_like_rows_of
 from tracelift.distributed.world import World
 
 SHARD_FILES = "shard-*.safetensors"
@@ -26,6 +22,10 @@ SHARD_FILES = "shard-*.safetensors"
 
 def write_sharded(folder: Path, tensors: dict[str, Tensor], world: World) -> None:
     """Each rank's part of `tensors` into `folder`. Collective. Raises OSError, on every rank, where one could not write."""
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     if world.is_main:
         folder.mkdir(parents=True, exist_ok=True)
     world.barrier()
@@ -42,6 +42,11 @@ def read_sharded(folder: Path, likes: dict[str, Tensor], extra: str, world: Worl
     What the files hold beside them is named `extra` + NAME + "." + key (optimizer states): made like the rows of
     `likes[NAME]` and returned. Raises ValueError on tensors that are missing, misshapen, unknown or incomplete.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
     reader = HuggingFaceStorageReader(str(folder))
     wanted: dict[str, Tensor] = {name: p.detach() for name, p in likes.items()}
     found = reader.read_metadata().state_dict_metadata
@@ -71,38 +76,3 @@ def read_sharded(folder: Path, likes: dict[str, Tensor], extra: str, world: Worl
         rank, (error, _) = next(iter(e.failures.items()))
         raise ValueError(f"{folder}: rank {rank}: {error}") from e
     return {name.removeprefix(extra): tensor for name, tensor in made.items()}
-
-
-def place(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor that every rank holds, laid out as `like` is. Collective where that is sharded."""
-    value = value.to(like.device)
-    if not isinstance(like, DTensor) or value.dim() == 0:
-        return value
-    return distribute_tensor(value.contiguous(), like.device_mesh, like.placements)
-
-
-def local(x: Tensor) -> Tensor:
-    """This rank's rows of a sharded tensor, sharing its memory; any other tensor as it is."""
-    return x.to_local() if isinstance(x, DTensor) else x
-
-
-def first_row_of(x: Tensor) -> int:
-    """The place of this rank's first row in the whole tensor: rows are dealt as by torch.chunk."""
-    if not isinstance(x, DTensor):
-        return 0
-    return min(x.shape[0], x.device_mesh.get_local_rank() * -(-x.shape[0] // x.device_mesh.size()))
-
-
-def zeros_like_rows_of(p: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros of the whole `shape`, sharded by rows as `p` is."""
-    if not isinstance(p, DTensor):
-        return torch.zeros(shape, dtype=dtype, device=p.device)
-    here = torch.zeros((local(p).shape[0], *shape[1:]), dtype=dtype, device=p.device)
-    return DTensor.from_local(
-        here,
-        p.device_mesh,
-        p.placements,
-        run_check=False,
-        shape=torch.Size(shape),
-        stride=torch.empty(shape, device="meta").stride(),
-    )

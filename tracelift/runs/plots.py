@@ -6,12 +6,7 @@ Reads metrics.jsonl, writes curves.png. Left out: interactive plots; the JSON li
 from __future__ import annotations
 
 from pathlib import Path
-
-import matplotlib
-
-matplotlib.use("Agg")  # before pyplot is imported
-import matplotlib.pyplot as plt
-from matplotlib.ticker import MaxNLocator
+from typing import Any
 
 from tracelift.files import read_log
 
@@ -29,6 +24,16 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 COLOURS = ("#1f6f8b", "#d1495b", "#8d99ae", "#2e933c", "#edae49")
 
 
+def pyplot() -> Any:
+    """matplotlib.pyplot without a display, imported by whoever draws: it takes a second, and most processes draw nothing."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # before pyplot is imported
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
 def draw_curves(folder: Path) -> Path | None:
     """Draw curves.png in a run folder; None where nothing was logged yet."""
     records = read_log(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
@@ -38,6 +43,7 @@ def draw_curves(folder: Path) -> Path | None:
     panels = [(title, keys) for title, keys in panels if keys]
     columns = 3
     rows = -(-len(panels) // columns)
+    plt = pyplot()
     figure, axes = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.1 * rows), squeeze=False)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
@@ -47,7 +53,7 @@ def draw_curves(folder: Path) -> Path | None:
             axis.plot(*zip(*points, strict=True), label=key.replace("_", " "), color=colour, linewidth=1.6)
         axis.set_title(title, fontsize=10, loc="left")
         axis.set_xlabel("round", fontsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.locator_params(axis="x", integer=True)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

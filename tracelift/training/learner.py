@@ -18,7 +18,8 @@ from torch import nn
 
 from tracelift.config.schema import OptimConfig
 from tracelift.distributed.parallel import Parallel, number
-from tracelift.distributed.sharded_checkpoint import SHARD_FILES, local, place, read_sharded, write_sharded
+from tracelift.distributed.rows import local, place
+from tracelift.distributed.sharded_checkpoint import SHARD_FILES, read_sharded, write_sharded
 from tracelift.distributed.world import World
 from tracelift.errors import TrainingError
 from tracelift.runs.checkpoints import optimizer_tensors, restore_optimizer

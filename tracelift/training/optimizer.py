@@ -25,9 +25,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from tracelift.distributed.sharded_checkpoint import first_row_of, local, zeros_like_rows_of
+from tracelift.distributed.rows import first_row_of, is_sharded, local, zeros_like_rows_of
 
 BLOCK = 256  # columns that share one scale
 _ELEMENTS = 1 << 22  # worked on at once: a few temporaries of 16 MiB, whatever the size of the matrix
@@ -46,7 +45,7 @@ def adamw(
     """torch's own fused AdamW where weights and states are fp32, the compact one otherwise; decay on matrices only."""
     groups = []  # whole and sharded parameters apart: the fused optimizer does not mix them
     for params, decay in ((matrices, weight_decay), (vectors, 0.0)):
-        for kind in ([p for p in params if not isinstance(p, DTensor)], [p for p in params if isinstance(p, DTensor)]):
+        for kind in ([p for p in params if not is_sharded(p)], [p for p in params if is_sharded(p)]):
             groups += [{"params": kind, "weight_decay": decay}] if kind else []
     if state_dtype == "float32" and all(p.dtype == torch.float32 for p in (*matrices, *vectors)):
         return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)

@@ -45,12 +45,16 @@ QUICK = [
         Case("fsdp", lora=4),
         Case("fsdp", dtype="bfloat16"),
         Case("ddp", tied=False),
+        Case("fsdp", family="olmo2"),
+        Case("fsdp", lora=4, checkpointing=True, family="granite"),
     )
 ]
 
 
 @pytest.mark.parametrize(
-    ("ranks", "cases"), [(2, FULL), (4, QUICK), pytest.param(4, FULL, marks=pytest.mark.slow)], ids=["2", "4-some", "4"]
+    ("ranks", "cases"),
+    [(2, QUICK), (4, QUICK), *(pytest.param(n, FULL, marks=pytest.mark.slow) for n in (2, 4))],
+    ids=["2-some", "4-some", "2", "4"],
 )
 def test_loss_gradients_and_update_are_those_of_one_rank(server, ranks, cases, tmp_path):
     """none, ddp, fsdp x LoRA or full x checkpointing x packed prompts x accumulation x tied head x dtype.
