@@ -32,7 +32,7 @@ from tracelift.build import (
     load_benchmark,
 )
 from tracelift.config import Config, config_of_run, demo_defaults, help_text, load_config
-from tracelift.distributed.world import World, join, leave, pick_device, set_threads
+from tracelift.distributed.world import World, end, join, leave, pick_device, set_threads
 from tracelift.errors import ConfigError
 from tracelift.evaluation import arms, table
 from tracelift.evaluation.analysis import analyse, letters
@@ -339,4 +339,4 @@ def label_of(path: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))

@@ -42,7 +42,7 @@ from tracelift.build import (
 from tracelift.config import Config, demo_defaults, help_text
 from tracelift.config.schema import GrpoConfig
 from tracelift.distributed.parallel import Parallel
-from tracelift.distributed.world import World, join, leave, pick_device, set_threads
+from tracelift.distributed.world import World, end, join, leave, pick_device, set_threads
 from tracelift.dry_run import dry_run
 from tracelift.errors import ServerGone, Stopped
 from tracelift.reward_model.train import run_reward_model
@@ -316,4 +316,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    end(main(sys.argv[1:]))

@@ -153,14 +153,14 @@ def test_the_loss_in_the_forward_pass_is_the_loss_and_has_its_gradient(where, wi
         (3 * loss).backward()
         grads.append((loss.detach(), h_leaf.grad, w_leaf.grad))
     assert torch.allclose(grads[0][0], grads[1][0], rtol=1e-5)
-    assert torch.allclose(grads[0][1], grads[1][1], rtol=1e-5, atol=1e-8)
-    assert torch.allclose(grads[0][2], grads[1][2], rtol=1e-5, atol=1e-8)
+    close(grads[0][1], grads[1][1], 1e-6)
+    close(grads[0][2], grads[1][2], 1e-6)
 
 
 def test_linear_loss_forms_each_chunk_of_logits_once_and_linear_logprob_twice(monkeypatch):
     formed, real = [], linear.Head.logits
     monkeypatch.setattr(linear.Head, "logits", lambda self, rows: (formed.append(rows), real(self, rows))[1])
-    h, w, *_, y, weights = problem()
+    h, w, *_, y, weights = problem(N=37)
     h.requires_grad_()
     kernels.linear_loss(h, w, y, ppo, weights[0], weights[1], chunk=35)[0].backward()
     assert len(formed) == 3  # 105 tokens count

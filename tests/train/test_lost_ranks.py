@@ -64,7 +64,7 @@ import train
 if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
     if os.environ["RANK"] == "1":
         job_server.apply(job_server.Hurt("kill", "train:update_policy", 2))
-sys.exit(train.main(sys.argv[1:]))
+train.end(train.main(sys.argv[1:]))
 """
 
 
