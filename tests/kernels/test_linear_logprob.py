@@ -153,8 +153,8 @@ def test_the_loss_in_the_forward_pass_is_the_loss_and_has_its_gradient(where, wi
         (3 * loss).backward()
         grads.append((loss.detach(), h_leaf.grad, w_leaf.grad))
     assert torch.allclose(grads[0][0], grads[1][0], rtol=1e-5)
-    close(grads[0][1], grads[1][1], 1e-6)
-    close(grads[0][2], grads[1][2], 1e-6)
+    close(grads[0][1], grads[1][1], 3e-6)
+    close(grads[0][2], grads[1][2], 3e-6)
 
 
 def test_linear_loss_forms_each_chunk_of_logits_once_and_linear_logprob_twice(monkeypatch):
