@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,8 @@ def test_torchrun_ends_the_job_restarts_it_and_the_run_is_the_same(job, server, 
     ]
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "rank 0 of 2 lost another rank" in done.stderr and "exitcode: -9" in done.stderr
+    assert "rank 0 of 2 lost another rank" in done.stderr
+    assert re.search(r"exitcode: (-9|2)\b", done.stderr), "torchrun names whichever of the two it finds first"
     assert "going on after round 1" in done.stdout and done.stdout.count("run folder") == 2, "one rank speaks, twice"
     assert_same_metrics(rounds(out), rounds(tmp_path / "alone"))
     before = [
