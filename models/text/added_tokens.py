@@ -33,7 +33,6 @@ class AddedTokens:
         self, config: Mapping[str, Any], special_map: Mapping[str, Any], plain: Mapping[str, Any], where: str
     ) -> None:
         """The contents of the three files, {} for one that is not there. Raises CheckpointError."""
-        self.where = where
         self.decoder_given = config.get("added_tokens_decoder") is not None
         told = config if self.decoder_given else {**config, **special_map}
         names = [*_STANDARD, *(name for name in told if name.endswith("_token") and name not in _STANDARD)]

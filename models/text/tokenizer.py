@@ -152,6 +152,11 @@ class Tokenizer:
     def token_to_id(self, token: str) -> int | None:
         return self._backend.token_to_id(token)
 
+    def no_row(self, ids: Sequence[int], rows: int) -> str | None:
+        """What is wrong with ids for a model of `rows` rows, the token spelt; None where it has a row for each."""
+        top = max(ids, default=0)
+        return f"{self.id_to_token(top)!r}, and the model of {rows} rows has none for it" if top >= rows else None
+
     @property
     def beyond(self) -> list[str]:
         """The tokens that the model of the same folder has no row for."""

@@ -8,17 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from tracelift.evaluation.table import cell
-from tracelift.runs.plots import COLOURS
+from tracelift.runs.plots import COLOURS, pyplot
 
 
 def draw_rm(figures: dict[str, Any], path: Path) -> Path:
     kinds = sorted(figures["per kind"].items(), key=lambda item: item[1]["pair accuracy"])
+    plt = pyplot()
     figure, (pairs, totals, labels) = plt.subplots(1, 3, figsize=(14, 4.2), width_ratios=(1.2, 1, 1))
     pairs.barh([k.replace("_", " ") for k, _ in kinds], [v["pair accuracy"] for _, v in kinds], color=COLOURS[0])
     pairs.axvline(0.5, color=COLOURS[2], linewidth=1)

@@ -102,8 +102,8 @@ class LocalBackend:
         limit, rows = self.model.config.max_positions, self.model.config.vocab_size
         if not prompt:
             return "the prompt has no tokens"
-        if (top := max(prompt)) >= rows:
-            return f"the prompt holds {self.tokenizer.id_to_token(top)!r}, and the model of {rows} rows has none for it"
+        if wrong := self.tokenizer.no_row(prompt, rows):
+            return f"the prompt holds {wrong}"
         if len(prompt) + new > limit:
             return f"prompt of {len(prompt)} tokens and {new} more exceed the model's {limit} positions"
         return None

@@ -197,9 +197,8 @@ class Completions:
             ids = self.tokenizer.encode(prompt, special) if isinstance(prompt, str) else prompt
             if not ids:
                 raise bad("prompt", f"{where}has no tokens")
-            if isinstance(prompt, str) and max(ids) >= vocab:
-                token = self.tokenizer.id_to_token(max(ids))
-                raise bad("prompt", f"{where}spells {token!r}, and the model of {vocab} rows has none for it")
+            if isinstance(prompt, str) and (wrong := self.tokenizer.no_row(ids, vocab)):
+                raise bad("prompt", f"{where}spells {wrong}")
             if not all(_is_id(x) and 0 <= x < vocab for x in ids):
                 raise bad("prompt", f"{where}holds something else than token ids below {vocab}")
             if len(ids) > self.limit:

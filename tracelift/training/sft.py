@@ -174,10 +174,9 @@ def encode(rows: Sequence[Example], tokenizer: Tokenizer, limit: int, vocab: int
         prompt = tokenizer.encode(text)
         samples, targets = zip(*(_scored(c, tokenizer, end) for c in completions), strict=True)
         longest = len(prompt) + max(map(len, samples))
-        top = max(max(ids, default=0) for ids in (prompt, *samples))
-        if vocab is not None and top >= vocab:
-            name = tokenizer.id_to_token(top)
-            raise ValueError(f"a row holds {name!r}, and the model of {vocab} rows has none for it: {text[:60]!r}...")
+        for ids in (prompt, *samples):
+            if vocab is not None and (wrong := tokenizer.no_row(ids, vocab)):
+                raise ValueError(f"a row holds {wrong}: {text[:60]!r}...")
         if longest > limit:
             raise ValueError(f"a row of {longest} tokens exceeds the model's context of {limit}: {text[:60]!r}...")
         out.append(Row(prompt, samples, range(number, number + len(samples)), targets))
