@@ -25,7 +25,7 @@ from tracelift.sampler import scheduler as schedule
 from tracelift.sampler.cuda_graphs import StaticDecoder, StaticSchedule
 from tracelift.sampler.params import Completion, SamplingParams
 from tracelift.sampler.sampling import prompt_key, stream_id
-from tracelift.sampler.scoring import Beside, score, score_beside_best
+from tracelift.sampler.scoring import Beside, Text, score, score_beside_best
 
 Progress = Callable[[int, int], None]  # (completions finished, completions in all)
 Finished = Callable[[int, int, Completion], None]  # (prompt, sample, completion)
@@ -146,19 +146,13 @@ class Sampler:
         Raises ValueError for lists of unequal length, empty prompts or continuations, ids outside the vocabulary,
         texts longer than the model's positions, a temperature that is not positive, and a budget too small.
         """
-        ends, vocab, limit = sorted(set(ends)), self.model.config.vocab_size, self.model.config.max_positions
+        ends = sorted(set(ends))
         if len(prompts) != len(continuations):
             raise ValueError(f"{len(continuations)} continuations for {len(prompts)} prompts: give one per prompt")
         if not temperature > 0:
             raise ValueError(f"temperature={temperature} must be positive: at 0 a likelihood is 0 or 1")
         texts = [(tuple(p), tuple(c)) for p, c in zip(prompts, continuations, strict=True)]
-        for i, (prompt, answer) in enumerate(texts):
-            if not prompt or not answer:
-                raise ValueError(f"text {i}: prompt and continuation need at least one token each")
-            if not all(0 <= t < vocab for part in (prompt, answer, ends) for t in part):
-                raise ValueError(f"text {i} or the ends hold an id outside the model's vocabulary of {vocab}")
-            if len(prompt) + len(answer) > limit:
-                raise ValueError(f"text {i} has {len(prompt) + len(answer)} tokens, the model {limit} positions")
+        self._check_texts(texts, ends)
         if not texts:
             return []
         with self._lora_in_weights(), torch.inference_mode():
@@ -169,16 +163,22 @@ class Sampler:
 
         Raises ValueError as `score` does.
         """
-        for i, prompt in enumerate(prompts):
-            if not 1 <= len(prompt) <= self.model.config.max_positions:
-                raise ValueError(f"prompts[{i}] has {len(prompt)} tokens, the model {self.model.config.max_positions}")
-            if not 0 <= min(prompt) <= max(prompt) < self.model.config.vocab_size:
-                raise ValueError(f"prompts[{i}] holds an id outside the vocabulary of {self.model.config.vocab_size}")
-        texts = {i: ((p[0],), tuple(p[1:])) for i, p in enumerate(prompts) if len(p) > 1}
+        texts = {i: (tuple(p[:1]), tuple(p[1:])) for i, p in enumerate(prompts) if len(p) != 1}
+        self._check_texts(list(texts.values()), ())
         with self._lora_in_weights(), torch.inference_mode():
             found = score_beside_best(self.model, list(texts.values()), self.memory_bytes) if texts else []
         values = dict(zip(texts, found, strict=True))
         return [values.get(i, []) for i in range(len(prompts))]
+
+    def _check_texts(self, texts: Sequence[Text], ends: Sequence[int]) -> None:
+        vocab, limit = self.model.config.vocab_size, self.model.config.max_positions
+        for i, (prompt, answer) in enumerate(texts):
+            if not prompt or not answer:
+                raise ValueError(f"text {i}: prompt and continuation need at least one token each")
+            if not all(0 <= t < vocab for part in (prompt, answer, ends) for t in part):
+                raise ValueError(f"text {i} or the ends hold an id outside the model's vocabulary of {vocab}")
+            if len(prompt) + len(answer) > limit:
+                raise ValueError(f"text {i} has {len(prompt) + len(answer)} tokens, the model {limit} positions")
 
     def _lora_in_weights(self) -> AbstractContextManager:
         """LoRA costs nothing per token while its product is added to the weights; adapters switched off stay off."""
