@@ -104,9 +104,9 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         entry.lap("sample", token_count(mine))
 
         # -- execute, verify, score, reward: E(x, z), V, R(x, z); then every rank has every group ---------------------
-        spent = entry.executor_tokens
+        spent = entry.executor_cost.generated
         groups = grade_everywhere(mine, executor, scorer, config, world)
-        entry.lap("grade", entry.executor_tokens - spent)
+        entry.lap("grade", entry.executor_cost.generated - spent)
         return groups
 
     for step in range(done, config.run.steps):

@@ -227,6 +227,9 @@ def load_tasks(
     return file_tasks(Path(source), seed, limit, max_chars, say, verifier)
 
 
+MEMORY = "what the evaluation says of them is memory as well as skill; give problems that no round trains on"
+
+
 def load_training_tasks(config: Config, say: Callable[[str], None], dimension_names: Sequence[str] = ()) -> TaskSource:
     """The problems a run trains on; said where a Reason RM of these dimensions has another rubric. Raises as `load_tasks` and
     `check_references` do."""
@@ -251,13 +254,17 @@ def load_held_out(config: Config, training: TaskSource, say: Callable[[str], Non
         longest, verifier = config.planner.max_problem_chars, config.data.verifier
         found = load_tasks(source, config.data.eval_seed, max_chars=longest, say=say, verifier=verifier)
     held_out = found.first(config.data.eval_problems)
-    trained = {task.problem for task in training.tasks} if isinstance(training, FileTasks) else set()
-    if shared := sum(task.problem in trained for task in held_out):
-        say(
-            f"note: {shared} of the {len(held_out)} problems of data.eval_source are in data.source too: what the evaluation "
-            "says of them is memory as well as skill; give problems that no round trains on"
-        )
+    if shared := trained_on(training, held_out):
+        say(f"note: {shared} of the {len(held_out)} problems of data.eval_source are in data.source too: {MEMORY}")
     return held_out
+
+
+def trained_on(training: TaskSource, tasks: Sequence[Task]) -> int | None:
+    """How many of the tasks are among a training file's problems; None for a source that is no file."""
+    if not isinstance(training, FileTasks):
+        return None
+    known = {task.problem for task in training.tasks}
+    return sum(task.problem in known for task in tasks)
 
 
 def load_benchmark(spec: str, config: Config, say: Callable[[str], None] = print) -> Benchmark:

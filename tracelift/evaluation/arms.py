@@ -21,9 +21,11 @@ from typing import NamedTuple
 
 from tracelift.evaluation.bench import Answer, Answers, Bench, Found, Planner, Traces, number_of
 from tracelift.evaluation.records import key_of
+from tracelift.evaluation.spending import Lap, Spent, total_spent
 from tracelift.evaluation.traces import write_traces
 from tracelift.evaluation.verdicts import RuleJudge
 from tracelift.executor.executor import Executor, RunItem
+from tracelift.executor.local import LocalBackend
 from tracelift.tasks.benchmarks import Problem
 from tracelift.tasks.prompts import asks_for_expression
 
@@ -48,7 +50,9 @@ def evaluate(
     wanted, several = bench.config.eval.arms, len(planners) > 1
     for mode in bench.config.eval.modes:
         for planner in planners if {"planner", "foreign"} & set(wanted) else ():
-            found.traces.setdefault(planner.label, {})[mode] = write_traces(bench, planner, problems, mode)
+            written, spent = write_traces(bench, planner, problems, mode)
+            found.traces.setdefault(planner.label, {})[mode] = written
+            found.trace_costs.setdefault(planner.label, {})[mode] = spent
         for arm in (a for a in ARMS if a in wanted):
             if arm in ("direct", "reference"):
                 sides: dict[str, Traces | None] = {arm: None}
@@ -58,9 +62,10 @@ def evaluate(
                 sides = {label: found.traces[p.label][mode] for label, p in zip(labels, planners, strict=True)}
                 lack = "no other problem has a complete trace to borrow"
             for label, traces in sides.items():
-                answers = run_arm(bench, arm, label, problems, traces, mode)
+                answers, spent = run_arm(bench, arm, label, problems, traces, mode)
                 if any(a is not None for a in answers):
                     found.arms.setdefault(label, {})[mode] = answers
+                    found.arm_costs.setdefault(label, {})[mode] = spent
                 else:
                     say(f"no {label} arm: {lack}")
     return found
@@ -68,8 +73,9 @@ def evaluate(
 
 def run_arm(
     bench: Bench, arm: str, label: str, problems: Sequence[Problem], traces: Traces | None, mode: str
-) -> Answers:
-    """Every problem's answers, in order, on every rank; None where the arm has nothing to give (no reference trace).
+) -> tuple[Answers, Spent]:
+    """Every problem's answers, in order, on every rank; None where the arm has nothing to give (no reference trace). With
+    them what they took.
 
     Raises TrainingError where more than `eval.max_error_share` of the runs could not be judged.
     """
@@ -79,10 +85,19 @@ def run_arm(
     asked = [Asked(_key(executor, judge, p, texts), p, texts) if texts is not None else None for p, texts in mine]
     todo = [a for a in asked if a is not None and bench.records.get(a.key) is None]
     for chunk in bench.progress(f"{label}, {mode}", len(mine), todo):
+        before, lap = executor.cost, Lap(on_gpu(executor))
+        answered = _answer(executor, judge.kind, chunk)
+        spent = lap.spent(executor.cost - before, len(chunk))
         kept, tried_again = [], []  # a run that could not be judged is for the next evaluation to make anew
-        for a, answers in zip(chunk, _answer(executor, judge.kind, chunk), strict=True):
+        for a, answers in zip(chunk, answered, strict=True):
             samples = [answer.to_record() for answer in answers]
-            record = {"key": a.key, "kind": "run", "problem_id": a.problem.problem_id, "samples": samples}
+            record = {
+                "key": a.key,
+                "kind": "run",
+                "problem_id": a.problem.problem_id,
+                "samples": samples,
+                "spent": spent,
+            }
             (kept if all(answer.judged for answer in answers) else tried_again).append(record)
         bench.records.add(kept)
         bench.records.hold(tried_again)
@@ -90,7 +105,13 @@ def run_arm(
     made = [answer for some in merged for answer in some or () if answer.given is not None]  # what was run
     errors = [answer.detail for answer in made if not answer.judged]
     bench.refuse_errors(errors, len(made), f"{label}, {mode}", "runs could not be judged")
-    return merged
+    shares = bench.world.merge([bench.known(a.key).get("spent", {}) if a is not None else None for a in asked])
+    return merged, total_spent(share for share in shares if share is not None)
+
+
+def on_gpu(executor: Executor) -> bool:
+    """Whether the executor's model runs on a GPU of this machine."""
+    return isinstance(executor.backend, LocalBackend) and executor.backend.model.device.type == "cuda"
 
 
 def executor_for(bench: Bench, kind: str, mode: str) -> Executor:
@@ -105,6 +126,11 @@ def executor_for(bench: Bench, kind: str, mode: str) -> Executor:
             baseline_template=asks_for_expression(settings.baseline_template),
         )
     return bench.executor.variant(settings, bench.judges[kind])
+
+
+def seed_of(executor: Executor, problem: Problem, number: int) -> int:
+    """Of run `number` of a problem, in every arm."""
+    return number_of("executor", executor.settings.seed, problem.problem_id, number)
 
 
 def traces_of_arm(arm: str, problems: Sequence[Problem], traces: Traces | None, n: int) -> list[Given | None]:
@@ -144,7 +170,7 @@ def _key(executor: Executor, judge: RuleJudge, p: Problem, texts: Given) -> str:
 def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[Answer]]:
     """Run and judge some problems together."""
     items = [
-        RunItem(p.task, text or None, (number_of("executor", executor.settings.seed, p.problem_id, j),))
+        RunItem(p.task, text or None, (seed_of(executor, p, j),))
         for _, p, texts in chunk
         for j, text in enumerate(texts)
         if text is not None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 Figure = dict[str, Any]
-COUNTS = ("planner_tokens", "unscored")  # of a planner's traces, not figures with intervals
+COUNTS = ("cost", "unscored")  # of a planner's traces, not figures with intervals
 
 
 def cell(figure: Figure | None, digits: int = 3) -> str:
@@ -34,7 +34,7 @@ def p_text(p: float) -> str:
 
 
 def render(results: Figure) -> str:
-    """One block per benchmark and mode: arms, traces, comparisons."""
+    """One block per benchmark and mode: arms, traces, comparisons, cost; then sets of runs."""
     blocks = []
     for name, bench in results["benchmarks"].items():
         modes = list(dict.fromkeys(mode for arm in bench["arms"].values() for mode in arm))
@@ -45,12 +45,15 @@ def render(results: Figure) -> str:
             asked = [c for c in results["comparisons"] if c["benchmark"] == name and c["mode"] == mode]
             if asked:
                 blocks.append(_comparisons(asked))
-    return "\n\n".join(blocks)
+            blocks.append(_costs(bench, mode))
+    if results.get("run_comparisons"):
+        blocks.append(_runs(results["run_comparisons"]))
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _arms(name: str, bench: Figure, mode: str) -> str:
     arms = {label: modes[mode] for label, modes in bench["arms"].items() if mode in modes}
-    keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@"))]
+    keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@", "maj@"))]
     heading = [f"accuracy ({bench['rules'][0]})" if k == "accuracy" else k for k in keys]
     extra = any(f["unjudged"] for f in arms.values())
     rows = [["given to the executor", *heading, "problems", *(["unjudged"] if extra else [])]]
@@ -68,6 +71,57 @@ def _traces(bench: Figure, mode: str) -> str:
     if any(f["unscored"] for f in sides.values()):
         rows.append(["traces the RM could not score", *(str(f["unscored"]) for f in sides.values())])
     return columns(rows)
+
+
+def cost_rows(bench: Figure, mode: str) -> list[list[str]]:
+    """What each arm's executor and each planner's traces took, with a heading; no rows where nothing is known."""
+    made = [(f"executor, {label}", modes[mode].get("cost")) for label, modes in bench["arms"].items() if mode in modes]
+    made += [
+        (f"traces of {label}", modes[mode].get("cost")) for label, modes in bench["traces"].items() if mode in modes
+    ]
+    if not any(cost and cost["calls"] is not None for _, cost in made):
+        return []
+    gpu = any(cost and cost["gpu_s"] for _, cost in made)
+    names = ("calls", "prompt", "generated", "computed", "cpu_s", *(("gpu_s",) if gpu else ()))
+    heading = {"prompt": "prompt tokens", "generated": "generated", "computed": "positions computed"}
+    rows = [
+        ["cost", *(heading.get(n, n.replace("_s", " s").replace("cpu", "CPU").replace("gpu", "GPU")) for n in names)]
+    ]
+    for label, cost in made:
+        found = [cost[n] if cost else None for n in names]
+        rows.append([label, *("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in found)])
+    return rows
+
+
+def _costs(bench: Figure, mode: str) -> str:
+    rows = cost_rows(bench, mode)
+    return columns(rows) if rows else ""
+
+
+def run_rows(asked: Sequence[Figure]) -> list[list[str]]:
+    """Sets of training runs compared, with a heading."""
+    rows = [
+        ["runs as the unit", "runs", "against", "difference in points", "95% interval", "exact p", "p, Holm", "least p"]
+    ]
+    for c in asked:
+        sides = [f"{100 * sum(c[k]) / len(c[k]):.1f} ({len(c[k])})" for k in ("runs_b", "runs_a")]
+        span = f"[{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]" if "low" in c else "-"
+        rows.append(
+            [
+                f"{c['benchmark']}, {c['mode']}: {c['figure'].replace('_', ' ')}",
+                *sides,
+                f"{100 * c['difference']:+.1f}",
+                span,
+                p_text(c["p"]),
+                p_text(c["p_holm"]),
+                p_text(c["least_p"]),
+            ]
+        )
+    return rows
+
+
+def _runs(asked: Sequence[Figure]) -> str:
+    return columns(run_rows(asked)) + "\n  least p: so many runs cannot show less, whatever they say"
 
 
 def _comparisons(asked: Sequence[Figure]) -> str:

@@ -269,7 +269,9 @@ def _read(data: bytes, request: CompletionRequest) -> Reply:
         raise Failure(f"the server ended the completion early: finish_reason {printable(str(why))[:80]!r}")
     # JSON can spell half of a surrogate pair, which is no character and could not be written to any file.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Reply(cut_at_stop(text, request.stop), tokens)
+    read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    known = read if type(read) is int and 0 <= read < 2**31 else None
+    return Reply(cut_at_stop(text, request.stop), tokens, None, known, why if isinstance(why, str) else "")
 
 
 def _entries(data: bytes) -> list[dict[str, Any]]:

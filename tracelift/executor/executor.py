@@ -33,6 +33,7 @@ from tracelift.executor.backend import (
     Scoring,
 )
 from tracelift.executor.baselines import Baseline, BaselineCache
+from tracelift.executor.cost import Cost, Counted
 from tracelift.executor.judge import Judge, Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
 from tracelift.tasks.prompts import PromptFormat
@@ -70,11 +71,14 @@ class RunItem:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its text, the tokens generated, and what the judge says; an ERROR where no text came."""
+    """One run: the reply, and what the judge says of its text; an ERROR where no text came."""
 
-    text: str
-    tokens: int
+    reply: Reply
     judgement: Judgement
+
+    @property
+    def text(self) -> str:
+        return self.reply.text
 
 
 @dataclass(frozen=True)
@@ -136,12 +140,16 @@ class Executor:
         self.backend, self.settings, self.form = backend, settings, form or PromptFormat()
         self.judge = judge or TaskJudge()
         self.cache = cache if cache is not None else BaselineCache()
-        self.tokens = 0  # generated so far, for throughput and for counting what a run cost
-        self.runs = 0  # distinct requests: equal ones are answered once
+        self._counted = Counted()
 
     def variant(self, settings: ExecutorSettings, judge: Judge | None = None) -> Executor:
-        """The same model under other settings, and another judge if one is given. It counts its own tokens and runs."""
+        """The same model under other settings, and another judge if one is given. It counts its own cost."""
         return Executor(self.backend, settings, self.cache, self.form, judge or self.judge)
+
+    @property
+    def cost(self) -> Cost:
+        """Of all that was asked so far."""
+        return self._counted.cost
 
     @property
     def fingerprint(self) -> str:
@@ -155,11 +163,11 @@ class Executor:
         without a text is an ERROR that says why.
         """
         requests = [self._requests(item) for item in items]
-        replies = self._complete([request for some in requests for request in some], progress)
+        replies = self._counted.complete(self.backend, [request for some in requests for request in some], progress)
         made = [(item, replies[request]) for item, some in zip(items, requests, strict=True) for request in some]
         came = [(item, reply) for item, reply in made if reply.error is None]
         judged = iter(self.judge([(item.task, reply.text) for item, reply in came], [item.in_full for item, _ in came]))
-        runs = iter([Run(r.text, r.tokens, next(judged) if r.error is None else failed(r.error)) for _, r in made])
+        runs = iter([Run(r, next(judged) if r.error is None else failed(r.error)) for _, r in made])
         return [[next(runs) for _ in some] for some in requests]
 
     def evaluate(
@@ -250,9 +258,8 @@ class Executor:
         keys = [self.baseline_key(task) for task, _ in items]
         unknown = self._unknown([task for task, _ in items])
         missing = {key: self._score_request(self.baseline_prompt(task), task) for key, task in unknown.items()}
-        distinct = list(dict.fromkeys([*arms, *missing.values()]))
         assert isinstance(self.backend, Scoring)  # the constructor saw to it
-        found = dict(zip(distinct, self.backend.score(distinct) if distinct else [], strict=True))
+        found = self._counted.score(self.backend, [*arms, *missing.values()])
         new = self._learn((key, scored_baseline(found[request])) for key, request in missing.items())
         out = []
         for outcome, request, key in zip(outcomes, arms, keys, strict=True):
@@ -310,13 +317,6 @@ class Executor:
         seeds = [seed if s.temperature > 0 else 0 for seed in item.seeds]  # greedy runs of one prompt are one request
         settings = (s.max_new_tokens, s.temperature, s.stop)
         return [CompletionRequest(prompt, *settings, seed, self.form.add_special_tokens) for seed in seeds]
-
-    def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> dict[CompletionRequest, Reply]:
-        distinct = list(dict.fromkeys(requests))
-        replies = dict(zip(distinct, self.backend.complete(distinct, progress) if distinct else [], strict=True))
-        self.runs += len(distinct)
-        self.tokens += sum(reply.tokens for reply in replies.values())
-        return replies
 
 
 def as_baseline(runs: Sequence[Run]) -> Baseline:

@@ -2,13 +2,15 @@
 
     accuracy             right answers among those that were judged
     trace validity       valid traces among those whose truth is known
-    wrong-reason rate    traces that are not valid among right answers whose truth is known
+    wrong-reason rate    traces that are not valid among right answers whose truth is known; by fault, its parts: the first
+                         thing wrong in each such trace
 
 Left out: intervals and tests (tracelift/stats/).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
@@ -47,6 +49,14 @@ def trace_validity(pairs: Iterable[Pair]) -> Share:
 
 def wrong_reason_rate(pairs: Iterable[Pair]) -> Share:
     return Share.of(not valid for right, valid in pairs if right and valid is not None)
+
+
+def wrong_reasons_by_fault(rows: Iterable[tuple[bool | None, bool | None, str | None]]) -> dict[str, Share]:
+    """Of (right, valid, fault): the share of each fault among right answers whose truth is known, the most frequent first.
+    The shares add up to the wrong-reason rate."""
+    known = [(valid, fault) for right, valid, fault in rows if right and valid is not None]
+    counts = Counter(fault or "unnamed" for valid, fault in known if not valid)
+    return {fault: Share(n, len(known)) for fault, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
 
 
 def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float | None]:

@@ -100,21 +100,26 @@ def refuse_no_room(task: Task, prompt: Sequence[int], new: int, limit: int) -> N
 class TraceFacts:
     """What the problem itself says of a trace. `valid`: every step is true and grounded; None where the truth is unknown.
     `stated`: the final value, or the program or a line of it; None without a trace. `unsupported`: a value without the
-    steps that yield it; None without a trace, and for programs, of which this is not asked."""
+    steps that yield it; None without a trace, and for programs, of which this is not asked. `fault` and `step`: the first
+    thing wrong in a trace that is not valid, and its 0-based sentence (tracelift.tasks.task.Validity)."""
 
     valid: bool | None = None
     stated: bool | None = None
     unsupported: bool | None = None
+    fault: str | None = None
+    step: int | None = None
 
 
 def trace_facts(task: Task, trace: str | None) -> TraceFacts:
     """The facts about one trace; a format failure (None) is no valid trace where the truth is known."""
+    found = task.check(trace)
+    valid, fault, step = (found.valid, found.fault, found.step) if found is not None else (None, None, None)
     if trace is None:
-        return TraceFacts(valid=None if task.truth is None else False)
+        return TraceFacts(valid, None, None, fault, step)
     if task.code is not None:
-        return TraceFacts(task.trace_valid(trace), leaks_program(trace, task.reference))
+        return TraceFacts(valid, leaks_program(trace, task.reference), None, fault, step)
     leak = leaks_answer(trace, task.reference, task.problem)
-    return TraceFacts(task.trace_valid(trace), leak.stated, leak.unsupported)
+    return TraceFacts(valid, leak.stated, leak.unsupported, fault, step)
 
 
 def score_item(task: Task, trace: str) -> ScoreItem:
@@ -141,7 +146,7 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
             s.rm, s.error = score, score.error
     for s in samples:
         facts = trace_facts(s.task, s.trace)
-        s.valid, s.leaked = facts.valid, bool(facts.stated)
+        s.valid, s.fault, s.leaked = facts.valid, facts.fault, bool(facts.stated)
         s.leaked_unsupported = s.leaked if facts.unsupported is None else facts.unsupported
         if s.error is None:
             s.reward = reward_of(s, config)

@@ -146,9 +146,10 @@ def test_cut_off_in_a_line_it_goes_on(done, traced_job, tmp_path):
 
 
 def near(a, b):
-    """Equal up to the rounding of RM scores computed in other batches."""
+    """Equal up to the rounding of RM scores computed in other batches. What work cost is another matter: equal runs of
+    a chunk are made once."""
     if isinstance(a, dict):
-        return a.keys() == b.keys() and all(near(a[k], b[k]) for k in a)
+        return a.keys() == b.keys() and all(near(a[k], b[k]) for k in a if k != "cost")
     return a == pytest.approx(b, abs=1e-6)
 
 
@@ -378,7 +379,7 @@ def answered(*samples):
 
 def test_few_problems_are_not_called_sure_or_detectable():
     """What the table says of a handful of problems: p, interval and planning agree, and what is unknown is a dash."""
-    from tracelift.evaluation.analysis import compare
+    from tracelift.evaluation.figures.analysis import compare
     from tracelift.evaluation.table import _comparisons
 
     def row(a, b, mode):

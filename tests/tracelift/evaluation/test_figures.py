@@ -5,16 +5,17 @@ import math
 import random
 import re
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from support.evaluations import CHROMIUM, dom
 from tracelift.build import load_benchmark
 from tracelift.config import Config
-from tracelift.evaluation import charts
-from tracelift.evaluation.analysis import trace_figures
 from tracelift.evaluation.bench import Answer, Found, WrittenTrace
-from tracelift.evaluation.page import render_page
+from tracelift.evaluation.figures.analysis import trace_figures
+from tracelift.evaluation.report import charts
+from tracelift.evaluation.report.page import render_page
 from tracelift.reward_model.scorer import no_score
 from tracelift.rl.rollout import TraceFacts
 from tracelift.stats import wilson
@@ -55,6 +56,7 @@ def test_a_ratio_of_equal_tries_is_the_mean_and_its_standard_error():
         "low": statistics.fmean(values) - half,
         "high": statistics.fmean(values) + half,
         "n": 40,
+        "se": statistics.stdev(values) / math.sqrt(40),
     }
     assert average(values, (0.0, 1.0)) == pytest.approx(expected)
     assert average([10 * v for v in values]) == pytest.approx(
@@ -100,11 +102,14 @@ def test_a_trace_and_an_answer_are_read_back_as_they_were_written():
     line = '{"text": "<reasoning>z</reasoning>", "trace": "z", "tokens": 3, "finish_reason": "length"}'
     assert json.dumps(written.to_record()) == line and WrittenTrace.from_record(json.loads(line)) == written
     answer = Answer("z", "18.0", 2, {"numeric": Verdict.PASS, "strict": Verdict.FAIL}, "why")
-    line = '{"artifact": "18.0", "tokens": 2, "verdicts": {"numeric": "PASS", "strict": "FAIL"}, "detail": "why"}'
+    older = '{"artifact": "18.0", "tokens": 2, "verdicts": {"numeric": "PASS", "strict": "FAIL"}, "detail": "why"}'
+    assert Answer.from_record(json.loads(older), "z") == answer, "a record of version 0.1"
+    line = older[:-1] + ', "prompt_tokens": 7, "finish_reason": "stop"}'
+    answer = replace(answer, prompt_tokens=7, finish_reason="stop")
     assert json.dumps(answer.to_record()) == line and Answer.from_record(json.loads(line), "z") == answer
     line = (
         '{"artifact": null, "tokens": 0, "verdicts": {"tests": "FAIL"}, '
-        '"detail": "no complete <reasoning> block; the executor was not called"}'
+        '"detail": "no complete <reasoning> block; the executor was not called", "prompt_tokens": 0, "finish_reason": ""}'
     )
     assert json.dumps(Answer.without_trace("program").to_record()) == line
 
@@ -114,11 +119,14 @@ def test_wrong_reasons_are_counted_over_right_samples_and_their_error_over_probl
     traces = [[sample(i % 2 == 0)] * 6 for i in range(20)]
     figure = trace_figures(traces, [run("111111")] * 20, "numeric", ())["wrong-reason rate"]
     half = 1.959964 * math.sqrt(0.25 / 19)
-    assert figure == pytest.approx({"value": 0.5, "low": 0.5 - half, "high": 0.5 + half, "n": 20})
+    error = math.sqrt(0.25 / 19)
+    assert figure == pytest.approx({"value": 0.5, "low": 0.5 - half, "high": 0.5 + half, "n": 20, "se": error})
     uneven = [run("111111") if i % 2 else run("000001") for i in range(20)]
     assert trace_figures(traces, uneven, "numeric", ())["wrong-reason rate"]["value"] == pytest.approx(60 / 70)
     one = trace_figures([[sample(False)]] * 3, [run("1"), run("0"), run("1")], "numeric", ())["wrong-reason rate"]
-    assert one == pytest.approx({"value": 1.0, "low": wilson(2, 2)[0], "high": 1.0, "n": 2}), "greedy: Wilson's"
+    assert one == pytest.approx({"value": 1.0, "low": wilson(2, 2)[0], "high": 1.0, "n": 2, "se": 0.0}), (
+        "greedy: Wilson's"
+    )
 
 
 @pytest.fixture(scope="module")

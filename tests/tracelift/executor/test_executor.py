@@ -8,6 +8,7 @@ import pytest
 import models
 from tracelift.executor.backend import Reply
 from tracelift.executor.baselines import Baseline, BaselineCache
+from tracelift.executor.cost import Cost
 from tracelift.executor.executor import Executor, ExecutorSettings, RunItem
 from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.executor.local import LocalBackend
@@ -94,7 +95,7 @@ def test_equal_requests_are_asked_and_counted_once():
     a, b, c = executor.evaluate([(ONE, "same"), (ONE, "same"), (ONE, "other")])
     assert a == b == c
     assert len(backend.requests) == len(set(backend.requests)) == 4 + 4 + 3
-    assert (executor.runs, executor.tokens) == (11, 22)
+    assert (executor.cost.calls, executor.cost.generated) == (11, 22)
 
 
 def test_greedy_repeats_are_one_request():
@@ -122,7 +123,7 @@ def test_runs_without_a_trace_and_with_one_come_back_in_the_order_of_their_seeds
     assert [(r.prompt, r.seed) for r in backend.requests] == [("one?|", 9), ("one?|", 1), ("two?|t|", 2)]
     greedy = executor.variant(dataclasses.replace(SETTINGS, temperature=0.0))
     greedy.run([RunItem(ONE, None, (9, 1))])
-    assert [r.seed for r in backend.requests[3:]] == [0] and (executor.runs, greedy.runs) == (3, 1)
+    assert [r.seed for r in backend.requests[3:]] == [0] and (executor.cost.calls, greedy.cost.calls) == (3, 1)
 
 
 class InBrackets(PromptFormat):
@@ -267,9 +268,9 @@ def test_a_request_that_fails_is_asked_once_and_not_judged():
     (lost, kept), (other,) = executor.run(items)
     assert [len(call) for call in executor.backend.calls] == [3]
     assert judged == [([(ONE, "1"), (TWO, "1")], [True, False])], "all texts in one call, what gave none is not judged"
-    assert (lost.text, lost.tokens, lost.judgement) == ("", 0, Judgement(Verdict.ERROR, detail="busy"))
+    assert (lost.text, lost.reply.tokens, lost.judgement) == ("", 0, Judgement(Verdict.ERROR, detail="busy"))
     assert [r.judgement.verdict.name for r in (kept, other)] == ["PASS", "FAIL"]
-    assert (executor.runs, executor.tokens) == (3, 4)
+    assert executor.cost == Cost(3, None, 4, 0, None), "what is not said is not known"
 
 
 def test_an_error_that_stays_is_the_sample_s_and_nobody_else_s():

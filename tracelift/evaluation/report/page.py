@@ -15,8 +15,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from tracelift.evaluation import charts, table
+from tracelift.evaluation import table
 from tracelift.evaluation.bench import Answer, Found, WrittenTrace
+from tracelift.evaluation.report import charts
 from tracelift.tasks.benchmarks import Benchmark
 
 _TEMPLATE = Path(__file__).with_name("page.html")

@@ -1,0 +1,48 @@
+"""What each part of an evaluation took, kept with its records, so that an interrupted evaluation still knows the whole.
+
+    calls, prompt, generated, computed     as tracelift/executor/cost.py counts them, of the executor or of the planner
+    cpu_s                                  CPU seconds of the process meanwhile, verdicts included
+    gpu_s                                  wall seconds meanwhile where the model is on a GPU, else 0
+
+Work is done in chunks of problems, and each problem's record holds its equal share of its chunk; sums over records are the
+whole again. A count that is not known (a server's, or in a record of an older version) makes its sum None. Left out: the
+Reason RM's scoring, and what loading the models took.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+
+from tracelift.executor.cost import Cost
+from tracelift.runs.clock import cpu_seconds
+
+Spent = dict[str, float | None]
+COUNTS = ("calls", "prompt", "generated", "computed", "cpu_s", "gpu_s")
+
+
+class Lap:
+    """The time since it began; `spent` divides it and a cost among `parts`."""
+
+    def __init__(self, on_gpu: bool) -> None:
+        self.on_gpu, self.cpu, self.wall = on_gpu, cpu_seconds(), time.perf_counter()
+
+    def spent(self, cost: Cost, parts: int) -> Spent:
+        gpu = time.perf_counter() - self.wall if self.on_gpu else 0.0
+        whole = (cost.calls, cost.prompt, cost.generated, cost.computed, cpu_seconds() - self.cpu, gpu)
+        return {
+            name: None if value is None else round(value / parts, 6) for name, value in zip(COUNTS, whole, strict=True)
+        }
+
+
+def total_spent(shares: Iterable[Mapping[str, float | None]]) -> Spent:
+    """The sum of records' shares: counts as whole numbers, seconds to the millisecond."""
+    listed = list(shares)
+    out: Spent = {}
+    for name in COUNTS:
+        known = [v for share in listed if (v := share.get(name)) is not None]
+        if len(known) < len(listed):
+            out[name] = None
+        else:
+            out[name] = round(sum(known), 3) if name.endswith("_s") else round(sum(known))
+    return out
