@@ -259,7 +259,7 @@ def load_held_out(config: Config, training: TaskSource, say: Callable[[str], Non
     return held_out
 
 
-def trained_on(training: TaskSource, tasks: Sequence[Task]) -> int | None:
+def trained_on(training: TaskSource | None, tasks: Sequence[Task]) -> int | None:
     """How many of the tasks are among a training file's problems; None for a source that is no file."""
     if not isinstance(training, FileTasks):
         return None

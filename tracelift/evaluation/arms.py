@@ -24,6 +24,7 @@ from tracelift.evaluation.records import key_of
 from tracelift.evaluation.spending import Lap, Spent, total_spent
 from tracelift.evaluation.traces import write_traces
 from tracelift.evaluation.verdicts import RuleJudge
+from tracelift.executor.cost import Cost
 from tracelift.executor.executor import Executor, RunItem
 from tracelift.executor.local import LocalBackend
 from tracelift.tasks.benchmarks import Problem
@@ -87,7 +88,7 @@ def run_arm(
     for chunk in bench.progress(f"{label}, {mode}", len(mine), todo):
         before, lap = executor.cost, Lap(on_gpu(executor))
         answered = _answer(executor, judge.kind, chunk)
-        spent = lap.spent(executor.cost - before, len(chunk))
+        lap.end((executor.cost - before).computed, len(chunk))
         kept, tried_again = [], []  # a run that could not be judged is for the next evaluation to make anew
         for a, answers in zip(chunk, answered, strict=True):
             samples = [answer.to_record() for answer in answers]
@@ -96,7 +97,7 @@ def run_arm(
                 "kind": "run",
                 "problem_id": a.problem.problem_id,
                 "samples": samples,
-                "spent": spent,
+                "spent": lap.spent(_own_cost(executor, a, answers)),
             }
             (kept if all(answer.judged for answer in answers) else tried_again).append(record)
         bench.records.add(kept)
@@ -107,6 +108,18 @@ def run_arm(
     bench.refuse_errors(errors, len(made), f"{label}, {mode}", "runs could not be judged")
     shares = bench.world.merge([bench.known(a.key).get("spent", {}) if a is not None else None for a in asked])
     return merged, total_spent(share for share in shares if share is not None)
+
+
+def _own_cost(executor: Executor, asked: Asked, answers: Sequence[Answer]) -> Cost:
+    """Of a problem's runs; what a run that failed has read is in nobody's count."""
+    settings, cost = executor.settings, Cost()
+    for answer in {
+        (text, seed_of(executor, asked.problem, j) if settings.temperature else 0): answer
+        for j, (text, answer) in enumerate(zip(asked.given, answers, strict=True))
+        if text is not None
+    }.values():
+        cost += Cost(1, answer.prompt_tokens if answer.verdicts else 0, answer.tokens)
+    return cost
 
 
 def on_gpu(executor: Executor) -> bool:

@@ -59,15 +59,13 @@ def _write(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: st
         draws = [(number_of("evaluation", p.problem_id),) for _, p in chunk]
         computed, lap = planner.sampler.computed_tokens, Lap(planner.sampler.model.device.type == "cuda")
         groups = sample_traces(planner.sampler, planner.prompt, [p.task for _, p in chunk], params, draws, limit)
-        made = [sample for group in groups for sample in group]
-        read, new = sum(len(s.prompt_tokens) for s in made), sum(len(s.completion.tokens) for s in made)
-        cost = Cost(len(made), read, new, 0, planner.sampler.computed_tokens - computed)
-        spent = lap.spent(cost, len(chunk))
+        lap.end(planner.sampler.computed_tokens - computed, len(chunk))
+        costs = [sum((Cost(1, len(s.prompt_tokens), len(s.completion.tokens)) for s in g), Cost()) for g in groups]
         found = [[WrittenTrace.of(sample).to_record() for sample in group] for group in groups]
         bench.records.add(
             [
-                {"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples, "spent": spent}
-                for (key, p), samples in zip(chunk, found, strict=True)
+                {"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples, "spent": lap.spent(cost)}
+                for (key, p), samples, cost in zip(chunk, found, costs, strict=True)
             ]
         )
     records = [bench.known(key) for key in keys]
