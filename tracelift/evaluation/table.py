@@ -6,6 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 Figure = dict[str, Any]
+UNSEEN = "detectable -: no difference that can be named would have been found four times in five"
+LEAST_P = "least p: so many runs cannot show less, whatever they say"
+COSTS = {
+    "calls": "calls",
+    "prompt": "prompt tokens",
+    "generated": "generated",
+    "computed": "positions computed",
+    "cpu_s": "CPU s",
+    "gpu_s": "GPU s",
+}  # as tracelift/evaluation/spending.py counts them
 COUNTS = ("cost", "unscored")  # of a planner's traces, not figures with intervals
 
 
@@ -39,19 +49,26 @@ def render(results: Figure) -> str:
     for name, bench in results["benchmarks"].items():
         modes = list(dict.fromkeys(mode for arm in bench["arms"].values() for mode in arm))
         for mode in modes:
-            blocks.append(_arms(name, bench, mode))
+            blocks.append(f"{name}, {mode}, 95% intervals\n" + columns(arm_rows(bench, mode)))
             if any(mode in t for t in bench["traces"].values()):
-                blocks.append(_traces(bench, mode))
-            asked = [c for c in results["comparisons"] if c["benchmark"] == name and c["mode"] == mode]
-            if asked:
-                blocks.append(_comparisons(asked))
-            blocks.append(_costs(bench, mode))
+                blocks.append(columns(trace_rows(bench, mode)))
+            if asked := asked_of(results, name, mode):
+                unseen = any(c["least_detectable"] is None for c in asked)
+                blocks.append(columns(comparison_rows(asked)) + (f"\n  {UNSEEN}" if unseen else ""))
+            if rows := cost_rows(bench, mode):
+                blocks.append(columns(rows))
     if results.get("run_comparisons"):
-        blocks.append(_runs(results["run_comparisons"]))
-    return "\n\n".join(block for block in blocks if block)
+        blocks.append(columns(run_rows(results["run_comparisons"])) + f"\n  {LEAST_P}")
+    return "\n\n".join(blocks)
 
 
-def _arms(name: str, bench: Figure, mode: str) -> str:
+def asked_of(results: Figure, name: str, mode: str) -> list[Figure]:
+    """The comparisons of a benchmark and mode."""
+    return [c for c in results["comparisons"] if c["benchmark"] == name and c["mode"] == mode]
+
+
+def arm_rows(bench: Figure, mode: str) -> list[list[str]]:
+    """What the executor answers in each arm, with a heading."""
     arms = {label: modes[mode] for label, modes in bench["arms"].items() if mode in modes}
     keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@", "maj@"))]
     heading = [f"accuracy ({bench['rules'][0]})" if k == "accuracy" else k for k in keys]
@@ -59,10 +76,11 @@ def _arms(name: str, bench: Figure, mode: str) -> str:
     rows = [["given to the executor", *heading, "problems", *(["unjudged"] if extra else [])]]
     for label, f in arms.items():
         rows.append([label, *(cell(f[k]) for k in keys), str(f["problems"]), *([str(f["unjudged"])] if extra else [])])
-    return f"{name}, {mode}, 95% intervals\n" + columns(rows)
+    return rows
 
 
-def _traces(bench: Figure, mode: str) -> str:
+def trace_rows(bench: Figure, mode: str) -> list[list[str]]:
+    """What is said of each planner's traces, with a heading."""
     sides = {label: modes[mode] for label, modes in bench["traces"].items() if mode in modes}
     names = list(dict.fromkeys(k for f in sides.values() for k in f if k not in COUNTS))
     rows = [["the planner's traces", *sides]]
@@ -70,7 +88,7 @@ def _traces(bench: Figure, mode: str) -> str:
         rows.append([name, *(cell(f.get(name), 1 if name == "trace tokens" else 3) for f in sides.values())])
     if any(f["unscored"] for f in sides.values()):
         rows.append(["traces the RM could not score", *(str(f["unscored"]) for f in sides.values())])
-    return columns(rows)
+    return rows
 
 
 def cost_rows(bench: Figure, mode: str) -> list[list[str]]:
@@ -82,20 +100,12 @@ def cost_rows(bench: Figure, mode: str) -> list[list[str]]:
     if not any(cost and cost["calls"] is not None for _, cost in made):
         return []
     gpu = any(cost and cost["gpu_s"] for _, cost in made)
-    names = ("calls", "prompt", "generated", "computed", "cpu_s", *(("gpu_s",) if gpu else ()))
-    heading = {"prompt": "prompt tokens", "generated": "generated", "computed": "positions computed"}
-    rows = [
-        ["cost", *(heading.get(n, n.replace("_s", " s").replace("cpu", "CPU").replace("gpu", "GPU")) for n in names)]
-    ]
+    names = [name for name in COSTS if gpu or name != "gpu_s"]
+    rows = [["cost", *(COSTS[name] for name in names)]]
     for label, cost in made:
         found = [cost[n] if cost else None for n in names]
         rows.append([label, *("-" if v is None else f"{v:,.1f}" if isinstance(v, float) else f"{v:,}" for v in found)])
     return rows
-
-
-def _costs(bench: Figure, mode: str) -> str:
-    rows = cost_rows(bench, mode)
-    return columns(rows) if rows else ""
 
 
 def run_rows(asked: Sequence[Figure]) -> list[list[str]]:
@@ -120,12 +130,8 @@ def run_rows(asked: Sequence[Figure]) -> list[list[str]]:
     return rows
 
 
-def _runs(asked: Sequence[Figure]) -> str:
-    return columns(run_rows(asked)) + "\n  least p: so many runs cannot show less, whatever they say"
-
-
-def _comparisons(asked: Sequence[Figure]) -> str:
-    unseen = any(c["least_detectable"] is None for c in asked)
+def comparison_rows(asked: Sequence[Figure]) -> list[list[str]]:
+    """Two arms on the same problems, with a heading."""
     rows = [["difference in points", "95% interval", "p", "p, Holm", "detectable at 80%", "test"]]
     for c in asked:
         counts = f" ({c['gained']} gained, {c['lost']} lost)" if "gained" in c else ""
@@ -139,6 +145,4 @@ def _comparisons(asked: Sequence[Figure]) -> str:
                 c["test"] + counts,
             ]
         )
-    return columns(rows) + (
-        "\n  detectable -: no difference that can be named would have been found four times in five" if unseen else ""
-    )
+    return rows

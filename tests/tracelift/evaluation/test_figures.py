@@ -14,7 +14,6 @@ from tracelift.build import load_benchmark
 from tracelift.config import Config
 from tracelift.evaluation.bench import Answer, Found, WrittenTrace
 from tracelift.evaluation.figures.analysis import trace_figures
-from tracelift.evaluation.report import charts
 from tracelift.evaluation.report.page import render_page
 from tracelift.reward_model.scorer import no_score
 from tracelift.rl.rollout import TraceFacts
@@ -161,43 +160,3 @@ def test_shares_and_filters_of_the_report_are_over_all_samples(page):
     shown = dom(file)
     assert "planner 67%" in shown and "direct 0%" in shown, "only the sixth sample is right on an invalid trace"
     assert shown.count("4 of 6 samples shown") == 2 and "sample 4: PASS" in shown and "sample 5" not in shown
-
-
-LONG = "planner ch-planner - foreign math-planner-with-a-long-name"
-
-
-def test_plots_make_room_for_long_names():
-    def labels(*names):
-        svg = charts.intervals([(name, 0.5, 0.4, 0.6) for name in names], 0.0, 1.0)
-        width = float(re.search(r'viewBox="0 0 (\d+)', svg)[1])
-        found = re.findall(r'<text x="([\d.]+)"[^>]*class="label"[^>]*>([^<]*)(?:<title>([^<]*)</title>)?', svg)
-        marks = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg)]
-        return width, [(float(x), text, title) for x, text, title in found], marks
-
-    width, rows, _ = labels("direct", "planner")
-    assert width == 720
-    width, rows, marks = labels("direct", LONG)
-    assert [text for _, text, _ in rows] == ["direct", LONG] and width > 720
-    assert all(charts.width_of(text) <= x for x, text, _ in rows) and all(rows[0][0] < m < width for m in marks)
-    width, rows, _ = labels("planner " + "m" * 300 + "-end")
-    ((x, text, title),) = rows
-    assert (
-        charts.width_of(text) <= x < width <= 1048
-        and text.startswith("planner m")
-        and text.endswith("m-end")
-        and "…" in text
-    )
-    assert title == "planner " + "m" * 300 + "-end"
-
-
-def test_labels_are_no_wider_in_a_browser_than_they_are_counted(tmp_path):
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: the labels were not measured in a browser")
-    svg = charts.intervals([(LONG, 0.5, 0.4, 0.6), ("ABCDEFGH WMwm 0123456789 @%", 0.5, 0.4, 0.6)], 0.0, 1.0)
-    script = (
-        "document.title = [...document.querySelectorAll('.label')].every(t => t.getBBox().x >= 0) ? 'fits' : 'clipped'"
-    )
-    page = tmp_path / "plot.html"
-    style = "<style>svg text { font: 12px system-ui, sans-serif; }</style>"
-    page.write_text(f"<!doctype html><html>{style}{svg}<script>{script}</script></html>")
-    assert "<title>fits</title>" in dom(page)

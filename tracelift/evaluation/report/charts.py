@@ -1,103 +1,124 @@
-"""Plots as inline SVG, drawn by hand so that a report is one file that needs nothing else.
+"""Plots of the report as HTML that flows: legible at any width, since labels are text and only bars are scaled.
 
-Three: accuracy of each arm, differences between arms, and the RM's scores of right and wrong answers' traces.
-Left out: interaction, beyond a title on each mark.
+    intervals   a dot with its interval a row, on an axis that holds 0
+    stacked     parts of a share a row, with a legend
+    histogram   shares of values in [0, 1] by bin, two outcomes side by side
+
+Colours are names of page.html's style. Left out: interaction, beyond a title on each mark.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
+from typing import NamedTuple
 
-COLOURS = {"direct": "#8d99ae", "planner": "#1f6f8b", "reference": "#2e933c", "foreign": "#d1495b"}
-_ROW, _WIDTH, _PLOT = 26, 720, 490
-_LABELS = (190, 500)  # pixels of room for labels: at least, at most
-_SLIM, _BROAD = frozenset("iljtfrI.,:;'!|()[]- "), frozenset("mwMW@%")
+BINS = 10
+PARTS = 6  # colours of a stacked bar; the rest is one part
 
 
-def intervals(
-    rows: Sequence[tuple[str, float, float, float]], low: float, high: float, zero: bool = False, unit: str = ""
-) -> str:
-    """Dots with error bars. rows: (label, value, low, high); the axis runs from `low` to `high`.
+class Row(NamedTuple):
+    label: str
+    value: float
+    low: float
+    high: float
+    colour: str = "other"
 
-    The picture grows with its longest label; one that is too long even so loses its middle and has it in its title.
-    """
-    left = 20 + min(max([_LABELS[0], *(width_of(label) for label, *_ in rows)]), _LABELS[1])
-    height, right = _ROW * len(rows) + 34, left + _PLOT
-    span = (high - low) or 1.0
 
-    def x(value: float) -> float:
-        return left + (min(max(value, low), high) - low) / span * (right - left)
+def intervals(rows: Sequence[Row], least: float = 0.0, most: float = 0.0, digits: int = 3) -> str:
+    """Dots with error bars, on an axis from at most `least` to at least `most` that holds all of them, and 0."""
+    finite = [r for r in rows if all(map(math.isfinite, r[1:4]))]
+    if not finite:
+        return ""
+    ticks = axis([least, most, 0.0, *(v for r in finite for v in r[1:4])])
+    low, span = ticks[0], ticks[-1] - ticks[0]
 
-    parts = [_open(height, right + 20)]
-    for i in range(6):
-        tick = low + span * i / 5
-        parts.append(f'<line x1="{x(tick):.1f}" y1="4" x2="{x(tick):.1f}" y2="{height - 26}" class="grid"/>')
-        parts.append(
-            f'<text x="{x(tick):.1f}" y="{height - 10}" class="tick" text-anchor="middle">{tick:.3g}{unit}</text>'
+    def at(value: float) -> str:
+        return f"{100 * (value - low) / span:.2f}%"
+
+    grid = "".join(f'<i class="{"zero" if t == 0 else "grid"}" style="left:{at(t)}"></i>' for t in ticks)
+    lines = []
+    for r in finite:
+        told = f"{r.value:.{digits}f} [{r.low:.{digits}f}, {r.high:.{digits}f}]"
+        width = f"{100 * (r.high - r.low) / span:.2f}%"
+        marks = f'<i class="span {r.colour}" style="left:{at(r.low)};width:{width}"></i>'
+        marks += f'<i class="dot {r.colour}" style="left:{at(r.value)}"></i>'
+        lines.append(
+            _line(r.label, f'<span class="track" title="{escape(f"{r.label}: {told}")}">{grid}{marks}</span>', told)
         )
-    if zero:
-        parts.append(f'<line x1="{x(0):.1f}" y1="4" x2="{x(0):.1f}" y2="{height - 26}" class="zero"/>')
-    for i, (label, value, a, b) in enumerate(rows):
-        y, colour = 18 + _ROW * i, COLOURS.get(label.split(" ")[0], "#444")
-        short = fitted(label)
-        whole = f"<title>{escape(label)}</title>" if short != label else ""
-        parts.append(f'<text x="{left - 10}" y="{y + 4}" class="label" text-anchor="end">{escape(short)}{whole}</text>')
-        parts.append(f'<line x1="{x(a):.1f}" y1="{y}" x2="{x(b):.1f}" y2="{y}" stroke="{colour}" stroke-width="2.5"/>')
-        title = f"{label}: {value:.3g}{unit} [{a:.3g}, {b:.3g}]"
-        parts.append(
-            f'<circle cx="{x(value):.1f}" cy="{y}" r="4.5" fill="{colour}"><title>{escape(title)}</title></circle>'
-        )
-    return "".join([*parts, "</svg>"])
+    marks = "".join(f'<b style="left:{at(t)}">{_number(t)}</b>' for t in ticks)
+    return _plot([*lines, _line("", f'<span class="track scale">{marks}</span>', "")])
 
 
-def histogram(groups: Sequence[tuple[str, str, Sequence[float]]], bins: int = 20) -> str:
-    """Shares of values in [0, 1] by bin, one outline per group. groups: (label, colour, values)."""
-    height, bottom, right = 190, 150, _WIDTH - 20
-    counts = [[0] * bins for _ in groups]
-    for row, (_, _, values) in zip(counts, groups, strict=True):
+def stacked(rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> str:
+    """Bars from 0 to the largest sum, or to 0.1. rows: (label, [(part, share), …]); parts in one order of colours."""
+    weight: dict[str, float] = {}
+    for _, parts in rows:
+        for name, share in parts:
+            weight[name] = weight.get(name, 0.0) + share
+    names = sorted(weight, key=lambda name: -weight[name])
+    colours = {name: f"part{min(i, PARTS - 1)}" for i, name in enumerate(names)}
+    top = axis([0.0, 0.1, *(math.fsum(s for _, s in parts) for _, parts in rows)])
+    lines = []
+    for label, parts in rows:
+        bars, left = "", 0.0
+        for name, share in sorted(parts, key=lambda part: names.index(part[0])):
+            title = escape(f"{name}: {share:.3f}")
+            bars += f'<i class="bar {colours[name]}" style="left:{100 * left / top[-1]:.2f}%;width:{100 * share / top[-1]:.2f}%" title="{title}"></i>'
+            left += share
+        lines.append(_line(label, f'<span class="track">{bars}</span>', f"{left:.3f}"))
+    marks = "".join(f'<b style="left:{100 * t / top[-1]:.2f}%">{_number(t)}</b>' for t in top)
+    legend = "".join(f'<span><i class="key {colours[n]}"></i>{escape(n.replace("_", " "))}</span>' for n in names)
+    scale = _line("", f'<span class="track scale">{marks}</span>', "")
+    return _plot([*lines, scale]) + f'<p class="legend">{legend}</p>'
+
+
+def histogram(groups: Sequence[tuple[str, str, Sequence[float]]]) -> str:
+    """Shares of values in [0, 1] by tenth, each group's of its own number. groups: (label, colour, values); NaN is in none."""
+    groups = [(label, colour, [v for v in values if math.isfinite(v)]) for label, colour, values in groups]
+    shares = []
+    for _, _, values in groups:
+        counts = [0] * BINS
         for v in values:
-            row[min(bins - 1, max(0, int(v * bins)))] += 1
-    shares = [[c / max(1, sum(row)) for c in row] for row in counts]
-    top = max((s for row in shares for s in row), default=0) or 1.0
-    width = (right - 40) / bins
-    parts = [_open(height)]
-    for (label, colour, values), row in zip(groups, shares, strict=True):
-        points = [f"40,{bottom}"]
-        for i, s in enumerate(row):
-            y = bottom - s / top * (bottom - 14)
-            points += [f"{40 + i * width:.1f},{y:.1f}", f"{40 + (i + 1) * width:.1f},{y:.1f}"]
-        points.append(f"{right},{bottom}")
-        title = escape(f"{label}: {len(values)} traces")
-        parts.append(
-            f'<polygon points="{" ".join(points)}" fill="{colour}" fill-opacity=".25" '
-            f'stroke="{colour}"><title>{title}</title></polygon>'
-        )
-    for i in range(6):
-        parts.append(
-            f'<text x="{40 + (right - 40) * i / 5:.1f}" y="{bottom + 16}" class="tick" '
-            f'text-anchor="middle">{i / 5:.1f}</text>'
-        )
-    for i, (label, colour, values) in enumerate(groups):
-        parts.append(f'<rect x="{60 + 240 * i}" y="{bottom + 25}" width="10" height="10" fill="{colour}"/>')
-        parts.append(f'<text x="{75 + 240 * i}" y="{bottom + 34}" class="label">{escape(label)} ({len(values)})</text>')
-    return "".join([*parts, "</svg>"])
+            counts[min(BINS - 1, max(0, int(v * BINS)))] += 1
+        shares.append([c / max(1, len(values)) for c in counts])
+    top = max((s for row in shares for s in row), default=0.0) or 1.0
+    columns = []
+    for i in range(BINS):
+        bars = ""
+        for (label, colour, _), row in zip(groups, shares, strict=True):
+            title = escape(f"{label}, {i / BINS:.1f} to {(i + 1) / BINS:.1f}: {row[i]:.1%}")
+            bars += f'<i class="{colour}" style="height:{100 * row[i] / top:.1f}%" title="{title}"></i>'
+        columns.append(f"<div>{bars}</div>")
+    ticks = "".join(f"<b>{i / BINS:.1f}</b>" for i in range(BINS))
+    legend = "".join(
+        f'<span><i class="key {colour}"></i>{escape(label)} ({len(values)})</span>' for label, colour, values in groups
+    )
+    return (
+        f'<div class="histogram" role="img"><div class="columns">{"".join(columns)}</div><div class="bins">{ticks}</div></div>'
+        f'<p class="legend">{legend}<span>tallest column: {top:.0%}</span></p>'
+    )
 
 
-def width_of(text: str) -> int:
-    """Pixels that `text` takes at 12 px at most: counted for a wide face, because the reader's is not known."""
-    return round(sum(5 if c in _SLIM else 12 if c in _BROAD else 9.3 if c.isupper() else 7.6 for c in text))
+def axis(values: Sequence[float]) -> list[float]:
+    """Ticks at round numbers around all values: at most seven, steps of 1, 2 or 5 times a power of ten, 0 among them where the
+    values have both signs or hold it."""
+    low, high = min(values), max(values)
+    rough = max(high - low, 1e-9) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 10) for i in range(first, max(last, first + 1) + 1)]
 
 
-def fitted(label: str) -> str:
-    """The label, or its two ends with … between where it is wider than there is room."""
-    kept = len(label)
-    short = label
-    while width_of(short) > _LABELS[1]:
-        kept -= 1
-        short = f"{label[: (kept + 1) // 2]}…{label[len(label) - kept // 2 :]}"
-    return short
+def _number(value: float) -> str:
+    return f"{value:.10f}".rstrip("0").rstrip(".") or "0"
 
 
-def _open(height: int, width: int = _WIDTH) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" xmlns="http://www.w3.org/2000/svg">'
+def _line(label: str, track: str, told: str) -> str:
+    return f'<div class="line"><span class="name">{escape(label)}</span>{track}<span class="num">{escape(told)}</span></div>'
+
+
+def _plot(lines: Sequence[str]) -> str:
+    return f'<div class="plot" role="img">{"".join(lines)}</div>'
