@@ -11,7 +11,7 @@ over training seeds, `se_problems` the standard error that the evaluation's prob
                   the evaluations do not keep by problem (answer stated, trace tokens) have `se_problems` 0: their
                   intervals are for other seeds on the same problems
 
-Left out: words and pictures (benchmarks/compare_report.py), curves at equal executor tokens between updates.
+Left out: words and pictures (benchmarks/compare_report.py), curves at equal cost between updates.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Any
 
 from tracelift.evaluation.figures.runs import contrast, per_problem, problem_variance
 from tracelift.files import read_log
+from tracelift.runs.summary import run_cost
 from tracelift.stats import holm
 from tracelift.stats.figures import deviation
 
@@ -42,7 +43,7 @@ SECONDARY = ("trace_validity", "wrong_reason_rate", "answer_stated", "trace_toke
 
 
 def tokens_of(run: Path) -> int:
-    """Executor tokens of a whole training run."""
+    """Executor tokens generated in a whole training run."""
     return sum(r.get("executor_tokens", 0) for r in read_log(run / "timings.jsonl"))
 
 
@@ -112,6 +113,7 @@ def aggregate(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
         record["arms"][arm] = {
             "updates": [len(read_log(run / "metrics.jsonl")) for run in runs],
             "executor_tokens": [tokens_of(run) for run in runs],
+            "costs": [run_cost(run) for run in runs],
             "train_seconds": [round(sum(r["seconds"] for r in read_log(run / "timings.jsonl")), 1) for run in runs],
             **{
                 mode: summary([one_seed(r, mode, direct[mode]) for r, _ in evals], scores[arm][mode]["accuracy"])

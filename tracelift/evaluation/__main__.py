@@ -17,7 +17,9 @@ from tracelift.evaluation.export import FORMATS, export
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m tracelift.evaluation", description="Evaluations in other tools' formats."
+        prog="python -m tracelift.evaluation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     sub = commands.add_parser("export", help="samples.jsonl in the layout of lm-evaluation-harness or EvalPlus")

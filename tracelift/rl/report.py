@@ -26,7 +26,7 @@ from tracelift.rl.sample import Sample
 from tracelift.runs.clock import Clock
 from tracelift.runs.folder import EVAL_BEFORE, RunFolder
 from tracelift.runs.plots import draw_curves
-from tracelift.runs.summary import write_summary_of_parts
+from tracelift.runs.summary import cost_line, write_summary_of_parts
 from tracelift.runs.tensorboard import TensorBoard
 from tracelift.tasks.task import Task
 from tracelift.training.learner import Learner
@@ -185,7 +185,14 @@ class Report:
         write_text(self.run.path / "summary.json", json_text(summary, indent=2))
         write_text(self.run.path / "eval_after.json", json_text(after | {"made_of": self.made_of}))
         text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
-        text += "\n\n" + LEGEND + "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
+        text += (
+            "\n\n"
+            + cost_line(self.run.path)
+            + "\n\n"
+            + LEGEND
+            + "\n\n"
+            + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
+        )
         write_text(self.run.path / "summary.txt", text + "\n")
         self.say("\n" + text)
         self._close()
