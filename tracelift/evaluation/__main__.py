@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from tracelift.evaluation.export import FORMATS, export
+from tracelift.runs.console import reader_may_leave
 
 
 def main(argv: list[str]) -> int:
@@ -32,8 +33,9 @@ def main(argv: list[str]) -> int:
     try:
         path = Path(arguments.samples)
         samples = path / "samples.jsonl" if path.is_dir() else path
-        for file in export(samples, arguments.format, Path(arguments.out), arguments.arm, arguments.mode):
-            print(file)
+        files = export(samples, arguments.format, Path(arguments.out), arguments.arm, arguments.mode)
+        with reader_may_leave():
+            print(*files, sep="\n")
     except (OSError, ValueError) as error:
         print(f"python -m tracelift.evaluation: {error}", file=sys.stderr)
         return 1
