@@ -30,8 +30,9 @@ from tracelift.stats import holm
 from tracelift.stats.figures import deviation
 
 REWARDS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
+BESIDE = ("gated", "additive", "graded")  # rewards that leave one thing out of the paper's
 MATCHED = "exec_only_matched"
-ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in REWARDS} | {
+ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in (*REWARDS, *BESIDE)} | {
     "drop": {"reward.mode": "tracelift", "grpo.flat_groups": "drop"},
     "resample": {"reward.mode": "tracelift", "grpo.flat_groups": "resample"},
     "mask_truncated": {"reward.mode": "tracelift", "grpo.mask_truncated": "true"},

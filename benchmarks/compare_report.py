@@ -16,7 +16,8 @@ from tracelift.runs.summary import COSTS
 TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
           "product_only": "R x uplift only", MATCHED: "execution only, trained longer",
           "drop": "TraceLift, flat groups dropped", "resample": "TraceLift, flat groups resampled",
-          "mask_truncated": "TraceLift, cut traces masked"}  # fmt: skip
+          "mask_truncated": "TraceLift, cut traces masked", "gated": "gated (R x outcome)",
+          "additive": "additive (outcome + R)", "graded": "graded (R x success rate)"}  # fmt: skip
 COLOURS = {
     "exec_only": "#e07a1f",
     "tracelift": "#1f6f8b",
@@ -27,6 +28,9 @@ COLOURS = {
     "drop": "#2e933c",
     "resample": "#d1495b",
     "mask_truncated": "#b08bbb",
+    "gated": "#8a4f9e",
+    "additive": "#2e933c",
+    "graded": "#d1495b",
 }
 
 DRAWN = (MATCHED, "exec_only", "tracelift")  # above the others, the last on top

@@ -128,9 +128,9 @@ def build_executor(
 
 def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable[[], bool]) -> Backend:
     """The server at `executor.url`. Raises ValueError where its key is not in the environment, or nobody listens there."""
-    from tracelift.executor.client import RemoteBackend
-    from tracelift.executor.outage import Outage
-    from tracelift.executor.prefetch import PrefetchingBackend
+    from tracelift.executor.remote.client import RemoteBackend
+    from tracelift.executor.remote.outage import Outage
+    from tracelift.executor.remote.prefetch import PrefetchingBackend
 
     e = config.executor
     patience = Outage(e.patience_s, say, give_up)
@@ -145,7 +145,7 @@ def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable
 
 def refuse_absent_servers(config: Config) -> None:
     """Raises ValueError naming the key where nobody listens at `executor.url` or `reward_model.url`. Nothing is asked."""
-    from tracelift.executor.client import RemoteBackend
+    from tracelift.executor.remote.client import RemoteBackend
     from tracelift.reward_model.remote import ScoreCalls
 
     e, r = config.executor, config.reward_model
@@ -191,7 +191,7 @@ def build_scorer(
     None where neither is given."""
     r = config.reward_model
     if r.url:
-        from tracelift.executor.outage import Outage
+        from tracelift.executor.remote.outage import Outage
         from tracelift.reward_model.remote import RemoteScorer
 
         patience, key = Outage(config.executor.patience_s, say, give_up), api_key(r.key_env)

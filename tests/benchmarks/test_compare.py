@@ -10,6 +10,7 @@ from benchmarks import pretrained
 from benchmarks.compare import train_arm
 from benchmarks.compare_figures import (
     ARMS,
+    BESIDE,
     REWARDS,
     aggregate,
     by_figure,
@@ -159,7 +160,7 @@ def test_an_arm_differs_from_tracelift_in_what_it_is_named_for(tmp_path):
         mine["run"]["out"] = plain["run"]["out"]
         found[arm] = {f"{s}.{k}": v for s in mine for k, v in mine[s].items() if v != plain[s][k]}
         assert arm in TITLES and arm in COLOURS
-    modes = {arm: {"reward.mode": arm} for arm in REWARDS if arm != "tracelift"}
+    modes = {arm: {"reward.mode": arm} for arm in (*REWARDS, *BESIDE) if arm != "tracelift"}
     assert found == modes | {
         "tracelift": {},
         "drop": {"grpo.flat_groups": "drop"},

@@ -9,7 +9,7 @@ which the executor turns into an ERROR verdict, so that a failure can never be m
 again after it: whether another attempt may help is known where the request is made, and tried there. Errors that
 would hit every request alike (a model that does not fit, a bug) do raise.
 
-`RemoteBackend`, for an OpenAI-compatible server, lives in tracelift/executor/client.py. Left out on purpose: chat formatting,
+`RemoteBackend`, for an OpenAI-compatible server, lives in tracelift/executor/remote/client.py. Left out on purpose: chat formatting,
 which belongs to whoever writes the prompt.
 """
 
@@ -96,7 +96,7 @@ class Scoring(Protocol):
 
 @runtime_checkable
 class Prefetching(Protocol):
-    """Can start on requests before `complete` collects them (tracelift/executor/prefetch.py)."""
+    """Can start on requests before `complete` collects them (tracelift/executor/remote/prefetch.py)."""
 
     def begin(self, requests: Sequence[CompletionRequest]) -> None:
         """Start requests; returns at once."""

@@ -80,9 +80,10 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
             out[name] = average(values, bounds)
 
     share("accuracy", accuracy(pairs))
-    average_of("baseline accuracy", [o.success_base for o in ran])
-    if ran:
-        gain = difference([o.success_base for o in ran], [o.success_with for o in ran], _DRAWS)
+    rates = [(b, w) for o in ran if (b := o.success_base) is not None and (w := o.success_with) is not None]
+    average_of("baseline accuracy", [b for b, _ in rates])
+    if rates:
+        gain = difference([b for b, _ in rates], [w for _, w in rates], _DRAWS)
         out["uplift"] = {"value": gain["difference"], "low": gain["low"], "high": gain["high"], "n": gain["n"]}
     programs = [s.outcome.judgement for s in kept if s.task.code is not None and s.outcome and s.outcome.judgement]
     average_of("hidden tests passed", [j.pass_rate for j in programs])

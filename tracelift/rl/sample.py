@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tracelift.errors import TrainingError
-from tracelift.executor.executor import Outcome
+from tracelift.executor.outcome import Outcome
 from tracelift.reward_model.scorer import RMScore
 from tracelift.rl.rewards import CodeReward, MathReward
 from tracelift.sampler import Completion

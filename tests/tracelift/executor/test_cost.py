@@ -66,7 +66,7 @@ def test_likelihoods_cost_what_they_read_and_score(demo):
     model, tokenizer = demo
     executor = Executor(LocalBackend(model, tokenizer), dataclasses.replace(SETTINGS, uplift="likelihood"))
     items = [(t, t.truth.trace) for t in DemoTasks(seed=78).first(3)]
-    executor.evaluate(items, need_repeats=False)
+    executor.evaluate(items, need_repeats=False, need_baseline=False)
     alone = executor.cost
     assert alone.scored == 0
     executor.evaluate(items)

@@ -105,10 +105,20 @@ def test_greedy_repeats_are_one_request():
     assert (outcome.with_successes, outcome.repeats, outcome.base_successes) == (3, 3, 0)
 
 
-def test_outcome_only_mode_makes_one_run():
-    backend = Scripted(says("1"))
-    outcome = Executor(backend, SETTINGS).evaluate([(ONE, "t")], need_repeats=False)[0]
-    assert len(backend.requests) == 1 and outcome.e2e is Verdict.PASS and outcome.runs == ()
+@pytest.mark.parametrize(
+    ("repeats", "baseline", "calls", "rates"),
+    [
+        (False, False, 1, (None, None, None)),
+        (True, False, 1 + 3, (1.0, None, None)),
+        (False, True, 1 + 3, (None, 0.0, None)),
+        (True, True, 1 + 3 + 3, (1.0, 0.0, 1.0)),
+    ],
+)
+def test_only_the_arms_that_are_asked_for_are_run_and_have_rates(repeats, baseline, calls, rates):
+    backend = Scripted(by_arm("1", "0"))
+    o = Executor(backend, SETTINGS).evaluate([(ONE, "t")], need_repeats=repeats, need_baseline=baseline)[0]
+    assert len(backend.requests) == calls and o.e2e is Verdict.PASS and o.error is None
+    assert (o.success_with, o.success_base, o.uplift) == rates and len(o.runs) == 3 * repeats
 
 
 def test_runs_without_a_trace_and_with_one_come_back_in_the_order_of_their_seeds():
@@ -254,7 +264,7 @@ def test_a_cache_that_cannot_be_written_says_where(tmp_path):
 
 
 def test_a_request_that_fails_is_asked_once_and_not_judged():
-    """Whether another attempt may help is its backend's to know (tracelift/executor/client.py)."""
+    """Whether another attempt may help is its backend's to know (tracelift/executor/remote/client.py)."""
     judged = []
 
     def judge(items, in_full):

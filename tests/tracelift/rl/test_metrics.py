@@ -7,7 +7,7 @@ import pytest
 from tracelift.errors import TrainingError
 from tracelift.evaluation.bench import Answer, WrittenTrace
 from tracelift.evaluation.figures.analysis import arm_figures, trace_figures
-from tracelift.executor.executor import Outcome
+from tracelift.executor.outcome import Outcome
 from tracelift.programs import CodeProblem, StdinTest
 from tracelift.reward_model.scorer import RMScore
 from tracelift.rl.held_out import summarise

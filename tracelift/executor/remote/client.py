@@ -31,8 +31,8 @@ from typing import Any
 
 from tracelift.errors import printable
 from tracelift.executor.backend import CompletionRequest, Progress, Reply, cut_at_stop
-from tracelift.executor.outage import Outage
-from tracelift.executor.transport import CalledOff, Failure, Server, Transport, parse_url, reply_json, start_of
+from tracelift.executor.remote.outage import Outage
+from tracelift.executor.remote.transport import CalledOff, Failure, Server, Transport, parse_url, reply_json, start_of
 
 MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
 # What an entry of /v1/models says of its model; the rest may change by the call.
