@@ -19,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import pairwise
 
 from tracelift.groups.flaws.trace import Line, Sum, Trace, TraceError, parse_trace
 from tracelift.groups.flaws.wording import mid_sentence, shuffled
@@ -27,12 +28,20 @@ Lines = tuple[str, ...]
 Span = tuple[int, int]  # in a line
 _PRODUCT = ("*", "×", "x", "X")
 _OPERAND = re.compile(r"[$€£]?[0-9][0-9,]*(?:\.[0-9]+)?(?: ?[^\W\d_]+(?:/[^\W\d_]+)?){0,2}")
-_POINTING = "he she it they we him her them his hers its their theirs this that these those both each"
-_CONNECTING = "so then thus therefore hence after afterwards before finally next now also and but first initially later in since because again together altogether total combined if when"
+_POINTING = (
+    "he she it they we him her them his hers its their theirs this that these those both each "
+    "rest remaining remainder left other others another same"
+)
+_CONNECTING = (
+    "so then thus therefore hence after afterwards before finally next now also and but first initially later in since "
+    "because again together altogether total combined if when"
+)
 _POINTS = re.compile(rf"\b(?:{_POINTING.replace(' ', '|')})\b", re.IGNORECASE)
 _LEANS = re.compile(rf"(?:{f'{_POINTING} {_CONNECTING}'.replace(' ', '|')})\b", re.IGNORECASE)
 _CONCLUDING = ("So ", "Therefore, ", "Thus, ", "Hence, ")
-_NO_CONCLUSION = re.compile(r"(?:if|since|because|but|however|finally|although|while)\b", re.IGNORECASE)
+_NO_CONCLUSION = re.compile(
+    r"(?:if|since|because|but|however|finally|although|while|th(?:is|at) means)\b", re.IGNORECASE
+)
 
 
 def make(kind: str, trace: Trace, problem: str, answer: str, rng: random.Random) -> Lines | None:
@@ -115,7 +124,8 @@ def _product_as_sum(trace: Trace, rng: random.Random) -> Iterator[Lines]:
 
 def _steps_reordered(trace: Trace, rng: random.Random) -> Iterator[Lines]:
     lines = [line.text for line in trace.lines]
-    for i in shuffled(list(range(len(lines) - 2)), rng):
+    places = [i for i, two in enumerate(pairwise(trace.lines[:-1])) if all(line.sums for line in two)]
+    for i in shuffled(places, rng):
         needed = any(line == i + 1 for node in trace.results(i) for line, _ in trace.uses(node, after=i))
         leaning = any(_LEANS.match(text) or _POINTS.search(text) for text in lines[i : i + 2])
         if not needed and not leaning and not _POINTS.match(lines[i + 2]):
