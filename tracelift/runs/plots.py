@@ -33,7 +33,12 @@ FROM_DATA = (
     "parts of the Reason RM's loss",
 )  # the other panels' axes hold 0: shares, errors and norms
 COLOURS = ("#1f6f8b", "#d1495b", "#8d99ae", "#2e933c", "#edae49")
-STYLES = ((2.8, "solid"), (2.2, (0, (4, 3))), (1.8, (0, (2, 2.5))), (1.4, (0, (1.2, 2))))  # width in points, dashes
+STYLES = (  # of a panel's first, second, … curve: width in points, dashes, size of its dots
+    (2.8, "solid", 12.0),
+    (2.2, (0, (4, 3)), 8.6),
+    (1.8, (0, (2, 2.5)), 5.6),
+    (1.4, (0, (1.2, 2)), 3.2),
+)
 FEW = 3  # points that would make no line
 
 
@@ -48,11 +53,11 @@ def pyplot() -> Any:
 
 
 def draw_curves(folder: Path) -> Path | None:
-    """Draw curves.png in a run folder; None where nothing was logged yet."""
+    """Draw curves.png in a run folder; None where nothing that could be drawn was logged yet."""
     records = read_log(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []
-    if not records:
-        return None
     figure = curves(records)
+    if figure is None:
+        return None
     figure.suptitle(folder.name, fontsize=10, x=0.01, ha="left")
     figure.tight_layout()
     path = folder / "curves.png"
@@ -62,9 +67,11 @@ def draw_curves(folder: Path) -> Path | None:
 
 
 def curves(records: Records) -> Any:
-    """A matplotlib figure with a panel for each of PANELS of which something was logged."""
+    """A matplotlib figure with a panel for each of PANELS of which something was logged; None where nothing was."""
     panels = [(title, [k for k in keys if any(r.get(k) is not None for r in records)]) for title, keys in PANELS]
-    panels = [(title, keys) for title, keys in panels if keys] or [("nothing to draw was logged", [])]
+    panels = [(title, keys) for title, keys in panels if keys]
+    if not panels:
+        return None
     columns = 3
     rows = -(-len(panels) // columns)
     figure, axes = pyplot().subplots(rows, columns, figsize=(4.6 * columns, 3.1 * rows), squeeze=False)
@@ -86,10 +93,10 @@ def curves(records: Records) -> Any:
 
 
 def _curve(axis: Any, key: str, n: int, points: list[tuple[int, float]]) -> None:
-    width, dashes = STYLES[n % len(STYLES)]
+    width, dashes, dot = STYLES[n % len(STYLES)]
     name = key.removeprefix("dev/").replace("_", " ")
     label = f"{name} (0 throughout)" if all(y == 0 for _, y in points) else name
-    dots = {"marker": "o", "markersize": 2.5 * width} if len(points) <= FEW else {}
+    dots = {"marker": "o", "markersize": dot, "markeredgewidth": 0} if len(points) <= FEW else {}
     look = {"color": COLOURS[n % len(COLOURS)], "linewidth": width, "linestyle": dashes, "dash_capstyle": "butt"}
     axis.plot(*zip(*points, strict=True), label=label, zorder=2 + 0.1 * n, **look, **dots)
 

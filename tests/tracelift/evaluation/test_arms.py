@@ -452,7 +452,12 @@ def test_pair_accuracy_is_one_ratio_over_groups(monkeypatch):
 
     def group(*kinds):
         made = [
-            Of(reasoning=k, negative_kind=None if k == "good" else k, rubric=Of(total=0.5, dimensions={}))
+            Of(
+                reasoning=k,
+                negative_kind=None if k == "good" else k,
+                positive_kind=None,
+                rubric=Of(total=0.5, dimensions={}),
+            )
             for k in kinds
         ]
         return Of(task_type="math", problem="?", type_text="", candidates=made)
