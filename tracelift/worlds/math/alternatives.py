@@ -72,8 +72,9 @@ def _sum_regrouped(steps: Steps) -> Iterator[Steps]:
         alike = (first.op, first.label) == ("+", second.label) and second.op == "+"
         if alike and len(users) == 1 and -1 - i in (second.left, second.right):
             third = second.right if second.left == -1 - i else second.left
-            pair = replace(first, left=first.right, right=third)
-            yield (*steps[:i], pair, replace(second, left=first.left, right=-1 - i), *steps[i + 2 :])
+            if third != first.left:  # (a + b) + a as a + (b + a) is no other grouping
+                pair = replace(first, left=first.right, right=third)
+                yield (*steps[:i], pair, replace(second, left=first.left, right=-1 - i), *steps[i + 2 :])
 
 
 def _product_as_sum(steps: Steps) -> Iterator[Steps]:
