@@ -46,7 +46,7 @@ def _flaws(axis: Any, figures: dict[str, Any]) -> None:
     if figures["alternatives"]:
         shares = [v["alternatives"]["value"] if "alternatives" in v else 0 for _, v in kinds]
         axis.barh(names, shares, height=0.4, color=COLOURS[4], label="alternatives")
-        axis.legend(fontsize=7, loc="lower right")
+        axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2, frameon=False)
     axis.axvline(0.5, color=COLOURS[2], linewidth=1)
     whole = cell({**figures["pair accuracy"], "low": None})
     axis.set(xlim=(0, 1), title=f"sound above flawed, by flaw (reference: {whole})")
