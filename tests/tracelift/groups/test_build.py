@@ -295,6 +295,13 @@ def test_the_report_finds_a_word_that_only_flawed_traces_carry():
     assert shortcut_report(shifted[:100], shifted[100:])[0].words == 0.5  # digits are masked: reading them is the RM's
 
 
+def test_the_report_is_of_the_pairs_that_the_rms_pair_accuracy_is_of(built, tmp_path):
+    folder, _ = built
+    build(folder / "seeds.jsonl", tmp_path, Settings(dev=0.3, alternatives=False), workers=1)
+    reports = [shortcut_report(*(read_groups(out / name) for name in FILES[:2])) for out in (folder / "out", tmp_path)]
+    assert reports[0] == reports[1] and len(reports[0]) > 8
+
+
 def test_report_needs_both_sides(built):
     with pytest.raises(ValueError, match="both sides"):
         shortcut_report([], read_groups(built[0] / "out" / "train.jsonl"))
