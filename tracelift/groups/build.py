@@ -9,7 +9,7 @@ word for word, may open a trace; the positive pool holds the reference with none
 trace opens with as many as bring it close to a randomly drawn positive, on a randomly drawn side. Quotations are
 harmless, and about as frequent on either side.
 
-Alternatives, sound traces told otherwise, have draws of their own: with or without them a group holds the same flaws.
+Alternatives, sound traces told otherwise, have draws of their own: without them a group is what it was before there were any.
 
 Left out on purpose: reading seeds (seeds.py), what can be made of one (offers.py), the labels (rubric.py).
 """
@@ -32,7 +32,7 @@ from typing import Any
 from tracelift.errors import GroupError
 from tracelift.files import json_line, replaced_file, write_text
 from tracelift.groups.dedup import words_of
-from tracelift.groups.offers import Dropped, Offers, alternatives_of, code_offers, math_offers
+from tracelift.groups.offers import Dropped, Offers, code_offers, math_offers
 from tracelift.groups.seeds import DEMOS, NoSeed, Seed, fresh_seeds
 from tracelift.groups.summary import Tally
 from tracelift.reward_model.group_format import Candidate, Group, split_of
@@ -118,16 +118,16 @@ def _made(seed: Seed, problem_id: str, settings: Settings, facts: Counter) -> Gr
         random.Random(hashlib.sha256(f"{settings.seed}\0{problem_id}\0{what}".encode()).digest())
         for what in ("flaws", "alternatives")
     )
-    found = (math_offers if settings.domain == "math" else code_offers)(seed, flaws_rng, facts)
+    if settings.domain == "math":
+        found = math_offers(seed, flaws_rng, facts, told_rng if settings.alternatives else None)
+    else:
+        found = code_offers(seed, flaws_rng, facts)
     if isinstance(found, Dropped):
         return found
     positives = [p for p in found.positives if len(p.reasoning) <= settings.max_trace]
-    if not positives:
-        return Dropped("trace too long", f"{len(found.reference)} characters of at most {settings.max_trace}")
+    if not any(p.positive_kind is None for p in positives):
+        return Dropped("trace too long", f"{len(found.sound[0])} characters of at most {settings.max_trace}")
     negatives = _negatives(found, [len(p.reasoning) for p in positives], flaws_rng, settings, facts)
-    if settings.alternatives and found.trace is not None:
-        told = alternatives_of(found.trace, seed.problem, found.answer, told_rng, facts)
-        positives += [c for c in told if len(c.reasoning) <= settings.max_trace]
     metadata = {
         "source_dataset": settings.source,
         "source_row_index": seed.row,
@@ -145,14 +145,14 @@ def _negatives(
 ) -> list[Candidate]:
     """The flaws that pass the filters, each opened with as many quotations as its length needs."""
     negatives: list[Candidate] = []
-    reference, kept = words_of(found.reference), []
+    sound, kept = [words_of(text) for text in found.sound], []
     for name, text, options in found.flaws:
         words = words_of(text)
-        if words == reference or any(nearly_equal(words, other) for other in kept):
+        if words in sound or any(nearly_equal(words, other) for other in kept):
             facts["near duplicate", name] += 1
             continue
         # A shortened trace cannot be lengthened past the last quotation, so its coin is loaded the other way.
-        shortened = len(text) < len(found.reference)
+        shortened = len(text) < len(found.sound[0])
         candidate = _matched(options, rng.choice(targets), longer=rng.random() < (0.8 if shortened else 0.4))
         if len(candidate.reasoning) > settings.max_trace:
             facts["too long", name] += 1
@@ -177,6 +177,8 @@ def _count(group: Group, facts: Counter) -> None:
             flaw.get("answer_changed", candidate.extra.get("changes_result"))
         )
         facts["place", flaw.get("place", "not recorded")] += 1
+        if told := flaw.get("told") or candidate.extra.get("told"):
+            facts["flawed alternative", told] += 1
         facts["negative length", len(candidate.reasoning)] += 1
         for name, label in candidate.rubric.dimensions.items():
             facts["label", name, label] += 1

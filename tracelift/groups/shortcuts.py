@@ -6,8 +6,7 @@ difference of the two traces' features, fitted on training groups and measured o
 share of pairs in which the sound trace scores higher, ties counting half: 0.5 is chance, and a Reason RM is only
 worth what it adds over these.
 
-Left out on purpose: anything that reads numbers, which is what the RM is for; alternatives, as in the RM's pair accuracy
-that these are held against.
+Left out on purpose: anything that reads numbers, which is what the RM is for.
 """
 
 from __future__ import annotations
@@ -38,12 +37,12 @@ class Trial:
 
 
 def pairs_of(groups: Iterable[Group]) -> list[Pair]:
-    """Every (reference, flawed) pair of every group; the pairs of one flawed trace weigh 1 together."""
+    """Every (sound, flawed) pair of every group; the pairs of one flawed trace weigh 1 together."""
     return [
-        (str(negative.negative_kind), reference.reasoning, negative.reasoning, 1 / len(group.references))
+        (str(negative.negative_kind), positive.reasoning, negative.reasoning, 1 / len(group.positive_pool))
         for group in groups
         for negative in group.negative_bank
-        for reference in group.references
+        for positive in group.positive_pool
     ]
 
 

@@ -51,12 +51,9 @@ def _flaw(candidate: Candidate) -> list[str]:
 
 
 def _closest(group: Group, negative: Candidate) -> str:
-    """The reference, with or without quotations, that shares most with the flawed one."""
+    """The sound trace that shares most with the flawed one."""
     lines = set(negative.reasoning.split("\n"))
-    return max(
-        (p.reasoning for p in group.references or group.positive_pool),
-        key=lambda text: _overlap(set(text.split("\n")), lines),
-    )
+    return max((p.reasoning for p in group.positive_pool), key=lambda text: _overlap(set(text.split("\n")), lines))
 
 
 def _overlap(a: set[str], b: set[str]) -> float:

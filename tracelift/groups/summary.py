@@ -65,7 +65,11 @@ class Tally:
                 for kind, count in kinds.items()
             },
             "alternatives": {
-                kind: {"count": count, "no_place": of("no alternative").get(kind, 0)}
+                kind: {
+                    "count": count,
+                    "no_place": of("no alternative").get(kind, 0),
+                    "struck_by_a_flaw": of("flawed alternative").get(kind, 0),
+                }
                 for kind in ALTERNATIVES
                 if (count := of("alternative").get(kind, 0)) or kind in of("no alternative")
             },

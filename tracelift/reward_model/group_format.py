@@ -84,11 +84,6 @@ class Group:
     keys: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
-    def references(self) -> tuple[Candidate, ...]:
-        """The sound traces that are the reference, with and without quotations: what flaws were made of."""
-        return tuple(c for c in self.positive_pool if c.positive_kind is None)
-
-    @property
     def alternatives(self) -> tuple[Candidate, ...]:
         """The sound traces that tell the reference otherwise."""
         return tuple(c for c in self.positive_pool if c.positive_kind is not None)

@@ -8,7 +8,6 @@ import statistics
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -115,7 +114,7 @@ def test_what_stands_in_a_group(built):
             assert not re.search("answer is", negative.reasoning)
 
 
-def test_alternatives_join_the_pool_and_change_nothing_else(built, tmp_path):
+def test_alternatives_join_the_pool(built, tmp_path):
     folder, summary = built
     plain = build(folder / "seeds.jsonl", tmp_path, Settings(dev=0.3, alternatives=False), workers=1)
     kinds = Counter()
@@ -123,25 +122,47 @@ def test_alternatives_join_the_pool_and_change_nothing_else(built, tmp_path):
         for with_them, without in zip(read_groups(folder / "out" / name), read_groups(tmp_path / name), strict=True):
             told = with_them.alternatives
             assert told and not without.alternatives
-            assert replace(with_them, positive_pool=with_them.positive_pool[: -len(told)]) == without
+            assert (
+                with_them.positive_pool[: -len(told)] == without.positive_pool and with_them.problem == without.problem
+            )
             assert len({c.positive_kind for c in told}) == len(told)
             kinds.update(c.positive_kind for c in told)
     assert kinds == {kind: facts["count"] for kind, facts in summary["alternatives"].items()} and set(kinds) == set(
         ALTERNATIVES
     )
     assert all(facts["count"] + facts["no_place"] == len(SEEDS) for facts in summary["alternatives"].values())
-    assert plain["alternatives"] == {} and plain["negatives"] == summary["negatives"]
+    assert plain["alternatives"] == {}
+
+
+def test_no_way_of_telling_is_a_mark_of_soundness():
+    """A flaw strikes the alternatives as often as they are sound traces of a group, and says which it struck."""
+    sound, flawed, texts = Counter(), Counter(), 0
+    for number in range(12):
+        for row, (question, answer) in enumerate(SEEDS):
+            line = build_group(Seed(row, question, answer), Settings(seed=number)).line
+            group = json.loads(line)
+            for c in group["positive_pool"]:
+                sound[c.get("positive_kind", "reference")] += 1 / len(group["positive_pool"])
+            for c in group["negative_bank"]:
+                told = c["metadata"]["flaw"].get("told", "reference")
+                flawed[told] += 1 / len(group["negative_bank"])
+                brackets = told == "sum_regrouped" and c["negative_kind"] == "slip_repaired"
+                texts += brackets
+                assert not brackets or re.search(r"\+ ?\(", c["reasoning"])
+    assert sound.keys() == flawed.keys() and texts > 3
+    for kind in sound:
+        assert abs(sound[kind] - flawed[kind]) / (12 * len(SEEDS)) < 0.05, (kind, sound, flawed)
 
 
 def test_alternatives_open_with_quotations_as_often_as_any_trace():
     """Or a quotation would be a mark of the reference and of flaws."""
     told, references = [], []
-    for number in range(30):
+    for number in range(12):
         for row, (question, answer) in enumerate(SEEDS):
             pool = json.loads(build_group(Seed(row, question, answer), Settings(seed=number)).line)["positive_pool"]
             for c in pool:
                 (told if "positive_kind" in c else references).append(c["metadata"]["quotations"])
-    assert len(told) > 800 and abs(statistics.fmean(told) - statistics.fmean(references)) < 0.15
+    assert len(told) > 300 and abs(statistics.fmean(told) - statistics.fmean(references)) < 0.15
 
 
 def test_bad_seeds_are_counted_and_the_good_ones_kept(tmp_path):
@@ -179,8 +200,8 @@ def test_every_seed_is_a_group_or_a_line_with_its_reason(tmp_path):
     summary = build(
         write_seeds(tmp_path / "seeds.jsonl", seeds),
         tmp_path / "out",
-        Settings(min_negatives=8, max_trace=170),
-        workers=2,
+        Settings(min_negatives=8, max_trace=130),
+        workers=1,
     )
     listed = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
     assert Counter(row["reason"] for row in listed) == summary["dropped"]
@@ -293,13 +314,6 @@ def test_the_report_finds_a_word_that_only_flawed_traces_carry():
     assert row.words > 0.95 and "| k | 100 |" in markdown([row])
     shifted = made_up(200, lambda r: "3 + 4 = 7", lambda r: "3 + 4 = 8")
     assert shortcut_report(shifted[:100], shifted[100:])[0].words == 0.5  # digits are masked: reading them is the RM's
-
-
-def test_the_report_is_of_the_pairs_that_the_rms_pair_accuracy_is_of(built, tmp_path):
-    folder, _ = built
-    build(folder / "seeds.jsonl", tmp_path, Settings(dev=0.3, alternatives=False), workers=1)
-    reports = [shortcut_report(*(read_groups(out / name) for name in FILES[:2])) for out in (folder / "out", tmp_path)]
-    assert reports[0] == reports[1] and len(reports[0]) > 8
 
 
 def test_report_needs_both_sides(built):

@@ -2,7 +2,6 @@
 
 import json
 import random
-from dataclasses import replace
 
 import pytest
 
@@ -18,6 +17,7 @@ from tracelift.groups.flaws.code import (
     rubric_of,
     steps_of,
 )
+from tracelift.worlds.build import code_data, math_data
 
 PROBLEM = (
     "Given a list of integers and a limit, print the sum of the distinct values that are at most the limit. "
@@ -151,7 +151,7 @@ def test_the_command_builds_from_seeds_alike_in_parallel_or_not(tmp_path, monkey
 
 @pytest.mark.parametrize("world", ["math", "code"])
 def test_the_command_builds_from_the_demo_worlds(tmp_path, world):
-    """Whose flaws are exact: what each does to the result is known. And alternatives change no other trace."""
+    """Whose flaws are exact: what each does to the result is known. Without alternatives the groups are those of ever."""
     options = ["--limit", "12", "--workers", "1", "--quiet", "--dev", "0.3", "--seed", "990"]
     pools = {}
     for flag in ("--alternatives", "--no-alternatives"):
@@ -162,6 +162,9 @@ def test_the_command_builds_from_the_demo_worlds(tmp_path, world):
     changes = {"math": "changes_answer", "code": "changes_result"}[world]
     assert {c.extra[changes] for g in groups for c in g.negative_bank} == {True, False}
     assert any(g.alternatives for g in groups)
-    assert [replace(g, positive_pool=g.positive_pool[:1]) for g in groups] == without
+    data = {"math": math_data, "code": code_data}[world]
+    assert sorted(without, key=lambda g: g.problem_id) == sorted(
+        data.make_groups(990, 12, 8), key=lambda g: g.problem_id
+    )
     summary = json.loads((tmp_path / "--alternatives" / "summary.json").read_text())
     assert sum(k["count"] for k in summary["alternatives"].values()) == sum(len(g.alternatives) for g in groups)

@@ -1,5 +1,6 @@
 """Sound traces of the demo worlds told otherwise: true, grounded, of the same end, and in the pool only where the world agrees."""
 
+import random
 import re
 from collections import Counter
 
@@ -8,7 +9,8 @@ import pytest
 from tracelift.rubrics import ALTERNATIVES
 from tracelift.worlds.build import code_data, math_data
 from tracelift.worlds.code import alternatives as code_alternatives
-from tracelift.worlds.code import check_plan, read_plan
+from tracelift.worlds.code import apply_flaw as apply_plan_flaw
+from tracelift.worlds.code import check_plan, read_plan, reference_plan
 from tracelift.worlds.code import make_problem as code_problem
 from tracelift.worlds.math import alternatives as math_alternatives
 from tracelift.worlds.math import check_trace
@@ -21,8 +23,12 @@ SENTENCE = re.compile(r"(\w+): (\d+) ([-+*/]) (\d+)(?: = (\d+))?\.")
 COMPUTE = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": lambda a, b: a / b}
 
 
+def text_of(told):
+    return told.trace if hasattr(told, "trace") else str(told)
+
+
 def told(module, problems):
-    return [(p, kind, trace) for p in problems for kind, trace in module.all_alternatives(p)]
+    return [(p, kind, text_of(t)) for p in problems for kind, t in module.all_alternatives(p)]
 
 
 def test_math_alternatives_are_true_and_grounded_and_lead_to_the_answer():
@@ -50,7 +56,7 @@ def test_math_every_kind_is_found_and_the_worlds_truth_decides():
     made, sound = Counter(kind for _, kind, _ in told(math_alternatives, MATH)), Counter()
     for p in MATH:
         kept = list(math_alternatives.sound_alternatives(p))
-        assert kept == [(k, t) for k, t in math_alternatives.all_alternatives(p) if check_trace(p, t).valid]
+        assert kept == [(k, t) for k, t in math_alternatives.all_alternatives(p) if check_trace(p, t.trace).valid]
         sound.update(kind for kind, _ in kept)
     assert (
         set(made) == {"terms_exchanged", "steps_reordered", "sum_regrouped", "product_as_sum"}
@@ -74,16 +80,15 @@ def test_code_alternatives_are_true_and_follow_to_the_same_program():
         sound[kind] += check_plan(p, trace).valid
     for p in CODE:
         kept = list(code_alternatives.sound_alternatives(p))
-        assert kept == [(k, t) for k, t in code_alternatives.all_alternatives(p) if check_plan(p, t).valid]
+        assert kept == [(k, t) for k, t in code_alternatives.all_alternatives(p) if check_plan(p, str(t)).valid]
     assert min(made.values()) >= 20 and +sound == {"terms_exchanged": made["terms_exchanged"]}
 
 
 @pytest.mark.parametrize("data", [math_data, code_data], ids=["math", "code"])
 def test_groups_of_the_demos(data):
-    """With alternatives the flaws stay; each has the reference's rubric; what the committed models learn from has none."""
+    """Each alternative has the reference's rubric; what the committed models learn from has none."""
     plain = list(data.make_groups(SEED, 40))
     groups = [data.demo_group(i, SEED, 6, alternatives=True) for i in range(40)]
-    assert [g.negative_bank for g in groups] == [g.negative_bank for g in plain]
     assert all(
         g.positive_pool[0] == p.positive_pool[0] and len(p.positive_pool) == 1
         for g, p in zip(groups, plain, strict=True)
@@ -94,6 +99,49 @@ def test_groups_of_the_demos(data):
     for g in groups:
         sound, flawed = [c.reasoning for c in g.positive_pool], {c.reasoning for c in g.negative_bank}
         assert len(set(sound)) == len(sound) and not flawed & set(sound)
+
+
+@pytest.mark.parametrize("world", ["math", "code"])
+def test_flaws_strike_every_telling_and_are_flaws_in_each(world):
+    """Without this another order of terms would be a mark that nothing but sound traces carry."""
+    data, problem, check = {
+        "math": (math_data, math_problem, check_trace),
+        "code": (code_data, code_problem, check_plan),
+    }[world]
+    wording, kinds = {"sound": Counter(), "flawed": Counter()}, Counter()
+    for i in range(250):
+        p, group = problem(SEED, i), data.demo_group(i, SEED, 20, alternatives=True)
+        if not group.alternatives:
+            continue
+        assert all(not check(p, c.reasoning).valid for c in group.negative_bank), group.problem_id
+        wording["sound"].update(c.positive_kind or "reference" for c in group.positive_pool)
+        wording["flawed"].update(c.extra.get("told", "reference") for c in group.negative_bank)
+        kinds.update(c.negative_kind for c in group.negative_bank if "told" in c.extra)
+    shares = [{k: n / sum(of.values()) for k, n in of.items()} for of in wording.values()]
+    assert shares[0].keys() == shares[1].keys() and all(abs(shares[0][k] - shares[1][k]) < 0.04 for k in shares[0])
+    assert set(kinds) == set(data.FLAWS)
+
+
+def test_an_exchange_stays_where_a_flaw_strikes_elsewhere():
+    """Also where a flaw works the numbers out anew."""
+    seen = Counter()
+    for p in CODE:
+        for _, plan in code_alternatives.sound_alternatives(p):
+            for kind in ("slip_carried", "relation_misread", "slip_not_carried", "step_dropped"):
+                flaw = apply_plan_flaw(p, kind, random.Random(f"{p.problem_id} {kind}"), plan)
+                exchanged = [
+                    i
+                    for i, (a, b) in enumerate(zip(plan.calculations, reference_plan(p).calculations, strict=True))
+                    if a != b
+                ]
+                if flaw is not None:
+                    said = read_plan(flaw.trace).calculations[exchanged[0]]
+                    told = plan.calculations[exchanged[0]]
+                    if said.op == told.op and len(plan.calculations) > 1:
+                        seen[kind] += 1
+                        true = reference_plan(p).calculations[exchanged[0]]
+                        assert said.right == true.left or said.left == told.left, (told, said)
+    assert min(seen.values()) > 20 and len(seen) == 4
 
 
 def test_draws_are_keyed_by_the_problem():

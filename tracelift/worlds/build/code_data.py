@@ -88,7 +88,9 @@ def proofread_rows(count: int) -> Iterator[Row]:
 
 def make_group(p: PlanProblem, rng: random.Random, negatives: int, alternatives: bool = False) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits.
-    alternatives: the positive pool holds sound traces told otherwise too; flaws are the same with and without."""
+    alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
+    reference alone struck, another order of terms would be a mark of soundness."""
+    told = list(sound_alternatives(p)) if alternatives else []
     visible, hidden = make_cases(p)
     pairs = lambda cases: [{"input": i, "output": o} for i, o in cases]  # noqa: E731
     return Group(
@@ -97,8 +99,8 @@ def make_group(p: PlanProblem, rng: random.Random, negatives: int, alternatives:
         task_type="code",
         problem=p.text,
         reference_solution=p.program,
-        positive_pool=sound(p.trace, rubric_of, sound_alternatives(p) if alternatives else ()),
-        negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "changes_result"),
+        positive_pool=sound(p.trace, rubric_of, [(kind, str(t)) for kind, t in told]),
+        negative_bank=flawed(all_flaws(p, rng, told), rubric_of, negatives, "changes_result"),
         metadata={"visible_tests": pairs(visible), "tests": pairs(hidden)},
     )
 

@@ -96,15 +96,17 @@ def repair_rows(count: int) -> Iterator[Row]:
 
 def make_group(p: MathProblem, rng: random.Random, negatives: int, alternatives: bool = False) -> Group:
     """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits.
-    alternatives: the positive pool holds sound traces told otherwise too; flaws are the same with and without."""
+    alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
+    reference alone struck, another order of terms would be a mark of soundness."""
+    told = list(sound_alternatives(p)) if alternatives else []
     return Group(
         problem_id=p.problem_id,
         source="demo:math",
         task_type="math",
         problem=p.text,
         reference_solution=p.trace,
-        positive_pool=sound(p.trace, rubric_of, sound_alternatives(p) if alternatives else ()),
-        negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "place", "changes_answer"),
+        positive_pool=sound(p.trace, rubric_of, [(kind, t.trace) for kind, t in told]),
+        negative_bank=flawed(all_flaws(p, rng, told), rubric_of, negatives, "place", "changes_answer"),
         metadata={"answer": p.answer},
     )
 

@@ -28,8 +28,14 @@ def sound(trace: str, rubric_of: RubricOf, told: Iterable[tuple[str, str]] = ())
 
 
 def flawed(flaws: Iterable[Any], rubric_of: RubricOf, negatives: int, *recorded: str) -> tuple[Candidate, ...]:
-    """The negative bank: the first `negatives` flaws (.kind, .trace), each with its rubric and the `recorded` attributes."""
+    """The negative bank: the first `negatives` flaws (.kind, .trace), each with its rubric, the `recorded` attributes and,
+    where an alternative was struck, its kind (`told`)."""
     return tuple(
-        Candidate(f.trace, Rubric(*rubric_of(f.kind)), f.kind, {name: getattr(f, name) for name in recorded})
+        Candidate(
+            f.trace,
+            Rubric(*rubric_of(f.kind)),
+            f.kind,
+            {name: getattr(f, name) for name in recorded} | ({"told": f.told} if f.told else {}),
+        )
         for f in islice(flaws, negatives)
     )

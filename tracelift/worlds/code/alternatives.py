@@ -18,24 +18,24 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tracelift.worlds.code.plans import Calculation, reference_plan
+from tracelift.worlds.code.plans import Calculation, Plan, reference_plan
 from tracelift.worlds.code.problems import PlanProblem
 from tracelift.worlds.code.validity import check_plan
 
 
-def sound_alternatives(problem: PlanProblem) -> Iterator[tuple[str, str]]:
+def sound_alternatives(problem: PlanProblem) -> Iterator[tuple[str, Plan]]:
     """(kind, plan), one of each kind that fits and that the world calls valid. Depends on the problem alone."""
-    for kind, trace in all_alternatives(problem):
-        if check_plan(problem, trace).valid:
-            yield kind, trace
+    for kind, plan in all_alternatives(problem):
+        if check_plan(problem, str(plan)).valid:
+            yield kind, plan
 
 
-def all_alternatives(problem: PlanProblem) -> Iterator[tuple[str, str]]:
+def all_alternatives(problem: PlanProblem) -> Iterator[tuple[str, Plan]]:
     """(kind, plan), one of each kind that fits, whatever check_plan says. Depends on the problem alone."""
     rng, plan = random.Random(f"alternatives:{problem.problem_id}"), reference_plan(problem)
     for kind, other_way in MAKERS.items():
         told = [
-            str(replace(plan, calculations=(*plan.calculations[:i], changed, *plan.calculations[i + 1 :])))
+            replace(plan, calculations=(*plan.calculations[:i], changed, *plan.calculations[i + 1 :]))
             for i, c in enumerate(plan.calculations)
             if (changed := other_way(c)) not in (None, c)
         ]

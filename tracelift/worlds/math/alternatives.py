@@ -22,25 +22,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import permutations
 
-from tracelift.worlds.math.problems import MathProblem, Step, evaluate, render_trace
+from tracelift.worlds.math.problems import MathProblem, Step, evaluate
 from tracelift.worlds.math.validity import check_trace
 
 Steps = tuple[Step, ...]
 
 
-def sound_alternatives(problem: MathProblem) -> Iterator[tuple[str, str]]:
-    """(kind, trace), one of each kind that fits and that the world calls valid. Depends on the problem alone."""
-    for kind, trace in all_alternatives(problem):
-        if check_trace(problem, trace).valid:
-            yield kind, trace
+def sound_alternatives(problem: MathProblem) -> Iterator[tuple[str, MathProblem]]:
+    """(kind, the problem with its derivation told otherwise), one of each kind that fits and whose trace the world calls
+    valid. Depends on the problem alone."""
+    for kind, told in all_alternatives(problem):
+        if check_trace(problem, told.trace).valid:
+            yield kind, told
 
 
-def all_alternatives(problem: MathProblem) -> Iterator[tuple[str, str]]:
-    """(kind, trace), one of each kind that fits, whatever check_trace says. Depends on the problem alone."""
+def all_alternatives(problem: MathProblem) -> Iterator[tuple[str, MathProblem]]:
+    """The same of each kind that fits, whatever check_trace says. Events (`kinds`) stay the reference's."""
     rng = random.Random(f"alternatives:{problem.problem_id}")
     for kind, maker in MAKERS.items():
-        made = [render_trace(steps) for steps in maker(problem.steps) if evaluate(steps) is not None]
-        other = [trace for trace in made if trace != problem.trace]
+        made = [replace(problem, steps=steps) for steps in maker(problem.steps) if evaluate(steps) is not None]
+        other = [told for told in made if told.trace != problem.trace]
         if other:
             yield kind, rng.choice(other)
 
