@@ -176,8 +176,7 @@ class Trace:
         shown = rounded(value, result.text)
         values[result.node] = shown
         # A rounded result stands only where the reference rounds too.
-        exact = shown == value or evaluate_tokens(calculation.tokens) != result.value
-        return exact and (shown < 0) == (result.sign < 0)
+        return shown == value or evaluate_tokens(calculation.tokens) != result.value
 
     def ambiguous(self, i: int, slot: Slot) -> bool:
         """Whether a number of line i may as well stand for another quantity known by then."""
