@@ -41,7 +41,7 @@ from tracelift.evaluation import arms, table
 from tracelift.evaluation.bench import Bench, Planner, number_of
 from tracelift.evaluation.records import Records
 from tracelift.evaluation.report.files import results_of, write_files
-from tracelift.evaluation.rm import evaluate_rm, render_rm
+from tracelift.evaluation.rm import RECORD, evaluate_rm, folder_for, render_rm
 from tracelift.evaluation.rm_picture import draw_rm
 from tracelift.evaluation.verdicts import RULES, RuleJudge
 from tracelift.executor.backend import Serving
@@ -57,7 +57,7 @@ from tracelift.runs.record import versions
 from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 
 Flags = dict[str, list[str]]  # --run, --planner and --against, as given
-SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
+SAYS_NOTHING = re.compile(r"final|best|planner|reward_model|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
   --run RUN …      a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
   --planner PATH   a model folder or LoRA folder as planner, instead of planner.path
@@ -238,7 +238,7 @@ def load_planner(label: str, config: Config, device: torch.device) -> Planner:
 def judge_reward_model(
     config: Config, flags: Flags, world: World, device: torch.device, say: Callable[[str], None]
 ) -> None:
-    """Pair and group accuracy, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
+    """Pair and group accuracy, alternatives, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
     if not world.is_main:
         return
     if config.run.stage == "reward_model" and "run" in flags:
@@ -256,22 +256,15 @@ def judge_reward_model(
             f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, "
             f"but the RM judges {', '.join(scorer.dimension_names)}"
         )
-    figures = evaluate_rm(scorer, groups)
-    out = folder_of(config, flags, "eval-reward-model")
+    figures, model = evaluate_rm(scorer, groups), config.reward_model.url or config.reward_model.path
+    out = folder_of(config, flags, f"eval-rm-{label_of(model)}")
+    if not config.eval.out:
+        out = folder_for(out, scorer.fingerprint)
     out.mkdir(parents=True, exist_ok=True)
-    record = {
-        "command": sys.argv,
-        "versions": versions(),
-        "reward_model": config.reward_model.url or config.reward_model.path,
-        "groups_file": source,
-        **figures,
-    }
-    write_text(out / "reward_model.json", json_text(without_nan(record), indent=2))
-    say(
-        f"Reason RM {config.reward_model.url or config.reward_model.path} on {source}: "
-        + render_rm(figures)
-        + f"\n\nfigures: {out / 'reward_model.json'}, picture: {draw_rm(figures, out / 'reward_model.png')}"
-    )
+    made = {"command": sys.argv, "versions": versions(), "reward_model": model, "fingerprint": scorer.fingerprint}
+    write_text(out / RECORD, json_text(without_nan({**made, "groups_file": source, **figures}), indent=2))
+    picture = draw_rm(figures, out / "reward_model.png")
+    say(f"Reason RM {model} on {source}: {render_rm(figures)}\n\nfigures: {out / RECORD}, picture: {picture}")
 
 
 # -- arguments, folders and names --------------------------------------------------------------------------------------
@@ -337,7 +330,10 @@ def is_run(path: str) -> bool:
 
 
 def label_of(path: str) -> str:
-    """A short name for a run or model folder: its own, after its parents' as far as those below say nothing."""
+    """A short name for a run or model folder: its own, after its parents' as far as those below say nothing; for a URL all
+    of it but the scheme."""
+    if "://" in path:
+        return re.sub(r"\W+", "-", path.partition("://")[2]).strip("-")
     p = Path(path).resolve()
     name = p.name
     while p.parent != p.parent.parent and SAYS_NOTHING.fullmatch(p.name):

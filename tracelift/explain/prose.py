@@ -246,8 +246,8 @@ def _formula(page: Page, r: Record, config: Config) -> None:
     }[config.reward.mode]
     page.text(f"reward = {told}{f' - leak penalty {penalty:g}' if penalty else ''} = {_number(r['reward'])}")
     again = replay_reward(r, config)
-    known = again is not None and r["reward"] is not None
-    if known and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9):
+    logged = r["reward"]
+    if again is not None and logged is not None and not math.isclose(again, logged, rel_tol=1e-6, abs_tol=1e-9):
         page.text(f"! replayed from the counts it is {again:.6f}")
 
 
