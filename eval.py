@@ -40,7 +40,7 @@ from tracelift.errors import ConfigError
 from tracelift.evaluation import arms, table
 from tracelift.evaluation.bench import Bench, Planner, number_of
 from tracelift.evaluation.records import Records
-from tracelift.evaluation.report.files import results_of, write_files
+from tracelift.evaluation.report.files import leave_files
 from tracelift.evaluation.rm import RECORD, evaluate_rm, folder_for, render_rm
 from tracelift.evaluation.rm_picture import draw_rm
 from tracelift.evaluation.verdicts import RULES, RuleJudge
@@ -114,9 +114,8 @@ def judge_planners(
                 judge.close()
         if world.is_main:
             suffix = suffix_of(list(ours), list(theirs))
-            results = results_of(bench, planners, benchmarks, found, (list(ours), list(theirs)))
-            results["problems_trained_on"] = shared
-            write_files(bench, out, suffix, results, benchmarks, found)
+            sides = list(ours), list(theirs)
+            results = leave_files(bench, out, planners, benchmarks, found, sides, shared, suffix)
             say("\n" + table.render(results))
             say(
                 f"\nfigures: {out / f'results{suffix}.json'}   every sample: {out / f'samples{suffix}.jsonl'}   "

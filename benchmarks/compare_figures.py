@@ -23,16 +23,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tracelift.config import modes
 from tracelift.evaluation.figures.runs import contrast, per_problem, problem_variance
 from tracelift.files import read_log
 from tracelift.runs.summary import run_cost
-from tracelift.stats import holm
-from tracelift.stats.figures import deviation
+from tracelift.stats.figures import adjust, deviation
 
 REWARDS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
-BESIDE = ("gated", "additive", "graded")  # rewards that leave one thing out of the paper's
 MATCHED = "exec_only_matched"
-ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in (*REWARDS, *BESIDE)} | {
+ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in modes.MODES} | {
     "drop": {"reward.mode": "tracelift", "grpo.flat_groups": "drop"},
     "resample": {"reward.mode": "tracelift", "grpo.flat_groups": "resample"},
     "mask_truncated": {"reward.mode": "tracelift", "grpo.mask_truncated": "true"},
@@ -167,9 +166,7 @@ def comparisons(scores: dict[str, dict[str, Scores]], arms: dict[str, Any]) -> l
         for other in (a for a in scores if a != "tracelift"):
             figures = contrasts(arms[other][mode], ours, scores[other][mode], scores["tracelift"][mode], SECONDARY)
             found.append({"mode": mode, "a": other, "b": "tracelift", **figures.pop("accuracy"), "figures": figures})
-        family = [c for c in found if c["mode"] == mode]
-        for c, p in zip(family, holm([c["p"] for c in family]), strict=True):
-            c["p_holm"] = p
+    adjust(found, "mode")
     return found
 
 

@@ -10,8 +10,6 @@ from benchmarks import pretrained
 from benchmarks.compare import train_arm
 from benchmarks.compare_figures import (
     ARMS,
-    BESIDE,
-    REWARDS,
     aggregate,
     by_figure,
     contrasts,
@@ -22,6 +20,7 @@ from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, filled, page, readme_parts
 from support.eval_folders import PROBLEMS, evaluation, jsonl
 from tracelift.config import load_config, to_dict
+from tracelift.config import modes as rewards
 from tracelift.evaluation.figures.runs import contrast, problem_variance
 from tracelift.stats import welch
 from tracelift.training.sft import read_rows
@@ -160,7 +159,7 @@ def test_an_arm_differs_from_tracelift_in_what_it_is_named_for(tmp_path):
         mine["run"]["out"] = plain["run"]["out"]
         found[arm] = {f"{s}.{k}": v for s in mine for k, v in mine[s].items() if v != plain[s][k]}
         assert arm in TITLES and arm in COLOURS
-    modes = {arm: {"reward.mode": arm} for arm in (*REWARDS, *BESIDE) if arm != "tracelift"}
+    modes = {arm: {"reward.mode": arm} for arm in rewards.MODES if arm != "tracelift"}
     assert found == modes | {
         "tracelift": {},
         "drop": {"grpo.flat_groups": "drop"},

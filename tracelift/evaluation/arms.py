@@ -111,15 +111,11 @@ def run_arm(
 
 
 def _own_cost(executor: Executor, asked: Asked, answers: Sequence[Answer]) -> Cost:
-    """Of a problem's runs; what a run that failed has read is in nobody's count."""
-    settings, cost = executor.settings, Cost()
-    for answer in {
-        (text, seed_of(executor, asked.problem, j) if settings.temperature else 0): answer
-        for j, (text, answer) in enumerate(zip(asked.given, answers, strict=True))
-        if text is not None
-    }.values():
-        cost += Cost(1, answer.prompt_tokens if answer.verdicts else 0, answer.tokens)
-    return cost
+    """Of a problem's runs, equal ones once; what a run that failed has read is in nobody's count."""
+    items = _items(executor, asked)
+    called = [a for a in answers if a.given is not None]
+    made = dict(zip([r for item in items for r in executor.requests(item)], called, strict=True))
+    return sum((Cost(1, a.prompt_tokens if a.verdicts else 0, a.tokens) for a in made.values()), Cost())
 
 
 def on_gpu(executor: Executor) -> bool:
@@ -180,15 +176,18 @@ def _key(executor: Executor, judge: RuleJudge, p: Problem, texts: Given) -> str:
     return key_of("run", executor.fingerprint, p.problem_id, *rests_on, prompts, *how)
 
 
-def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[Answer]]:
-    """Run and judge some problems together."""
-    items = [
-        RunItem(p.task, text or None, (seed_of(executor, p, j),))
-        for _, p, texts in chunk
-        for j, text in enumerate(texts)
+def _items(executor: Executor, asked: Asked) -> list[RunItem]:
+    """The runs of a problem, one an item; none for a format failure."""
+    return [
+        RunItem(asked.problem.task, text or None, (seed_of(executor, asked.problem, j),))
+        for j, text in enumerate(asked.given)
         if text is not None
     ]
-    runs = iter(executor.run(items))
+
+
+def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[Answer]]:
+    """Run and judge some problems together."""
+    runs = iter(executor.run([item for asked in chunk for item in _items(executor, asked)]))
     return [
         [Answer.without_trace(kind) if text is None else Answer.of(next(runs)[0], text) for text in texts]
         for _, _, texts in chunk

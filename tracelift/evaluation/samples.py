@@ -25,6 +25,7 @@ from tracelift.evaluation.arms import executor_for, seed_of
 from tracelift.evaluation.bench import Answer, Bench, Found, WrittenTrace
 from tracelift.evaluation.verdicts import RULES
 from tracelift.executor.executor import Executor
+from tracelift.rl.rollout import TraceFacts
 from tracelift.tasks.benchmarks import Benchmark, Problem
 
 Row = dict[str, Any]
@@ -80,19 +81,18 @@ def _judged(answer: Answer, rules: Sequence[str], headline: str) -> Row:
 
 def _about_trace(written: WrittenTrace | None, dimensions: Sequence[str]) -> Row:
     """Of the planner's own trace of this very problem; nulls in other arms."""
-    facts = written.facts if written is not None else None
+    facts = written.facts if written is not None else TraceFacts()
     score = written.score if written is not None else None
+    scores = ("rm_total", "rm_derived", "rm_head", *(f"rm_{name}" for name in dimensions))
+    values = (score.total, score.derived, score.head, *score.dimensions) if score is not None else (None,) * len(scores)
     return {
         "reply": written.text if written is not None else None,
-        "valid": facts.valid if facts is not None else None,
-        "fault": facts.fault if facts is not None else None,
-        "fault_sentence": facts.step if facts is not None else None,
-        "answer_stated": facts.stated if facts is not None else None,
-        "answer_unsupported": facts.unsupported if facts is not None else None,
-        "rm_total": score.total if score is not None else None,
-        "rm_derived": score.derived if score is not None else None,
-        "rm_head": score.head if score is not None else None,
-        **{f"rm_{name}": score.dimensions[d] if score is not None else None for d, name in enumerate(dimensions)},
+        "valid": facts.valid,
+        "fault": facts.fault,
+        "fault_sentence": facts.step,
+        "answer_stated": facts.stated,
+        "answer_unsupported": facts.unsupported,
+        **dict(zip(scores, values, strict=True)),
         "rm_error": written.rm_error if written is not None else None,
         "trace_tokens": written.tokens if written is not None else None,
         "trace_finish_reason": written.finish_reason if written is not None else None,

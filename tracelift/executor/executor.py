@@ -127,7 +127,7 @@ class Executor:
         All requests go to the backend in one call, equal ones once. All texts that came go to the judge in one call; a run
         without a text is an ERROR that says why.
         """
-        requests = [self._requests(item) for item in items]
+        requests = [self.requests(item) for item in items]
         replies = self._counted.complete(self.backend, [request for some in requests for request in some], progress)
         made = [(item, replies[request]) for item, some in zip(items, requests, strict=True) for request in some]
         came = [(item, reply) for item, reply in made if reply.error is None]
@@ -211,7 +211,7 @@ class Executor:
         items = self._with_trace(task, trace, s.repeats if sampled and need_repeats else 0)
         if sampled and need_baseline and self.cache.get(self.baseline_key(task)) is None:
             items.append(self._without(task))
-        self.backend.begin([request for item in items for request in self._requests(item)])
+        self.backend.begin([request for item in items for request in self.requests(item)])
 
     def _with_trace(self, task: Task, trace: str, repeats: int) -> list[RunItem]:
         """The end-to-end run and the repeats."""
@@ -284,7 +284,8 @@ class Executor:
         digest = hashlib.sha256(f"executor:{self.settings.seed}:{task.problem_id}:{k}".encode()).digest()
         return int.from_bytes(digest[:8], "little")
 
-    def _requests(self, item: RunItem) -> list[CompletionRequest]:
+    def requests(self, item: RunItem) -> list[CompletionRequest]:
+        """What an item asks of the backend, one request a seed; equal ones are one run."""
         s, prompt = self.settings, self.prompt(item.task, item.trace)
         seeds = [seed if s.temperature > 0 else 0 for seed in item.seeds]  # greedy runs of one prompt are one request
         settings = (s.max_new_tokens, s.temperature, s.stop)

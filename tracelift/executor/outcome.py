@@ -13,6 +13,11 @@ from tracelift.executor.judge import Judgement
 from tracelift.verify.verdict import Verdict
 
 
+def closeness(logprob: float, nats: float) -> float:
+    """1 + logprob / nats, within [0, 1]: 1 for a sure answer, 0 from `nats` away on."""
+    return min(1.0, max(0.0, 1.0 + logprob / nats))
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What the executor made of one trace. `error` is set where any run it needs stayed an ERROR: no reward then.
@@ -54,6 +59,6 @@ class Outcome:
 
     @property
     def closeness(self) -> float:
-        """By likelihood: 1 + log p(reference | x, z) / nats, within [0, 1]: 1 for a sure answer, 0 from `nats` away on."""
+        """By likelihood: of the reference with the trace."""
         assert self.logprobs is not None
-        return min(1.0, max(0.0, 1.0 + self.logprobs[0] / self.nats))
+        return closeness(self.logprobs[0], self.nats)

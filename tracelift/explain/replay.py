@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tracelift.config import Config
+from tracelift.executor.outcome import closeness
 from tracelift.files import read_log
 from tracelift.rl.flat_groups import GroupRewards, group_rewards, trained_traces
 from tracelift.rl.grpo import BatchCounts, advantages, minibatches, token_weights
@@ -112,7 +113,7 @@ def replay_reward(r: Record, config: Config) -> float | None:
     won, lost = r["success_with"] or 0.0, r["success_base"] or 0.0  # null: the reward does not ask for that arm
     if r.get("likelihoods"):
         if config.reward.mode == "graded":
-            won = min(1.0, max(0.0, 1.0 + r["likelihoods"][0] / config.executor.likelihood_nats))
+            won = closeness(r["likelihoods"][0], config.executor.likelihood_nats)
         counts, base, uplift = (won, lost, 1), 1, r["uplift"]
     else:
         K = len(r["runs"]) or config.executor.repeats

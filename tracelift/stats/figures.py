@@ -3,6 +3,7 @@
     ratio       hits over sizes of groups: Wilson's for single runs, else ± 1.96 standard errors over the groups
     average     a mean of one value a problem; between bounds as a share of the way from one to the other
     difference  two systems on the same problems, with p: McNemar's exact test, or sign flips of the means
+    adjust      several such p: Holm's, within families
 
 No interval leaves the range of its figure, and no spread is not certainty: none is of zero width. `se` is the standard
 error, the spread over what is independent by the root of its number; where there is no spread it is 0, and the interval is
@@ -19,7 +20,7 @@ from typing import Any
 
 from tracelift.stats.paired import paired_interval, paired_mean
 from tracelift.stats.proportions import mcnemar_exact, wilson
-from tracelift.stats.runs import variance
+from tracelift.stats.runs import holm, variance
 
 Figure = dict[str, Any]
 NOTHING: Figure = {"value": None, "low": None, "high": None, "n": 0, "se": None}  # a figure of nothing
@@ -88,6 +89,16 @@ def difference(a: Sequence[float], b: Sequence[float], draws: int = 10_000) -> F
     found = paired_mean([y - x for x, y in pairs], draws)
     figure = {"n": found.problems, "difference": found.difference, "low": found.low, "high": found.high, "se": error}
     return figure | {"test": "sign flips over problems", "p": found.p}
+
+
+def adjust(comparisons: Sequence[Figure], *family: str) -> None:
+    """Give each comparison `p_holm`: its p, Holm-adjusted among those that are alike in the keys `family`."""
+    families: dict[tuple[Any, ...], list[Figure]] = {}
+    for c in comparisons:
+        families.setdefault(tuple(c[key] for key in family), []).append(c)
+    for members in families.values():
+        for c, p in zip(members, holm([c["p"] for c in members]), strict=True):
+            c["p_holm"] = p
 
 
 def deviation(values: Sequence[float]) -> float:

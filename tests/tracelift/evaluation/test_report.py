@@ -24,6 +24,13 @@ HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"
 LONG = "planner " + "a-planner-with-a-very-long-name-" * 6
 
 
+def written(rng, text):
+    valid = rng.random() < 0.5
+    fault = None if valid else rng.choice(["leak", "wrong_step"])
+    score = RMScore(rng.random(), 0.5, 0.5, (2.0,) * 5)
+    return WrittenTrace(text, text, 5, "stop", TraceFacts(valid, False, False, fault, 1), score)
+
+
 def evaluation(planners=("one",), samples=2, problems=30, text="1 + 1 = 2. It is 3.", seed=0, better=0.7):
     """(results, benchmark, found) made by hand: direct is right in 20%, planners in `better`."""
     rng = random.Random(seed)
@@ -44,15 +51,7 @@ def evaluation(planners=("one",), samples=2, problems=30, text="1 + 1 = 2. It is
     found = Found(arms={"direct": {"sampled": answers(0.2, "")}})
     for name in planners:
         found.arms[f"planner {name}" if several else "planner"] = {"sampled": answers(better, text)}
-        found.traces[name] = {
-            "sampled": [
-                [
-                    WrittenTrace(text, text, 5, "stop", TraceFacts(v := rng.random() < 0.5, False, False, None if v else rng.choice(["leak", "wrong_step"]), 1), RMScore(rng.random(), 0.5, 0.5, (2.0,) * 5))
-                    for _ in range(samples)
-                ]
-                for _ in listed
-            ]
-        }  # fmt: skip
+        found.traces[name] = {"sampled": [[written(rng, text) for _ in range(samples)] for _ in listed]}
     spent = {"calls": 60, "prompt": 540, "generated": 120, "computed": 400, "cpu_s": 1.5, "gpu_s": 0.0}
     found.arm_costs = {label: {"sampled": spent} for label in found.arms}
     found.trace_costs = {label: {"sampled": spent} for label in found.traces}

@@ -9,7 +9,7 @@
     planning   the least true difference these problems would have shown with 80% power; None where none would
 
 Every interval is that of tracelift/stats/figures.py. Problems with a run that could not be judged leave the figure (and both sides of a comparison), and are counted.
-Left out: the variance between training seeds, which one planner cannot show (benchmarks/compare.py has it).
+Left out: the variance between training seeds, which one planner cannot show (runs.py has it).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tracelift.evaluation.figures.votes import VOTING, majority
 from tracelift.evaluation.spending import Spent
 from tracelift.evaluation.verdicts import RULES
 from tracelift.rl.metrics import accuracy, trace_validity, wrong_reason_rate, wrong_reasons_by_fault
-from tracelift.stats import holm, pass_at_k
-from tracelift.stats.figures import SHARE, Figure, average, difference, ratio
+from tracelift.stats import pass_at_k
+from tracelift.stats.figures import SHARE, Figure, adjust, average, difference, ratio
 
 POWER = 0.8
 LABELS = (0.0, 4.0)  # of a rubric dimension
@@ -186,9 +186,5 @@ def analyse(
                 if figure is not None:
                     comparisons.append({"benchmark": name, "mode": mode, "a": a, "b": b, **figure})
     comparisons.sort(key=lambda c: (list(results).index(c["benchmark"]), c["mode"]))
-    families = {(c["a"], c["b"], c["mode"]) for c in comparisons}
-    for family in families:
-        members = [c for c in comparisons if (c["a"], c["b"], c["mode"]) == family]
-        for c, p in zip(members, holm([c["p"] for c in members]), strict=True):
-            c["p_holm"] = p
+    adjust(comparisons, "a", "b", "mode")
     return {"benchmarks": benchmarks, "comparisons": comparisons}

@@ -17,54 +17,50 @@ from tracelift.evaluation.report.provenance import how_made
 from tracelift.evaluation.samples import sample_rows
 from tracelift.evaluation.verdicts import RULES
 from tracelift.files import json_line, json_text, replaced_file, without_nan, write_text
-from tracelift.stats import holm
+from tracelift.stats.figures import adjust
 from tracelift.tasks.benchmarks import Benchmark
 
 
-def results_of(
+def leave_files(
     bench: Bench,
+    out: Path,
     planners: Sequence[Planner],
     benchmarks: Sequence[Benchmark],
     found: dict[str, Found],
     sides: tuple[Sequence[str], Sequence[str]],
-) -> dict[str, Any]:
-    """What results.json holds: how the figures were made, and the figures. sides: planners' labels, those of --run and
-    those of --against; several on either are compared with the run as the unit."""
-    config = bench.config
-    kinds = {b.name: b.problems[0].kind for b in benchmarks}
-    out = how_made(bench, planners, benchmarks, found)
-    out |= analyse(found, kinds, config.eval.k, config.eval.resamples, bench.dimensions)
-    out["run_comparisons"] = []
-    if all(sides) and max(map(len, sides)) > 1:
-        for b in benchmarks:
-            rows = compare_runs(_letters(b, found[b.name]), sides[1], sides[0])
-            out["run_comparisons"] += [{"benchmark": b.name, **row} for row in rows]
-        for family in {(c["figure"], c["mode"]) for c in out["run_comparisons"]}:
-            members = [c for c in out["run_comparisons"] if (c["figure"], c["mode"]) == family]
-            for c, p in zip(members, holm([c["p"] for c in members]), strict=True):
-                c["p_holm"] = p
-    return out
-
-
-def write_files(
-    bench: Bench,
-    out: Path,
+    trained_on: dict[str, int | None],
     suffix: str,
-    results: dict[str, Any],
-    benchmarks: Sequence[Benchmark],
-    found: dict[str, Found],
-) -> None:
-    """suffix: before the names' endings."""
+) -> dict[str, Any]:
+    """Write the four, `suffix` before the names' endings; returns what results.json holds: how the figures were made, and the
+    figures.
+
+    sides: planners' labels, those of --run and those of --against; several on either are compared with the run as the unit.
+    trained_on: of each benchmark, how many problems the planner was trained on.
+    """
+    config, kinds = bench.config, {b.name: b.problems[0].kind for b in benchmarks}
+    outcomes = {
+        b.name: letters([p.problem_id for p in b.problems], found[b.name], RULES[kinds[b.name]][0]) for b in benchmarks
+    }
+    results = how_made(bench, planners, benchmarks, found)
+    results |= analyse(found, kinds, config.eval.k, config.eval.resamples, bench.dimensions)
+    results |= {"run_comparisons": _of_runs(outcomes, sides), "problems_trained_on": trained_on}
+
     write_text(out / f"results{suffix}.json", json_text(without_nan(results), indent=2))
-    outcomes = {b.name: _letters(b, found[b.name]) for b in benchmarks}
     write_text(out / f"outcomes{suffix}.json", json_text(outcomes))
     with replaced_file(out / f"samples{suffix}.jsonl") as file:
         for row in sample_rows(bench, benchmarks, found):
             file.write(json_line(without_nan(row)))
-    title = "TraceLift evaluation: " + " and ".join(results["systems"])
-    shown = bench.config.eval.traces_shown
+    title, shown = "TraceLift evaluation: " + " and ".join(results["systems"]), config.eval.traces_shown
     write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, bench.dimensions, shown))
+    return results
 
 
-def _letters(b: Benchmark, found: Found) -> dict[str, Any]:
-    return letters([p.problem_id for p in b.problems], found, RULES[b.problems[0].kind][0])
+def _of_runs(outcomes: dict[str, Any], sides: tuple[Sequence[str], Sequence[str]]) -> list[dict[str, Any]]:
+    """Comparisons with the run as the unit; none of one planner a side, or without a second side."""
+    if not all(sides) or max(map(len, sides)) == 1:
+        return []
+    rows = [
+        {"benchmark": name, **row} for name, one in outcomes.items() for row in compare_runs(one, sides[1], sides[0])
+    ]
+    adjust(rows, "figure", "mode")
+    return rows
