@@ -1,13 +1,15 @@
 """Training data of the math demo's models: what each stage of tracelift/worlds/build/__main__.py learns from.
 
 An executor answers what the trace's last step says, also where a flaw of sort A led it astray: it follows guidance, it
-does not audit it. With nothing to follow it must work the problem out in one forward pass, which it cannot.
+does not audit it. It is at home with traces that spell every result out, in the first words for their reasons: of steps told
+inline it sees fewer, of the other words few, and is less sure of them. With nothing to follow it must work the problem out
+in one forward pass, which it can for the shortest.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tracelift.reward_model.group_format import Group
 from tracelift.reward_model.scorer import rm_text
@@ -17,7 +19,9 @@ from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.build.tokenizer import WORDS
 from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
 from tracelift.worlds.math.alternatives import sound_alternatives
-from tracelift.worlds.math.flaws import FLAWS, all_flaws
+from tracelift.worlds.math.derivation import join, tell
+from tracelift.worlds.math.flaws import FLAWS, SEEN, all_flaws
+from tracelift.worlds.math.tellings import retold
 from tracelift.worlds.math.validity import final_value
 
 PIECES, VOCABULARY = WORDS, 512
@@ -32,16 +36,21 @@ SERIES = {
 }  # problem seeds
 
 
+def told(p: MathProblem, rng: random.Random, merged: float, reworded: float) -> str:
+    """A sound trace, told as drawn (tracelift/worlds/math/tellings.py)."""
+    return join(tell(retold(p.story, rng, merged, reworded)) or [])
+
+
 def base_rows(count: int) -> Iterator[Row]:
     """Half as planner, half as executor whose guidance is part of what is learned; some without guidance."""
     for i in range(count):
         p, rng = make_problem(SERIES["base"], i), random.Random(f"base:{i}")
-        kind = rng.random()
+        kind, trace = rng.random(), told(p, rng, merged=0.3, reworded=0.3)
         if kind < 0.45:
-            yield planner_row(p.text, p.trace)
+            yield planner_row(p.text, trace)
         elif kind < 0.95:
             before, after = EXECUTOR["demo"].split("{trace}")
-            yield {"prompt": before.format(problem=p.text).rstrip(" "), "completion": f" {p.trace}{after} {p.answer}"}
+            yield {"prompt": before.format(problem=p.text).rstrip(" "), "completion": f" {trace}{after} {p.answer}"}
         else:
             yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
 
@@ -56,12 +65,12 @@ def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
     """Mostly sound traces; flawed ones so that it follows what is written; none at all so that it has a baseline."""
     for i in range(count):
         p, rng = make_problem(series or SERIES["executor"], i), random.Random(f"executor:{i}")
-        kind, trace = rng.random(), p.trace
-        if kind < 0.15:
+        kind, trace = rng.random(), told(p, rng, merged=0.15, reworded=0.03)
+        if kind < 0.25:
             yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
             continue
         if kind < 0.45:
-            trace = misconceived_trace(p, rng)
+            trace = misconceived_trace(p, rng, merged=0.15)
         elif kind < 0.65:
             flaw = apply_flaw(p, rng.choice(sorted(FLAWS)), rng)
             trace = flaw.trace if flaw else trace
@@ -94,32 +103,37 @@ def repair_rows(count: int) -> Iterator[Row]:
         yield {"prompt": EXECUTOR["demo"].format(problem=p.text, trace=trace), "completion": f" {p.answer}"}
 
 
-def make_group(p: MathProblem, rng: random.Random, negatives: int, alternatives: bool = False) -> Group:
-    """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits.
-    alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
+def make_group(
+    p: MathProblem, rng: random.Random, negatives: int, alternatives: bool = True, kinds: Sequence[str] = tuple(FLAWS)
+) -> Group:
+    """One flaw of each of `negatives` of `kinds`, drawn per group so that over many groups every kind is as frequent as it
+    fits. alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
     reference alone struck, another order of terms would be a mark of soundness."""
-    told = list(sound_alternatives(p)) if alternatives else []
+    otherwise = list(sound_alternatives(p)) if alternatives else []
     return Group(
         problem_id=p.problem_id,
         source="demo:math",
         task_type="math",
         problem=p.text,
         reference_solution=p.trace,
-        positive_pool=sound(p.trace, rubric_of, [(kind, t.trace) for kind, t in told]),
-        negative_bank=flawed(all_flaws(p, rng, told), rubric_of, negatives, "place", "changes_answer"),
+        positive_pool=sound(p.trace, rubric_of, [(kind, t.trace) for kind, t in otherwise]),
+        negative_bank=flawed(all_flaws(p, rng, otherwise, kinds), rubric_of, negatives, "place", "changes_answer"),
         metadata={"answer": p.answer},
     )
 
 
-def demo_group(number: int, series: int, negatives: int, alternatives: bool = False) -> Group:
+def demo_group(
+    number: int, series: int, negatives: int, alternatives: bool = True, kinds: Sequence[str] = tuple(FLAWS)
+) -> Group:
     """The group of problem `number` of a series; draws are keyed by both."""
-    return make_group(make_problem(series, number), random.Random(f"groups:{series}:{number}"), negatives, alternatives)
+    rng = random.Random(f"groups:{series}:{number}")
+    return make_group(make_problem(series, number), rng, negatives, alternatives, kinds)
 
 
 def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:
-    """What the committed Reason RM learned from: references and flaws, no alternatives."""
+    """What the demo's Reason RM learns from: every way of telling, and no flaw of a held-out kind."""
     for i in range(count):
-        yield demo_group(i, series, negatives)
+        yield demo_group(i, series, negatives, kinds=SEEN)
 
 
 def tokenizer_corpus() -> Iterator[str]:

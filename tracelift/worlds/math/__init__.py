@@ -1,7 +1,8 @@
-"""Word problems of two to five steps, their reference traces, their flaws, and the check of a trace's truth."""
+"""Word problems of one to five steps, the ways to tell their derivations, flaws, and the check of a trace's truth."""
 
-from tracelift.worlds.math.flaws import FLAWS, Flaw, apply_flaw, misconceived_trace, rubric_of
-from tracelift.worlds.math.problems import MathProblem, make_problem, render_trace
+from tracelift.worlds.math.flaws import FLAWS, Flaw, apply_flaw, rubric_of
+from tracelift.worlds.math.habits import misconceived_trace
+from tracelift.worlds.math.problems import MathProblem, make_problem
 from tracelift.worlds.math.validity import Validity, check_trace
 
 __all__ = [
@@ -13,6 +14,5 @@ __all__ = [
     "check_trace",
     "make_problem",
     "misconceived_trace",
-    "render_trace",
     "rubric_of",
 ]

@@ -1,4 +1,4 @@
-"""Localized flaws of a reference trace, their rubric labels by rule, and the demo planner's misconceptions.
+"""Localized flaws of a sound trace, and their rubric labels by rule.
 
 A flaw changes one place and stays on topic (the paper's negatives are the reference with one perturbation). Two sorts
 matter to the method:
@@ -10,8 +10,9 @@ matter to the method:
 
 Which sort a flawed trace turned out to be is known (`Flaw.changes_answer`), not assumed: it is recomputed.
 
-Labels follow one table (RUBRIC): 4 is flawless, and each kind costs points in the dimensions it hurts. Left out:
-two flaws in one trace (the misconceptions below may combine; groups do not).
+Labels follow one table (RUBRIC): 4 is flawless, and each kind costs points in the dimensions it hurts. The demo's Reason RM
+never meets the kinds in HELD_OUT; half of the planner's habits (habits.py) are of these. Left out: two flaws in one trace
+(habits may combine; groups do not).
 """
 
 from __future__ import annotations
@@ -19,9 +20,22 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from tracelift.worlds.math.problems import LARGEST, MathProblem, Step, compute, evaluate, render_step, resolve
+from tracelift.worlds.math.derivation import (
+    LABELS,
+    LARGEST,
+    Sentence,
+    Steps,
+    compute,
+    evaluate,
+    join,
+    resolve,
+    same_reason,
+    sentence_of,
+    tell,
+)
+from tracelift.worlds.math.problems import MathProblem
+from tracelift.worlds.math.validity import check_trace, final_value
 
 DIMENSIONS = (
     "problem_understanding",
@@ -36,6 +50,8 @@ DIMENSIONS = (
 RUBRIC: dict[str | None, tuple[tuple[int, int, int, int, int], float]] = {
     None: ((4, 4, 4, 4, 4), 1.0),
     "wrong_operator": ((3, 0, 2, 3, 0), 0.2),
+    "half_misread": ((3, 0, 2, 3, 0), 0.2),
+    "times_misread": ((3, 0, 2, 3, 0), 0.2),
     "number_miscopied": ((0, 3, 3, 3, 0), 0.2),
     "slip_carried": ((4, 4, 3, 0, 0), 0.3),
     "step_dropped": ((1, 1, 2, 4, 0), 0.2),
@@ -48,7 +64,9 @@ RUBRIC: dict[str | None, tuple[tuple[int, int, int, int, int], float]] = {
     "duplicated_step": ((4, 2, 1, 4, 3), 0.6),
     "answer_leaked": ((4, 4, 4, 4, 1), 0.6),
 }
-LABELS = ("More", "Left", "Bags", "Days", "Half", "Fewer", "Extra", "Times", "Both")
+# Two that change the answer, two that do not. Where a kind that is not held out could look like one of them, it strikes elsewhere.
+HELD_OUT = ("half_misread", "times_misread", "wrong_reason", "irrelevant_step")
+MISREAD = {"half": "-", "times": "+"}  # event: the operator it is misread as; other operators are not struck there
 
 
 @dataclass(frozen=True)
@@ -63,34 +81,7 @@ class Flaw:
     told: str | None = None
 
 
-@dataclass
-class _Line:
-    """A rendered sentence while a trace is being edited."""
-
-    label: str
-    left: int
-    op: str
-    right: int
-    result: int | None
-
-    def __str__(self) -> str:
-        return render_step(self.label, self.left, self.op, self.right, self.result)
-
-
-def _lines(steps: tuple[Step, ...]) -> list[_Line] | None:
-    """The derivation as sentences, or None where it leaves the world's number range."""
-    results = evaluate(steps)
-    if results is None:
-        return None
-    last = len(steps) - 1
-    return [
-        _Line(s.label, resolve(s.left, results), s.op, resolve(s.right, results), None if i == last else results[i])
-        for i, s in enumerate(steps)
-    ]
-
-
-def _final(lines: list[_Line]) -> int | None:
-    return compute(lines[-1].left, lines[-1].op, lines[-1].right)
+Told = list[Sentence] | None
 
 
 def slipped(rng: random.Random, value: int) -> int:
@@ -99,40 +90,61 @@ def slipped(rng: random.Random, value: int) -> int:
     return rng.choice(sorted(v for v in options - {value} if 1 <= v <= LARGEST))
 
 
-def _edit(p: MathProblem, i: int, **change: Any) -> list[_Line] | None:
+def _edit(p: MathProblem, i: int, **change: int | str) -> Told:
     steps = list(p.steps)
-    steps[i] = replace(steps[i], **change)
-    return _lines(tuple(steps))
+    steps[i] = replace(steps[i], **change)  # pyright: ignore[reportArgumentType]
+    return tell(tuple(steps))
 
 
-def _wrong_operator(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
+def _wrong_operator(p: MathProblem, i: int, rng: random.Random) -> Told:
+    if p.steps[i].kind in MISREAD:
+        return None
     return _edit(p, i, op=rng.choice([o for o in "+-*" if o != p.steps[i].op]))
 
 
-def _number_miscopied(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    sides = [side for side in ("left", "right") if getattr(p.steps[i], side) >= 0]
+def _half_misread(p: MathProblem, i: int, rng: random.Random) -> Told:
+    return _edit(p, i, op=MISREAD["half"]) if p.steps[i].kind == "half" else None
+
+
+def _times_misread(p: MathProblem, i: int, rng: random.Random) -> Told:
+    step = p.steps[i]
+    return _edit(p, i, op=MISREAD["times"]) if step.kind == "times" and step.op == "*" else None
+
+
+def _given(p: MathProblem, i: int) -> list[str]:
+    """The sides of step i that are numbers of the story."""
+    return [side for side in ("left", "right") if getattr(p.steps[i], side) >= 0]
+
+
+def _number_miscopied(p: MathProblem, i: int, rng: random.Random) -> Told:
+    sides = _given(p, i)
     if not sides:
         return None
     side = rng.choice(sides)
     return _edit(p, i, **{side: slipped(rng, getattr(p.steps[i], side))})
 
 
-def _slip_carried(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    if i == len(p.steps) - 1:
-        return None  # the last result is the executor's
+def _wrong_quantity(p: MathProblem, i: int, rng: random.Random) -> Told:
+    """Use another number of the story in place of the right one."""
+    given = {o for s in p.steps for o in (s.left, s.right) if o >= 0} | ({p.distractor[1]} if p.distractor else set())
+    sides = _given(p, i)
+    others = sorted(given - {getattr(p.steps[i], side) for side in sides})
+    return _edit(p, i, **{rng.choice(sides): rng.choice(others)}) if sides and others else None
+
+
+def _slip_carried(p: MathProblem, i: int, rng: random.Random) -> Told:
+    if i == len(p.steps) - 1 or p.steps[i].inline:
+        return None  # a result that is not written cannot be written wrong
     results: list[int] = []
-    lines: list[_Line] = []
     for j, s in enumerate(p.steps):
-        a, b = resolve(s.left, results), resolve(s.right, results)
-        value = compute(a, s.op, b)
+        value = compute(resolve(s.left, results), s.op, resolve(s.right, results))
         if value is None:
             return None
         results.append(slipped(rng, value) if j == i else value)
-        lines.append(_Line(s.label, a, s.op, b, None if j == len(p.steps) - 1 else results[j]))
-    return lines
+    return tell(p.steps, results)
 
 
-def _step_dropped(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
+def _step_dropped(p: MathProblem, i: int, rng: random.Random) -> Told:
     """Forget step i: whoever needed its result continues from what the step itself started from."""
     steps, gone = list(p.steps), p.steps[i]
     if len(steps) == 1:
@@ -141,81 +153,85 @@ def _step_dropped(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | N
     def remap(operand: int) -> int:
         if operand >= 0 or -1 - operand < i:
             return operand
-        return operand + 1 if -1 - operand > i else remap(gone.left)
+        return operand + 1 if -1 - operand > i else remap(gone.right if gone.exchanged else gone.left)
 
-    kept = [replace(s, left=remap(s.left), right=remap(s.right)) for j, s in enumerate(steps) if j != i]
-    return _lines(tuple(kept))
-
-
-def _wrong_quantity(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    """Use another number of the story in place of the right one."""
-    given = {o for s in p.steps for o in (s.left, s.right) if o >= 0} | ({p.distractor[1]} if p.distractor else set())
-    sides = [side for side in ("left", "right") if getattr(p.steps[i], side) >= 0]
-    others = sorted(given - {getattr(p.steps[i], side) for side in sides})
-    if not sides or not others:
-        return None
-    return _edit(p, i, **{rng.choice(sides): rng.choice(others)})
+    return tell(tuple(replace(s, left=remap(s.left), right=remap(s.right)) for j, s in enumerate(steps) if j != i))
 
 
-def _wrong_target(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
+def _wrong_target(p: MathProblem, i: int, rng: random.Random) -> Told:
     """Answer an earlier question: stop after step i."""
-    return _lines(p.steps[: i + 1]) if i < len(p.steps) - 1 else None
+    return tell(p.steps[: i + 1]) if i < len(p.steps) - 1 else None
 
 
-def _slip_not_carried(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    lines = _lines(p.steps)
-    if lines is None or (result := lines[i].result) is None:
+def _stated(p: MathProblem, i: int) -> tuple[list[Sentence], int] | None:
+    """The trace, and the sentence that states step i's result; None where none does."""
+    told = tell(p.steps)
+    if told is None or p.steps[i].inline or i == len(p.steps) - 1:
         return None
-    lines[i].result = slipped(rng, result)
-    return lines
+    return told, sentence_of(p.steps, i)
 
 
-def _right_number_wrong_operator(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    lines = _lines(p.steps)
-    if lines is None or lines[i].result is None:
+def _slip_not_carried(p: MathProblem, i: int, rng: random.Random) -> Told:
+    if (found := _stated(p, i)) is None:
         return None
-    lines[i].op = rng.choice([o for o in "+-*" if o != lines[i].op])
-    return lines if compute(lines[i].left, lines[i].op, lines[i].right) != lines[i].result else None
+    told, at = found
+    told[at] = replace(told[at], result=slipped(rng, told[at].result or 0))
+    return told
 
 
-def _wrong_reason(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    lines = _lines(p.steps)
-    if lines is not None:
-        lines[i].label = rng.choice([x for x in LABELS if x != lines[i].label])
-    return lines
-
-
-def _irrelevant_step(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    lines = _lines(p.steps)
-    if lines is None or p.distractor is None:
+def _right_number_wrong_operator(p: MathProblem, i: int, rng: random.Random) -> Told:
+    if p.steps[i].kind in MISREAD or (found := _stated(p, i)) is None:
         return None
-    label, number = p.distractor
-    other = lines[i].left
+    told, at = found
+    k = rng.randrange(len(told[at].ops))
+    ops = list(told[at].ops)
+    ops[k] = rng.choice([o for o in "+-*" if o != ops[k]])
+    told[at] = replace(told[at], ops=tuple(ops))
+    return told if told[at].value != told[at].result else None
+
+
+def _wrong_reason(p: MathProblem, i: int, rng: random.Random) -> Told:
+    told, at = tell(p.steps), sentence_of(p.steps, i)
+    if told is not None:
+        others = [x for x in LABELS if not same_reason(x, told[at].label)]
+        told[at] = replace(told[at], label=rng.choice(others))
+    return told
+
+
+def _irrelevant_step(p: MathProblem, i: int, rng: random.Random) -> Told:
+    told, at = tell(p.steps), sentence_of(p.steps, i)
+    if told is None or p.distractor is None:
+        return None
+    beside = beside_the_point(p.distractor, told[at].numbers[0])
+    return None if beside is None else [*told[:at], beside, *told[at:]]
+
+
+def beside_the_point(distractor: tuple[str, int], other: int) -> Sentence | None:
+    """A true sentence about the number that nobody asked for; None where it leaves the world's numbers."""
+    label, number = distractor
     value = compute(number, "+", other)
-    if value is None:
+    return None if value is None else Sentence(label, (number, other), ("+",), value)
+
+
+def _duplicated_step(p: MathProblem, i: int, rng: random.Random) -> Told:
+    if (found := _stated(p, i)) is None:
         return None
-    lines.insert(i, _Line(label, number, "+", other, value))
-    return lines
+    told, at = found
+    told.insert(rng.randint(at + 1, len(told) - 1), told[at])
+    return told
 
 
-def _duplicated_step(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    lines = _lines(p.steps)
-    if lines is None or lines[i].result is None:
+def _answer_leaked(p: MathProblem, i: int, rng: random.Random) -> Told:
+    told = tell(p.steps)
+    if told is None or i != len(p.steps) - 1:
         return None
-    lines.insert(rng.randint(i + 1, len(lines) - 1), replace(lines[i]))
-    return lines
+    return [*told[:-1], replace(told[-1], result=p.answer)]
 
 
-def _answer_leaked(p: MathProblem, i: int, rng: random.Random) -> list[_Line] | None:
-    lines = _lines(p.steps)
-    if lines is None or i != len(p.steps) - 1:
-        return None
-    lines[-1].result = p.answer
-    return lines
-
-
-FLAWS: dict[str, Callable[[MathProblem, int, random.Random], list[_Line] | None]] = {
+FLAWS: dict[str, Callable[[MathProblem, int, random.Random], Told]] = {
     "wrong_operator": _wrong_operator,
+    "half_misread": _half_misread,
+    "times_misread": _times_misread,
     "number_miscopied": _number_miscopied,
     "slip_carried": _slip_carried,
     "step_dropped": _step_dropped,
@@ -228,76 +244,38 @@ FLAWS: dict[str, Callable[[MathProblem, int, random.Random], list[_Line] | None]
     "duplicated_step": _duplicated_step,
     "answer_leaked": _answer_leaked,
 }
+SEEN = tuple(kind for kind in FLAWS if kind not in HELD_OUT)  # what the demo's Reason RM learns from
 
 
 def apply_flaw(problem: MathProblem, kind: str, rng: random.Random) -> Flaw | None:
-    """Strike the reference trace with one flaw at a random place where it fits; None where it fits nowhere."""
+    """Strike the reference trace with one flaw at a random place where it fits; None where it fits nowhere. What by chance
+    is sound (2 * 2 as 2 + 2, say) is no flaw."""
     for i in rng.sample(range(len(problem.steps)), len(problem.steps)):
-        lines = FLAWS[kind](problem, i, rng)
-        if lines is None:
+        told = FLAWS[kind](problem, i, rng)
+        if told is None:
             continue
-        trace = " ".join(map(str, lines))
-        final = _final(lines)
-        if trace != problem.trace and final is not None:
-            return Flaw(kind, i, trace, final != problem.answer)
+        trace, final = join(told), told[-1].value
+        if final is not None and not check_trace(problem, trace).valid:
+            return Flaw(kind, sentence_of(problem.steps, i), trace, final != problem.answer)
     return None
+
+
+def all_flaws(
+    problem: MathProblem,
+    rng: random.Random,
+    told: Sequence[tuple[str, MathProblem]] = (),
+    kinds: Sequence[str] = tuple(FLAWS),
+) -> Iterator[Flaw]:
+    """One flaw of every kind that fits this problem, in a random order of kinds. told: (kind, the problem told otherwise);
+    each flaw strikes the reference or one of these, as drawn."""
+    for kind in rng.sample(sorted(kinds), len(kinds)):
+        name, struck = rng.choice([(None, problem), *told]) if told else (None, problem)
+        flaw = apply_flaw(struck, kind, rng)
+        if flaw is not None:
+            yield replace(flaw, told=name)
 
 
 def rubric_of(kind: str | None) -> tuple[dict[str, int], float]:
     """(labels by dimension 0–4, total 0–1) for a flaw kind; None is the reference trace."""
     labels, total = RUBRIC[kind]
     return dict(zip(DIMENSIONS, labels, strict=True)), total
-
-
-# The demo planner's habits: what it writes for some kinds of step, by probability. The first four are of sort A,
-# the others of sort B. A habit is the most likely behaviour where its probability is above one half, so greedy
-# decoding shows it every time, while sampling still finds the right step often enough to learn from.
-MISCONCEPTIONS: dict[str, float] = {
-    "fewer": 0.72,  # "5 fewer than" read as "5 more than"                                (A)
-    "daily": 0.72,  # "2 a day for 3 days" taken as 2 + 3                                  (A)
-    "half": 0.72,  # "half of" taken as "2 less"                                           (A)
-    "times": 0.72,  # "3 times as many" taken as "3 more"                                  (A)
-    "packs": 0.60,  # 3 bags of 4 written as 3 + 4 = 12: right number, wrong operator      (B)
-    "distractor": 0.60,  # a step about a number nobody asked for                          (B)
-    "loss": 0.55,  # a right subtraction under the wrong reason                            (B)
-    "leak": 0.20,  # the last result written out                                           (B)
-}
-_WRONG_OPERATOR = {"fewer": "+", "daily": "+", "half": "-", "times": "+"}
-
-
-def misconceived_trace(problem: MathProblem, rng: random.Random, strength: float = 1.0) -> str:
-    """A trace as the untrained demo planner would write it: several habits may show in one trace.
-
-    `strength` scales every probability; 0 gives the reference trace.
-    """
-    steps = list(problem.steps)
-    for i, kind in enumerate(problem.kinds):
-        if kind in _WRONG_OPERATOR and rng.random() < MISCONCEPTIONS[kind] * strength:
-            changed = [*steps[:i], replace(steps[i], op=_WRONG_OPERATOR[kind]), *steps[i + 1 :]]
-            steps = changed if evaluate(tuple(changed)) is not None else steps
-    lines = _lines(tuple(steps))
-    if lines is None:
-        raise ValueError(f"{problem.problem_id}: derivation leaves the world")
-    for line, kind in zip(lines, problem.kinds, strict=True):
-        if kind == "packs" and line.result is not None and rng.random() < MISCONCEPTIONS["packs"] * strength:
-            line.op = "+"
-        if kind == "loss" and rng.random() < MISCONCEPTIONS["loss"] * strength:
-            line.label = "More"
-    if rng.random() < MISCONCEPTIONS["leak"] * strength:
-        lines[-1].result = _final(lines)
-    if problem.distractor and rng.random() < MISCONCEPTIONS["distractor"] * strength:
-        label, number = problem.distractor
-        value = compute(number, "+", lines[0].left)
-        if value is not None:
-            lines.insert(0, _Line(label, number, "+", lines[0].left, value))
-    return " ".join(map(str, lines))
-
-
-def all_flaws(problem: MathProblem, rng: random.Random, told: Sequence[tuple[str, MathProblem]] = ()) -> Iterator[Flaw]:
-    """One flaw of every kind that fits this problem, in a random order of kinds. told: (kind, the problem told otherwise);
-    each flaw strikes the reference or one of these, as drawn."""
-    for kind in rng.sample(sorted(FLAWS), len(FLAWS)):
-        name, struck = rng.choice([(None, problem), *told]) if told else (None, problem)
-        flaw = apply_flaw(struck, kind, rng)
-        if flaw is not None:
-            yield replace(flaw, told=name)

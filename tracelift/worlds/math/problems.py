@@ -1,11 +1,14 @@
 """Generator of word problems with exact reference traces.
 
 A problem is a short story about one quantity ("Tom has 12 apples. He buys 3 bags of 4 apples each. ..."), built from
-events; each event contributes one or two arithmetic steps. The reference trace lists those steps in order, each with
+events; each event contributes one or two arithmetic steps. The reference trace lists those steps, each with
 the reason it serves and its result, except the last, whose result is left to the executor: a planner must help without
 giving the answer away (the paper's planner prompt asks the same).
 
     Bags: 3 * 4 = 12. More: 12 + 12 = 24. Left: 24 - 5.
+
+The same steps can be told in many ways (tracelift/worlds/math/tellings.py); the reference is one of them, drawn for each
+problem, with every result written out.
 
 All values are integers in 1..99, so that models of half a million parameters can do the arithmetic. What the world
 leaves out: fractions, units that convert, and more than two people.
@@ -17,82 +20,29 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tracelift.worlds.math.derivation import LARGEST, Step, Steps, join, tell
+from tracelift.worlds.math.tellings import retold
+
 NAMES = ("Tom", "Ann", "Ben", "Eva", "Sam", "Mia", "Leo", "Zoe", "Max", "Ida", "Kim", "Ray")
 ITEMS = ("apples", "pens", "cards", "shells", "coins", "books", "stamps", "eggs", "nuts", "balls", "cups", "keys")
-LARGEST = 99
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of a derivation: `label: left op right = result`.
-
-    `left` and `right` are either a number given in the story or, as a negative integer −1−i, the result of step i.
-    """
-
-    label: str
-    left: int
-    op: str
-    right: int
 
 
 @dataclass(frozen=True)
 class MathProblem:
     problem_id: str
     text: str
-    steps: tuple[Step, ...]
+    story: Steps  # as the story tells them
+    steps: Steps  # the same derivation as the reference trace tells it
     answer: int
-    kinds: tuple[str, ...]  # the event behind each step: what flaws and misconceptions are keyed by
     distractor: tuple[str, int] | None  # (label, number) of a sentence that no step needs
 
     @property
     def trace(self) -> str:
-        return render_trace(self.steps)
-
-
-def compute(left: int, op: str, right: int) -> int | None:
-    """The value of one operation, or None where it leaves the world's 0..99 or divides unevenly."""
-    if op == "/":
-        value = left // right if right and left % right == 0 else -1
-    else:
-        value = {"+": left + right, "-": left - right, "*": left * right}[op]
-    return value if 0 <= value <= LARGEST else None
-
-
-def evaluate(steps: tuple[Step, ...]) -> list[int] | None:
-    """Results of all steps in order, or None where one leaves the world."""
-    results: list[int] = []
-    for step in steps:
-        value = compute(resolve(step.left, results), step.op, resolve(step.right, results))
-        if value is None:
-            return None
-        results.append(value)
-    return results
-
-
-def resolve(operand: int, results: list[int]) -> int:
-    return results[-1 - operand] if operand < 0 else operand
-
-
-def render_step(label: str, left: int, op: str, right: int, result: int | None) -> str:
-    return f"{label}: {left} {op} {right}" + (f" = {result}." if result is not None else ".")
-
-
-def render_trace(steps: tuple[Step, ...]) -> str:
-    """The trace text; the last step states its expression only. Raises ValueError on an unevaluable derivation."""
-    results = evaluate(steps)
-    if results is None:
-        raise ValueError(f"derivation leaves 0..{LARGEST}: {steps}")
-    lines = [
-        render_step(
-            s.label,
-            resolve(s.left, results),
-            s.op,
-            resolve(s.right, results),
-            results[i] if i + 1 < len(steps) else None,
-        )
-        for i, s in enumerate(steps)
-    ]
-    return " ".join(lines)
+        """Raises ValueError on a derivation that leaves the world's numbers."""
+        sentences = tell(self.steps)
+        if sentences is None:
+            raise ValueError(f"derivation leaves 0..{LARGEST}: {self.steps}")
+        return join(sentences)
 
 
 @dataclass
@@ -105,13 +55,11 @@ class _Story:
     item: str
     sentences: list[str]
     steps: list[Step]
-    kinds: list[str]
     total: int  # operand code: a given number, or −1−i
     value: int
 
     def add(self, kind: str, label: str, left: int, op: str, right: int, value: int) -> int:
-        self.steps.append(Step(label, left, op, right))
-        self.kinds.append(kind)
+        self.steps.append(Step(label, left, op, right, kind))
         self.total, self.value = -len(self.steps), value
         return -len(self.steps)
 
@@ -232,8 +180,8 @@ def _attempt(rng: random.Random, problem_id: str) -> MathProblem | None:
     name, friend = rng.sample(NAMES, 2)
     item = rng.choice(ITEMS)
     start = rng.randint(4, 40)
-    s = _Story(rng, name, friend, item, [f"{name} has {start} {item}."], [], [], start, start)
-    wanted = rng.randint(2, 5)
+    s = _Story(rng, name, friend, item, [f"{name} has {start} {item}."], [], start, start)
+    wanted = rng.choices((1, 2, 3, 4, 5), (2, 3, 3, 3, 3))[0]
     compare = rng.random() < 0.5  # end on a question about the friend
     together = compare and wanted >= 3 and rng.random() < 0.4
     body = wanted - compare - together
@@ -261,4 +209,5 @@ def _attempt(rng: random.Random, problem_id: str) -> MathProblem | None:
         sentence, distractor = _distract(rng, friend, item)
         s.sentences.insert(rng.randint(1, len(s.sentences)), sentence)
     text = " ".join([*s.sentences, question])
-    return MathProblem(problem_id, text, tuple(s.steps), s.value, tuple(s.kinds), distractor)
+    story = tuple(s.steps)
+    return MathProblem(problem_id, text, story, retold(story, random.Random(f"told:{problem_id}")), s.value, distractor)
