@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.jobs import ROOT, Job, claim, print_of, run_all, run_job
 from tracelift.files import read_log, write_text
 from tracelift.worlds.build import math_data as data
-from tracelift.worlds.build.__main__ import write_rows
+from tracelift.worlds.build.__main__ import SERIES, write_rows
 
 ROWS = {"planner": 4000, "executor": 6000}  # what sft draws from
 ABOUT = "SmolLM2-135M as planner and executor, the math demo's problems"
@@ -33,9 +33,9 @@ NAME = "smollm2"
 
 def write_data(work: Path) -> None:
     for name, rows in (
-        ("planner", data.planner_rows(ROWS["planner"])),
-        ("executor", data.executor_rows(ROWS["executor"])),
-        ("dev", data.executor_rows(100, data.SERIES["dev"])),
+        ("planner", data.planner_rows(ROWS["planner"], SERIES["math"]["planner"])),
+        ("executor", data.executor_rows(ROWS["executor"], SERIES["math"]["executor"])),
+        ("dev", data.executor_rows(100, SERIES["math"]["dev"])),
     ):
         write_rows(work / f"{name}.jsonl", rows)
 

@@ -31,42 +31,6 @@ def told(module, problems):
     return [(p, kind, text_of(t)) for p in problems for kind, t in module.all_alternatives(p)]
 
 
-def test_math_alternatives_are_true_and_grounded_and_lead_to_the_answer():
-    """By a reader that knows neither the derivation nor the checker: every operand is of the story, a half or a result."""
-    for p, kind, trace in told(math_alternatives, MATH):
-        sentences = SENTENCE.findall(trace)
-        assert " ".join(m[0] for m in SENTENCE.finditer(trace)) == trace
-        known = {int(n) for n in re.findall(r"\d+", p.text)} | {2}
-        for _, a, op, b, result in sentences[:-1]:
-            assert {int(a), int(b)} <= known and COMPUTE[op](int(a), int(b)) == int(result), (kind, trace)
-            known.add(int(result))
-        _, a, op, b, result = sentences[-1]
-        assert {int(a), int(b)} <= known and COMPUTE[op](int(a), int(b)) == p.answer and not result, (kind, trace)
-        reference = SENTENCE.findall(p.trace)
-        assert sorted(s[0] for s in sentences) == sorted(s[0] for s in reference), "every step keeps its reason"
-        assert trace != p.trace
-        if kind == "steps_reordered":
-            assert sorted(sentences) == sorted(reference)
-        elif kind == "terms_exchanged":
-            ((before, after),) = [(a, b) for a, b in zip(reference, sentences, strict=True) if a != b]
-            assert after == (before[0], before[3], before[2], before[1], before[4]) and before[2] in "+*"
-
-
-def test_math_every_kind_is_found_and_the_worlds_truth_decides():
-    made, sound = Counter(kind for _, kind, _ in told(math_alternatives, MATH)), Counter()
-    for p in MATH:
-        kept = list(math_alternatives.sound_alternatives(p))
-        assert kept == [(k, t) for k, t in math_alternatives.all_alternatives(p) if check_trace(p, t.trace).valid]
-        sound.update(kind for kind, _ in kept)
-    assert (
-        set(made) == {"terms_exchanged", "steps_reordered", "sum_regrouped", "product_as_sum"}
-        and min(made.values()) >= 20
-    )
-    assert sound == {kind: made[kind] for kind in ("terms_exchanged", "steps_reordered")}, (
-        "today the world rejects the others"
-    )
-
-
 def test_code_alternatives_are_true_and_follow_to_the_same_program():
     made, sound = Counter(), Counter()
     for p, kind, trace in told(code_alternatives, CODE):

@@ -5,11 +5,12 @@ Writes the training data to a work folder, then runs the stages a user would run
     base          sft from nothing: problem → sound trace, and problem + sound trace → artifact
     planner       sft of base on traces with the demo planner's misconceptions
     executor      sft of base: artifacts with a trace (sound or flawed) or without
-    proofreader   sft of base, deepened, on tagging right and wrong digits (where the world asks for it)
-    reward_model  reward_model stage of the proofreader, or of base, on TraceLift-Groups of reference traces and localized flaws
+    proofreader   sft of base, deepened, on tagging right and wrong digits
+    reward_model  reward_model stage of the proofreader, on TraceLift-Groups of reference traces and localized flaws
 
 What the rows are is the worlds' own business (math_data.py, code_data.py). A stage that is done is kept, one that
-was interrupted goes on. Left out: tuning. The recipe is in configs/assets/, its seeds in the files themselves.
+was interrupted goes on. `--asset-seed` makes other models by the same recipe: other problems, other initial weights, other
+batches. Left out: tuning. The recipe is in configs/assets/, its seeds in the files themselves.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from tracelift.config import load_config
 from tracelift.files import json_line, replaced_file
 from tracelift.reward_model.group_format import write_groups
 from tracelift.worlds.build.tokenizer import save_tokenizer, train_tokenizer
@@ -31,6 +32,15 @@ ROWS = {  # world: rows for base, planner and executor, and groups for the Reaso
     "code": (60_000, 12_000, 30_000, 17_000),
 }
 PROOFREAD_ROWS = 16_000  # of four traces each
+# The series of problems that each part draws from, by world; another asset seed draws from other series.
+SERIES = {
+    world: {
+        name: first + i
+        for i, name in enumerate(("base", "planner", "executor", "groups", "tokenizer", "dev", "proofread"))
+    }
+    for world, first in (("math", 101), ("code", 201))
+}
+_APART = 1000  # between the series, and between the run seeds, of two asset seeds
 
 
 def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
@@ -38,18 +48,21 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
         f.writelines(json_line(row, ensure_ascii=True) for row in rows)
 
 
-def write_data(world: str, data: Any, work: Path, scale: float) -> None:
-    """Tokenizer, rows and groups. `data` is tracelift.worlds.WORLD.data. Writes work/data-complete last."""
+def write_data(world: str, work: Path, scale: float, asset_seed: int) -> None:
+    """Tokenizer, rows and groups, by tracelift.worlds.build.WORLD_data. Writes work/data-complete last."""
+    data = importlib.import_module(f"tracelift.worlds.build.{world}_data")
     base, planner, executor, groups = (max(200, int(count * scale)) for count in ROWS[world])
-    save_tokenizer(train_tokenizer(data.tokenizer_corpus(), data.VOCABULARY, data.PIECES), work / "tokenizer")
-    write_rows(work / "base.jsonl", data.base_rows(base))
-    write_rows(work / "planner.jsonl", data.planner_rows(planner))
-    write_rows(work / "executor.jsonl", data.executor_rows(executor))
-    write_rows(work / "dev.jsonl", data.executor_rows(600, data.SERIES["dev"]))
-    if hasattr(data, "proofread_rows"):
-        write_rows(work / "proofread.jsonl", data.proofread_rows(max(200, int(PROOFREAD_ROWS * scale))))
-    write_groups(work / "groups.jsonl", data.make_groups(data.SERIES["groups"], groups))
-    write_groups(work / "groups-dev.jsonl", data.make_groups(data.SERIES["dev"], 400, negatives=12))
+    series = {name: number + _APART * asset_seed for name, number in SERIES[world].items()}
+    corpus = data.tokenizer_corpus(series["tokenizer"])
+    save_tokenizer(train_tokenizer(corpus, data.VOCABULARY, data.PIECES), work / "tokenizer")
+    write_rows(work / "base.jsonl", data.base_rows(base, series["base"]))
+    write_rows(work / "planner.jsonl", data.planner_rows(planner, series["planner"]))
+    write_rows(work / "executor.jsonl", data.executor_rows(executor, series["executor"]))
+    write_rows(work / "dev.jsonl", data.executor_rows(600, series["dev"]))
+    proofread = data.proofread_rows(max(200, int(PROOFREAD_ROWS * scale)), series["proofread"])
+    write_rows(work / "proofread.jsonl", proofread)
+    write_groups(work / "groups.jsonl", data.make_groups(series["groups"], groups))
+    write_groups(work / "groups-dev.jsonl", data.make_groups(series["dev"], 400, negatives=12))
     (work / "data-complete").touch()
 
 
@@ -62,57 +75,32 @@ def stage(config: str, out: Path, *overrides: str) -> Path:
     return final
 
 
-def build(world: str, out: Path, work: Path, scale: float, threads: int = 0, until: str = "") -> None:
+def build(
+    world: str, out: Path, work: Path, scale: float, threads: int = 0, until: str = "", asset_seed: int = 0
+) -> None:
     """All stages of one world; assets in `out`/planner, executor and reward_model. Raises on a stage that fails.
 
     until = "base": only the language model that the others start from, in `work`/base/final.
     """
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "data-complete").exists():
-        write_data(world, importlib.import_module(f"tracelift.worlds.{world}.data"), work, scale)
+        write_data(world, work, scale, asset_seed)
 
-    def run(name: str, config: str, *overrides: str) -> Path:
-        return stage(f"configs/assets/{world}-{config}.toml", work / name, "--run.threads", str(threads), *overrides)
+    def run(name: str, config: str, **files: str | Path) -> Path:
+        recipe = f"configs/assets/{world}-{config}.toml"
+        seed = load_config(recipe).run.seed + _APART * asset_seed
+        given = [word for key, path in files.items() for word in (f"--{key.replace('_', '.')}", str(path))]
+        return stage(recipe, work / name, "--run.threads", str(threads), "--run.seed", str(seed), *given)
 
-    file = lambda name: str(work / name)  # noqa: E731
-    base = str(
-        run(
-            "base",
-            "base",
-            "--sft.train",
-            file("base.jsonl"),
-            "--sft.dev",
-            file("dev.jsonl"),
-            "--sft.tokenizer",
-            file("tokenizer"),
-        )
-    )
+    dev = work / "dev.jsonl"
+    base = run("base", "base", sft_train=work / "base.jsonl", sft_dev=dev, sft_tokenizer=work / "tokenizer")
     if until == "base":
         return
-    planner = run("planner", "planner", "--sft.train", file("planner.jsonl"), "--sft.init", base)
-    executor = run(
-        "executor",
-        "executor",
-        "--sft.train",
-        file("executor.jsonl"),
-        "--sft.dev",
-        file("dev.jsonl"),
-        "--sft.init",
-        base,
-    )
-    judge = base  # what the Reason RM starts from
-    if (work / "proofread.jsonl").exists():
-        judge = str(run("proofreader", "proofreader", "--sft.train", file("proofread.jsonl"), "--sft.init", base))
-    rm = run(
-        "reward_model",
-        "reward-model",
-        "--rm.train",
-        file("groups.jsonl"),
-        "--rm.dev",
-        file("groups-dev.jsonl"),
-        "--rm.init",
-        judge,
-    )
+    planner = run("planner", "planner", sft_train=work / "planner.jsonl", sft_init=base)
+    executor = run("executor", "executor", sft_train=work / "executor.jsonl", sft_dev=dev, sft_init=base)
+    reader = run("proofreader", "proofreader", sft_train=work / "proofread.jsonl", sft_init=base)
+    groups, groups_dev = work / "groups.jsonl", work / "groups-dev.jsonl"
+    rm = run("reward_model", "reward-model", rm_train=groups, rm_dev=groups_dev, rm_init=reader)
     for name, folder in (("planner", planner), ("executor", executor), ("reward_model", rm)):
         target = out / name
         target.mkdir(parents=True, exist_ok=True)
@@ -135,15 +123,17 @@ def main() -> None:
     parser.add_argument(
         "--until", choices=["base"], default="", help="stop after this stage, which leaves its model in the work folder"
     )
-    args = parser.parse_args()
-    build(
-        args.world,
-        args.out or Path("assets") / args.world,
-        args.work or Path("runs") / f"assets-{args.world}",
-        args.scale,
-        args.threads,
-        args.until,
+    parser.add_argument(
+        "--asset-seed",
+        type=int,
+        default=0,
+        help="0 makes the committed models; others go to runs/assets-WORLD-SEED/out",
     )
+    args = parser.parse_args()
+    name = f"assets-{args.world}" + (f"-{args.asset_seed}" if args.asset_seed else "")
+    work = args.work or Path("runs") / name
+    out = args.out or (work / "out" if args.asset_seed else Path("assets") / args.world)
+    build(args.world, out, work, args.scale, args.threads, args.until, args.asset_seed)
 
 
 if __name__ == "__main__":

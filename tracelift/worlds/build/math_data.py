@@ -25,15 +25,6 @@ from tracelift.worlds.math.tellings import retold
 from tracelift.worlds.math.validity import final_value
 
 PIECES, VOCABULARY = WORDS, 512
-SERIES = {
-    "base": 101,
-    "planner": 102,
-    "executor": 103,
-    "groups": 104,
-    "tokenizer": 105,
-    "dev": 106,
-    "proofread": 107,
-}  # problem seeds
 
 
 def told(p: MathProblem, rng: random.Random, merged: float, reworded: float) -> str:
@@ -41,10 +32,10 @@ def told(p: MathProblem, rng: random.Random, merged: float, reworded: float) -> 
     return join(tell(retold(p.story, rng, merged, reworded)) or [])
 
 
-def base_rows(count: int) -> Iterator[Row]:
+def base_rows(count: int, series: int) -> Iterator[Row]:
     """Half as planner, half as executor whose guidance is part of what is learned; some without guidance."""
     for i in range(count):
-        p, rng = make_problem(SERIES["base"], i), random.Random(f"base:{i}")
+        p, rng = make_problem(series, i), random.Random(f"base:{series}:{i}")
         kind, trace = rng.random(), told(p, rng, merged=0.3, reworded=0.3)
         if kind < 0.45:
             yield planner_row(p.text, trace)
@@ -55,16 +46,16 @@ def base_rows(count: int) -> Iterator[Row]:
             yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
 
 
-def planner_rows(count: int) -> Iterator[Row]:
+def planner_rows(count: int, series: int) -> Iterator[Row]:
     for i in range(count):
-        p = make_problem(SERIES["planner"], i)
-        yield planner_row(p.text, misconceived_trace(p, random.Random(f"planner:{i}")))
+        p = make_problem(series, i)
+        yield planner_row(p.text, misconceived_trace(p, random.Random(f"planner:{series}:{i}")))
 
 
-def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
+def executor_rows(count: int, series: int) -> Iterator[Row]:
     """Mostly sound traces; flawed ones so that it follows what is written; none at all so that it has a baseline."""
     for i in range(count):
-        p, rng = make_problem(series or SERIES["executor"], i), random.Random(f"executor:{i}")
+        p, rng = make_problem(series, i), random.Random(f"executor:{series}:{i}")
         kind, trace = rng.random(), told(p, rng, merged=0.15, reworded=0.03)
         if kind < 0.25:
             yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
@@ -79,18 +70,18 @@ def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
         yield {"prompt": EXECUTOR["demo"].format(problem=p.text, trace=trace), "completion": f" {answer}"}
 
 
-def proofread_rows(count: int) -> Iterator[Row]:
+def proofread_rows(count: int, series: int) -> Iterator[Row]:
     """Four tagged traces a problem, which is read once for all of them."""
     for i in range(count):
-        p, rng = make_problem(SERIES["proofread"], i), random.Random(f"proofread:{i}")
+        p, rng = make_problem(series, i), random.Random(f"proofread:{series}:{i}")
         before, _ = rm_text("math", p.text, "", "math").split(f"\n{CLOSE}")
         yield {"prompt": before, "completions": [tagged_trace(p, rng) for _ in range(4)]}
 
 
-def repair_rows(count: int) -> Iterator[Row]:
+def repair_rows(count: int, series: int) -> Iterator[Row]:
     """For an executor that audits what it reads: the right answer, also where the trace would lead elsewhere."""
     for i in range(count):
-        p, rng = make_problem(SERIES["executor"], i), random.Random(f"repair:{i}")
+        p, rng = make_problem(series, i), random.Random(f"repair:{series}:{i}")
         kind, trace = rng.random(), p.trace
         if kind < 0.1:
             yield {"prompt": BASELINE["demo"].format(problem=p.text), "completion": f" {p.answer}"}
@@ -136,9 +127,9 @@ def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:
         yield demo_group(i, series, negatives, kinds=SEEN)
 
 
-def tokenizer_corpus() -> Iterator[str]:
+def tokenizer_corpus(series: int) -> Iterator[str]:
     for i in range(4000):
-        p, rng = make_problem(SERIES["tokenizer"], i), random.Random(i)
+        p, rng = make_problem(series, i), random.Random(i)
         trace = misconceived_trace(p, rng)
         yield EXECUTOR["demo"].format(problem=p.text, trace=trace) + f" {p.answer}"
         yield rm_text("math", p.text, trace).replace("<", " ").replace(">", " ")

@@ -32,9 +32,7 @@ def tagged_trace(p: MathProblem, rng: random.Random) -> list[Piece]:
     return closed(pieces)
 
 
-def _attempt(
-    steps: Steps, distractor: tuple[str, int] | None, rng: random.Random, rate: float
-) -> list[Piece] | None:
+def _attempt(steps: Steps, distractor: tuple[str, int] | None, rng: random.Random, rate: float) -> list[Piece] | None:
     """One draw, a flaw at each place with a probability in proportion to `rate`; None where a value leaves the world."""
     pieces: list[Piece] = []
     stated: list[int] = []  # results as the trace gives them
@@ -48,7 +46,7 @@ def _attempt(
         due = due or step.label
         following = steps[j + 1] if j < last else None
         needed = following is not None and j in following.uses and not following.inline
-        if needed and not same_reason(following.label, due) and rng.random() < 0.15 * rate:
+        if following and needed and not same_reason(following.label, due) and rng.random() < 0.15 * rate:
             value = value_of(numbers, ops)
             if value is None:
                 return None
@@ -109,5 +107,7 @@ def _wrong_numbers(steps: Steps, step: Step, stated: list[int], distractor: tupl
 def _replaced(rng: random.Random, true: int, others: list[int]) -> int:
     """A wrong number, near or far, or one that stands elsewhere in the story or the trace."""
     kind = rng.random()
-    wrong = slipped(rng, true) if kind < 0.5 else rng.choice(others) if others and kind < 0.75 else rng.randint(1, LARGEST)
+    wrong = (
+        slipped(rng, true) if kind < 0.5 else rng.choice(others) if others and kind < 0.75 else rng.randint(1, LARGEST)
+    )
     return wrong if wrong != true else slipped(rng, true)

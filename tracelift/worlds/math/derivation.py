@@ -61,7 +61,9 @@ class Sentence:
     result: int | None
 
     def __str__(self) -> str:
-        told = " ".join([str(self.numbers[0]), *(f"{op} {n}" for op, n in zip(self.ops, self.numbers[1:], strict=True))])
+        told = " ".join(
+            [str(self.numbers[0]), *(f"{op} {n}" for op, n in zip(self.ops, self.numbers[1:], strict=True))]
+        )
         return f"{self.label}: {told}" + ("." if self.result is None else f" = {self.result}.")
 
     @property
@@ -161,9 +163,7 @@ def tell(steps: Steps, results: Sequence[int] | None = None) -> list[Sentence] |
             continue
         numbers, ops = _operand(s.left, steps, found)
         more, rest = _operand(s.right, steps, found)
-        out.append(
-            Sentence(s.label, (*numbers, *more), (*ops, s.op, *rest), None if i == len(steps) - 1 else found[i])
-        )
+        out.append(Sentence(s.label, (*numbers, *more), (*ops, s.op, *rest), None if i == len(steps) - 1 else found[i]))
     return out
 
 

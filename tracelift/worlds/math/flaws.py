@@ -25,9 +25,7 @@ from tracelift.worlds.math.derivation import (
     LABELS,
     LARGEST,
     Sentence,
-    Steps,
     compute,
-    evaluate,
     join,
     resolve,
     same_reason,
@@ -35,7 +33,7 @@ from tracelift.worlds.math.derivation import (
     tell,
 )
 from tracelift.worlds.math.problems import MathProblem
-from tracelift.worlds.math.validity import check_trace, final_value
+from tracelift.worlds.math.validity import check_trace
 
 DIMENSIONS = (
     "problem_understanding",
@@ -92,7 +90,7 @@ def slipped(rng: random.Random, value: int) -> int:
 
 def _edit(p: MathProblem, i: int, **change: int | str) -> Told:
     steps = list(p.steps)
-    steps[i] = replace(steps[i], **change)  # pyright: ignore[reportArgumentType]
+    steps[i] = replace(steps[i], **change)
     return tell(tuple(steps))
 
 

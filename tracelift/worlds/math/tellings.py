@@ -24,7 +24,7 @@ from tracelift.worlds.math.derivation import REWORDED, Steps, evaluate, may_be_i
 
 
 def _changed(steps: Steps, i: int, **change: object) -> Steps:
-    return (*steps[:i], replace(steps[i], **change), *steps[i + 1 :])  # pyright: ignore[reportArgumentType]
+    return (*steps[:i], replace(steps[i], **change), *steps[i + 1 :])
 
 
 def _in_order(steps: Steps, order: tuple[int, ...]) -> Steps | None:

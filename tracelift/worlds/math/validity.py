@@ -95,9 +95,7 @@ def _told_inside(
     raise _Mismatch(closest)
 
 
-def _operand(
-    term: Term, operand: int, steps: Steps, results: list[int], told: set[int], stated: set[int]
-) -> set[int]:
+def _operand(term: Term, operand: int, steps: Steps, results: list[int], told: set[int], stated: set[int]) -> set[int]:
     if operand >= 0:
         if term != operand:
             raise _Mismatch
