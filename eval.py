@@ -255,7 +255,7 @@ def judge_reward_model(
             f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, "
             f"but the RM judges {', '.join(scorer.dimension_names)}"
         )
-    figures, model = evaluate_rm(scorer, groups), config.reward_model.url or config.reward_model.path
+    figures, model = evaluate_rm(scorer, groups, scorer.flaw_kinds), config.reward_model.url or config.reward_model.path
     out = folder_of(config, flags, f"eval-rm-{label_of(model)}")
     if not config.eval.out:
         out = folder_for(out, scorer.fingerprint)

@@ -31,6 +31,7 @@ from benchmarks.jobs import ROOT, Job, claim, eval_job, flags, print_of, run_all
 from benchmarks.study_figures import collect
 from tracelift.files import json_line, write_text
 from tracelift.runs.record import versions
+from tracelift.worlds.build.__main__ import SERIES
 
 CONFIG = "configs/math-demo.toml"
 EVAL_SEED = 20_260  # as in benchmarks/compare.py
@@ -114,7 +115,8 @@ def make_executors(names: set[str], args: argparse.Namespace) -> None:
         file = args.out / "executors" / f"{rows}.jsonl"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            made = data.repair_rows(ROWS) if rows == "repair" else data.executor_rows(ROWS)
+            maker = data.repair_rows if rows == "repair" else data.executor_rows
+            made = maker(ROWS, SERIES["math"]["executor"])
             write_text(file, "".join(json_line(row, ensure_ascii=True) for row in made))
         init = make_base(args.out) if start == "base" else ROOT / start
         options = {"run.steps": steps, "sft.train": file, "sft.init": init}

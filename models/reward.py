@@ -6,7 +6,8 @@
     total   = ½ · (derived + head), or derived where the model has no total head
 
 Files are in the layout of the authors' released models: backbone under "model.", "dimension_heads.{i}", "total_head",
-and in config.json `rm_dimension_names`, `rm_dimension_weights`, `rm_num_labels`, `rm_use_total_head`. Heads that do not
+and in config.json `rm_dimension_names`, `rm_dimension_weights`, `rm_num_labels`, `rm_use_total_head`, and where training
+noted them the kinds of flaw it showed, `rm_flaw_kinds`. Heads that do not
 fit the config are an error, never re-drawn in silence.
 
 Left out on purpose: losses and training (tracelift), input text (tracelift), dropout before the heads.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,12 +40,16 @@ _MOST = 1000  # dimensions, or labels of each: more are a mistake, and a module 
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """What the heads judge: rubric dimensions by name, their weights in `derived`, and the number of classes each."""
+    """What the heads judge: rubric dimensions by name, their weights in `derived`, and the number of classes each.
+
+    flaw_kinds: the kinds of flaw that training showed them, for whoever asks what they never met; empty where nobody noted it.
+    """
 
     dimension_names: tuple[str, ...]
     dimension_weights: tuple[float, ...] = (0.2, 0.2, 0.2, 0.2, 0.2)
     num_labels: int = 5
     use_total_head: bool = True
+    flaw_kinds: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.dimension_names or len(self.dimension_names) != len(self.dimension_weights):
@@ -178,6 +183,7 @@ def save_reward_model(
         "rm_dimension_weights": list(rm.reward.dimension_weights),
         "rm_num_labels": rm.reward.num_labels,
         "rm_use_total_head": rm.reward.use_total_head,
+        **({"rm_flaw_kinds": list(rm.reward.flaw_kinds)} if rm.reward.flaw_kinds else {}),
     }
     write_folder(path, effective_state(rm), raw, tokenizer, max_shard_bytes, notes)
 
@@ -191,7 +197,10 @@ def _parse(raw: dict[str, Any], where: Path) -> RewardConfig:
     labels, use_total = raw.get("rm_num_labels", 5), raw.get("rm_use_total_head", True)
     if not isinstance(labels, int) or labels > _MOST or not isinstance(use_total, bool):
         raise CheckpointError(f'{where}: "rm_num_labels" must be an integer and "rm_use_total_head" true or false')
+    kinds = raw.get("rm_flaw_kinds", [])
+    if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+        raise CheckpointError(f'{where}: "rm_flaw_kinds" is no list of names')
     try:
-        return RewardConfig(tuple(names), tuple(map(float, weights)), labels, use_total)
+        return RewardConfig(tuple(names), tuple(map(float, weights)), labels, use_total, tuple(kinds))
     except (ValueError, OverflowError) as e:
         raise CheckpointError(f"{where}: {e}") from None

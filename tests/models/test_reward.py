@@ -1,5 +1,6 @@
 """The Reason RM: the released layout, the equations against a float64 sum, and refusal of heads that do not fit."""
 
+import dataclasses
 import json
 
 import pytest
@@ -62,6 +63,16 @@ def test_impossible_lengths(make_rm, tokens, lengths):
         make_rm().score(tokens, torch.tensor(lengths))
 
 
+def test_the_flaws_of_its_training_are_part_of_the_folder_and_of_nothing_else(make_rm, tmp_path):
+    rm = make_rm()
+    models.save_reward_model(rm, tmp_path / "plain")
+    assert "rm_flaw_kinds" not in json.loads((tmp_path / "plain" / "config.json").read_text())
+    rm.reward = dataclasses.replace(rm.reward, flaw_kinds=("slip", "swap"))
+    models.save_reward_model(rm, tmp_path / "told")
+    again = models.load_reward_model(tmp_path / "told")
+    assert again.reward.flaw_kinds == ("slip", "swap") and repr(again.reward) == repr(make_rm().reward)
+
+
 @pytest.mark.parametrize("use_total", [True, False])
 def test_reloads_bit_equal_in_the_released_layout(make_rm, tmp_path, tokens, use_total):
     rm = make_rm(use_total_head=use_total)
@@ -94,6 +105,7 @@ def test_heads_without_bias_are_read_as_such(make_rm, tmp_path, tokens):
     "key, value, words",
     [
         ("rm_dimension_names", None, "rm_dimension_names"),
+        ("rm_flaw_kinds", "slip", "rm_flaw_kinds"),
         ("rm_dimension_weights", [0.2] * 4, "5 rubric dimension names against 4 weights"),
         ("rm_num_labels", 4, r"dimension_heads.0.*shape \[5"),
         ("rm_num_labels", "5", "rm_num_labels"),

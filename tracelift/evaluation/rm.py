@@ -4,6 +4,7 @@
     alternatives    sound traces that tell the reference otherwise: above the flawed ones, alone and with the reference
     spread          sound against sound: how far apart reference and alternative are, and how often the reference is above
     per kind        pair accuracy against the flawed traces of one flaw, and of the alternatives of one kind
+    never met       the first two questions again, of the kinds of flaw that the model's training did not show, and of the others
     calibration     mean gold total in each tenth of the predicted total, and the expected calibration error
     dimensions      mean absolute error of the expected label (0 to 4), how often the nearest label is right, and the mean
                     expected label of the traces that were given each label
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tracelift.evaluation.table import cell, columns
 from tracelift.files import read_json
@@ -40,9 +41,10 @@ def folder_for(folder: Path, fingerprint: str) -> Path:
     return folder.with_name(f"{folder.name}-{fingerprint[:8]}") if taken else folder
 
 
-def evaluate_rm(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
+def evaluate_rm(scorer: Scorer, groups: Sequence[Group], met: Sequence[str] = ()) -> dict[str, Any]:
     """Figures of an RM on whole groups; those of alternatives are under "alternatives", which is None without any. Traces it
-    cannot score (too long) are counted and left out.
+    cannot score (too long) are counted and left out. met: the kinds of flaw that the RM was trained on, where it says so;
+    "never met" is None where it does not, or where the groups hold no other.
 
     Raises ValueError where nothing could be scored.
     """
@@ -68,6 +70,7 @@ def evaluate_rm(scorer: Scorer, groups: Sequence[Group]) -> dict[str, Any]:
         "MAE": errors["mae"],
         "RMSE": errors["rmse"],
         "per kind": _per_flaw(total, traces, sides),
+        "never met": _never_met(total, traces, sides, met),
         "alternatives": _alternatives(total, traces, sides) if any(s.alternatives for s in sides) else None,
         "calibration": calibration(total, gold),
         "dimensions": _dimensions([(g, c.rubric.dimensions, s) for _, g, c, s in kept]),
@@ -105,6 +108,31 @@ def _per_flaw(total: Sequence[float], traces: Sequence[Candidate], sides: Sequen
         if any(s.alternatives and bad for s, bad in struck):
             found[kind]["alternatives"] = _pairs(total, [(s.alternatives, bad) for s, bad in struck])
     return found
+
+
+def _never_met(
+    total: Sequence[float], traces: Sequence[Candidate], sides: Sequence[Sides], met: Sequence[str]
+) -> dict[str, Any] | None:
+    """Pair accuracy of the references and of the alternatives against flaws of kinds never met, and against the others."""
+    kinds = sorted({str(traces[j].negative_kind) for s in sides for j in s.flawed} - set(met))
+    if not met or not kinds:
+        return None
+
+    def of(good: Literal["references", "alternatives"], never: bool) -> Figure:
+        struck = [[j for j in s.flawed if (traces[j].negative_kind in kinds) == never] for s in sides]
+        return _pairs(total, [(getattr(s, good), bad) for s, bad in zip(sides, struck, strict=True)])
+
+    told = any(s.alternatives for s in sides)
+    return {
+        "kinds": kinds,
+        "pair accuracy": of("references", True),
+        "pair accuracy, others": of("references", False),
+        **(
+            {"alternatives": of("alternatives", True), "alternatives, others": of("alternatives", False)}
+            if told
+            else {}
+        ),
+    }
 
 
 def _alternatives(total: Sequence[float], traces: Sequence[Candidate], sides: Sequence[Sides]) -> dict[str, Any]:
@@ -203,7 +231,18 @@ def render_rm(f: dict[str, Any]) -> str:
     blocks = [f"{f['traces']} traces of {f['groups']} groups{unscored}\n{columns(whole)}"]
     if told:
         blocks.append(f"{told['traces']} sound traces told otherwise, of {told['groups']} groups\n{_told_table(told)}")
-    blocks += [_flaw_table(f["per kind"], bool(told)), _dimension_table(f["dimensions"])]
+    never = f.get("never met")
+    blocks.append(_flaw_table(f["per kind"], bool(told), never["kinds"] if never else []))
+    if never:
+        rows = [
+            ["", "pair accuracy", *(["alternatives"] if told else [])],
+            ["flaws of kinds that it was trained on"],
+            ["flaws of kinds that it never met *"],
+        ]
+        for row, key in ((rows[1], ", others"), (rows[2], "")):
+            row += [cell(never[f"pair accuracy{key}"]), *([cell(never[f"alternatives{key}"])] if told else [])]
+        blocks.append(columns(rows))
+    blocks.append(_dimension_table(f["dimensions"]))
     error = f["calibration"]["expected_calibration_error"]
     bins = [
         [f"{r['low']:.1f} to {r['low'] + 1 / BINS:.1f}", str(r["n"]), f"{r['predicted']:.3f}", f"{r['gold']:.3f}"]
@@ -222,9 +261,15 @@ def _told_table(told: dict[str, Any]) -> str:
     return columns([["told otherwise", "n", "above the flawed", "apart from the reference", "reference above"], *rows])
 
 
-def _flaw_table(kinds: dict[str, dict[str, Any]], told: bool) -> str:
+def _flaw_table(kinds: dict[str, dict[str, Any]], told: bool, never: Sequence[str]) -> str:
+    """never: kinds that the model never met, marked by *."""
     rows = [
-        [name, f"{v['pair accuracy']:.3f}", str(v["pairs"]), *([cell(v.get("alternatives"))] if told else [])]
+        [
+            name + " *" * (name in never),
+            f"{v['pair accuracy']:.3f}",
+            str(v["pairs"]),
+            *([cell(v.get("alternatives"))] if told else []),
+        ]
         for name, v in sorted(kinds.items(), key=lambda item: item[1]["pair accuracy"])
     ]
     return columns([["flaw of the negative", "pair accuracy", "pairs", *(["alternatives"] if told else [])], *rows])

@@ -47,6 +47,7 @@ class OracleScorer:
     """A Reason RM that knows (tracelift.reward_model.scorer.Scorer). `noise`: share of traces with another row's labels."""
 
     dimension_names: tuple[str, ...] = DIMENSIONS
+    flaw_kinds: tuple[str, ...] = ()
 
     def __init__(self, noise: float = 0.0) -> None:
         """Raises ValueError on a noise outside [0, 1]."""

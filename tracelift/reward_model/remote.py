@@ -67,6 +67,7 @@ class RemoteScorer:
         if not isinstance(names, list) or not all(isinstance(n, str) and n.isprintable() for n in names):
             raise ValueError(f"no Reason RM at {url}: its dimension_names are {_shown(names)}, no list of names")
         self.dimension_names: tuple[str, ...] = tuple(names)
+        self.flaw_kinds: tuple[str, ...] = ()
         self.served = str(served)  # of the weights; empty where the server does not say
 
     @property

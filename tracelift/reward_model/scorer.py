@@ -98,6 +98,7 @@ class Scorer(Protocol):
     """A Reason RM, local or behind a server. `fingerprint` changes with whatever its scores depend on."""
 
     dimension_names: tuple[str, ...]  # empty where a server does not say
+    flaw_kinds: tuple[str, ...]  # those of its training; empty where unknown
 
     @property
     def fingerprint(self) -> str: ...
@@ -113,7 +114,7 @@ class LocalScorer:
     ) -> None:
         self.rm, self.tokenizer = rm.eval(), tokenizer
         self.max_tokens, self.batch_tokens = min(max_tokens, rm.config.max_positions), batch_tokens
-        self.dimension_names = rm.reward.dimension_names
+        self.dimension_names, self.flaw_kinds = rm.reward.dimension_names, rm.reward.flaw_kinds
 
     @property
     def fingerprint(self) -> str:

@@ -13,7 +13,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +177,8 @@ class RewardModelStage:
         self.rm, self.tokenizer = initial_rm(config, device, self.groups[0].task_type)
         for path, each in ((c.train, self.groups), (c.dev, self.dev)):
             refuse_other_rubrics(self.rm.reward.dimension_names, each, path)
+        met = {str(c.negative_kind) for group in self.groups for c in group.negative_bank} - {"None"}
+        self.rm.reward = replace(self.rm.reward, flaw_kinds=tuple(sorted({*self.rm.reward.flaw_kinds, *met})))
         attach_lora(self.rm, config.lora, config.run.seed, also_train=("dimension_heads", "total_head"))
         self.limit = min(c.max_tokens, self.rm.config.max_positions)
         self.best_folder = run.path / "best"

@@ -34,7 +34,7 @@ def group(number, *, flawed=("slip", "swap"), told=(), quoted=0):
 
 def scorer(total):
     """An RM whose total is `total(reasoning)`."""
-    return Of(score=lambda items: [RMScore(total(i.reasoning), 0.5, None, (2.0,) * 5) for i in items])
+    return Of(flaw_kinds=(), score=lambda items: [RMScore(total(i.reasoning), 0.5, None, (2.0,) * 5) for i in items])
 
 
 def test_figures_of_alternatives_by_hand():
@@ -206,3 +206,17 @@ def test_the_folder_is_kept_by_the_model_that_has_it(tmp_path):
     (tmp_path / "x" / "reward_model.json").write_text(json.dumps({"fingerprint": "f" * 64}))
     assert folder_for(tmp_path / "x", "f" * 64) == tmp_path / "x"
     assert folder_for(tmp_path / "x", "e" * 64) == tmp_path / "x-eeeeeeee"
+
+
+def test_kinds_that_training_never_showed_have_figures_of_their_own():
+    scores = {"sound": 0.9, "told a": 0.6, "flawed slip": 0.2, "flawed swap": 0.7}
+    groups = [group(i, told=("a",)) for i in range(4)]
+    never = evaluate_rm(scorer(scores.get), groups, met=("slip", "another"))["never met"]
+    assert never["kinds"] == ["swap"]
+    assert [never[f"{what}{whose}"]["value"] for whose in ("", ", others") for what in ("pair accuracy", "alternatives")] == [
+        1, 0, 1, 1,
+    ]  # fmt: skip
+    assert evaluate_rm(scorer(scores.get), groups)["never met"] is None, "a model that does not say"
+    assert evaluate_rm(scorer(scores.get), groups, met=("slip", "swap"))["never met"] is None
+    text = render_rm(evaluate_rm(scorer(scores.get), groups, met=("slip",)))
+    assert "swap *" in text and "slip *" not in text and "flaws of kinds that it never met *" in text
