@@ -32,6 +32,8 @@ ROWS = {  # world: rows for base, planner and executor, and groups for the Reaso
     "code": (60_000, 12_000, 30_000, 17_000),
 }
 PROOFREAD_ROWS = 16_000  # of four traces each
+DEV_ROWS, DEV_GROUPS = 600, 400
+LEAST = 200  # rows of anything, however small the share
 # The series of problems that each part draws from, by world; another asset seed draws from other series.
 SERIES = {
     world: {
@@ -51,18 +53,20 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
 def write_data(world: str, work: Path, scale: float, asset_seed: int) -> None:
     """Tokenizer, rows and groups, by tracelift.worlds.build.WORLD_data. Writes work/data-complete last."""
     data = importlib.import_module(f"tracelift.worlds.build.{world}_data")
-    base, planner, executor, groups = (max(200, int(count * scale)) for count in ROWS[world])
+    base, planner, executor, groups, proofread = (
+        max(LEAST, int(count * scale)) for count in (*ROWS[world], PROOFREAD_ROWS)
+    )
+    dev_rows, dev_groups = (min(count, base) for count in (DEV_ROWS, DEV_GROUPS))
     series = {name: number + _APART * asset_seed for name, number in SERIES[world].items()}
     corpus = data.tokenizer_corpus(series["tokenizer"])
     save_tokenizer(train_tokenizer(corpus, data.VOCABULARY, data.PIECES), work / "tokenizer")
     write_rows(work / "base.jsonl", data.base_rows(base, series["base"]))
     write_rows(work / "planner.jsonl", data.planner_rows(planner, series["planner"]))
     write_rows(work / "executor.jsonl", data.executor_rows(executor, series["executor"]))
-    write_rows(work / "dev.jsonl", data.executor_rows(600, series["dev"]))
-    proofread = data.proofread_rows(max(200, int(PROOFREAD_ROWS * scale)), series["proofread"])
-    write_rows(work / "proofread.jsonl", proofread)
+    write_rows(work / "dev.jsonl", data.executor_rows(dev_rows, series["dev"]))
+    write_rows(work / "proofread.jsonl", data.proofread_rows(proofread, series["proofread"]))
     write_groups(work / "groups.jsonl", data.make_groups(series["groups"], groups))
-    write_groups(work / "groups-dev.jsonl", data.make_groups(series["dev"], 400, negatives=12))
+    write_groups(work / "groups-dev.jsonl", data.make_groups(series["dev"], dev_groups, negatives=12))
     (work / "data-complete").touch()
 
 

@@ -108,7 +108,9 @@ def make_group(
         problem=p.text,
         reference_solution=p.trace,
         positive_pool=sound(p.trace, rubric_of, [(kind, t.trace) for kind, t in otherwise]),
-        negative_bank=flawed(all_flaws(p, rng, otherwise, kinds), rubric_of, negatives, "place", "changes_answer"),
+        negative_bank=flawed(
+            lambda: all_flaws(p, rng, otherwise, kinds), rubric_of, negatives, "place", "changes_answer"
+        ),
         metadata={"answer": p.answer},
     )
 

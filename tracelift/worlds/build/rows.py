@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
 
-from tracelift.reward_model.group_format import Candidate, Rubric
+from tracelift.reward_model.group_format import MIN_NEGATIVES, Candidate, Rubric
 from tracelift.tasks.prompts import CLOSE, OPEN, PLANNER
 
 Row = dict[str, Any]
+_TRIES = 50
 RubricOf = Callable[[str | None], tuple[dict[str, int], float]]
 
 
@@ -27,9 +28,17 @@ def sound(trace: str, rubric_of: RubricOf, told: Iterable[tuple[str, str]] = ())
     return (Candidate(trace, rubric), *(Candidate(text, rubric, positive_kind=kind) for kind, text in told))
 
 
-def flawed(flaws: Iterable[Any], rubric_of: RubricOf, negatives: int, *recorded: str) -> tuple[Candidate, ...]:
-    """The negative bank: the first `negatives` flaws (.kind, .trace), each with its rubric, the `recorded` attributes and,
-    where an alternative was struck, its kind (`told`)."""
+def flawed(
+    flaws: Callable[[], Iterable[Any]], rubric_of: RubricOf, negatives: int, *recorded: str
+) -> tuple[Candidate, ...]:
+    """The negative bank: the first `negatives` of one drawing of flaws (.kind, .trace), each with its rubric, the `recorded`
+    attributes and, where an alternative was struck, its kind (`told`). A short problem, which fewer than MIN_NEGATIVES kinds
+    fit, is struck by them again elsewhere."""
+    found = {f.trace: f for f in islice(flaws(), negatives)}
+    for _ in range(_TRIES):
+        if len(found) >= min(negatives, MIN_NEGATIVES):
+            break
+        found = {f.trace: f for f in flaws()} | found
     return tuple(
         Candidate(
             f.trace,
@@ -37,5 +46,5 @@ def flawed(flaws: Iterable[Any], rubric_of: RubricOf, negatives: int, *recorded:
             f.kind,
             {name: getattr(f, name) for name in recorded} | ({"told": f.told} if f.told else {}),
         )
-        for f in islice(flaws, negatives)
+        for f in islice(found.values(), negatives)
     )
