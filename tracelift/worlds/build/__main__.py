@@ -49,7 +49,7 @@ def write_data(world: str, data: Any, work: Path, scale: float) -> None:
     if hasattr(data, "proofread_rows"):
         write_rows(work / "proofread.jsonl", data.proofread_rows(max(200, int(PROOFREAD_ROWS * scale))))
     write_groups(work / "groups.jsonl", data.make_groups(data.SERIES["groups"], groups))
-    write_groups(work / "groups-dev.jsonl", data.make_groups(data.SERIES["dev"], 400, negatives=12))
+    write_groups(work / "groups-dev.jsonl", data.make_groups(data.SERIES["dev"], 400, 12, tuple(data.FLAWS)))
     (work / "data-complete").touch()
 
 
