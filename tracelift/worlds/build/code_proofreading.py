@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 
 from tracelift.training.sft import Piece
 from tracelift.worlds.build.proofreading import RIGHT, WRONG, closed, number
-from tracelift.worlds.code.flaws import confusable, needless_sorts
+from tracelift.worlds.code.flaws import confusable, has_needless_sort, other_names
 from tracelift.worlds.code.language import BOUNDS, OPS, PRINTS, Step
 from tracelift.worlds.code.plans import CODE_MARK, Calculation, Expression, Plan, expressions
 from tracelift.worlds.code.problems import PlanProblem
@@ -35,7 +35,7 @@ def tagged_plan(p: PlanProblem, rng: random.Random) -> list[Piece]:
     while True:
         tagger = _Tagger(p, retold(p.plan, rng, merged=0.5), rng, rng.uniform(0, 2))  # nearly sound to nearly all wrong
         pieces = tagger.tagged()
-        if len(needless_sorts(tuple(tagger.said))) <= len(needless_sorts(p.steps)):
+        if not has_needless_sort(tuple(tagger.said)):
             return closed(pieces)
 
 
@@ -156,16 +156,10 @@ class _Tagger:
 
     def _spoiled_calculation(self, c: Calculation) -> Calculation:
         if self.strikes(0.10):
-            return replace(c, name=self._other_name(c))
+            return replace(c, name=self.rng.choice(other_names(self.p, c)))
         said = self._spoiled_terms(c)
         said = replace(said, value=max(1, said.true_value))
         return replace(said, value=_slipped(self.rng, said.value)) if said == c and self.strikes(0.14) else said
-
-    def _other_name(self, c: Calculation) -> str:
-        unused = self.p.unused
-        beside = unused is not None and unused.calculation.terms not in expressions(*c.terms)
-        names = [q.name for q in self.p.quantities if q.name != c.name]
-        return self.rng.choice([*names, *([unused.name] if unused is not None and beside else [])])
 
     def _spoiled_terms(self, c: Calculation) -> Calculation:
         if self.strikes(0.10):
@@ -183,7 +177,7 @@ class _Tagger:
             return replace(s, op=BOUNDS[s.op])
         if merged:
             named = Calculation(s.name or "", *self._ways(s.name or "")[0], 0)
-            return replace(s, name=self._other_name(named)) if self.strikes(0.10) else s
+            return replace(s, name=self.rng.choice(other_names(self.p, named))) if self.strikes(0.10) else s
         if s.k and self.strikes(0.12):
             return replace(s, k=_slipped(self.rng, s.k))
         if s.k and self.stated and self.strikes(0.12):

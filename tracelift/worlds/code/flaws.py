@@ -127,13 +127,13 @@ def _with(calculations: tuple[Calculation, ...], i: int, changed: Calculation) -
     return (*calculations[:i], changed, *calculations[i + 1 :])
 
 
-def needless_sorts(steps: Program) -> list[str]:
-    """The ops, sorted by name, that come right after a sort and do not care for it."""
-    return sorted(b.op for a, b in pairwise(steps) if a.op.startswith("sort") and b.op in UNORDERED)
+def has_needless_sort(steps: Program) -> bool:
+    """Whether a step that does not care for order comes right after a sort. No problem asks for that."""
+    return any(a.op.startswith("sort") and b.op in UNORDERED for a, b in pairwise(steps))
 
 
 def _needless_sort(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
-    places = [i for i, s in enumerate(plan.steps) if s.op in UNORDERED and not needless_sorts(plan.steps[: i + 1][-2:])]
+    places = [i for i, s in enumerate(plan.steps) if s.op in UNORDERED]
     if not places:
         return None
     i, sort = rng.choice(places), Step(rng.choice(("sort_up", "sort_down")), wording=rng.randrange(2))
@@ -145,13 +145,13 @@ def _wrong_order(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
         return None
     i = rng.randrange(len(plan.steps) - 1)
     steps = (*plan.steps[:i], plan.steps[i + 1], plan.steps[i], *plan.steps[i + 2 :])
-    return with_steps(plan, steps) if needless_sorts(steps) == needless_sorts(plan.steps) else None
+    return None if has_needless_sort(steps) else with_steps(plan, steps)
 
 
 def _step_dropped(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     i = rng.randrange(len(plan.steps))
     steps = (*plan.steps[:i], *plan.steps[i + 1 :])
-    return with_steps(plan, steps) if len(needless_sorts(steps)) <= len(needless_sorts(plan.steps)) else None
+    return None if has_needless_sort(steps) else with_steps(plan, steps)
 
 
 def _slipped(rng: random.Random, value: int) -> int:
@@ -212,13 +212,20 @@ def _slip_not_carried(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | 
     return replace(plan, calculations=_with(plan.calculations, i, struck))
 
 
+def other_names(p: PlanProblem, c: Calculation) -> list[str]:
+    """Names that would be a wrong reason for `c`. That of the unused quantity is none where `c` is how it is worked out."""
+    names = [q.name for q in p.quantities if q.name != c.name]
+    unused = [q.name for q in [p.unused] if q is not None and q.calculation.terms not in expressions(*c.terms)]
+    return [*names, *unused]
+
+
 def _wrong_reason(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     """A right result under another quantity's name; inside a step both say that name."""
     if not plan.calculations:
         return None
     i = rng.randrange(len(plan.calculations))
     c = plan.calculations[i]
-    name = rng.choice([q.name for q in [*p.quantities, *([p.unused] if p.unused else [])] if q.name != c.name])
+    name = rng.choice(other_names(p, c))
     struck = replace(plan, calculations=_with(plan.calculations, i, replace(c, name=name)))
     if c.name not in plan.merged:
         return struck

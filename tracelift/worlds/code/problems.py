@@ -16,8 +16,8 @@ there is to work out differs: about a third of the problems have one to three st
 
 The reference plan is one of many sound tellings (tellings.py), drawn per problem; it tells every result.
 
-Left out: problems whose steps undo or swallow each other. Where sample inputs give fewer than three different outputs
-the problem is drawn again.
+Left out: problems whose steps undo or swallow each other. Where sample inputs give fewer than three different outputs, or
+the same without one of the steps, the problem is drawn again.
 """
 
 from __future__ import annotations
@@ -236,7 +236,16 @@ def show_input(value: Value) -> str:
 
 
 def _varied(rng: random.Random, start: str, steps: Program) -> bool:
-    """Whether six inputs give at least three different outputs, most of them not empty and none absurdly long."""
+    """Whether six inputs give at least three different outputs, most of them not empty and none absurdly long, and every
+    step that can be left out makes a difference to one of them."""
     edges = tuple(s.k for s in steps if s.k)
-    outputs = [show_value(run(steps, draw_input(rng, start, edges))) for _ in range(6)]
-    return len(set(outputs)) >= 3 and sum(map(bool, outputs)) >= 4 and max(map(len, outputs)) <= 120
+    inputs = [draw_input(rng, start, edges) for _ in range(6)]
+    outputs = [show_value(run(steps, x)) for x in inputs]
+    if len(set(outputs)) < 3 or sum(map(bool, outputs)) < 4 or max(map(len, outputs)) > 120:
+        return False
+    kind = result_type(start, steps)
+    shorter = [(*steps[:i], *steps[i + 1 :]) for i in range(len(steps))]
+    return not any(
+        result_type(start, other) == kind and [show_value(run(other, x)) for x in inputs] == outputs
+        for other in shorter
+    )
