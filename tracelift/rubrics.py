@@ -30,8 +30,8 @@ ALTERNATIVES: dict[str, str] = {
     "steps_reordered": "Steps that do not need each other stand in another order.",
     "sum_regrouped": "A sum of three or more terms is added up in another grouping.",
     "product_as_sum": "Two times a number is written as that number plus itself.",
-    "reworded": "A conclusion opens with another connective, or a step's reason is given in another word.",
-    "steps_merged": "A step stands inside the sentence of the step that uses it, its result left to the reader.",
+    "reworded": "A sentence says the same in other words.",
+    "steps_merged": "A calculation stands inside the sentence that uses it, and its result is left to the reader.",
 }
 
 

@@ -164,7 +164,7 @@ def test_the_command_builds_from_the_demo_worlds(tmp_path, world):
     assert any(g.alternatives for g in groups)
     data = {"math": math_data, "code": code_data}[world]
     assert sorted(without, key=lambda g: g.problem_id) == sorted(
-        data.make_groups(990, 12, 8), key=lambda g: g.problem_id
+        (data.demo_group(i, 990, 8, alternatives=False) for i in range(12)), key=lambda g: g.problem_id
     )
     summary = json.loads((tmp_path / "--alternatives" / "summary.json").read_text())
     assert sum(k["count"] for k in summary["alternatives"].values()) == sum(len(g.alternatives) for g in groups)

@@ -10,7 +10,7 @@ from tracelift.rubrics import ALTERNATIVES
 from tracelift.worlds.build import code_data, math_data
 from tracelift.worlds.code import alternatives as code_alternatives
 from tracelift.worlds.code import apply_flaw as apply_plan_flaw
-from tracelift.worlds.code import check_plan, read_plan, reference_plan
+from tracelift.worlds.code import check_plan, read_plan
 from tracelift.worlds.code import make_problem as code_problem
 from tracelift.worlds.math import alternatives as math_alternatives
 from tracelift.worlds.math import check_trace
@@ -31,27 +31,10 @@ def told(module, problems):
     return [(p, kind, text_of(t)) for p in problems for kind, t in module.all_alternatives(p)]
 
 
-def test_code_alternatives_are_true_and_follow_to_the_same_program():
-    made, sound = Counter(), Counter()
-    for p, kind, trace in told(code_alternatives, CODE):
-        plan, reference = read_plan(trace), read_plan(p.trace)
-        assert plan.program(p.start) == p.program and all(c.true for c in plan.calculations) and trace != p.trace
-        changed = [(a, b) for a, b in zip(reference.calculations, plan.calculations, strict=True) if a != b]
-        ((before, after),) = changed
-        assert (before.name, before.value) == (after.name, after.value)
-        assert {before.left, before.right} == {after.left, after.right, *([2] if kind == "product_as_sum" else [])}
-        made[kind] += 1
-        sound[kind] += check_plan(p, trace).valid
-    for p in CODE:
-        kept = list(code_alternatives.sound_alternatives(p))
-        assert kept == [(k, t) for k, t in code_alternatives.all_alternatives(p) if check_plan(p, str(t)).valid]
-    assert min(made.values()) >= 20 and +sound == {"terms_exchanged": made["terms_exchanged"]}
-
-
 @pytest.mark.parametrize("data", [math_data, code_data], ids=["math", "code"])
 def test_groups_of_the_demos(data):
-    """Each alternative has the reference's rubric; what the committed models learn from has none."""
-    plain = list(data.make_groups(SEED, 40))
+    """Each alternative has the reference's rubric; without alternatives the reference stands alone."""
+    plain = [data.demo_group(i, SEED, 6, alternatives=False) for i in range(40)]
     groups = [data.demo_group(i, SEED, 6, alternatives=True) for i in range(40)]
     assert all(
         g.positive_pool[0] == p.positive_pool[0] and len(p.positive_pool) == 1
@@ -90,22 +73,21 @@ def test_an_exchange_stays_where_a_flaw_strikes_elsewhere():
     """Also where a flaw works the numbers out anew."""
     seen = Counter()
     for p in CODE:
-        for _, plan in code_alternatives.sound_alternatives(p):
-            for kind in ("slip_carried", "relation_misread", "slip_not_carried", "step_dropped"):
+        for told, plan in code_alternatives.sound_alternatives(p):
+            if told != "terms_exchanged":
+                continue
+            pairs = enumerate(zip(plan.calculations, p.reference.calculations, strict=True))
+            (at,) = [i for i, (a, b) in pairs if a != b]
+            for kind in ("slip_carried", "relation_misread", "less_misread", "slip_not_carried", "step_dropped"):
                 flaw = apply_plan_flaw(p, kind, random.Random(f"{p.problem_id} {kind}"), plan)
-                exchanged = [
-                    i
-                    for i, (a, b) in enumerate(zip(plan.calculations, reference_plan(p).calculations, strict=True))
-                    if a != b
-                ]
-                if flaw is not None:
-                    said = read_plan(flaw.trace).calculations[exchanged[0]]
-                    told = plan.calculations[exchanged[0]]
-                    if said.op == told.op and len(plan.calculations) > 1:
-                        seen[kind] += 1
-                        true = reference_plan(p).calculations[exchanged[0]]
-                        assert said.right == true.left or said.left == told.left, (told, said)
-    assert min(seen.values()) > 20 and len(seen) == 4
+                if flaw is None:
+                    continue
+                said, sound, other = read_plan(flaw.trace).calculations[at], plan.calculations[at], p.reference
+                if said.op == sound.op and len(plan.calculations) > 1:
+                    seen[kind] += 1
+                    kept = other.calculations[at].left  # told first by the reference, so second here
+                    assert said.right == kept or said.left == sound.left, (sound, said)
+    assert min(seen.values()) > 10 and len(seen) == 5
 
 
 def test_draws_are_keyed_by_the_problem():

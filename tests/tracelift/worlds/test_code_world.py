@@ -2,13 +2,13 @@
 
 import random
 import re
+from collections import Counter
 
 import pytest
 
 from tracelift.programs import judge_many, leaks_program
 from tracelift.programs.cases import StdinTest
 from tracelift.rubrics import CODE_DIMENSIONS
-from tracelift.worlds.build.code_proofreading import tagged_plan
 from tracelift.worlds.code import (
     FLAWS,
     all_flaws,
@@ -18,20 +18,21 @@ from tracelift.worlds.code import (
     make_problem,
     misconceived_plan,
     read_plan,
-    reference_plan,
+    retold,
     rubric_of,
 )
 from tracelift.worlds.code.cases import HIDDEN, VISIBLE, near_misses
-from tracelift.worlds.code.flaws import DIMENSIONS, RUBRIC, UNSEEN
+from tracelift.worlds.code.flaws import DIMENSIONS, RUBRIC, SEEN, UNTESTED, same_results
 from tracelift.worlds.code.language import (
     OPS,
+    PRINTS,
+    READS,
     SIBLINGS,
     Step,
     run,
     show_value,
     write_python,
 )
-from tracelift.worlds.code.plans import same_results
 from tracelift.worlds.code.problems import PlanProblem, Quantity, draw_input, show_input
 
 PROBLEMS = [make_problem(7, i) for i in range(400)]
@@ -113,30 +114,64 @@ def test_tests_agree_with_an_independent_reader_of_the_statement():
             assert solve_by_reading(p.text, stdin) == expected.strip(), p.text
 
 
-def test_reference_programs_pass_their_own_tests_in_the_sandbox_and_bare_ones_fail():
+def test_reference_programs_and_others_pass_their_own_tests_in_the_sandbox_and_bare_ones_fail():
     problems = PROBLEMS[:60]
     tests = [tuple(StdinTest(*case) for case in (*v, *h)) for v, h in map(make_cases, problems)]
-    results = judge_many(list(zip([p.program for p in problems], tests, strict=True)))
-    assert all(r.status == "passed" for r in results), [
-        p.text for p, r in zip(problems, results, strict=True) if not r.passed
-    ]
+    others = [p.plan.program(p.start, random.Random(i)) for i, p in enumerate(problems)]
+    assert sum(other != p.program for other, p in zip(others, problems, strict=True)) > 30
+    for programs in ([p.program for p in problems], others):
+        results = judge_many(list(zip(programs, tests, strict=True)))
+        assert all(r.status == "passed" for r in results), [
+            text for text, r in zip(programs, results, strict=True) if not r.passed
+        ]
     idle = [write_python(p.start, (), p.start) for p in problems]  # read and print
     assert not any(r.passed for r in judge_many(list(zip(idle, tests, strict=True))))
 
 
-def test_every_op_means_what_its_python_does():
-    """Each op on its own, in this interpreter: `meaning` and `code` are written independently of each other."""
-    rng = random.Random(1)
-    for op in OPS.values():
-        name = {"numbers": "a", "word": "s", "number": "n"}
+NAME = {"numbers": "a", "word": "s", "number": "n"}
+
+
+@pytest.mark.parametrize("name", sorted(OPS))
+def test_every_op_means_what_each_way_to_code_it_does(name):
+    """Each op on its own, in this interpreter: `meaning` and `codes` are written independently of each other."""
+    rng, op = random.Random(1), OPS[name]
+    for code in op.codes:
         for _ in range(40):
             k = rng.randint(op.low, op.high) if op.has_argument else 0
             value = draw_input(rng, op.takes, (k,) if k else ())
-            scope = {name[op.takes]: list(value) if isinstance(value, list) else value}
-            exec(op.code.format(k=k), scope)
-            assert scope[name[op.gives]] == op.meaning(value, k), (op.name, value, k)
+            value = value[: rng.randint(0, len(value))] if isinstance(value, list) else value
+            scope = {NAME[op.takes]: list(value) if isinstance(value, list) else value}
+            exec(code.format(k=k), scope)
+            assert scope[NAME[op.gives]] == op.meaning(value, k), (code, value, k)
+    assert len(set(op.codes)) == len(op.codes)
+    assert all((OPS[o].takes, OPS[o].gives) == (op.takes, op.gives) for o in SIBLINGS[name])
+
+
+def test_every_way_to_read_and_to_print_does_the_same():
+    rng = random.Random(2)
+    for kind in READS:
+        for read, printed in ((r, w) for r in READS[kind][1] for w in PRINTS[kind][1]):
+            value, out = draw_input(rng, kind), []
+            scope = {
+                "input": lambda v=value: show_input(v).rstrip("\n"),
+                "print": lambda *a, o=out: o.extend(map(str, a)),
+            }
+            exec(f"{read}\n{printed}", scope)
+            assert scope[NAME[kind]] == value and " ".join(out) == show_value(value)
     assert set(SIBLINGS) == set(OPS)
-    assert all((OPS[o].takes, OPS[o].gives) == (op.takes, op.gives) for op in OPS.values() for o in SIBLINGS[op.name])
+
+
+def test_programs_written_any_way_give_the_reference_results():
+    """Whole programs, in this interpreter."""
+    ways = set()
+    for i, p in enumerate(PROBLEMS):
+        program = p.plan.program(p.start, random.Random(i))
+        ways.add(program == p.program)
+        for x in inputs_of(p, 3):
+            out = []
+            exec(program, {"input": lambda x=x: show_input(x)[:-1], "print": lambda *a, o=out: o.extend(map(str, a))})
+            assert " ".join(out) == show_value(run(p.steps, x)), program
+    assert ways == {True, False}
 
 
 def test_hidden_tests_catch_near_misses():
@@ -156,34 +191,48 @@ def test_hidden_tests_catch_near_misses():
 
 def test_same_arguments_same_problem_and_series_differ():
     assert make_problem(7, 11) == PROBLEMS[11]
-    assert len({make_problem(s, i).text for s in (7, 8) for i in range(300)}) > 595
+    texts = [make_problem(s, i).text for s in (7, 8) for i in range(300)]
+    assert len(set(texts)) > 0.97 * len(texts), "only the shortest, with one step and no constant, come up again"
 
 
 def test_plans_are_valid_survive_reading_and_hold_no_code():
     for p in PROBLEMS:
         assert check_plan(p, p.trace).valid, p.trace
         plan = read_plan(p.trace)
-        assert plan == reference_plan(p) and str(plan) == p.trace and plan.program(p.start) == p.program
+        assert plan == p.reference and str(plan) == p.trace and plan.program(p.start) == p.program
         assert not leaks_program(p.trace, p.program)
-        assert len(p.steps) in (2, 3, 4)
 
 
-@pytest.mark.parametrize("kind", sorted(FLAWS))
-def test_every_flaw_is_found_and_its_consequence_is_as_recorded(kind):
-    struck = 0
-    for i, p in enumerate(PROBLEMS):
-        flaw = apply_flaw(p, kind, random.Random(i))
-        if flaw is None:
-            continue
-        struck += 1
-        assert not check_plan(p, flaw.trace).valid, (p.text, flaw)
-        plan = read_plan(flaw.trace)
-        assert plan is not None
-        assert flaw.changes_result == (kind not in UNSEEN)
-        if kind in UNSEEN:
-            assert same_results(p, plan, inputs_of(p, 20, seed=i)), "what tests cannot see must stay unseen"
-        assert leaks_program(flaw.trace, p.program) == (kind in ("line_leaked", "program_leaked"))
-    assert struck > 80
+def test_problems_differ_in_how_much_there_is_to_work_out():
+    calculated = Counter(sum(q.parent is not None for q in p.quantities) for p in PROBLEMS)
+    assert set(calculated) == {0, 1, 2} and min(calculated.values()) > len(PROBLEMS) / 6
+    easy = [p for p in PROBLEMS if not any(q.parent for q in p.quantities)]
+    assert {len(p.steps) for p in easy} == {1, 2, 3} and {len(p.steps) for p in PROBLEMS} == {1, 2, 3, 4}
+    assert any(p.quantities for p in easy) and any(not p.quantities for p in easy)
+
+
+def test_flaws_are_found_in_every_telling_and_their_consequences_are_as_recorded():
+    """More than 5,000 of them."""
+    struck, in_merged = Counter(), Counter()
+    for i in range(2 * len(PROBLEMS)):
+        p = PROBLEMS[i] if i < len(PROBLEMS) else make_problem(7, i)
+        rng = random.Random(i)
+        told = retold(p.plan, rng, merged=0.5)
+        for kind in FLAWS:
+            flaw = apply_flaw(p, kind, rng, told)
+            if flaw is None:
+                continue
+            struck[kind] += 1
+            in_merged[kind] += bool(told.merged)
+            assert not check_plan(p, flaw.trace).valid, (p.text, flaw)
+            plan = read_plan(flaw.trace)
+            assert plan is not None and str(plan) == flaw.trace
+            assert flaw.changes_result == (kind not in UNTESTED)
+            if kind in UNTESTED:
+                assert same_results(p, plan, inputs_of(p, 20, seed=i)), "what tests cannot see must stay unseen"
+            assert leaks_program(flaw.trace, p.program) == (kind in ("line_leaked", "program_leaked")), flaw
+    assert set(struck) == set(FLAWS) == set(in_merged) and struck.total() >= 5000
+    assert min(struck.values()) >= 60 and min(in_merged.values()) >= 10, (struck, in_merged)
 
 
 P = PlanProblem("x", "", "numbers", (Step("above", 10, "q"), Step("sum")), (1, 0),
@@ -215,10 +264,50 @@ P = PlanProblem("x", "", "numbers", (Step("above", 10, "q"), Step("sum")), (1, 0
     ],
 )
 def test_faults_have_names(edit, fault):
-    assert P.trace == "q: 6 + 4 = 10. Keep those above q = 10. Take the sum. Print the number."
-    assert check_plan(P, P.trace).valid
-    assert check_plan(P, P.trace.replace("6 + 4", "4 + 6")).valid
-    assert check_plan(P, edit(P.trace)).fault == fault
+    told = str(P.plan)
+    assert told == "q: 6 + 4 = 10. Keep those above q = 10. Take the sum. Print the number."
+    assert check_plan(P, told).valid
+    assert check_plan(P, edit(told)).fault == fault
+
+
+R = PlanProblem("x", "", "number", (Step("add", 12, "q"), Step("multiply", 12, "q")), (0, 1),
+                (Quantity("p", 6), Quantity("q", 12, "p", 6, 2)), Quantity("t", 8, "p", 6, 1, 2))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("problem", "text", "fault", "step"),
+    [
+        (P, "Keep those above q = 6 + 4. Take the sum. Print the number.", None, None),
+        (P, "Keep those over q = 4 + 6. Sum them up. Output the number.", None, None),
+        (P, "Keep those above q = 6 + 5. Take the sum. Print the number.", "ungrounded", 0),
+        (P, "Keep those above q = 6 - 4. Take the sum. Print the number.", "ungrounded", 0),
+        (P, "Keep those above q = 4 - 6. Take the sum. Print the number.", "unreadable", None),
+        (P, "Keep those above t = 6 + 4. Take the sum. Print the number.", "wrong_reason", 0),
+        (P, "Keep those above p = 6 + 2. Take the sum. Print the number.", "ungrounded", 0),
+        (P, "Keep those above 6 + 4. Take the sum. Print the number.", "unreadable", None),
+        (P, "q: 6 + 4 = 10. Keep those above q = 6 + 4. Take the sum. Print the number.", "duplicate", 1),
+        (P, "Take the sum. Keep those above q = 6 + 4. Print the number.", "wrong_order", 0),
+        (P, "Keep those above q = 10. Take the sum. Print the number.", "missing_calculation", 0),
+        (R, "q: 6 + 6 = 12. Add q = 12. Multiply by q = 12. Print the number.", None, None),
+        (R, "q: 6 * 2 = 12. Add q = 12. Multiply by q = 12. Print the number.", None, None),
+        (R, "q: 2 + 2 = 4. Add q = 12. Multiply by q = 12. Print the number.", "ungrounded", 0),
+        (R, "Add q = 2 * 6. Multiply by q = 12. Print the number.", "missing_calculation", 0),
+        (R, "Add q = 2 * 6. Multiply by q = 2 * 6. Print the number.", "missing_calculation", 0),
+        (R, "Add q = 12. Multiply by q = 2 * 6. Print the number.", "missing_calculation", 0),
+    ],
+)
+def test_merged_calculations_have_the_faults_of_told_ones(problem, text, fault, step):
+    validity = check_plan(problem, text)
+    assert (validity.fault, validity.step) == (fault, step)
+
+
+def test_a_flaw_that_leaves_a_sound_plan_is_none():
+    """2 times 2 misread as 2 more than 2 is 2 + 2."""
+    quantities = (Quantity("p", 2), Quantity("q", 4, "p", 2, 2))
+    p = PlanProblem("x", "", "number", (Step("add", 4, "q"),), (0,), quantities)
+    struck = {str(FLAWS["relation_misread"](p, retold(p.plan, random.Random(i)), random.Random(i))) for i in range(20)}
+    assert any(check_plan(p, text).valid for text in struck)
+    assert all(apply_flaw(p, "relation_misread", random.Random(i)) is None for i in range(20))
 
 
 def test_misconceptions_of_both_sorts():
@@ -229,7 +318,9 @@ def test_misconceptions_of_both_sorts():
         wrong += not right
         hidden += right and not check_plan(p, trace).valid
     assert 0.3 < wrong / len(PROBLEMS) < 0.7 and hidden / len(PROBLEMS) > 0.2
-    assert all(misconceived_plan(p, random.Random(0), strength=0.0) == p.trace for p in PROBLEMS)
+    assert all(
+        check_plan(p, misconceived_plan(p, random.Random(i), strength=0.0)).valid for i, p in enumerate(PROBLEMS)
+    )
 
 
 def test_rubric_table_is_complete_and_leaks_cost_where_they_should():
@@ -244,34 +335,4 @@ def test_inputs_and_outputs_are_one_line_each():
     for p in PROBLEMS[:100]:
         for x in inputs_of(p, 3):
             assert show_input(x).count("\n") == 1 and "\n" not in show_value(run(p.steps, x))
-    assert len(list(all_flaws(PROBLEMS[0], random.Random(0)))) >= 8
-
-
-def test_proofreading_tags_agree_with_the_checker():
-    """A plan whose every word is tagged + is valid, and no other is; two pieces of code that share nothing but the world."""
-    clean = 0
-    for i, p in enumerate(PROBLEMS):
-        *pieces, (closing, verdict) = tagged_plan(p, random.Random(i))
-        text, right = "".join(t for t, *_ in pieces), all(tag == " +" for _, tag, *_ in pieces)
-        assert check_plan(p, text).valid == right == (verdict == " +"), (p.text, pieces)
-        assert closing == "\n</reasoning>"
-        clean += right
-    assert len(PROBLEMS) / 10 < clean < len(PROBLEMS) / 2
-
-
-def test_proofreading_says_what_is_meant():
-    """Up to the first wrong word, what is meant spells the reference plan; the word meant there continues it."""
-    for i, p in enumerate(PROBLEMS):
-        *pieces, _ = tagged_plan(p, random.Random(i))
-        spelled = ""
-        for text, tag, *meant in pieces:
-            assert tag == " -" or meant
-            if meant:
-                assert p.trace.startswith(spelled + meant[0]), (p.trace, pieces)
-            if tag == " -":
-                assert not p.trace.startswith(spelled + text + ("." if text[-1].isdigit() else "")), (p.trace, pieces)
-                break
-            assert text == meant[0]
-            spelled += text
-        else:
-            assert spelled == p.trace
+    assert all(len(list(all_flaws(p, random.Random(0), (), SEEN))) >= 4 for p in PROBLEMS)

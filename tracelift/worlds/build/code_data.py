@@ -1,13 +1,15 @@
 """Training data of the code demo's models: what each stage of tracelift/worlds/build/__main__.py learns from.
 
 The executor writes the program that the plan's sentences say, also where they are wrong: it follows guidance, it does
-not audit it. With nothing to follow it must find constants and order in the statement in one forward pass while writing.
+not audit it. It writes any of several programs for a plan; tests decide. Mostly it meets every result stated and the usual
+wording, so merged calculations, and less so other words, leave it work that it does only sometimes right. With nothing to
+follow it must find constants and order in the statement in one forward pass while writing.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tracelift.reward_model.group_format import Group
 from tracelift.reward_model.scorer import rm_text
@@ -17,78 +19,79 @@ from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.build.tokenizer import PHRASES
 from tracelift.worlds.code.alternatives import sound_alternatives
 from tracelift.worlds.code.cases import make_cases
-from tracelift.worlds.code.flaws import FLAWS, all_flaws, apply_flaw, rubric_of
+from tracelift.worlds.code.flaws import FLAWS, SEEN, all_flaws, apply_flaw, rubric_of
 from tracelift.worlds.code.habits import misconceived_plan
 from tracelift.worlds.code.plans import read_plan
 from tracelift.worlds.code.problems import PlanProblem, make_problem
+from tracelift.worlds.code.tellings import retold
 
-PIECES, VOCABULARY = PHRASES, 896
-SERIES = {
-    "base": 201,
-    "planner": 202,
-    "executor": 203,
-    "groups": 204,
-    "tokenizer": 205,
-    "dev": 206,
-    "proofread": 207,
-}  # problem seeds
+PIECES, VOCABULARY = PHRASES, 1152
+EXECUTOR_MERGED, EXECUTOR_REWORDED = 0.25, 0.05  # shares of the executor's rows, and of sentences in them
 
 
-def program_of(p: PlanProblem, trace: str) -> str:
-    """The program that follows a plan of this world to the letter. Raises ValueError on a plan that cannot be read."""
+def program_of(p: PlanProblem, trace: str, rng: random.Random) -> str:
+    """A program that follows a plan of this world to the letter, in ways drawn by `rng`. Raises ValueError on a plan that cannot be read."""
     plan = read_plan(trace)
     if plan is None:
         raise ValueError(f"{p.problem_id}: not a plan of the code world: {trace!r}")
-    return plan.program(p.start)
+    return plan.program(p.start, rng)
 
 
-def base_rows(count: int) -> Iterator[Row]:
+def base_rows(count: int, series: int) -> Iterator[Row]:
     """Half as planner, half as executor whose guidance is part of what is learned; some without guidance."""
     for i in range(count):
-        p, rng = make_problem(SERIES["base"], i), random.Random(f"base:{i}")
+        p, rng = make_problem(series, i), random.Random(f"base:{series}:{i}")
         kind = rng.random()
+        plan = retold(p.plan, rng, merged=0.5)
+        program = plan.program(p.start, rng)
         if kind < 0.45:
-            yield planner_row(p.text, p.trace)
+            yield planner_row(p.text, str(plan))
         elif kind < 0.95:
             before, after = EXECUTOR["demo-code"].split("{trace}")
-            yield {"prompt": before.format(problem=p.text).rstrip(" "), "completion": f" {p.trace}{after}{p.program}"}
+            yield {"prompt": before.format(problem=p.text).rstrip(" "), "completion": f" {plan}{after}{program}"}
         else:
-            yield {"prompt": BASELINE["demo-code"].format(problem=p.text), "completion": p.program}
+            yield {"prompt": BASELINE["demo-code"].format(problem=p.text), "completion": program}
 
 
-def planner_rows(count: int) -> Iterator[Row]:
+def planner_rows(count: int, series: int) -> Iterator[Row]:
     for i in range(count):
-        p = make_problem(SERIES["planner"], i)
-        yield planner_row(p.text, misconceived_plan(p, random.Random(f"planner:{i}")))
+        p = make_problem(series, i)
+        yield planner_row(p.text, misconceived_plan(p, random.Random(f"planner:{series}:{i}")))
 
 
-def executor_rows(count: int, series: int | None = None) -> Iterator[Row]:
+def executor_rows(count: int, series: int) -> Iterator[Row]:
     """Mostly sound plans; flawed ones so that it follows what is written; none at all so that it has a baseline."""
     for i in range(count):
-        p, rng = make_problem(series or SERIES["executor"], i), random.Random(f"executor:{i}")
-        kind, trace = rng.random(), p.trace
-        if kind < 0.1:
-            yield {"prompt": BASELINE["demo-code"].format(problem=p.text), "completion": p.program}
+        p, rng = make_problem(series, i), random.Random(f"executor:{series}:{i}")
+        kind, share = rng.random(), (EXECUTOR_MERGED, EXECUTOR_REWORDED)
+        if kind < 0.2:
+            program = p.plan.program(p.start, rng)
+            yield {"prompt": BASELINE["demo-code"].format(problem=p.text), "completion": program}
             continue
-        if kind < 0.45:
-            trace = misconceived_plan(p, rng)
+        plan = retold(p.plan, rng, *share)
+        trace = str(plan)
+        if kind < 0.5:
+            trace = misconceived_plan(p, rng, 1.0, *share)
         elif kind < 0.7:
-            flaw = apply_flaw(p, rng.choice(sorted(FLAWS)), rng)
+            flaw = apply_flaw(p, rng.choice(sorted(FLAWS)), rng, plan)
             trace = flaw.trace if flaw else trace
-        yield {"prompt": EXECUTOR["demo-code"].format(problem=p.text, trace=trace), "completion": program_of(p, trace)}
+        prompt = EXECUTOR["demo-code"].format(problem=p.text, trace=trace)
+        yield {"prompt": prompt, "completion": program_of(p, trace, rng)}
 
 
-def proofread_rows(count: int) -> Iterator[Row]:
+def proofread_rows(count: int, series: int) -> Iterator[Row]:
     """Four tagged plans a problem, which is read once for all of them."""
     for i in range(count):
-        p, rng = make_problem(SERIES["proofread"], i), random.Random(f"proofread:{i}")
+        p, rng = make_problem(series, i), random.Random(f"proofread:{series}:{i}")
         before, _ = rm_text("code", p.text, "", "code").split(f"\n{CLOSE}")
         yield {"prompt": before, "completions": [tagged_plan(p, rng) for _ in range(4)]}
 
 
-def make_group(p: PlanProblem, rng: random.Random, negatives: int, alternatives: bool = False) -> Group:
-    """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits.
-    alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
+def make_group(
+    p: PlanProblem, rng: random.Random, negatives: int, alternatives: bool = True, kinds: Sequence[str] = tuple(FLAWS)
+) -> Group:
+    """One flaw of each of `negatives` of `kinds`, drawn per group so that over many groups every kind is as frequent as it
+    fits. alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
     reference alone struck, another order of terms would be a mark of soundness."""
     told = list(sound_alternatives(p)) if alternatives else []
     visible, hidden = make_cases(p)
@@ -100,25 +103,28 @@ def make_group(p: PlanProblem, rng: random.Random, negatives: int, alternatives:
         problem=p.text,
         reference_solution=p.program,
         positive_pool=sound(p.trace, rubric_of, [(kind, str(t)) for kind, t in told]),
-        negative_bank=flawed(all_flaws(p, rng, told), rubric_of, negatives, "changes_result"),
+        negative_bank=flawed(lambda: all_flaws(p, rng, told, kinds), rubric_of, negatives, "changes_result"),
         metadata={"visible_tests": pairs(visible), "tests": pairs(hidden)},
     )
 
 
-def demo_group(number: int, series: int, negatives: int, alternatives: bool = False) -> Group:
+def demo_group(
+    number: int, series: int, negatives: int, alternatives: bool = True, kinds: Sequence[str] = tuple(FLAWS)
+) -> Group:
     """The group of problem `number` of a series; draws are keyed by both."""
-    return make_group(make_problem(series, number), random.Random(f"groups:{series}:{number}"), negatives, alternatives)
+    rng = random.Random(f"groups:{series}:{number}")
+    return make_group(make_problem(series, number), rng, negatives, alternatives, kinds)
 
 
-def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:
-    """What the committed Reason RM learned from: references and flaws, no alternatives."""
+def make_groups(series: int, count: int, negatives: int = 6, kinds: Sequence[str] = SEEN) -> Iterator[Group]:
+    """What the demo's Reason RM learns from: every way of telling, and no flaw of a held-out kind unless `kinds` says so."""
     for i in range(count):
-        yield demo_group(i, series, negatives)
+        yield demo_group(i, series, negatives, kinds=kinds)
 
 
-def tokenizer_corpus() -> Iterator[str]:
+def tokenizer_corpus(series: int) -> Iterator[str]:
     for i in range(4000):
-        p, rng = make_problem(SERIES["tokenizer"], i), random.Random(i)
+        p, rng = make_problem(series, i), random.Random(i)
         trace = misconceived_plan(p, rng)
-        yield EXECUTOR["demo-code"].format(problem=p.text, trace=trace) + program_of(p, trace)
+        yield EXECUTOR["demo-code"].format(problem=p.text, trace=trace) + program_of(p, trace, rng)
         yield rm_text("code", p.text, trace).replace("<", " ").replace(">", " ")

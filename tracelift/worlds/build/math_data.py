@@ -123,10 +123,10 @@ def demo_group(
     return make_group(make_problem(series, number), rng, negatives, alternatives, kinds)
 
 
-def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:
-    """What the demo's Reason RM learns from: every way of telling, and no flaw of a held-out kind."""
+def make_groups(series: int, count: int, negatives: int = 6, kinds: Sequence[str] = SEEN) -> Iterator[Group]:
+    """What the demo's Reason RM learns from: every way of telling, and no flaw of a held-out kind unless `kinds` says so."""
     for i in range(count):
-        yield demo_group(i, series, negatives, kinds=SEEN)
+        yield demo_group(i, series, negatives, kinds=kinds)
 
 
 def tokenizer_corpus(series: int) -> Iterator[str]:

@@ -11,10 +11,13 @@ The plan works out what the program needs and puts it in order, without code:
 
 Two things make a plan useful. Quantities are told through each other, so a constant of the program is the
 end of a short calculation; and steps are told out of order ("but just before that"), before or after the quantities they
-need. A program has no room to work either out: whoever writes it without a plan must do so in one forward pass.
+need. A program has no room to work either out: whoever writes it without a plan must do so in one forward pass. How much
+there is to work out differs: about a third of the problems have one to three steps and nothing to calculate.
 
-Left out: problems whose steps undo or swallow each other. Where sample inputs give fewer than three different outputs
-the problem is drawn again.
+The reference plan is one of many sound tellings (tellings.py), drawn per problem; it tells every result.
+
+Left out: problems whose steps undo or swallow each other. Where sample inputs give fewer than three different outputs, or
+the same without one of the steps, the problem is drawn again.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tracelift.worlds.code.language import (
     OPS,
-    PRINTS,
     READS,
     Program,
     Step,
@@ -35,9 +38,12 @@ from tracelift.worlds.code.language import (
     show_value,
     write_python,
 )
+from tracelift.worlds.code.plans import Calculation, Expression, Plan
+from tracelift.worlds.code.tellings import retold
 
 NAMES = ("p", "q", "r", "t")
 LOW, HIGH = 2, 30  # of every quantity
+BACK = ("last", "end")  # told more often than their share: few problems have room for them
 LETTERS = "aabcdeeghiiklmnooprstuuw"
 
 
@@ -62,20 +68,15 @@ class Quantity:
         return f"Here {self.name} is {abs(self.offset)} {word} than {self.parent}."
 
     @property
-    def terms(self) -> tuple[int, str, int]:
-        """(left, operator, right) of its calculation."""
+    def calculation(self) -> Calculation:
+        """How it is worked out; of a quantity with a parent."""
+        return Calculation(self.name, *self.terms_at(self.parent_value), self.value, self.parent or "")
+
+    def terms_at(self, parent: int) -> Expression:
+        """Operands and operator, were its parent's value `parent`."""
         if self.factor != 1:
-            return self.factor, "*", self.parent_value
-        return self.parent_value, "+" if self.offset > 0 else "-", abs(self.offset)
-
-    @property
-    def planned(self) -> str:
-        left, op, right = self.terms
-        return render_calculation(self.name, left, op, right, self.value)
-
-
-def render_calculation(name: str, left: int, op: str, right: int, value: int) -> str:
-    return f"{name}: {left} {op} {right} = {value}."
+            return self.factor, "*", parent
+        return parent, "+" if self.offset > 0 else "-", abs(self.offset)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class PlanProblem:
     start: str  # type of the input
     steps: Program  # in the order of execution
     told: tuple[int, ...]  # the steps' indices in the order of the text
-    quantities: tuple[Quantity, ...]  # in the order of dependency; the first has no parent
+    quantities: tuple[Quantity, ...]  # in the order of dependency; the first, if any, has no parent
     unused: Quantity | None = field(default=None)  # told, but no step needs it
 
     @property
@@ -98,18 +99,24 @@ class PlanProblem:
         return kind
 
     @property
+    def plan(self) -> Plan:
+        """What a sound plan says, each sentence in its usual wording."""
+        return Plan(tuple(q.calculation for q in self.quantities if q.parent), self.steps, self.end)
+
+    @cached_property
+    def reference(self) -> Plan:
+        """The reference plan: a telling of `plan` that hangs on the problem's id alone."""
+        return retold(self.plan, random.Random(f"reference:{self.problem_id}"))
+
+    @property
     def trace(self) -> str:
-        """The reference plan."""
-        return render_plan([q for q in self.quantities if q.parent], self.steps, self.end)
+        """The text of the reference plan."""
+        return str(self.reference)
 
     @property
     def program(self) -> str:
         """The reference program."""
         return write_python(self.start, self.steps)
-
-
-def render_plan(quantities: list[Quantity], steps: Program, end: str) -> str:
-    return " ".join([*(q.planned for q in quantities), *(s.planned for s in steps), PRINTS[end][0]])
 
 
 def make_problem(seed: int, index: int) -> PlanProblem:
@@ -123,7 +130,7 @@ def make_problem(seed: int, index: int) -> PlanProblem:
 
 def _draw_quantities(rng: random.Random, names: Sequence[str]) -> list[Quantity] | None:
     """A chain: each quantity is told through the one before it."""
-    chain = [Quantity(names[0], value := rng.randint(2, 12))]
+    chain = [Quantity(name, rng.randint(2, 12)) for name in names[:1]]
     for name in names[1:]:
         parent, kind = chain[-1], rng.choice(("more", "less", "times"))
         factor, offset = 1, 0
@@ -138,19 +145,12 @@ def _draw_quantities(rng: random.Random, names: Sequence[str]) -> list[Quantity]
     return chain
 
 
-def _draw_steps(rng: random.Random, start: str, count: int) -> list[str] | None:
+def _draw_steps(rng: random.Random, start: str, count: int) -> list[str]:
     """Names of `count` steps that fit each other, none twice."""
     kind, chosen = start, []
-    for i in range(count):
-        left = count - i
-        fitting = [
-            op
-            for op in OPS.values()
-            if op.takes == kind
-            and op.name not in chosen
-            and (left > 1 or op.gives != op.takes or kind == "number" or i > 0)
-        ]
-        weights = [2.0 if op.has_argument else 1.0 for op in fitting]
+    for _ in range(count):
+        fitting = [op for op in OPS.values() if op.takes == kind and op.name not in chosen]
+        weights = [4.0 if op.name in BACK else 2.0 if op.has_argument else 1.0 for op in fitting]
         op = rng.choices(fitting, weights)[0]
         chosen.append(op.name)
         kind = op.gives
@@ -160,26 +160,27 @@ def _draw_steps(rng: random.Random, start: str, count: int) -> list[str] | None:
 def _attempt(rng: random.Random, problem_id: str) -> PlanProblem | None:
     start = rng.choices(("numbers", "word", "number"), (5, 2, 3))[0]
     names = rng.sample(NAMES, 4)
-    chain = _draw_quantities(rng, names[: rng.choice((2, 3, 3))])
-    ops = _draw_steps(rng, start, rng.randint(2, 4))
-    if chain is None or ops is None:
+    length = rng.choices((0, 1, 2, 3), (2, 3, 7, 14))[0]
+    chain = _draw_quantities(rng, names[:length])
+    ops = _draw_steps(rng, start, rng.randint(2, 4) if length > 1 else rng.choice((1, 1, 2, 3)))
+    if chain is None:
         return None
     steps: list[Step] = []
     for name in ops:
         op = OPS[name]
-        fitting = op.has_argument and op.low <= chain[-1].value <= op.high
+        fitting = op.has_argument and bool(chain) and op.low <= chain[-1].value <= op.high
         if not op.has_argument:
             steps.append(Step(name))
-        elif fitting and rng.random() < 0.85:
+        elif fitting and rng.random() < (0.25 if any(s.name for s in steps) else 0.85):
             steps.append(Step(name, chain[-1].value, chain[-1].name))
         else:
             steps.append(Step(name, rng.randint(op.low, op.high)))
-    if chain[-1].name not in [s.name for s in steps]:  # then the end of the chain would be beside the point
+    if chain and chain[-1].name not in [s.name for s in steps]:  # then the end of the chain would be beside the point
         return None
     if not _varied(rng, start, tuple(steps)):
         return None
     unused = None
-    if rng.random() < 0.4:
+    if chain and rng.random() < 0.4:
         parent = rng.choice(chain)
         offset = rng.randint(2, 6)
         if parent.value + offset > HIGH:
@@ -235,7 +236,16 @@ def show_input(value: Value) -> str:
 
 
 def _varied(rng: random.Random, start: str, steps: Program) -> bool:
-    """Whether six inputs give at least three different outputs, most of them not empty and none absurdly long."""
+    """Whether six inputs give at least three different outputs, most of them not empty and none absurdly long, and every
+    step that can be left out makes a difference to one of them."""
     edges = tuple(s.k for s in steps if s.k)
-    outputs = [show_value(run(steps, draw_input(rng, start, edges))) for _ in range(6)]
-    return len(set(outputs)) >= 3 and sum(map(bool, outputs)) >= 4 and max(map(len, outputs)) <= 120
+    inputs = [draw_input(rng, start, edges) for _ in range(6)]
+    outputs = [show_value(run(steps, x)) for x in inputs]
+    if len(set(outputs)) < 3 or sum(map(bool, outputs)) < 4 or max(map(len, outputs)) > 120:
+        return False
+    kind = result_type(start, steps)
+    shorter = [(*steps[:i], *steps[i + 1 :]) for i in range(len(steps))]
+    return not any(
+        result_type(start, other) == kind and [show_value(run(other, x)) for x in inputs] == outputs
+        for other in shorter
+    )

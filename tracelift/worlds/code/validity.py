@@ -2,8 +2,10 @@
 
 A plan is valid when it is exactly what the problem calls for: each needed quantity worked out once, under its own name,
 from operands known by then, with a true result; then every step with its right argument in the order of execution; the
-right kind of result at the end; nothing twice, nothing beside the point, and no code. The operands of + and * may be
-swapped. Steps that happen to commute must still stand in the order that the problem gives: a plan is read by people.
+right kind of result at the end; nothing twice, nothing beside the point, and no code. Every telling of tellings.py and
+every combination of them is accepted: exchanged operands, 2 * m as m + m, either wording of a sentence, and a calculation
+inside the one step that takes its result, where nothing else needs that. Steps that happen to commute must still stand in
+the order that the problem gives: a plan is read by people.
 
 Left out: paraphrase. A plan in another wording than the world's is `unreadable`, hence invalid.
 """
@@ -14,7 +16,7 @@ from itertools import takewhile
 
 from tracelift.tasks.task import Validity
 from tracelift.worlds.code.language import Program
-from tracelift.worlds.code.plans import Calculation, read_plan
+from tracelift.worlds.code.plans import Calculation, Plan, expressions, read_plan
 from tracelift.worlds.code.problems import PlanProblem, Quantity
 
 
@@ -24,13 +26,16 @@ def check_plan(problem: PlanProblem, trace: str) -> Validity:
     if plan is None:
         return Validity(False, "unreadable")
     needed = {q.name: q for q in problem.quantities if q.parent}
+    before = len(plan.calculations) - len(plan.merged)
     done: list[str] = []
     for i, c in enumerate(plan.calculations):
+        place = i if i < before else before + [s.name for s in plan.steps].index(c.name)
         fault = _calculation_fault(c, needed, done)
+        if fault is None and i >= before and not _loses_nothing(c.name, plan, needed):
+            fault = "missing_calculation"
         if fault is not None:
-            return Validity(False, fault, i)
+            return Validity(False, fault, place)
         done.append(c.name)
-    before = len(plan.calculations)
     if len(done) < len(needed):
         return Validity(False, "missing_calculation", before)
     fault = _steps_fault(plan.steps, problem.steps)
@@ -74,6 +79,10 @@ def _calculation_fault(c: Calculation, needed: dict[str, Quantity], done: list[s
     return None
 
 
+def _loses_nothing(name: str, plan: Plan, needed: dict[str, Quantity]) -> bool:
+    """Whether a result that only a step's merged calculation tells is needed nowhere else."""
+    return sum(s.name == name for s in plan.steps) == 1 and all(q.parent != name for q in needed.values())
+
+
 def _matches(c: Calculation, q: Quantity) -> bool:
-    left, op, right = q.terms
-    return c.op == op and ((c.left, c.right) == (left, right) or (op in "+*" and (c.right, c.left) == (left, right)))
+    return c.terms in expressions(*q.calculation.terms)
