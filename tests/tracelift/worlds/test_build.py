@@ -34,7 +34,7 @@ def test_the_data_are_readable_and_another_seed_has_other_problems(made):
         rows = {name: read_rows(work / f"{name}.jsonl") for name in ("base", "planner", "executor", "dev", "proofread")}
         groups = read_groups(work / "groups.jsonl") + read_groups(work / "groups-dev.jsonl")
         assert all(len(r) == 20 for r in rows.values()) and len(groups) == 40
-        problems.append({row.prompt for r in rows.values() for row in r} | {g.problem for g in groups})
+        problems.append({prompt for r in rows.values() for prompt, _ in r} | {g.problem for g in groups})
     assert not problems[0] & problems[1]
 
 
