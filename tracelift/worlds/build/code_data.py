@@ -37,7 +37,10 @@ SERIES = {
 }  # problem seeds
 
 
-EXECUTOR_MERGED, EXECUTOR_REWORDED = 0.25, 0.05  # shares of the executor's rows, and of sentences in them
+EXECUTOR_MERGED, EXECUTOR_REWORDED = (
+    0.55,
+    0.05,
+)  # shares of the places where a calculation, or a sentence, can be told so
 
 
 def program_of(p: PlanProblem, trace: str, rng: random.Random) -> str:
