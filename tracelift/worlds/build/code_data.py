@@ -26,7 +26,8 @@ from tracelift.worlds.code.problems import PlanProblem, make_problem
 from tracelift.worlds.code.tellings import retold
 
 PIECES, VOCABULARY = PHRASES, 1152
-EXECUTOR_MERGED, EXECUTOR_REWORDED = 0.25, 0.05  # shares of the executor's rows, and of sentences in them
+# Shares of the places where a calculation, or a sentence, can be told so.
+EXECUTOR_MERGED, EXECUTOR_REWORDED = 0.55, 0.05
 
 
 def program_of(p: PlanProblem, trace: str, rng: random.Random) -> str:

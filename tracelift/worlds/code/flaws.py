@@ -1,4 +1,4 @@
-"""Localized flaws of a sound plan, their rubric labels by rule, and the demo planner's misconceptions.
+"""Localized flaws of a sound plan, and their rubric labels by rule.
 
 A flaw changes one place and stays on topic. Two sorts matter to the method:
 
