@@ -14,9 +14,8 @@ from tracelift.build import (
     load_tasks,
 )
 from tracelift.config import load_config
+from tracelift.evaluation.rm import evaluate_rm
 from tracelift.executor.executor import RunItem
-from tracelift.reward_model.loss import ranking_metrics
-from tracelift.reward_model.scorer import ScoreItem
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import SamplingParams
 from tracelift.verify.verdict import Verdict
@@ -70,18 +69,16 @@ def test_the_planner_starts_with_something_to_learn(world):
     assert valid <= 0.7 * len(right), (valid, len(right))  # right answers for wrong reasons, which outcomes cannot see
 
 
-def test_the_reason_rm_ranks_unseen_traces(world):
+def test_the_reason_rm_ranks_unseen_traces_however_they_are_told(world):
+    """Flaws of the kinds that it was trained on; those of the held-out kinds are measured (docs/reward-model.md), not promised."""
     name, config, data, _ = world
     scorer = build_scorer(config, CPU)
-    items, gold, owner, positive, kinds = [], [], [], [], []
-    for g, group in enumerate(data.make_groups(UNSEEN, 60, negatives=12)):
-        for c in (*group.positive_pool, *group.negative_bank):
-            items.append(ScoreItem(name, group.problem, c.reasoning, name))
-            gold.append(c.rubric.total)
-            owner.append(g)
-            positive.append(c.negative_kind is None)
-            kinds.append(c.negative_kind)
-    total = [s.total for s in scorer.score(items)]
-    metrics = ranking_metrics(total, gold, owner, positive, kinds)
-    assert metrics["pair_accuracy"] >= 0.95, metrics
-    assert min(v for k, v in metrics.items() if k.startswith("pair/")) >= {"math": 0.7, "code": 0.85}[name], metrics
+    assert set(scorer.flaw_kinds) == set(data.SEEN)
+    groups = list(data.make_groups(UNSEEN, 60, negatives=12, kinds=tuple(data.FLAWS)))
+    found = evaluate_rm(scorer, groups, scorer.flaw_kinds)
+    never = found["never met"]
+    assert set(never["kinds"]) == set(data.FLAWS) - set(data.SEEN)
+    assert never["pair accuracy, others"]["value"] >= 0.95, found
+    assert never["alternatives, others"]["value"] >= 0.93, found
+    seen = {kind: v["pair accuracy"] for kind, v in found["per kind"].items() if kind in data.SEEN}
+    assert min(seen.values()) >= {"math": 0.7, "code": 0.85}[name], seen
