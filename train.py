@@ -309,7 +309,8 @@ def main(argv: list[str]) -> int:
         return 0
     except Exception as error:
         code, sentence = exit_of(error, config.parallel.timeout_s)  # raises again what is no message to a user
-        print(f"train.py: {sentence}", file=sys.stderr)
+        if StopSignal.speaks_last():
+            print(f"train.py: {sentence}", file=sys.stderr)
         return code
     finally:
         leave()
