@@ -215,11 +215,11 @@ class Executor:
 
     def _with_trace(self, task: Task, trace: str, repeats: int) -> list[RunItem]:
         """The end-to-end run and the repeats."""
-        again = tuple(self._seed(task, k) for k in range(repeats))
-        return [RunItem(task, trace, (self._seed(task, END_TO_END),)), RunItem(task, trace, again, in_full=False)]
+        again = tuple(self.run_seed(task, k) for k in range(repeats))
+        return [RunItem(task, trace, (self.run_seed(task, END_TO_END),)), RunItem(task, trace, again, in_full=False)]
 
     def _without(self, task: Task) -> RunItem:
-        seeds = tuple(self._seed(task, k) for k in range(self.settings.baseline_repeats))
+        seeds = tuple(self.run_seed(task, k) for k in range(self.settings.baseline_repeats))
         return RunItem(task, None, seeds, in_full=False)
 
     def _with_likelihoods(
@@ -273,14 +273,15 @@ class Executor:
         if s.uplift == "likelihood":
             parts += ["likelihood", spellings(task, s.stop), s.temperature or 1.0, list(s.stop)]
         else:
-            parts += [s.baseline_repeats, s.max_new_tokens, s.temperature, list(s.stop), self._seed(task, 0)]
+            parts += [s.baseline_repeats, s.max_new_tokens, s.temperature, list(s.stop), self.run_seed(task, 0)]
         if not self.form.add_special_tokens:
             parts.append("without special tokens")
         if task.code is not None:
             parts.append(repr(task.code.hidden))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _seed(self, task: Task, k: int) -> int:
+    def run_seed(self, task: Task, k: int) -> int:
+        """Of run k of a problem, with whatever trace."""
         digest = hashlib.sha256(f"executor:{self.settings.seed}:{task.problem_id}:{k}".encode()).digest()
         return int.from_bytes(digest[:8], "little")
 

@@ -33,11 +33,11 @@ def shared_chance(truth):
 
 
 def test_a_small_case_by_hand():
-    """Rows 1100 and 1111, means ½ and 1, columns 1 1 ½ ½: rows 4·(1/16 + 1/16), runs 4·¼, rest 2·2·(¼ − ⅛)² by cell ..."""
+    """Rows 1100 and 1111 have means ½ and 1, their columns 1, 1, ½ and ½, the table ¾."""
     s = table_sums([[1, 1, 0, 0], [1, 1, 1, 1]])
     assert (s.traces, s.runs, s.mean) == (2, 4, 0.75)
     assert s.of_rows == pytest.approx(0.5) and s.of_runs == pytest.approx(1.0)
-    assert s.of_rest == pytest.approx(0.5)  # of_runs less columns: 1 − 2·4·(1/16)
+    assert s.of_rest == pytest.approx(0.5)  # that of the runs less 2·Σ (c − g)² = 2·4/16
     found = components([s])
     assert found.run == pytest.approx(1 / 6) and found.rest == pytest.approx(1 / 6)
     assert found.trace == pytest.approx((0.5 - 1 / 6) / 4) and found.problem is None and found.overall is None
