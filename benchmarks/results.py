@@ -31,10 +31,10 @@ HEAD = """# Results
 Made by `make results` from the figures in benchmarks/results/, each measured by the command named in its section.
 Intervals are 95%. No figure here can be compared with the paper's, whose tables could not be had.
 """
-ORDER = ("compare", "study", "reliability", "step", "sampler", "kernel", "sandbox")
+ORDER = ("compare", "study", "reliability", "repeats", "step", "sampler", "kernel", "sandbox")
 TITLE = {"step-cpu": "One GRPO step beside TRL's", "kernels_cpu": "Kernels on a CPU", "scale_step": "A 1.5 B step on a CPU",
          "compare-flat": "Groups of equal rewards counted, dropped, resampled, math demo",
-         "scaling": "Larger models, by arithmetic", "kernel_resources": "Kernels as compiled"}  # fmt: skip
+         "repeats": "Ways to make a reward's runs, simulated", "scaling": "Larger models, by arithmetic", "kernel_resources": "Kernels as compiled"}  # fmt: skip
 MADE_BY = {"step-cpu": "step", "kernels_cpu": "kernels"}  # files not named after their benchmark
 
 
