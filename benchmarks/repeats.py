@@ -30,6 +30,7 @@ import numpy as np
 
 from benchmarks.jobs import ROOT
 from tracelift.files import write_text
+from tracelift.runs.record import versions
 
 G, MOST, REPEATS = 8, 9, 3
 RELIABILITIES = (0.5, 0.65, 0.8)
@@ -114,7 +115,7 @@ def main() -> None:
     rows = [row(*setting, args.groups) for setting in settings]
     record = {
         "command": shlex.join(["python", "-m", "benchmarks.repeats", *sys.argv[1:]]),
-        "numpy": np.__version__,
+        "versions": {**versions(), "numpy": np.__version__},
         "groups": args.groups,
         "rows": rows,
     }

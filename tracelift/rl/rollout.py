@@ -231,10 +231,12 @@ def program_reward(s: Sample, o: Outcome, config: Config) -> float:
         exec_reward(run.status, run.pass_rate, c.exec_style, c.variant, run.produced_output)
         for run in (o.judgement, *(o.judgements if pools(config) else ()))
     ]
-    _, *counts = counts_of(o, c)
+    _, won, lost, runs = counts_of(o, c)
     s.parts = code_reward(
         fmean(shaped),
-        *counts,
+        won,
+        lost,
+        runs,
         s.rm.total if s.rm is not None else None,
         weight=c.code_weight,
         variant=c.variant,
