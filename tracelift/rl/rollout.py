@@ -147,7 +147,9 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
     """Fill in outcome, RM score, reward, validity and leakage of every sample, in place."""
     samples = [s for group in groups for s in group]
     formed = [s for s in samples if s.trace is not None]
-    outcomes = executor.evaluate([(s.task, s.trace or "") for s in formed], in_full=pools(config), **runs_of(config))
+    outcomes = executor.evaluate(
+        [(s.task, s.trace or "") for s in formed], in_full=config.reward.runs == "pooled", **runs_of(config)
+    )
     for s, outcome in zip(formed, outcomes, strict=True):
         s.outcome, s.error = outcome, outcome.error
     if scorer is not None:
@@ -205,11 +207,6 @@ def reward_of(s: Sample, config: Config) -> float:
     return s.parts.reward
 
 
-def pools(config: Config) -> bool:
-    """Whether the end-to-end run and the repeats are one sample."""
-    return config.reward.runs == "pooled"
-
-
 def counts_of(o: Outcome, c: RewardFormulaConfig) -> tuple[float, float, float, int]:
     """(e2e, successes with the trace, without it, runs) as the rewards take them; what was not run reads 0 of one. The graded
     reward by likelihood counts the bounded log-likelihood as its success."""
@@ -229,7 +226,7 @@ def program_reward(s: Sample, o: Outcome, config: Config) -> float:
         raise ValueError(f"{s.task.problem_id}: a program without a judgement has no reward")
     shaped = [
         exec_reward(run.status, run.pass_rate, c.exec_style, c.variant, run.produced_output)
-        for run in (o.judgement, *(o.judgements if pools(config) else ()))
+        for run in (o.judgement, *(o.judgements if c.runs == "pooled" else ()))
     ]
     _, won, lost, runs = counts_of(o, c)
     s.parts = code_reward(
