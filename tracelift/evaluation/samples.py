@@ -58,7 +58,7 @@ def _asked(executor: Executor, problem: Problem, answer: Answer, number: int) ->
     return {
         "problem": problem.task.problem,
         "gold": problem.task.reference,
-        "prompt": executor.prompt(problem.task, answer.given or None) if called else None,
+        "prompt": answer.prompt,
         "trace": answer.given or None,
         "artifact": answer.artifact,
         "program": code.program(answer.artifact) if code is not None and answer.artifact else None,

@@ -9,8 +9,8 @@ import pytest
 import eval as evaluation
 from support.evaluations import read
 from support.tiny_job import group_rows, write_jsonl
+from tracelift.evaluation.report.rm_picture import draw_rm
 from tracelift.evaluation.rm import evaluate_rm, folder_for, render_rm
-from tracelift.evaluation.rm_picture import draw_rm
 from tracelift.reward_model.group_format import parse_group
 from tracelift.reward_model.scorer import RMScore
 from tracelift.stats import wilson
