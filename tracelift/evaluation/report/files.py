@@ -49,7 +49,7 @@ def leave_files(
     write_text(out / f"outcomes{suffix}.json", json_text(outcomes))
     with replaced_file(out / f"samples{suffix}.jsonl") as file:
         for row in sample_rows(bench, benchmarks, found):
-            file.write(json_line(without_nan(row)))
+            file.write(json_line(row))
     title, shown = "TraceLift evaluation: " + " and ".join(results["systems"]), config.eval.traces_shown
     write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, bench.dimensions, shown))
     return results
