@@ -18,6 +18,8 @@ from tracelift.evaluation.figures.runs import compare_runs
 from tracelift.evaluation.figures.votes import vote_of
 from tracelift.evaluation.report.provenance import sha256
 from tracelift.evaluation.samples import KEY
+from tracelift.executor.backend import Reply
+from tracelift.executor.local import LocalBackend
 from tracelift.files import read_log
 from tracelift.stats import permutation_exact
 from tracelift.worlds.tasks import DemoTasks
@@ -125,6 +127,33 @@ def test_the_notebook_of_the_docs_finds_the_figures_again(done, monkeypatch):
     scope = {}
     exec(compile(code, "docs/evaluation.md", "exec"), scope)
     assert len(scope["wrong"]) and 0 < scope["accuracy"] < 1
+
+
+def test_the_notebook_finds_them_too_where_runs_were_not_judged(tmp_path, monkeypatch):
+    """A tenth of the prompts get no reply; what is left out, and of what, follows from the lines."""
+    pandas = pytest.importorskip("pandas")
+    real = LocalBackend.complete
+
+    def flaky(backend, requests, progress=None):
+        replies = real(backend, requests, progress)
+        lost = [hashlib.sha256(f"{q.prompt} {q.seed}".encode()).digest()[0] < 26 for q in requests]
+        return [Reply("", 0, "down") if gone else r for gone, r in zip(lost, replies, strict=True)]
+
+    monkeypatch.setattr(LocalBackend, "complete", flaky)
+    assert evaluation.main([*DEMO, "--eval.out", str(tmp_path), "--eval.max_error_share", "1"]) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/evaluation.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/evaluation.md", "exec"), {})
+    rows = pandas.read_json("samples.jsonl", lines=True, dtype=False)
+    (bench,) = read(tmp_path)["benchmarks"].values()
+    lost = 0
+    for (arm, mode), some in rows.groupby(["arm", "mode"]):
+        whole = some.correct.notna().groupby(some.problem_id).all()
+        figures = bench["arms"][arm][mode]
+        assert figures["accuracy"]["n"] == whole.sum() and figures["unjudged"] == some.correct.isna().sum()
+        assert figures["problems"] == len(whole) == 24 and figures["unattempted"] == 0
+        lost += figures["unjudged"]
+    assert lost > 10 and rows.not_finite.isna().all()
 
 
 def test_the_layout_of_lm_evaluation_harness(done, rows, tmp_path, capsys):
