@@ -69,9 +69,10 @@ def asked_of(results: Figure, name: str, mode: str) -> list[Figure]:
 
 
 def arm_rows(bench: Figure, mode: str) -> list[list[str]]:
-    """What the executor answers in each arm, with a heading. problems: those in the figures; unjudged: runs."""
+    """What the executor answers in each arm, with a heading. problems: those in the figures; unjudged: runs.
+    pass@1, which is the accuracy, is not said twice."""
     arms = {label: modes[mode] for label, modes in bench["arms"].items() if mode in modes}
-    keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@", "maj@"))]
+    keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@", "maj@")) and k != "pass@1"]
     heading = [f"accuracy ({bench['rules'][0]})" if k == "accuracy" else k for k in keys]
     extra = any(f["unjudged"] for f in arms.values())
     rows = [["given to the executor", *heading, "problems", *(["runs unjudged"] if extra else [])]]
@@ -86,7 +87,7 @@ def trace_rows(bench: Figure, mode: str) -> list[list[str]]:
     """What is said of each planner's traces, each figure with the number of problems it is over, with a heading."""
     sides = {label: modes[mode] for label, modes in bench["traces"].items() if mode in modes}
     names = list(dict.fromkeys(k for f in sides.values() for k in f if k not in COUNTS))
-    rows = [["the planner's traces: figure, of how many problems", *sides]]
+    rows = [["the planner's traces (of problems)", *sides]]
     for name in names:
         digits = 1 if name == "trace tokens" else 3
         shown = [f"{cell(f[name], digits)} of {f[name]['n']}" if name in f else "-" for f in sides.values()]

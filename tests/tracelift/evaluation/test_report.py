@@ -135,7 +135,7 @@ def test_what_is_left_out_is_said_arm_by_arm():
     for sentence in (
         "5 runs with no trace could not be judged: 3 problems left out of that arm.",
         "The reference's trace is missing for 2 problems, left out of that arm.",
-        "1 trace of one could not be scored by the Reason RM: their problems are left out of its figures.",
+        "1 trace of one could not be scored: its problem is in no figure of the Reason RM.",
         "1 problem longer than planner.max_problem_chars left out.",
         "2 of these problems stand in one's training file: memory is part of this.",
     ):

@@ -72,7 +72,7 @@ def _of_one_planner(c: Results) -> bool:
 
 def _difference(c: Results) -> str:
     found = f"{100 * c['difference']:+.1f} points [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}], "
-    found += f"{_p(c)} ({c['test']}, {_many(c['n'], 'problem')})"
+    found += f"{_p(c)} ({c['test'].removesuffix(' over problems')}, {_many(c['n'], 'problem')})"
     a, b = (given_to(c[side]) for side in "ab")
     if c["p_holm"] > SHOWN:
         return f"No difference is shown between {b} and {a}: {found}."
@@ -136,9 +136,8 @@ def _left_out(bench: Results, mode: str) -> list[str]:
             )
     for label, modes in bench["traces"].items():
         if n := modes.get(mode, {}).get("unscored", 0):
-            said.append(
-                f"{_many(n, 'trace')} of {label} could not be scored by the Reason RM: their problems are left out of its figures."
-            )
+            whose = "its problem is" if n == 1 else "their problems are"
+            said.append(f"{_many(n, 'trace')} of {label} could not be scored: {whose} in no figure of the Reason RM.")
     return said
 
 
