@@ -101,10 +101,10 @@ def _per_flaw(total: Sequence[float], traces: Sequence[Candidate], sides: Sequen
     found = {}
     for kind in sorted({str(traces[j].negative_kind) for s in sides for j in s.flawed}):
         struck = [(s, [j for j in s.flawed if traces[j].negative_kind == kind]) for s in sides]
-        pairs = [x for s, bad in struck for x in won(total, s.references, bad)]
+        pairs = sum(len(s.references) * len(bad) for s, bad in struck)
         if not pairs:
             continue
-        found[kind] = {"pair accuracy": sum(pairs) / len(pairs), "pairs": len(pairs)}
+        found[kind] = {"pair accuracy": _pairs(total, [(s.references, bad) for s, bad in struck]), "pairs": pairs}
         if any(s.alternatives and bad for s, bad in struck):
             found[kind]["alternatives"] = _pairs(total, [(s.alternatives, bad) for s, bad in struck])
     return found
@@ -196,8 +196,8 @@ def render_rm(f: dict[str, Any]) -> str:
         ["", "value"],
         ["pair accuracy", cell(f["pair accuracy"])],
         ["group accuracy", cell(f["group accuracy"])],
-        ["MAE of the total", f"{f['MAE']:.4f}"],
-        ["RMSE of the total", f"{f['RMSE']:.4f}"],
+        ["MAE of the total", f"{f['MAE']:.3f}"],
+        ["RMSE of the total", f"{f['RMSE']:.3f}"],
     ]
     told = f["alternatives"]
     if told:
@@ -229,8 +229,8 @@ def _told_table(told: dict[str, Any]) -> str:
 
 def _flaw_table(kinds: dict[str, dict[str, Any]], told: bool) -> str:
     rows = [
-        [name, f"{v['pair accuracy']:.3f}", str(v["pairs"]), *([cell(v.get("alternatives"))] if told else [])]
-        for name, v in sorted(kinds.items(), key=lambda item: item[1]["pair accuracy"])
+        [name, cell(v["pair accuracy"]), str(v["pairs"]), *([cell(v.get("alternatives"))] if told else [])]
+        for name, v in sorted(kinds.items(), key=lambda item: item[1]["pair accuracy"]["value"])
     ]
     return columns([["flaw of the negative", "pair accuracy", "pairs", *(["alternatives"] if told else [])], *rows])
 

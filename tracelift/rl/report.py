@@ -170,7 +170,7 @@ class Report:
             self.board.close()
         if not self.tasks:
             if self.world.is_main:
-                self.say("\n" + write_summary_of_parts(self.run.path, "means over training problems", SUMMARISED))
+                self.say("\n" + write_summary_of_parts(self.run.path, "training problems, means of rounds", SUMMARISED))
                 self._close()
             return
         after = self._evaluate()

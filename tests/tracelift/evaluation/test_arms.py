@@ -515,7 +515,7 @@ def test_reason_rm_figures(traced_job, tmp_path, capsys):
     assert set(found["per kind"]) == {f"off_by_{k}" for k in (1, 2, 3, 4)} and all(
         v["pairs"] == 10 for v in found["per kind"].values()
     )
-    each = [v["pair accuracy"] for v in found["per kind"].values()]
+    each = [v["pair accuracy"]["value"] for v in found["per kind"].values()]
     assert found["pair accuracy"]["value"] == pytest.approx(sum(each) / 4)
     assert sum(b["n"] for b in found["calibration"]["bins"]) == found["traces"] == 50
     for d in found["dimensions"].values():  # given 1 for a wrong sum, 4 for a right one

@@ -60,7 +60,9 @@ def test_figures_of_alternatives_by_hand():
     assert (a["reference above"]["value"], b["reference above"]["value"]) == (1, 0.5)
     assert found["per kind"]["slip"]["alternatives"]["value"] == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert found["per kind"]["swap"]["alternatives"]["value"] == pytest.approx(1 / 3)
-    assert (found["per kind"]["slip"]["pair accuracy"], found["per kind"]["slip"]["pairs"]) == (1, 12)
+    slip = found["per kind"]["slip"]
+    assert (slip["pair accuracy"]["value"], slip["pair accuracy"]["n"], slip["pairs"]) == (1, 12, 12)
+    assert slip["pair accuracy"]["low"] == pytest.approx(wilson(12, 12)[0])
 
 
 def test_a_group_whose_traces_were_not_all_scored_is_not_called_clean():
