@@ -17,7 +17,7 @@ from tracelift.executor.executor import Executor
 from tracelift.reward_model.scorer import Scorer
 from tracelift.rl.metrics import Share, accuracy, trace_validity, wrong_reason_rate, wrong_reasons_by_fault
 from tracelift.rl.rollout import PlannerPrompt, grade, sample_traces
-from tracelift.rl.sample import Sample
+from tracelift.rl.sample import Sample, judged_outcomes, reached_executor
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.stats import mcnemar_exact
 from tracelift.stats.figures import SHARE, Figure, average, difference
@@ -64,12 +64,13 @@ def evaluate_planner(
 def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
     """Named figures, each {value, low, high, n} with a 95% interval over its n problems (tracelift/stats/figures.py).
 
-    Accuracy, baseline accuracy and uplift are over the same problems: all but those that ended in an ERROR. A format
-    failure solves none of them with its trace, and its baseline counts as any other.
+    Accuracy, baseline accuracy and uplift are over the same problems: all but those that could not be judged. A format
+    failure solves none of them with its trace, and its baseline counts as any other. What the other figures are over:
+    tracelift/rl/metrics.py.
     """
-    kept = [s for s in samples if s.error is None]
-    ran = [s.outcome for s in kept if s.outcome is not None]
-    pairs = [(s.correct, s.valid) for s in kept]
+    ran = judged_outcomes(samples)
+    pairs = [(s.correct, s.valid) for s in samples]
+    traced = reached_executor(samples)
     out: dict[str, Figure] = {}
 
     def share(name: str, found: Share) -> None:
@@ -85,30 +86,33 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
     if rates:
         gain = difference([b for b, _ in rates], [w for _, w in rates], _DRAWS)
         out["uplift"] = {"value": gain["difference"], "low": gain["low"], "high": gain["high"], "n": gain["n"]}
-    programs = [s.outcome.judgement for s in kept if s.task.code is not None and s.outcome and s.outcome.judgement]
+    programs = [o.judgement for o in ran if o.judgement is not None and o.judgement.status]  # numbers have no status
     average_of("hidden tests passed", [j.pass_rate for j in programs])
     average_of("visible tests passed", [j.visible_rate for j in programs if j.visible_rate is not None])
-    average_of("RM score", [s.rm.total for s in kept if s.rm is not None])
+    average_of("RM score", [score.total for s in samples if (score := s.score) is not None])
     share("trace validity", trace_validity(pairs))
     share("wrong-reason rate", wrong_reason_rate(pairs))
-    for fault, found in wrong_reasons_by_fault((s.correct, s.valid, s.fault) for s in kept).items():
+    for fault, found in wrong_reasons_by_fault((s.correct, s.valid, s.fault) for s in samples).items():
         share(f"wrong reasons: {fault}", found)
-    share("answer leaked", Share.of(s.leaked for s in kept))
-    share("format failures", Share.of(s.trace is None for s in kept))
-    average_of("trace tokens", [float(len(s.completion.tokens)) for s in kept], (0.0, math.inf))
-    if len(kept) < len(samples):
-        share("errors", Share.of(s.error is not None for s in samples))
+    share("answer leaked", Share.of(s.leaked for s in traced))
+    share("format failures", Share.of(s.trace is None for s in samples))
+    average_of("trace tokens", [float(len(s.completion.tokens)) for s in samples], (0.0, math.inf))
+    if any(s.correct is None for s in samples):
+        share("not judged", Share.of(s.correct is None for s in samples))
+    if any(s.rm is not None and s.rm.error for s in samples):
+        share("not scored", Share.of(s.score is None for s in traced if s.rm is not None))
     return out
 
 
-def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
-    """Exact two-sided McNemar test on the same problems."""
-    gained = sum(b and not a for a, b in zip(before, after, strict=True))
-    lost = sum(a and not b for a, b in zip(before, after, strict=True))
+def paired(before: Sequence[bool | None], after: Sequence[bool | None]) -> dict[str, Any]:
+    """Exact two-sided McNemar test on the `n` of the `problems` that both evaluations judged (None: one that was not)."""
+    both = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    gained, lost = sum(b and not a for a, b in both), sum(a and not b for a, b in both)
     return {
         "gained": gained,
         "lost": lost,
-        "n": len(before),
-        "points": 100 * (gained - lost) / max(1, len(before)),
+        "n": len(both),
+        "problems": len(before),
+        "points": 100 * (gained - lost) / max(1, len(both)),
         "p": mcnemar_exact(lost, gained),
     }

@@ -170,7 +170,7 @@ class Report:
             self.board.close()
         if not self.tasks:
             if self.world.is_main:
-                self.say("\n" + write_summary_of_parts(self.run.path, "means over training problems", SUMMARISED))
+                self.say("\n" + write_summary_of_parts(self.run.path, "training problems, means of rounds", SUMMARISED))
                 self._close()
             return
         after = self._evaluate()
@@ -233,14 +233,15 @@ def _line(summary: dict[str, dict[str, float]]) -> str:
 def render_table(mode: str, summary: dict[str, Any]) -> str:
     """Before → after, each figure with its 95% interval, and the paired test on accuracy."""
     before, after, test = summary["before"], summary["after"], summary["paired"]
-    lines = [f"{mode} decoding, {test['n']} held-out problems{'':<4}{'before':>32}{'after':>32}"]
+    lines = [f"{mode} decoding, {test['problems']} held-out problems{'':<4}{'before':>32}{'after':>32}"]
     width = len(lines[0]) - 64
     for name in _names(before, after):
         cells = [_cell(side.get(name)) for side in (before, after)]
         lines.append(f"  {name:<{width - 2}}{cells[0]:>32}{cells[1]:>32}")
     lines.append(
-        f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost, "
-        f"exact McNemar p = {test['p']:.2g}"
+        f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost"
+        + (f" of {test['n']} judged both times" if test["n"] < test["problems"] else "")
+        + f", exact McNemar p = {test['p']:.2g}"
     )
     return "\n".join(lines)
 

@@ -8,7 +8,8 @@
     several    p-values of the same question on several benchmarks are Holm-adjusted
     planning   the least true difference these problems would have shown with 80% power; None where none would
 
-Every interval is that of tracelift/stats/figures.py. Problems with a run that could not be judged leave the figure (and both sides of a comparison), and are counted.
+Every interval is that of tracelift/stats/figures.py. A problem one of whose runs could not be judged leaves its arm's figures
+(and both sides of a comparison), one of whose traces could not be scored the Reason RM's; all of these are counted.
 Left out: the variance between training seeds, which one planner cannot show (runs.py has it).
 """
 
@@ -73,7 +74,8 @@ def arm_figures(answers: Answers, kind: str, mode: str, ks: Sequence[int], spent
                     out[f"maj@{k}"] = average([majority(some, rule, kind, k) for some in judged], SHARE)
     made = [a for some in answers for a in some or ()]
     out["problems"] = sum(some is not None for some in answers)
-    out["unjudged"] = sum(not a.judged for a in made)
+    out["unattempted"] = len(answers) - out["problems"]  # problems for which the arm has nothing to give
+    out["unjudged"] = sum(not a.judged for a in made)  # runs
     out["cost"] = spent
     return out
 
@@ -84,10 +86,12 @@ def trace_figures(
     """What can be said of a planner's traces. `answers`: the planner arm's, for the wrong-reason rate (over right
     samples). spent: what writing them took."""
     out: Figure = {}
+    scored = [some for some in traces if all(w.rm_error is None for w in some)]
 
     def by_problem(name: str, value: Callable[[WrittenTrace], float | None], bounds: tuple[float, float]) -> None:
-        """The mean over problems of means over samples; samples for which `value` is None do not count."""
-        known = [[float(v) for w in some if (v := value(w)) is not None] for some in traces]
+        """The mean over problems of means over samples; samples of which this cannot be told (None) do not count."""
+        asked = scored if name.startswith("RM ") else traces
+        known = [[float(v) for w in some if (v := value(w)) is not None] for some in asked]
         if means := [sum(values) / len(values) for values in known if values]:
             out[name] = average(means, bounds)
 
@@ -104,7 +108,7 @@ def trace_figures(
     by_problem("format failures", lambda w: w.trace is None, SHARE)
     by_problem("cut at the token limit", lambda w: w.finish_reason == "length", SHARE)
     by_problem("trace tokens", lambda w: w.tokens, (0.0, math.inf))
-    out["unscored"] = sum(w.rm_error is not None for some in traces for w in some)
+    out["unscored"] = sum(w.rm_error is not None for some in traces for w in some)  # traces
     out["cost"] = spent
     return out
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tracelift.evaluation.table import asked_of, p_text
+from tracelift.evaluation.table import COSTS, asked_of, p_text
 
 Results = Mapping[str, Any]
 SHOWN = 0.05
@@ -30,9 +30,14 @@ def findings(results: Results) -> list[tuple[str, list[str]]]:
             asked = sorted(asked_of(dict(results), name, mode), key=_of_one_planner)
             said += map(_difference, asked)
             said += [_reasons(label, modes[mode], results) for label, modes in bench["traces"].items() if mode in modes]
-            said += [_limits(asked), _cost(bench, mode), _unjudged(bench, mode)]
-            if shared := results.get("problems_trained_on", {}).get(name):
-                said.append(f"{shared} of these problems stand in the planner's training file: memory is part of this.")
+            said += [_limits(asked), _cost(bench, mode), *_left_out(bench, mode)]
+            if longer := results.get("problems", {}).get(name, {}).get("left_out"):
+                said.append(f"{_many(longer, 'problem')} longer than planner.max_problem_chars left out.")
+            for label, n in (results.get("problems_trained_on", {}).get(name) or {}).items():
+                if n:
+                    said.append(
+                        f"{_many(n, 'of these problems', '')} stand in {label}'s training file: memory is part of this."
+                    )
             out.append((f"{name}, {mode}", [s for s in said if s]))
     if results.get("run_comparisons"):
         out.append(("The run as the unit", [_runs(c) for c in results["run_comparisons"]]))
@@ -50,13 +55,14 @@ def given_to(label: str) -> str:
 
 
 def _answers(bench: Results, mode: str) -> str:
+    found = {label: modes[mode]["accuracy"] for label, modes in bench["arms"].items() if mode in modes}
+    most = max(f["n"] for f in found.values())
     parts = []
-    for label, modes in bench["arms"].items():
-        f = modes[mode]["accuracy"] if mode in modes else {"value": None}
+    for label, f in found.items():
         if f["value"] is not None:
-            parts.append(f"{_share(f)} with {given_to(label)}")
-    problems = max(modes[mode]["problems"] for modes in bench["arms"].values() if mode in modes)
-    return f"Of {problems} problems the executor answers " + _listed(parts) + "." if parts else ""
+            fewer = f" (of {f['n']} problems)" if f["n"] < most else ""
+            parts.append(f"{_share(f)} with {given_to(label)}{fewer}")
+    return f"Of {_many(most, 'problem')} the executor answers {_listed(parts)}." if parts else ""
 
 
 def _of_one_planner(c: Results) -> bool:
@@ -66,7 +72,7 @@ def _of_one_planner(c: Results) -> bool:
 
 def _difference(c: Results) -> str:
     found = f"{100 * c['difference']:+.1f} points [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}], "
-    found += f"p = {p_text(c['p_holm'])} ({c['test']}, {c['n']} problems)"
+    found += f"{_p(c)} ({c['test'].removesuffix(' over problems')}, {_many(c['n'], 'problem')})"
     a, b = (given_to(c[side]) for side in "ab")
     if c["p_holm"] > SHOWN:
         return f"No difference is shown between {b} and {a}: {found}."
@@ -94,40 +100,63 @@ def _limits(asked: Sequence[Results]) -> str:
     if not known:
         return "So few problems show no difference four times in five, whatever it is."
     span = f"{min(known):.1f}" if max(known) - min(known) < 0.05 else f"{min(known):.1f} to {max(known):.1f}"
-    return f"A true difference of {span} points would have been found four times in five; smaller ones may be missed."
+    said = f"A true difference of {span} points would have been found four times in five; smaller ones may be missed."
+    unnamed = [f"{given_to(c['b'])} against {given_to(c['a'])}" for c in asked if c["least_detectable"] is None]
+    return f"{said} No such size can be named for {_listed(unnamed)}." if unnamed else said
 
 
 def _cost(bench: Results, mode: str) -> str:
-    parts = []
-    for label in bench["arms"]:
-        cost = bench["arms"][label].get(mode, {}).get("cost")
-        if cost and cost["calls"]:
-            computed = cost["computed"]
-            tokens = f"{computed:,} positions computed" if computed is not None else f"{cost['generated']:,} tokens"
-            parts.append(f"{tokens} in {cost['calls']:,} calls with {given_to(label)}")
+    """What each arm and each planner's traces took, all in one unit: the finest that is known of all of them."""
+    made = [
+        (f"with {given_to(label)}", modes[mode].get("cost")) for label, modes in bench["arms"].items() if mode in modes
+    ]
+    made += [(f"to write {label}'s traces", m[mode].get("cost")) for label, m in bench["traces"].items() if mode in m]
+    spent = [(what, cost) for what, cost in made if cost]
+    units = (unit for unit in ("computed", "generated") if all(cost[unit] is not None for _, cost in spent))
+    unit = next(units, None)
+    if not spent or unit is None:
+        return ""
+    return f"Cost in {COSTS[unit]}: {_listed([f'{cost[unit]:,} {what}' for what, cost in spent])}."
+
+
+def _left_out(bench: Results, mode: str) -> list[str]:
+    """What no figure counts: problems an arm has nothing for, runs without a verdict, traces without a score."""
+    said = []
+    for label, modes in bench["arms"].items():
+        f = modes.get(mode, {"unattempted": 0, "unjudged": 0})
+        if f["unattempted"]:
+            lacking = given_to(label)
+            said.append(
+                f"{lacking[0].upper()}{lacking[1:]} is missing for {_many(f['unattempted'], 'problem')}, left out of that arm."
+            )
+        if f["unjudged"]:
+            lost = _many(f["problems"] - f["accuracy"]["n"], "problem")
+            said.append(
+                f"{_many(f['unjudged'], 'run')} with {given_to(label)} could not be judged: {lost} left out of that arm."
+            )
     for label, modes in bench["traces"].items():
-        cost = modes.get(mode, {}).get("cost")
-        if cost and cost["computed"]:
-            parts.append(f"{cost['computed']:,} for writing {label}'s traces")
-    return f"Cost: {_listed(parts)}." if parts else ""
-
-
-def _unjudged(bench: Results, mode: str) -> str:
-    lost = sum(modes[mode]["unjudged"] for modes in bench["arms"].values() if mode in modes)
-    unscored = sum(modes[mode]["unscored"] for modes in bench["traces"].values() if mode in modes)
-    said = [f"{lost} runs could not be judged"] * (lost > 0) + [f"{unscored} traces could not be scored"] * (
-        unscored > 0
-    )
-    return f"Left out of every figure: {_listed(said)}." if said else ""
+        if n := modes.get(mode, {}).get("unscored", 0):
+            whose = "its problem is" if n == 1 else "their problems are"
+            said.append(f"{_many(n, 'trace')} of {label} could not be scored: {whose} in no figure of the Reason RM.")
+    return said
 
 
 def _runs(c: Results) -> str:
     sides = f"{len(c['runs_b'])} runs against {len(c['runs_a'])}"
     span = f" [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]" if "low" in c else ""
-    told = f"{c['figure'].replace('_', ' ')} differs by {100 * c['difference']:+.1f} points{span}, exact p = {p_text(c['p_holm'])}"
+    told = f"{c['figure'].replace('_', ' ')} differs by {100 * c['difference']:+.1f} points{span}, exact {_p(c)}"
     limit = f"; so many runs cannot show less than {p_text(c['least_p'])}"
     verdict = "shown" if c["p_holm"] <= SHOWN else "not shown"
     return f"{c['benchmark']}, {c['mode']}, {sides}: {told}{limit}: {verdict}."
+
+
+def _p(c: Results) -> str:
+    adjusted = f", {p_text(c['p_holm'])} with Holm's adjustment" if c["p_holm"] != c["p"] else ""
+    return f"p = {p_text(c['p'])}{adjusted}"
+
+
+def _many(n: int, what: str, more: str = "s") -> str:
+    return f"{n:,} {what}{more if n != 1 else ''}"
 
 
 def _share(f: Results) -> str:
