@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelift.evaluation.table import COSTS, asked_of, p_text
+from tracelift.rl.held_out import WRONG_REASONS
 
 Results = Mapping[str, Any]
 SHOWN = 0.05
@@ -85,11 +86,16 @@ def _reasons(label: str, f: Results, results: Results) -> str:
         return ""
     whose = f"{label}'s" if len(results["systems"]) > 1 else "the planner's"
     said = f"Of right answers with {whose} trace {_share(rate)} rest on a trace that is not valid"
-    parts = [(k.partition(": ")[2], v["value"]) for k, v in f.items() if k.startswith("wrong reasons: ")]
+    parts = [(v["value"], k.removeprefix(WRONG_REASONS)) for k, v in f.items() if k.startswith(WRONG_REASONS)]
     if rate["value"] and parts:
-        shares = [f"{fault.replace('_', ' ')} {100 * v / rate['value']:.0f}%" for fault, v in parts[:3]]
+        shares = [f"{fault.replace('_', ' ')} {100 * v / rate['value']:.0f}%" for v, fault in _greatest(parts)]
         said += f" ({'of these ' if len(parts) > 1 else ''}{_listed(shares)})"
     return said + "."
+
+
+def _greatest(parts: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """At most three that are not 0."""
+    return [(v, name) for v, name in sorted(parts, key=lambda part: -part[0]) if v][:3]
 
 
 def _limits(asked: Sequence[Results]) -> str:
