@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tracelift.config import Config
@@ -23,6 +23,7 @@ from tracelift.stats import mcnemar_exact
 from tracelift.stats.figures import SHARE, Figure, average, difference
 from tracelift.tasks.task import Task
 
+WRONG_REASONS = "wrong reasons: "  # a fault's name follows
 _EVALUATION = 1 << 40  # first element of every evaluation key: never a training round
 _DRAWS = 2000  # random sign flips for the interval of uplift, where not all are counted
 
@@ -93,7 +94,7 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
     share("trace validity", trace_validity(pairs))
     share("wrong-reason rate", wrong_reason_rate(pairs))
     for fault, found in wrong_reasons_by_fault((s.correct, s.valid, s.fault) for s in samples).items():
-        share(f"wrong reasons: {fault}", found)
+        share(f"{WRONG_REASONS}{fault}", found)
     share("answer leaked", Share.of(s.leaked for s in traced))
     share("format failures", Share.of(s.trace is None for s in samples))
     average_of("trace tokens", [float(len(s.completion.tokens)) for s in samples], (0.0, math.inf))
@@ -102,6 +103,27 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
     if any(s.rm is not None and s.rm.error for s in samples):
         share("not scored", Share.of(s.score is None for s in traced if s.rm is not None))
     return out
+
+
+def with_every_fault(sides: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Figures of several planners, in which a wrong reason that any of them has is in all that have a wrong-reason rate, as 0 of
+    as many problems where it was not found: so that none looks unknown. The most frequent stand first, behind the rate."""
+    weight: dict[str, float] = {}
+    for side in sides:
+        for name, f in side.items():
+            if name.startswith(WRONG_REASONS):
+                weight[name] = weight.get(name, 0.0) + f["value"]
+    faults = sorted(weight, key=lambda name: (-weight[name], name))
+    return [dict(_in_order(side, faults)) for side in sides]
+
+
+def _in_order(side: Mapping[str, Any], faults: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for name, figure in side.items():
+        if not name.startswith(WRONG_REASONS):
+            yield name, figure
+        if name == "wrong-reason rate":
+            nothing = average([0.0] * figure["n"], SHARE)
+            yield from ((fault, side.get(fault, nothing)) for fault in faults)
 
 
 def paired(before: Sequence[bool | None], after: Sequence[bool | None]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from tracelift.executor.cost import Cost
 from tracelift.executor.executor import Executor
 from tracelift.files import json_text, read_json, write_text
 from tracelift.reward_model.scorer import Scorer
-from tracelift.rl.held_out import evaluate_planner, paired, summarise
+from tracelift.rl.held_out import evaluate_planner, paired, summarise, with_every_fault
 from tracelift.rl.metrics import group_metrics
 from tracelift.rl.policy import Policy
 from tracelift.rl.progress import SUMMARISED, explain_labels, no_trace_at_all, progress_line
@@ -178,10 +178,10 @@ class Report:
             return
         before = read_json(self.run.path / EVAL_BEFORE)
         tests = {mode: paired(before[mode]["correct"], after[mode]["correct"]) for mode in MODES}
-        summary = {
-            mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]}
-            for mode in MODES
-        }
+        summary = {}
+        for mode in MODES:
+            old, new = with_every_fault([before[mode]["summary"], after[mode]["summary"]])
+            summary[mode] = {"before": old, "after": new, "paired": tests[mode]}
         write_text(self.run.path / "summary.json", json_text(summary, indent=2))
         write_text(self.run.path / "eval_after.json", json_text(after | {"made_of": self.made_of}))
         text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)

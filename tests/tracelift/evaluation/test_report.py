@@ -183,12 +183,26 @@ def test_sets_of_runs_have_their_own_sentence():
     results, *_ = evaluation()
     row = {"benchmark": "b", "mode": "greedy", "figure": "wrong_reason_rate", "runs_a": [0.1, 0.2], "runs_b": [0.5, 0.6],
            "difference": 0.4, "low": 0.1, "high": 0.7, "p": 1 / 3, "p_holm": 1 / 3, "least_p": 1 / 3}  # fmt: skip
-    heading, said = findings(results | {"run_comparisons": [row]})[-1]
-    assert heading == "The run as the unit"
+    heading, said = findings(results | {"run_comparisons": [row]})[0]
+    assert heading == "The run as the unit", "what the runs say together stands first"
     assert said == [
-        "b, greedy, 2 runs against 2: wrong reason rate differs by +40.0 points [+10.0, +70.0], exact p = 0.33; so many "
-        "runs cannot show less than 0.33: not shown."
+        "No difference is shown in wrong reason rate (b, greedy): 55.0% over 2 runs against 15.0% over 2 runs, +40.0 points "
+        "[+10.0, +70.0], exact p = 0.33; so many runs cannot show less than 0.33."
     ]
+    ((said,),) = (
+        found
+        for heading, found in findings(results | {"run_comparisons": [row | {"p_holm": 0.05}]})
+        if "unit" in heading
+    )
+    assert said.startswith("A difference is shown in wrong reason rate")
+
+
+def test_many_planners_are_no_wall_of_sentences():
+    results, *_ = evaluation(("one", "two", "three", "four"))
+    ((_, said),) = findings(results)
+    assert not [s for s in said if " than with " in s or "No difference" in s] and len(said) == 1 + 4 + 1 + 1
+    assert all(f"{name}'s trace" in said[0] for name in ("one", "two", "three", "four"))
+    assert "1,600 with the planners' traces and 1,600 to write the traces." in " ".join(said)
 
 
 def test_nothing_to_say_of_nothing():

@@ -10,12 +10,13 @@ from tracelift.evaluation.figures.analysis import arm_figures, trace_figures
 from tracelift.executor.outcome import Outcome
 from tracelift.programs import CodeProblem, StdinTest
 from tracelift.reward_model.scorer import RMScore, no_score
-from tracelift.rl.held_out import paired, summarise
+from tracelift.rl.held_out import paired, summarise, with_every_fault
 from tracelift.rl.metrics import Share, accuracy, group_metrics, trace_validity, wrong_reason_rate
 from tracelift.rl.progress import explain_labels, no_trace_at_all, progress_line
 from tracelift.rl.rollout import TraceFacts, trace_facts
 from tracelift.rl.sample import Sample, refuse_errors, refuse_too_many_errors
 from tracelift.sampler import Completion
+from tracelift.stats import wilson
 from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
 
@@ -179,6 +180,25 @@ def test_before_and_after_are_compared_on_what_both_judged():
     known = [(a, b) for a, b in zip(before, after, strict=True) if None not in (a, b)]
     gap = sum(b for _, b in known) / len(known) - sum(a for a, _ in known) / len(known)
     assert paired(before, after)["points"] == pytest.approx(100 * gap)
+
+
+def test_a_fault_that_one_side_alone_has_is_0_of_the_other_and_not_unknown():
+    def side(*faults):
+        listed = [sample(True, fault is None) for fault in faults]
+        for s, fault in zip(listed, faults, strict=True):
+            s.fault = fault
+        return summarise(listed)
+
+    nobody = summarise([sample(False, False)])
+    sides = [side("a", "a", None), side("b", None, None, None), nobody]
+    first, second, third = with_every_fault(sides)
+    for figures, old in ((first, sides[0]), (second, sides[1])):
+        names = list(figures)
+        at = names.index("wrong-reason rate")
+        assert names[at + 1 : at + 3] == ["wrong reasons: a", "wrong reasons: b"], "the more frequent first"
+        assert figures.items() >= old.items() and len(figures) == len(old) + 1
+    assert second["wrong reasons: a"] == {"value": 0, "low": 0, "high": pytest.approx(wilson(0, 4)[1]), "n": 4, "se": 0}
+    assert third == nobody, "of no right answer nothing is known"
 
 
 def test_what_a_problem_says_of_a_trace():

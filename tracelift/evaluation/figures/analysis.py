@@ -24,6 +24,7 @@ from tracelift.evaluation.figures.power import least_detectable_difference, leas
 from tracelift.evaluation.figures.votes import VOTING, majority
 from tracelift.evaluation.spending import Spent
 from tracelift.evaluation.verdicts import RULES
+from tracelift.rl.held_out import WRONG_REASONS, with_every_fault
 from tracelift.rl.metrics import accuracy, trace_validity, wrong_reason_rate, wrong_reasons_by_fault
 from tracelift.stats import pass_at_k
 from tracelift.stats.figures import SHARE, Figure, adjust, average, difference, ratio
@@ -128,7 +129,7 @@ def _wrong_reasons(traces: Traces, right: Sequence[list[bool] | None]) -> Figure
     sizes, parts = [s.n for s in rates], [wrong_reasons_by_fault(row) for row in rows]
     out: Figure = {"wrong-reason rate": ratio([s.hits for s in rates], sizes)}
     for fault in wrong_reasons_by_fault(sample for row in rows for sample in row):
-        out[f"wrong reasons: {fault}"] = ratio([p[fault].hits if fault in p else 0 for p in parts], sizes)
+        out[f"{WRONG_REASONS}{fault}"] = ratio([p[fault].hits if fault in p else 0 for p in parts], sizes)
     return out
 
 
@@ -183,6 +184,11 @@ def analyse(
                 mode: trace_figures(t, own.get(mode), headline, dimensions, spent.get(mode))
                 for mode, t in modes.items()
             }
+        for mode in dict.fromkeys(mode for modes in traces.values() for mode in modes):
+            sides = [label for label, modes in traces.items() if mode in modes]
+            filled = with_every_fault([traces[label][mode] for label in sides])
+            for label, figures in zip(sides, filled, strict=True):
+                traces[label][mode] = figures
         benchmarks[name] = {"rules": list(rules), "arms": arms, "traces": traces}
         for a, b in questions(list(found.arms)):
             for mode in found.arms[a].keys() & found.arms[b].keys():

@@ -50,7 +50,10 @@ def leave_files(
     with replaced_file(out / f"samples{suffix}.jsonl") as file:
         for row in sample_rows(bench, benchmarks, found):
             file.write(json_line(row))
-    title, shown = "TraceLift evaluation: " + " and ".join(results["systems"]), config.eval.traces_shown
+    title, shown = (
+        "TraceLift evaluation: " + " against ".join(map(", ".join, filter(None, sides))),
+        config.eval.traces_shown,
+    )
     write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, bench.dimensions, shown))
     return results
 

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tracelift.evaluation.table import COSTS, asked_of, p_text
+from tracelift.rl.held_out import WRONG_REASONS
 
 Results = Mapping[str, Any]
 SHOWN = 0.05
+ALL_OF = {"planner": "the planners' traces", "foreign": "the planners' traces of another problem"}
 GIVEN = {
     "direct": "no trace",
     "planner": "the planner's trace",
@@ -22,15 +24,16 @@ GIVEN = {
 
 
 def findings(results: Results) -> list[tuple[str, list[str]]]:
-    """(heading, sentences) of each benchmark and mode; sets of runs last."""
-    out = []
+    """(heading, sentences): sets of runs first, then each benchmark and mode. Of more than two planners the comparisons of
+    single arms are left to tables and plots."""
+    out, many = [], len(results["systems"]) > 2
     for name, bench in results["benchmarks"].items():
         for mode in dict.fromkeys(m for arm in bench["arms"].values() for m in arm):
-            said = [_answers(bench, mode)]
-            asked = sorted(asked_of(dict(results), name, mode), key=_of_one_planner)
+            said = [_answers(bench, mode, many)]
+            asked = [] if many else sorted(asked_of(dict(results), name, mode), key=_of_one_planner)
             said += map(_difference, asked)
             said += [_reasons(label, modes[mode], results) for label, modes in bench["traces"].items() if mode in modes]
-            said += [_limits(asked), _cost(bench, mode), *_left_out(bench, mode)]
+            said += [_limits(asked), _cost(bench, mode, many), *_left_out(bench, mode)]
             if longer := results.get("problems", {}).get(name, {}).get("left_out"):
                 said.append(f"{_many(longer, 'problem')} longer than planner.max_problem_chars left out.")
             for label, n in (results.get("problems_trained_on", {}).get(name) or {}).items():
@@ -40,7 +43,7 @@ def findings(results: Results) -> list[tuple[str, list[str]]]:
                     )
             out.append((f"{name}, {mode}", [s for s in said if s]))
     if results.get("run_comparisons"):
-        out.append(("The run as the unit", [_runs(c) for c in results["run_comparisons"]]))
+        out.insert(0, ("The run as the unit", [_runs(c) for c in results["run_comparisons"]]))
     else:
         alone = "Each planner is one training run: nothing here speaks of another training seed."
         out = [(heading, [*said, alone] if i == len(out) - 1 else said) for i, (heading, said) in enumerate(out)]
@@ -54,12 +57,17 @@ def given_to(label: str) -> str:
     return words.replace("the planner's", f"{planner}'s") if planner else words
 
 
-def _answers(bench: Results, mode: str) -> str:
+def _reads(label: str, many: bool) -> str:
+    """`given_to`; of many planners alike."""
+    return ALL_OF.get(label.partition(" ")[0], given_to(label)) if many else given_to(label)
+
+
+def _answers(bench: Results, mode: str, many: bool) -> str:
     found = {label: modes[mode]["accuracy"] for label, modes in bench["arms"].items() if mode in modes}
     most = max(f["n"] for f in found.values())
     parts = []
     for label, f in found.items():
-        if f["value"] is not None:
+        if f["value"] is not None and not (many and label.startswith("foreign")):
             fewer = f" (of {f['n']} problems)" if f["n"] < most else ""
             parts.append(f"{_share(f)} with {given_to(label)}{fewer}")
     return f"Of {_many(most, 'problem')} the executor answers {_listed(parts)}." if parts else ""
@@ -85,11 +93,16 @@ def _reasons(label: str, f: Results, results: Results) -> str:
         return ""
     whose = f"{label}'s" if len(results["systems"]) > 1 else "the planner's"
     said = f"Of right answers with {whose} trace {_share(rate)} rest on a trace that is not valid"
-    parts = [(k.partition(": ")[2], v["value"]) for k, v in f.items() if k.startswith("wrong reasons: ")]
+    parts = [(v["value"], k.removeprefix(WRONG_REASONS)) for k, v in f.items() if k.startswith(WRONG_REASONS)]
     if rate["value"] and parts:
-        shares = [f"{fault.replace('_', ' ')} {100 * v / rate['value']:.0f}%" for fault, v in parts[:3]]
+        shares = [f"{fault.replace('_', ' ')} {100 * v / rate['value']:.0f}%" for v, fault in _greatest(parts)]
         said += f" ({'of these ' if len(parts) > 1 else ''}{_listed(shares)})"
     return said + "."
+
+
+def _greatest(parts: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """At most three that are not 0."""
+    return [(v, name) for v, name in sorted(parts, key=lambda part: -part[0]) if v][:3]
 
 
 def _limits(asked: Sequence[Results]) -> str:
@@ -105,18 +118,22 @@ def _limits(asked: Sequence[Results]) -> str:
     return f"{said} No such size can be named for {_listed(unnamed)}." if unnamed else said
 
 
-def _cost(bench: Results, mode: str) -> str:
-    """What each arm and each planner's traces took, all in one unit: the finest that is known of all of them."""
-    made = [
-        (f"with {given_to(label)}", modes[mode].get("cost")) for label, modes in bench["arms"].items() if mode in modes
-    ]
-    made += [(f"to write {label}'s traces", m[mode].get("cost")) for label, m in bench["traces"].items() if mode in m]
+def _cost(bench: Results, mode: str, many: bool) -> str:
+    """What each arm and each planner's traces took, all in one unit: the finest that is known of all of them. Of many planners
+    together."""
+    made = [(f"with {_reads(label, many)}", m[mode].get("cost")) for label, m in bench["arms"].items() if mode in m]
+    for label, modes in bench["traces"].items():
+        if mode in modes:
+            made.append(("to write the traces" if many else f"to write {label}'s traces", modes[mode].get("cost")))
     spent = [(what, cost) for what, cost in made if cost]
     units = (unit for unit in ("computed", "generated") if all(cost[unit] is not None for _, cost in spent))
     unit = next(units, None)
     if not spent or unit is None:
         return ""
-    return f"Cost in {COSTS[unit]}: {_listed([f'{cost[unit]:,} {what}' for what, cost in spent])}."
+    sums: dict[str, int] = {}
+    for what, cost in spent:
+        sums[what] = sums.get(what, 0) + cost[unit]
+    return f"Cost in {COSTS[unit]}: {_listed([f'{n:,} {what}' for what, n in sums.items()])}."
 
 
 def _left_out(bench: Results, mode: str) -> list[str]:
@@ -142,12 +159,12 @@ def _left_out(bench: Results, mode: str) -> list[str]:
 
 
 def _runs(c: Results) -> str:
-    sides = f"{len(c['runs_b'])} runs against {len(c['runs_a'])}"
+    verdict = "A difference is shown in" if c["p_holm"] <= SHOWN else "No difference is shown in"
+    what = f"{c['figure'].replace('_', ' ')} ({c['benchmark']}, {c['mode']})"
+    b, a = (f"{100 * sum(c[k]) / len(c[k]):.1f}% over {_many(len(c[k]), 'run')}" for k in ("runs_b", "runs_a"))
     span = f" [{100 * c['low']:+.1f}, {100 * c['high']:+.1f}]" if "low" in c else ""
-    told = f"{c['figure'].replace('_', ' ')} differs by {100 * c['difference']:+.1f} points{span}, exact {_p(c)}"
-    limit = f"; so many runs cannot show less than {p_text(c['least_p'])}"
-    verdict = "shown" if c["p_holm"] <= SHOWN else "not shown"
-    return f"{c['benchmark']}, {c['mode']}, {sides}: {told}{limit}: {verdict}."
+    told = f"{b} against {a}, {100 * c['difference']:+.1f} points{span}, exact {_p(c)}"
+    return f"{verdict} {what}: {told}; so many runs cannot show less than {p_text(c['least_p'])}."
 
 
 def _p(c: Results) -> str:

@@ -19,6 +19,7 @@ from tracelift.evaluation.bench import Answer, Found, WrittenTrace
 from tracelift.evaluation.report import charts
 from tracelift.evaluation.report.findings import findings
 from tracelift.files import without_nan
+from tracelift.rl.held_out import WRONG_REASONS
 from tracelift.tasks.benchmarks import Benchmark
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -168,7 +169,9 @@ def _faults(bench: dict[str, Any], mode: str) -> str:
     for label, modes in bench["traces"].items():
         figures = modes.get(mode, {})
         if figures.get("wrong-reason rate") is not None:
-            parts = [(k.partition(": ")[2], f["value"]) for k, f in figures.items() if k.startswith("wrong reasons: ")]
+            parts = [
+                (k.removeprefix(WRONG_REASONS), f["value"]) for k, f in figures.items() if k.startswith(WRONG_REASONS)
+            ]
             rows.append((label, parts))
     if not rows:
         return ""
