@@ -144,11 +144,13 @@ class Report:
     def _on_file(self) -> dict[str, Any] | None:
         """What the evaluation on file is of, {} where it does not say; None without one."""
         path = self.run.path / EVAL_BEFORE
+        if not path.exists():
+            return None
         try:
-            record = read_json(path) if path.exists() else None
+            record = read_json(path)
         except ValueError:
-            record = {}
-        return record.get("made_of", {}) if isinstance(record, dict) else record and {}
+            return {}
+        return record.get("made_of", {}) if isinstance(record, dict) else {}
 
     def round(self, step: int) -> Round:
         return Round(self, step)
