@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env env-dev lint train train-code test test-core test-ranks test-slow gpu gpu-dry assets compare study results clean help
+.PHONY: env env-dev lint train train-code test test-core test-ranks test-slow gpu gpu-dry assets compare study reliability results clean help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,6 +50,11 @@ compare: env ## the five rewards compared on both demos, five seeds each (hours 
 
 study: env ## when the mechanism matters, on the math demo (hours; resumable)
 	$(BIN)/python -m benchmarks.study
+	$(BIN)/python -m benchmarks.results
+
+reliability: env ## how reliable one executor run is, and what the executor can do alone, on both demos (resumable)
+	$(BIN)/python -m benchmarks.reliability --world math
+	$(BIN)/python -m benchmarks.reliability --world code
 	$(BIN)/python -m benchmarks.results
 
 results: env ## docs/results.md from the committed figures

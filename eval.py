@@ -14,11 +14,8 @@ evaluation could not go on.
 
 from __future__ import annotations
 
-import dataclasses
-import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -31,38 +28,45 @@ from tracelift.build import (
     build_sampler,
     build_scorer,
     load_benchmark,
-    load_training_tasks,
-    trained_on,
 )
-from tracelift.config import Config, config_of_run, demo_defaults, help_text, load_config
+from tracelift.config import Config, demo_defaults, help_text
 from tracelift.distributed.world import World, end, join, leave, pick_device, set_threads
-from tracelift.errors import ConfigError
+from tracelift.errors import ConfigError, naming
 from tracelift.evaluation import arms, table
-from tracelift.evaluation.bench import Bench, Planner, number_of
+from tracelift.evaluation.bench import Bench, Planner
 from tracelift.evaluation.records import Records
 from tracelift.evaluation.report.files import leave_files
+from tracelift.evaluation.report.rm_picture import draw_rm
 from tracelift.evaluation.rm import RECORD, evaluate_rm, folder_for, render_rm
-from tracelift.evaluation.rm_picture import draw_rm
+from tracelift.evaluation.systems import (
+    Flags,
+    final_of,
+    folder_of,
+    label_of,
+    notes_on,
+    overlap_with_training,
+    read_arguments,
+    suffix_of,
+    systems_of,
+)
 from tracelift.evaluation.verdicts import RULES, RuleJudge
 from tracelift.executor.backend import Serving
 from tracelift.executor.local import LocalBackend
 from tracelift.files import json_text, without_nan, write_text
-from tracelift.reward_model.group_format import read_groups
+from tracelift.reward_model.group_format import Group, read_groups
 from tracelift.rl.rollout import PlannerPrompt
 from tracelift.rubrics import dimensions_of
 from tracelift.runs.console import exit_of, quiet_unless_main, reader_may_leave
-from tracelift.runs.folder import RunFolder
 from tracelift.runs.lock import owned
 from tracelift.runs.record import versions
 from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 
-Flags = dict[str, list[str]]  # --run, --planner and --against, as given
-SAYS_NOTHING = re.compile(r"final|best|planner|reward_model|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
   --run RUN …      a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
   --planner PATH   a model folder or LoRA folder as planner, instead of planner.path
   --against PATH … a second run or model, evaluated on the same problems and random numbers, and compared pairwise.
-                   Several runs of one arm on either side: the run is the unit of the comparison (exact permutation test)
+                   Several runs of one arm on either side: the run is the unit of the comparison (exact permutation test).
+                   It keeps its own prompt, length and temperature; executor and Reason RM are those of --run
 
 Without any of them the embedded demo's starting planner is evaluated. CONFIG.toml and --section.key go over
 --run's config.
@@ -77,7 +81,7 @@ def main(argv: list[str]) -> int:
     config = Config()
     try:
         about_rm = bool(argv) and argv[0] == "reward-model"
-        config, flags = read_arguments(argv[1:] if about_rm else argv)
+        config, flags = read_arguments(argv[1:] if about_rm else argv, about_rm)
         device = pick_device(config.run.device)
         world = join(device.type, config.parallel.timeout_s)
         set_threads(world, config.run.threads)
@@ -101,12 +105,14 @@ def judge_planners(
     """The two-stage evaluation: every benchmark with every planner, then figures, files and a table (rank 0)."""
     check(config)
     benchmarks = read_benchmarks(config, say)
-    shared = overlap_with_training(config, benchmarks, say)
     ours, theirs = systems_of(config, flags)
+    systems = {**ours, **theirs}
+    notes_on(systems, "run" in flags, say)
+    shared = overlap_with_training(systems, benchmarks, say)
     out = folder_of(config, flags, f"eval-{label_of(config.planner.adapter or config.planner.path)}")
     with owned(out, world, say):
         bench = open_bench(config, out, world, device, say)
-        planners = [load_planner(label, c, device) for label, c in {**ours, **theirs}.items()]
+        planners = [load_planner(label, c, device) for label, (c, _) in systems.items()]
         try:
             found = {b.name: arms.evaluate(bench, planners, b.problems, say) for b in benchmarks}
         finally:
@@ -150,59 +156,6 @@ def read_benchmarks(config: Config, say: Callable[[str], None]) -> list[Benchmar
     return benchmarks
 
 
-def systems_of(config: Config, flags: Flags) -> tuple[dict[str, Config], dict[str, Config]]:
-    """The planners by label, those of --run and those of --against. Each keeps its own prompt, length and temperature;
-    executor, RM, problems and seeds are shared."""
-    runs = flags.get("run") or flags.get("planner") or [config.planner.path]
-    ours = {label_of(runs[0]): config}
-    for path in runs[1:]:
-        ours[_fresh(label_of(path), ours)] = system_at(config, path)
-    theirs: dict[str, Config] = {}
-    for path in flags.get("against", []):
-        theirs[_fresh(label_of(path), {**ours, **theirs}, "against")] = system_at(config, path)
-    return ours, theirs
-
-
-def _fresh(label: str, taken: dict[str, Config], mark: str = "again") -> str:
-    while label in taken:
-        label = f"{label} ({mark})"
-    return label
-
-
-def system_at(config: Config, path: str) -> Config:
-    """`config` with the planner of another run or model."""
-    other = config_of_run(path) if (Path(path) / "config.json").exists() and is_run(path) else config
-    own = {"planner": dataclasses.replace(other.planner), "lora": dataclasses.replace(other.lora)}
-    second = dataclasses.replace(config, **own)
-    point_at(second, path)
-    return second
-
-
-def suffix_of(ours: list[str], theirs: list[str]) -> str:
-    """What the files of a comparison have before their endings; nothing for one planner alone."""
-    parts = ["with", *ours[1:]] if ours[1:] else []
-    parts += ["against", *theirs] if theirs else []
-    name = "-".join(["", *parts])
-    return name if len(name) <= 120 else f"{name[:100]}-{len(parts)}-{number_of(name):x}"
-
-
-def overlap_with_training(
-    config: Config, benchmarks: list[Benchmark], say: Callable[[str], None]
-) -> dict[str, int | None]:
-    """Of each benchmark, how many problems stand in the planner's training file too, and one line where any do; None where
-    that is not known, as without a file that can be read."""
-    source, training = config.data.source, None
-    if config.run.stage == "planner" and not source.startswith("demo:"):
-        with suppress(OSError, ValueError):
-            training = load_training_tasks(config, lambda line: None)
-    shared: dict[str, int | None] = dict.fromkeys(b.name for b in benchmarks)
-    for b in benchmarks if training is not None else ():
-        shared[b.name] = trained_on(training, [p.task for p in b.problems])
-        if shared[b.name]:
-            say(f"note: {shared[b.name]} problems of {b.name} are in data.source = {source} too: {MEMORY}")
-    return shared
-
-
 def open_bench(config: Config, out: Path, world: World, device: torch.device, say: Callable[[str], None]) -> Bench:
     """Executor, Reason RM and verdict rules, and what earlier evaluations left in `out`."""
     executor, scorer, judge = build_executor(config, device, None), build_scorer(config, device), build_judge(config)
@@ -240,16 +193,18 @@ def judge_reward_model(
     """Pair and group accuracy, alternatives, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
     if not world.is_main:
         return
-    if config.run.stage == "reward_model" and "run" in flags:
+    of_run = config.run.stage == "reward_model" and "run" in flags
+    if of_run:
         config.reward_model.path = str(final_of(Path(flags["run"][0])))
     source = config.eval.groups or config.rm.dev
     if not source:
         raise ConfigError("eval.groups: give a TraceLift-Groups JSONL to judge the Reason RM on")
+    with naming("eval.groups" if config.eval.groups else "rm.dev"):
+        groups = read_groups(source)
+    groups = groups[: config.eval.limit] if config.eval.limit else groups
     scorer = build_scorer(config, device)
     if scorer is None:
         raise ConfigError("reward_model.path: give the Reason RM to judge")
-    groups = read_groups(source)
-    groups = groups[: config.eval.limit] if config.eval.limit else groups
     if wrong := [g for g in groups if dimensions_of(g.task_type) != tuple(scorer.dimension_names)]:
         raise ValueError(
             f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, "
@@ -261,84 +216,26 @@ def judge_reward_model(
         out = folder_for(out, scorer.fingerprint)
     out.mkdir(parents=True, exist_ok=True)
     made = {"command": sys.argv, "versions": versions(), "reward_model": model, "fingerprint": scorer.fingerprint}
-    write_text(out / RECORD, json_text(without_nan({**made, "groups_file": source, **figures}), indent=2))
+    made |= {"groups_file": source, "groups_trained_on": known_groups(config, groups, say) if of_run else None}
+    write_text(out / RECORD, json_text(without_nan({**made, **figures}), indent=2))
     picture = draw_rm(figures, out / "reward_model.png")
     say(f"Reason RM {model} on {source}: {render_rm(figures)}\n\nfigures: {out / RECORD}, picture: {picture}")
 
 
-# -- arguments, folders and names --------------------------------------------------------------------------------------
-
-
-def read_arguments(argv: list[str]) -> tuple[Config, Flags]:
-    """The config in force, and --run, --planner, --against as given."""
-    words, flags, path = list(argv), Flags(), None
-    rest: list[str] = []
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.partition("=")
-        if name in ("--run", "--planner", "--against"):
-            if not equals and (not words or words[0].startswith("--")):
-                raise ConfigError(f"{name}: give a folder")
-            flags[name[2:]] = [value if equals else words.pop(0)]
-            while name != "--planner" and words and not words[0].startswith("--") and not words[0].endswith(".toml"):
-                flags[name[2:]].append(words.pop(0))
-        elif not rest and path is None and not word.startswith("--"):
-            path = word
-        else:
-            rest.append(word)
-            if word.startswith("--") and not equals and words and not words[0].startswith("--"):
-                rest.append(words.pop(0))
-    base = config_of_run(flags["run"][0]) if "run" in flags else None
-    config = load_config(path, rest, base, training=False)
-    for flag in ("run", "planner"):
-        if flag in flags and not (flag == "run" and config.run.stage == "reward_model"):
-            point_at(config, flags[flag][0])
-    return config, flags
-
-
-def point_at(config: Config, path: str) -> None:
-    """Make a run folder's model, a Hugging Face folder or a LoRA folder the planner."""
-    folder = final_of(Path(path)) if (Path(path) / "metrics.jsonl").exists() else Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{path}: no such folder (a run, a model, or a LoRA adapter)")
-    if (folder / "adapter_config.json").exists():
-        config.planner.adapter = str(folder)
-    else:
-        config.planner.path, config.planner.adapter = str(folder), ""
-    config.lora.r = 0  # an adapter of its own is on disk; a fresh one would be noise
-
-
-def final_of(run: Path) -> Path:
-    """The model a run left: final/, or that of its newest checkpoint. Raises FileNotFoundError where there is
-    neither."""
-    if (run / "final").is_dir():
-        return run / "final"
-    checkpoints = RunFolder(run, writes=False).checkpoints()
-    if not checkpoints:
-        raise FileNotFoundError(f"{run}: holds neither final/ nor a checkpoint")
-    return checkpoints[-1] / "model"
-
-
-def folder_of(config: Config, flags: Flags, name: str) -> Path:
-    """Where results go: eval.out, RUN/eval, or runs/`name`."""
-    return Path(config.eval.out or (Path(flags["run"][0]) / "eval" if "run" in flags else f"runs/{name}"))
-
-
-def is_run(path: str) -> bool:
-    return (Path(path) / "metrics.jsonl").exists()
-
-
-def label_of(path: str) -> str:
-    """A short name for a run or model folder: its own, after its parents' as far as those below say nothing; for a URL all
-    of it but the scheme."""
-    if "://" in path:
-        return re.sub(r"\W+", "-", path.partition("://")[2]).strip("-")
-    p = Path(path).resolve()
-    name = p.name
-    while p.parent != p.parent.parent and SAYS_NOTHING.fullmatch(p.name):
-        p = p.parent
-        name = name if p.name == "checkpoints" else f"{p.name}-{name}"
-    return name
+def known_groups(config: Config, groups: Sequence[Group], say: Callable[[str], None]) -> int | None:
+    """How many of the groups' problems a run of stage reward_model was trained on, and a line where any are, or where the model
+    was chosen by these groups; None where its training groups cannot be read."""
+    if config.rm.dev and Path(config.eval.groups or config.rm.dev).resolve() == Path(config.rm.dev).resolve():
+        say(
+            "note: of this run's models the one kept is the best on these very groups, so its figures flatter it a little"
+        )
+    try:
+        learned = {g.problem for g in read_groups(config.rm.train)}
+    except (OSError, ValueError):
+        return None
+    if n := sum(g.problem in learned for g in groups):
+        say(f"note: the problems of {n} of {len(groups)} groups are in rm.train = {config.rm.train} too: {MEMORY}")
+    return n
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ Read from top to bottom, `train_planner` is the algorithm:
 
     sample     z ~ π_θ(· | x), G traces a problem
     execute    the frozen executor E: E(x, z) end to end, once; E(x, z; seed_k), K runs; E(x; seed_k), K runs a problem
-    verify     V(artifact) → PASS, FAIL or ERROR: e2e from the first, uplift = mean V with z − mean V without from the rest
+    verify     V(artifact) → PASS, FAIL or ERROR: e2e from the first, uplift = mean V with z − mean V without from the rest, or all pooled
     score      R(x, z) ∈ [0, 1]: the Reason RM
     reward     0.5·e2e + 0.5·R·uplift, or for programs exec + 0.2·R·c; in the paper's or the corrected variant, or an ablation
     resample   fresh problems where all rewards of a group are equal, if asked for
@@ -309,7 +309,8 @@ def main(argv: list[str]) -> int:
         return 0
     except Exception as error:
         code, sentence = exit_of(error, config.parallel.timeout_s)  # raises again what is no message to a user
-        print(f"train.py: {sentence}", file=sys.stderr)
+        if StopSignal.speaks_last():
+            print(f"train.py: {sentence}", file=sys.stderr)
         return code
     finally:
         leave()

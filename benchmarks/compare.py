@@ -107,6 +107,8 @@ def main() -> None:
     args.out = (args.out or Path("runs/compare") / args.world).resolve()
     args.results = args.results or ROOT / "benchmarks" / "results" / f"compare-{args.world}.json"
     args.seeds = [int(s) for s in args.seeds.split(",")] if "," in args.seeds else list(range(int(args.seeds)))
+    if any(word.partition("=")[0] == "--planner.path" for word in args.overrides):
+        raise SystemExit("--planner.path: each evaluation has a planner of its own; give the starting one as --planner")
     arms = args.arms.split(",")
     if wrong := [a for a in arms if a not in ARMS]:
         raise SystemExit(f"--arms: '{wrong[0]}' is none of {', '.join(ARMS)}")

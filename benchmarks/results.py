@@ -21,6 +21,8 @@ from typing import Any
 
 from benchmarks.compare_figures import MATCHED
 from benchmarks.compare_report import TITLES, holds, interval, number, plus_minus, render_markdown
+from benchmarks.plain_tables import facts, machine, tables
+from benchmarks.reliability_figures import render_reliability
 from benchmarks.study_figures import render_study
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,10 +31,10 @@ HEAD = """# Results
 Made by `make results` from the figures in benchmarks/results/, each measured by the command named in its section.
 Intervals are 95%. No figure here can be compared with the paper's, whose tables could not be had.
 """
-ORDER = ("compare", "study", "step", "sampler", "kernel", "sandbox")
+ORDER = ("compare", "study", "reliability", "repeats", "step", "sampler", "kernel", "sandbox")
 TITLE = {"step-cpu": "One GRPO step beside TRL's", "kernels_cpu": "Kernels on a CPU", "scale_step": "A 1.5 B step on a CPU",
          "compare-flat": "Groups of equal rewards counted, dropped, resampled, math demo",
-         "scaling": "Larger models, by arithmetic", "kernel_resources": "Kernels as compiled"}  # fmt: skip
+         "repeats": "Ways to make a reward's runs, simulated", "scaling": "Larger models, by arithmetic", "kernel_resources": "Kernels as compiled"}  # fmt: skip
 MADE_BY = {"step-cpu": "step", "kernels_cpu": "kernels"}  # files not named after their benchmark
 
 
@@ -42,8 +44,10 @@ def section(path: Path) -> str:
         return compare_section(path, record)
     if "cells" in record and "contrasts" in record:
         return study_section(record)
+    if "reliability" in record:
+        return reliability_section(path, record)
     title = TITLE.get(path.stem) or path.stem.replace("_", " ").replace("-", " ").capitalize()
-    return f"## {title}\n\n" + "\n\n".join([*_facts(record, path.stem), *_tables(record)])
+    return f"## {title}\n\n" + "\n\n".join([*facts(record, MADE_BY.get(path.stem, path.stem)), *tables(record)])
 
 
 def study_section(record: dict[str, Any]) -> str:
@@ -54,9 +58,19 @@ def study_section(record: dict[str, Any]) -> str:
     return f"## When the mechanism matters\n\n{render_study(record)}\n\n{made}"
 
 
+def reliability_section(path: Path, record: dict[str, Any]) -> str:
+    made = f"`{record['command']}`, config {record['config']}. {machine(record['versions'])}"
+    shown = f"{picture(path, 'success by trace and by problem')}{render_reliability(record)}"
+    return f"## How reliable an executor run is, {record['world']} demo\n\n{shown}\n\n{made}"
+
+
+def picture(path: Path, what: str) -> str:
+    """The image beside a file of figures, where there is one."""
+    image = path.with_suffix(".png")
+    return f"![{what}](../{image.relative_to(ROOT).as_posix()})\n\n" if image.exists() else ""
+
+
 def compare_section(path: Path, record: dict[str, Any]) -> str:
-    picture = path.with_suffix(".png")
-    image = f"![learning curves](../{picture.relative_to(ROOT).as_posix()})\n\n" if picture.exists() else ""
     made = (
         f"`{record['command']}`, config {record['config']}, training seeds "
         f"{', '.join(map(str, record['seeds']))}, evaluation seed "
@@ -72,7 +86,7 @@ def compare_section(path: Path, record: dict[str, Any]) -> str:
     )
     about = record.get("about", f"{record['world']} demo")
     title = TITLE.get(path.stem, f"The reward compared, {about}")
-    return f"## {title}\n\n{image}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
+    return f"## {title}\n\n{picture(path, 'learning curves')}{render_markdown(record)}\n\n{made}\n\n{reproduce}"
 
 
 def expected(record: dict[str, Any]) -> str:
@@ -91,70 +105,6 @@ def expected(record: dict[str, Any]) -> str:
         if key in greedy and greedy[key]["seeds"][at] is not None
     ]
     return f"Seed 0 of {TITLES[arm]} gave, greedy: {', '.join(told)}; every seed's figures are in the JSON."
-
-
-def machine(versions: dict[str, str]) -> str:
-    return "Made with " + ", ".join(f"{name} {value}" for name, value in versions.items()) + "."
-
-
-def _facts(record: dict[str, Any], stem: str) -> list[str]:
-    """The command, the machine and the plain values of a record; what it does not name is said to be missing."""
-    command = record.get("command", f"python -m benchmarks.{MADE_BY.get(stem, stem)}")
-    parts = [f"`{command if isinstance(command, str) else ' '.join(command)}`"]
-    if isinstance(record.get("versions"), dict):
-        parts.append(machine(record["versions"]))
-    elif not {"python", "torch", "triton"} & record.keys():
-        parts.append("Versions and machine were not recorded with these figures.")
-    plain = {k: v for k, v in record.items() if isinstance(v, (str, int, float, bool)) and k != "command"}
-    plain |= {
-        k: ", ".join(map(str, v))
-        for k, v in record.items()
-        if isinstance(v, list) and v and all(isinstance(x, (str, int, float)) for x in v) and k != "command"
-    }
-    if plain:
-        parts.append("; ".join(f"{k.replace('_', ' ')}: {_cell(v)}" for k, v in plain.items()))
-    return parts
-
-
-def _tables(record: dict[str, Any]) -> list[str]:
-    """Lists of rows, and dicts of rows, as tables; a row that holds rows of its own becomes a table under its name."""
-    out = []
-    for key, value in record.items():
-        if key == "versions" or not value:
-            continue
-        if isinstance(value, dict):
-            rows = value if all(isinstance(v, dict) for v in value.values()) else {key: value}
-            named = [{key.replace("_", " "): name, **row} for name, row in rows.items()]
-        elif isinstance(value, list) and all(isinstance(v, dict) for v in value):
-            named = value
-        else:
-            continue
-        nested = [
-            k for k in named[0] if isinstance(named[0][k], list) and all(isinstance(v, dict) for v in named[0][k])
-        ]
-        if nested:
-            for row in named:
-                told = ", ".join(f"{k.replace('_', ' ')} {_cell(v)}" for k, v in row.items() if k not in nested)
-                out += [f"**{told}**", *(_table(row[k]) for k in nested if row.get(k))]
-        else:
-            out.append(_table(named))
-    return out
-
-
-def _table(rows: list[dict[str, Any]]) -> str:
-    columns = list(dict.fromkeys(k for row in rows for k in row))
-    lines = ["| " + " | ".join(c.replace("_", " ") for c in columns) + " |", "|" + "---|" * len(columns)]
-    return "\n".join([*lines, *("| " + " | ".join(_cell(row.get(c)) for c in columns) + " |" for row in rows)])
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_cell(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(_cell(v) for v in value)
-    return "" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
 
 
 # -- the README ------------------------------------------------------------------------------------------------------

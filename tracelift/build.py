@@ -271,5 +271,6 @@ def load_benchmark(spec: str, config: Config, say: Callable[[str], None] = print
     """`demo:math`, `demo:code`, or FORMAT:FILE (tracelift/tasks/benchmarks.py). Raises ValueError on any other demo,
     BenchmarkError on a file that cannot be read."""
     if spec.startswith("demo:"):
-        return demo_benchmark(spec, demo_tasks(spec, config.data.eval_seed), config.eval.limit)
+        with naming("eval.benchmarks"):
+            return demo_benchmark(spec, demo_tasks(spec, config.data.eval_seed), config.eval.limit)
     return read_benchmark(spec, config, say)

@@ -84,6 +84,14 @@ def test_command_line_words_by_type(words, kept):
         (["--executor.retries", "-1"], r"executor.retries must be at least 0"),
         (["--planner.samples", "1"], r"planner.samples must be at least 2"),
         (["--grpo.problems", "2", "--grpo.minibatches", "3"], r"cannot each hold one"),
+        (
+            ["--reward.runs", "pooled", "--reward.variant", "paper"],
+            r"reward.runs = 'pooled' needs reward.variant = 'corr",
+        ),
+        (
+            ["--reward.runs", "pooled", "--executor.uplift", "likelihood"],
+            r"'pooled' needs .*executor.uplift = 'sampled'",
+        ),
         (["--reward_model.path", ""], r"reward.mode = 'tracelift' needs reward_model.path"),
         (["--data.eval_seed", "1000"], r"evaluation would meet problems of training"),
         (["--grpo.kl_coef", "0.1", "--grpo.kl_estimator", "k1"], r"'k1' penalises nothing as a loss.*'k2', or 'exact'"),

@@ -47,6 +47,11 @@ def check(c: Config, where: str, training: bool) -> None:
                 f"{where}: executor.uplift = 'likelihood' needs reward.variant = 'corrected': the paper's uplift is a "
                 "difference of success rates"
             )
+        if c.reward.runs == "pooled" and (c.reward.variant == "paper" or c.executor.uplift == "likelihood"):
+            raise ConfigError(
+                f"{where}: reward.runs = 'pooled' needs reward.variant = 'corrected', for the paper's end-to-end run stands "
+                "apart, and executor.uplift = 'sampled', without which there are no other runs"
+            )
         if c.executor.uplift == "likelihood" and c.executor.url:
             raise ConfigError(
                 f"{where}: executor.uplift = 'likelihood' needs the log-probabilities of given texts, which a server at "

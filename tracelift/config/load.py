@@ -120,6 +120,8 @@ def config_of_run(folder: str | Path, step: int | None = None) -> Config:
     except FileNotFoundError:
         raise ConfigError(f"{folder}: not a run folder: it has no config.json") from None
     except (ValueError, KeyError, TypeError, AttributeError) as e:
+        if e.args == ("config",) and "model_type" in read_json(path):
+            raise ConfigError(f"{folder}: a model's folder, not a run's; eval.py takes a model as --planner") from None
         raise ConfigError(f"{path}: not the record of a run: {e}") from None
     return config
 

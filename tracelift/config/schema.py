@@ -195,12 +195,11 @@ class RewardFormulaConfig:
     variant: Literal["paper", "corrected"] = opt(
         "corrected", "the paper's formulas to the digit, or with the released code's faults mended"
     )
-    format_reward: float = opt(
-        -0.5, "reward of a trace without one complete <reasoning> block; the executor is not called", SIGNED
+    runs: Literal["apart", "pooled"] = opt(
+        "apart", "e2e and exec by a run of their own, as in the paper, or all 1 + K runs one sample behind all rates"
     )
-    leak_penalty: float = opt(
-        0.0, "subtracted where the trace states the final answer or holds code of the program", WEIGHT
-    )
+    format_reward: float = opt(-0.5, "of a trace without one complete <reasoning> block, which is not executed", SIGNED)
+    leak_penalty: float = opt(0.0, "subtracted where the trace states the answer or holds code of the program", WEIGHT)
     exec_style: Literal["binary", "pass_rate", "coderl", "hybrid"] = opt(
         "hybrid", "how a program's run on the hidden tests is shaped"
     )

@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from tracelift.evaluation.export import FORMATS, export
+from tracelift.evaluation.export import FORMATS, export, samples_in
 from tracelift.runs.console import reader_may_leave
 
 
@@ -31,11 +31,13 @@ def main(argv: list[str]) -> int:
     sub.add_argument("--mode", action="append", default=[], choices=("greedy", "sampled"), help="only this mode")
     arguments = parser.parse_args(argv)
     try:
-        path = Path(arguments.samples)
-        samples = path / "samples.jsonl" if path.is_dir() else path
+        samples = samples_in(Path(arguments.samples))
         files = export(samples, arguments.format, Path(arguments.out), arguments.arm, arguments.mode)
+        for file in files:
+            if file.left_out:
+                print(f"{file.path.name}: left out {file.left_out} {file.what}", file=sys.stderr)
         with reader_may_leave():
-            print(*files, sep="\n")
+            print(*(file.path for file in files), sep="\n")
     except (OSError, ValueError) as error:
         print(f"python -m tracelift.evaluation: {error}", file=sys.stderr)
         return 1

@@ -41,6 +41,7 @@ class Asked(NamedTuple):
     key: str
     problem: Problem
     given: Given
+    prompts: Sequence[str | None]  # with `given` in them; None for a failed format
 
 
 def evaluate(
@@ -83,7 +84,7 @@ def run_arm(
     executor, judge = executor_for(bench, problems[0].kind, mode), bench.judges[problems[0].kind]
     given = traces_of_arm(arm, problems, traces, bench.samples(mode))
     mine = bench.world.share(list(zip(problems, given, strict=True)))
-    asked = [Asked(_key(executor, judge, p, texts), p, texts) if texts is not None else None for p, texts in mine]
+    asked = [_asked(executor, judge, p, texts) if texts is not None else None for p, texts in mine]
     todo = [a for a in asked if a is not None and bench.records.get(a.key) is None]
     for chunk in bench.progress(f"{label}, {mode}", len(mine), todo):
         before, lap = executor.cost, Lap(on_gpu(executor))
@@ -169,11 +170,11 @@ def _borrow(traces: Traces, i: int, j: int) -> str | None:
     return None
 
 
-def _key(executor: Executor, judge: RuleJudge, p: Problem, texts: Given) -> str:
+def _asked(executor: Executor, judge: RuleJudge, p: Problem, texts: Given) -> Asked:
     prompts = [None if text is None else executor.prompt(p.task, text or None) for text in texts]
     s, rests_on = executor.settings, judge.rests_on(p.task)
     how = (s.temperature, s.max_new_tokens, list(s.stop), s.seed)
-    return key_of("run", executor.fingerprint, p.problem_id, *rests_on, prompts, *how)
+    return Asked(key_of("run", executor.fingerprint, p.problem_id, *rests_on, prompts, *how), p, texts, prompts)
 
 
 def _items(executor: Executor, asked: Asked) -> list[RunItem]:
@@ -190,10 +191,10 @@ def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[
     runs = iter(executor.run([item for asked in chunk for item in _items(executor, asked)]))
     return [
         [Answer.without_trace(kind) if text is None else Answer.of(next(runs)[0], text) for text in texts]
-        for _, _, texts in chunk
+        for texts in (asked.given for asked in chunk)
     ]
 
 
 def _read(bench: Bench, asked: Asked) -> list[Answer]:
     samples = bench.known(asked.key)["samples"]
-    return [Answer.from_record(s, text) for s, text in zip(samples, asked.given, strict=True)]
+    return [Answer.from_record(*each) for each in zip(samples, asked.given, asked.prompts, strict=True)]

@@ -124,7 +124,8 @@ class WrittenTrace:
 
 @dataclass(frozen=True)
 class Answer:
-    """One run of the executor under an arm, by every rule of its problem. On disk is all but `given`.
+    """One run of the executor under an arm, by every rule of its problem. On disk is all but `given` and `prompt`, which are
+    made anew.
 
     `prompt_tokens` and `finish_reason` as the backend says (tracelift/executor/backend.py); a record of version 0.1 has
     neither."""
@@ -136,6 +137,7 @@ class Answer:
     detail: str = ""
     prompt_tokens: int | None = None
     finish_reason: str = ""
+    prompt: str | None = None  # as the executor read it, `given` in it; None where it was not called
 
     @classmethod
     def of(cls, run: Run, given: str) -> Answer:
@@ -167,10 +169,10 @@ class Answer:
         }
 
     @classmethod
-    def from_record(cls, record: Record, given: str | None) -> Answer:
+    def from_record(cls, record: Record, given: str | None, prompt: str | None = None) -> Answer:
         verdicts = {rule: Verdict[name] for rule, name in record["verdicts"].items()}
         how = record["artifact"], record["tokens"], verdicts, record["detail"]
-        return cls(given, *how, record.get("prompt_tokens"), record.get("finish_reason", ""))
+        return cls(given, *how, record.get("prompt_tokens"), record.get("finish_reason", ""), prompt)
 
 
 Traces = list[list[WrittenTrace]]  # of each problem: its samples

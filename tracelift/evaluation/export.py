@@ -4,8 +4,9 @@
                 target, arguments, resps, filtered_resps, hashes and the metric
     evalplus    TASK.jsonl of {task_id, solution}, one line a sample, as evalplus.evaluate reads
 
-One file for each benchmark, arm and mode that is asked for. A problem that was not judged is left out of lm-eval's files
-and counted. Left out: lm-evaluation-harness' results_*.json, whose fields are about its own models and tasks.
+One file for each benchmark, arm and mode that is asked for. What cannot be in it is counted: in lm-eval's layout, which has a
+metric a problem, problems with a run that was not judged; in EvalPlus', which judges anew, runs that gave no text.
+Left out: lm-evaluation-harness' results_*.json, whose fields are about its own models and tasks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tracelift.files import json_line, read_rows, replaced_file
 
@@ -28,8 +29,28 @@ class ExportError(ValueError):
     """What was asked for is not in the evaluation, or has no place in the format."""
 
 
-def export(samples: Path, form: str, out: Path, arms: Sequence[str] = (), modes: Sequence[str] = ()) -> list[Path]:
-    """Write the files of a format into `out` (made where it is missing) and return them.
+class Exported(NamedTuple):
+    """A file, and what is not in it: `left_out` of the problems or runs that `what` names."""
+
+    path: Path
+    left_out: int
+    what: str
+
+
+def samples_in(folder: Path) -> Path:
+    """The samples of an evaluation's folder; a file as it is. Raises ExportError where several comparisons lie there and no
+    plain evaluation, or nothing does."""
+    if not folder.is_dir() or (folder / "samples.jsonl").exists():
+        return folder if folder.is_file() else folder / "samples.jsonl"
+    found = sorted(folder.glob("samples-*.jsonl"))
+    if len(found) != 1:
+        there = f"; give one of {', '.join(map(str, found))}" if found else "; eval.py writes one where it ends"
+        raise ExportError(f"{folder}: holds no samples.jsonl{there}")
+    return found[0]
+
+
+def export(samples: Path, form: str, out: Path, arms: Sequence[str] = (), modes: Sequence[str] = ()) -> list[Exported]:
+    """Write the files of a format into `out` (made where it is missing) and say what they are.
 
     arms, modes: which, () for all. Raises ExportError where nothing of them is there, RowsError on a damaged file.
     """
@@ -46,18 +67,23 @@ def export(samples: Path, form: str, out: Path, arms: Sequence[str] = (), modes:
         raise ExportError(f"{samples}: holds nothing of that arm and mode; it has {'; '.join(there)}")
     out.mkdir(parents=True, exist_ok=True)
     stamp = datetime.now().strftime("%Y-%m-%dT%H-%M-%S.%f")
-    written = []
+    written: dict[str, Exported] = {}
     for (benchmark, arm, mode), problems in runs.items():
         task = re.sub(r"[^\w.-]+", "-", f"{benchmark}-{arm}-{mode}")
+        while task in written:  # two names that are alike but for signs
+            task += "-again"
         if form == "lm-eval":
-            path, lines = out / f"samples_{task}_{stamp}.jsonl", lm_eval_lines(problems)
+            path, lines = out / f"samples_{task}_{stamp}.jsonl", list(lm_eval_lines(problems))
+            lost = Exported(path, len(problems) - len(lines), "problems with a run that was not judged")
         else:
-            path, lines = out / f"{task}.jsonl", evalplus_lines(benchmark, problems)
+            path, lines = out / f"{task}.jsonl", list(evalplus_lines(benchmark, problems))
+            runs_made = sum(map(len, problems.values()))
+            lost = Exported(path, runs_made - len(lines), "runs that gave no text")
         with replaced_file(path) as file:
             for line in lines:
                 file.write(json_line(line))
-        written.append(path)
-    return written
+        written[task] = lost
+    return list(written.values())
 
 
 def lm_eval_lines(problems: dict[str, list[Row]]) -> Iterator[Row]:
@@ -86,7 +112,8 @@ def lm_eval_lines(problems: dict[str, list[Row]]) -> Iterator[Row]:
 
 
 def evalplus_lines(benchmark: str, problems: dict[str, list[Row]]) -> Iterator[Row]:
-    """One line a sample; a reply without a program is an empty solution, which fails. Raises ExportError for problems
+    """One line a sample; a reply without a program is an empty solution, which fails, and so is that to a trace that was none;
+    a run that gave no text is left out. Raises ExportError for problems
     that are not HumanEval's or MBPP's."""
     kind = benchmark.partition(":")[0]
     named: dict[str, Callable[[str], str]] = {
@@ -97,7 +124,8 @@ def evalplus_lines(benchmark: str, problems: dict[str, list[Row]]) -> Iterator[R
         raise ExportError(f"{benchmark}: EvalPlus has the tests of humaneval and mbpp, and of nothing else")
     for name, samples in problems.items():
         for s in samples:
-            yield {"task_id": named[kind](name), "solution": s["program"] or ""}
+            if s["verdict"] != "ERROR" or s["artifact"]:
+                yield {"task_id": named[kind](name), "solution": s["program"] or ""}
 
 
 def _hash(text: str) -> str:

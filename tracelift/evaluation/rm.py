@@ -11,7 +11,8 @@
 
 A model that knows the reference's wording and nothing else has a pair accuracy of 1 and ranks its alternatives with the
 flaws. Pairs of one group are not independent, so intervals are over groups, not pairs: what is won in each group over its
-pairs, as one ratio. MAE, RMSE, calibration and dimensions are over all traces.
+pairs, as one ratio. MAE, RMSE, calibration and dimensions are over all traces. A trace that could not be scored is in none of
+these, and its group not in group accuracy.
 Left out: recalibration.
 """
 
@@ -60,18 +61,20 @@ def evaluate_rm(scorer: Scorer, groups: Sequence[Group], met: Sequence[str] = ()
     gold, positive = [c.rubric.total for c in traces], [c.negative_kind is None for c in traces]
     owner, told = [i for i, *_ in kept], [c.positive_kind for c in traces]
     sides = sides_of(owner, positive, told)
+    torn = {i for (i, _, _), s in zip(flat, scores, strict=True) if s.error is not None}
+    whole = [s for i, s in zip(dict.fromkeys(owner), sides, strict=True) if i not in torn]
     errors = ranking_metrics(total, gold, owner, positive)
     return {
         "groups": len(groups),
         "traces": len(flat),
         "unscored": len(flat) - len(kept),
         "pair accuracy": _pairs(total, [(s.references, s.flawed) for s in sides]),
-        "group accuracy": _groups(total, [(s.references, s.flawed) for s in sides]),
+        "group accuracy": _groups(total, [(s.references, s.flawed) for s in whole]),
         "MAE": errors["mae"],
         "RMSE": errors["rmse"],
         "per kind": _per_flaw(total, traces, sides),
         "never met": _never_met(total, traces, sides, met),
-        "alternatives": _alternatives(total, traces, sides) if any(s.alternatives for s in sides) else None,
+        "alternatives": _alternatives(total, traces, sides, whole) if any(s.alternatives for s in sides) else None,
         "calibration": calibration(total, gold),
         "dimensions": _dimensions([(g, c.rubric.dimensions, s) for _, g, c, s in kept]),
     }
@@ -101,10 +104,10 @@ def _per_flaw(total: Sequence[float], traces: Sequence[Candidate], sides: Sequen
     found = {}
     for kind in sorted({str(traces[j].negative_kind) for s in sides for j in s.flawed}):
         struck = [(s, [j for j in s.flawed if traces[j].negative_kind == kind]) for s in sides]
-        pairs = [x for s, bad in struck for x in won(total, s.references, bad)]
+        pairs = sum(len(s.references) * len(bad) for s, bad in struck)
         if not pairs:
             continue
-        found[kind] = {"pair accuracy": sum(pairs) / len(pairs), "pairs": len(pairs)}
+        found[kind] = {"pair accuracy": _pairs(total, [(s.references, bad) for s, bad in struck]), "pairs": pairs}
         if any(s.alternatives and bad for s, bad in struck):
             found[kind]["alternatives"] = _pairs(total, [(s.alternatives, bad) for s, bad in struck])
     return found
@@ -135,7 +138,9 @@ def _never_met(
     }
 
 
-def _alternatives(total: Sequence[float], traces: Sequence[Candidate], sides: Sequence[Sides]) -> dict[str, Any]:
+def _alternatives(
+    total: Sequence[float], traces: Sequence[Candidate], sides: Sequence[Sides], whole: Sequence[Sides]
+) -> dict[str, Any]:
     told = {
         kind: _told(total, traces, sides, kind) for kind in sorted({str(c.positive_kind) for c in traces} - {"None"})
     }
@@ -143,7 +148,7 @@ def _alternatives(total: Sequence[float], traces: Sequence[Candidate], sides: Se
     return {
         "groups": len(retold),
         **_told(total, traces, sides, None),
-        "group accuracy": _groups(total, [(s.references + s.alternatives, s.flawed) for s in retold]),
+        "group accuracy": _groups(total, [(s.references + s.alternatives, s.flawed) for s in whole if s.alternatives]),
         "per kind": told,
     }
 
@@ -219,8 +224,8 @@ def render_rm(f: dict[str, Any]) -> str:
         ["", "value"],
         ["pair accuracy", cell(f["pair accuracy"])],
         ["group accuracy", cell(f["group accuracy"])],
-        ["MAE of the total", f"{f['MAE']:.4f}"],
-        ["RMSE of the total", f"{f['RMSE']:.4f}"],
+        ["MAE of the total", f"{f['MAE']:.3f}"],
+        ["RMSE of the total", f"{f['RMSE']:.3f}"],
     ]
     told = f["alternatives"]
     if told:
@@ -266,11 +271,11 @@ def _flaw_table(kinds: dict[str, dict[str, Any]], told: bool, never: Sequence[st
     rows = [
         [
             name + " *" * (name in never),
-            f"{v['pair accuracy']:.3f}",
+            cell(v["pair accuracy"]),
             str(v["pairs"]),
             *([cell(v.get("alternatives"))] if told else []),
         ]
-        for name, v in sorted(kinds.items(), key=lambda item: item[1]["pair accuracy"])
+        for name, v in sorted(kinds.items(), key=lambda item: item[1]["pair accuracy"]["value"])
     ]
     return columns([["flaw of the negative", "pair accuracy", "pairs", *(["alternatives"] if told else [])], *rows])
 

@@ -1,7 +1,7 @@
 """samples.jsonl: one line for each problem, arm, mode and sample, with everything that is known of it.
 
-Flat columns, the same in every line, null where there is nothing to say: `pandas.read_json("samples.jsonl", lines=True)`
-is a table, and (benchmark, problem_id, arm, mode, sample) is its key. Two evaluations of the same problems join on it.
+Flat columns, the same in every line, null where there is nothing to say: `pandas.read_json("samples.jsonl", lines=True,
+dtype=False)` is a table (without dtype pandas takes the text "007" for a number), and (benchmark, problem_id, arm, mode, sample) is its key. Two evaluations of the same problems join on it.
 
     problem, gold, prompt, trace, artifact         as rendered and written; trace is what the executor read, null for none
     program                                        of a reply to a code problem: what the tests ran, null for none
@@ -12,6 +12,7 @@ is a table, and (benchmark, problem_id, arm, mode, sample) is its key. Two evalu
     rm_total, rm_derived, rm_head, rm_DIMENSION    the Reason RM's; rm_error where it could not score
     prompt_tokens, artifact_tokens, finish_reason  of the executor's run; trace_tokens, trace_finish_reason of the planner's
     seed                                           of the executor's run; null at temperature 0
+    not_finite                                     what is null above and was NaN or infinite: {column: "nan"}
 
 Left out: other tools' layouts (export.py).
 """
@@ -25,6 +26,7 @@ from tracelift.evaluation.arms import executor_for, seed_of
 from tracelift.evaluation.bench import Answer, Bench, Found, WrittenTrace
 from tracelift.evaluation.verdicts import RULES
 from tracelift.executor.executor import Executor
+from tracelift.files import without_nan
 from tracelift.rl.rollout import TraceFacts
 from tracelift.tasks.benchmarks import Benchmark, Problem
 
@@ -45,7 +47,7 @@ def sample_rows(bench: Bench, benchmarks: Sequence[Benchmark], found: dict[str, 
                     for j, answer in enumerate(some or ()):
                         key = dict(zip(KEY, (b.name, problem.problem_id, label, mode, j), strict=True))
                         written = own[mode][i][j] if mode in own else None
-                        yield (
+                        yield {"not_finite": None} | without_nan(
                             key
                             | _asked(executor, problem, answer, j)
                             | _judged(answer, rules, RULES[kind][0])
@@ -58,7 +60,7 @@ def _asked(executor: Executor, problem: Problem, answer: Answer, number: int) ->
     return {
         "problem": problem.task.problem,
         "gold": problem.task.reference,
-        "prompt": executor.prompt(problem.task, answer.given or None) if called else None,
+        "prompt": answer.prompt,
         "trace": answer.given or None,
         "artifact": answer.artifact,
         "program": code.program(answer.artifact) if code is not None and answer.artifact else None,

@@ -11,11 +11,12 @@ LEAST_P = "least p: so many runs cannot show less, whatever they say"
 COSTS = {
     "calls": "calls",
     "prompt": "prompt tokens",
-    "generated": "generated",
+    "generated": "tokens generated",
     "computed": "positions computed",
     "cpu_s": "CPU s",
     "gpu_s": "GPU s",
 }  # as tracelift/evaluation/spending.py counts them
+COMPUTED = "positions computed: what went through the model, beginnings that prompts share once"
 COUNTS = ("cost", "unscored")  # of a planner's traces, not figures with intervals
 
 
@@ -68,24 +69,29 @@ def asked_of(results: Figure, name: str, mode: str) -> list[Figure]:
 
 
 def arm_rows(bench: Figure, mode: str) -> list[list[str]]:
-    """What the executor answers in each arm, with a heading."""
+    """What the executor answers in each arm, with a heading. problems: those in the figures; unjudged: runs.
+    pass@1, which is the accuracy, is not said twice."""
     arms = {label: modes[mode] for label, modes in bench["arms"].items() if mode in modes}
-    keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@", "maj@"))]
+    keys = [k for k in next(iter(arms.values())) if k.startswith(("accuracy", "pass@", "maj@")) and k != "pass@1"]
     heading = [f"accuracy ({bench['rules'][0]})" if k == "accuracy" else k for k in keys]
     extra = any(f["unjudged"] for f in arms.values())
-    rows = [["given to the executor", *heading, "problems", *(["unjudged"] if extra else [])]]
+    rows = [["given to the executor", *heading, "problems", *(["runs unjudged"] if extra else [])]]
     for label, f in arms.items():
-        rows.append([label, *(cell(f[k]) for k in keys), str(f["problems"]), *([str(f["unjudged"])] if extra else [])])
+        n, everything = f["accuracy"]["n"], f["problems"] + f["unattempted"]
+        problems = str(n) if n == everything else f"{n} of {everything}"
+        rows.append([label, *(cell(f[k]) for k in keys), problems, *([str(f["unjudged"])] if extra else [])])
     return rows
 
 
 def trace_rows(bench: Figure, mode: str) -> list[list[str]]:
-    """What is said of each planner's traces, with a heading."""
+    """What is said of each planner's traces, each figure with the number of problems it is over, with a heading."""
     sides = {label: modes[mode] for label, modes in bench["traces"].items() if mode in modes}
     names = list(dict.fromkeys(k for f in sides.values() for k in f if k not in COUNTS))
-    rows = [["the planner's traces", *sides]]
+    rows = [["the planner's traces (of problems)", *sides]]
     for name in names:
-        rows.append([name, *(cell(f.get(name), 1 if name == "trace tokens" else 3) for f in sides.values())])
+        digits = 1 if name == "trace tokens" else 3
+        shown = [f"{cell(f[name], digits)} of {f[name]['n']}" if name in f else "-" for f in sides.values()]
+        rows.append([name.replace("_", " "), *shown])
     if any(f["unscored"] for f in sides.values()):
         rows.append(["traces the RM could not score", *(str(f["unscored"]) for f in sides.values())])
     return rows

@@ -141,8 +141,12 @@ class Executor:
         progress: Progress | None = None,
         need_repeats: bool = True,
         need_baseline: bool = True,
+        in_full: bool = False,
     ) -> list[Outcome]:
-        """One outcome per (task, trace). The end-to-end run is always made, the repeats and the baseline on request."""
+        """One outcome per (task, trace). The end-to-end run is always made, the repeats and the baseline on request.
+
+        in_full: more than their verdict is wanted of the repeats, as of the end-to-end run.
+        """
         s = self.settings
         if need_repeats and s.uplift == "likelihood":
             alone = self.evaluate(items, progress, need_repeats=False, need_baseline=False)
@@ -150,7 +154,7 @@ class Executor:
         K, n = s.repeats if need_repeats else 0, 2 * len(items)
         keys = [self.baseline_key(task) if need_baseline else "" for task, _ in items]
         missing = self._unknown([task for task, _ in items]) if need_baseline else {}
-        asked = [item for task, trace in items for item in self._with_trace(task, trace, K)]
+        asked = [item for task, trace in items for item in self._with_trace(task, trace, K, in_full)]
         runs = self.run([*asked, *map(self._without, missing.values())], progress)
 
         new = self._learn(zip(missing, map(as_baseline, runs[n:]), strict=True))
@@ -166,7 +170,7 @@ class Executor:
                     base_repeats=base.repeats,
                     artifact=primary.text,
                     runs=tuple(r.text for r in repeats),
-                    verdicts=tuple(r.judgement.verdict.name for r in repeats),
+                    judgements=tuple(r.judgement for r in repeats),
                     base_runs=base.runs,
                     error=first_error([primary, *repeats]) or base.error,
                     judgement=primary.judgement,
@@ -213,13 +217,13 @@ class Executor:
             items.append(self._without(task))
         self.backend.begin([request for item in items for request in self.requests(item)])
 
-    def _with_trace(self, task: Task, trace: str, repeats: int) -> list[RunItem]:
+    def _with_trace(self, task: Task, trace: str, repeats: int, in_full: bool = False) -> list[RunItem]:
         """The end-to-end run and the repeats."""
-        again = tuple(self._seed(task, k) for k in range(repeats))
-        return [RunItem(task, trace, (self._seed(task, END_TO_END),)), RunItem(task, trace, again, in_full=False)]
+        again = tuple(self.run_seed(task, k) for k in range(repeats))
+        return [RunItem(task, trace, (self.run_seed(task, END_TO_END),)), RunItem(task, trace, again, in_full)]
 
     def _without(self, task: Task) -> RunItem:
-        seeds = tuple(self._seed(task, k) for k in range(self.settings.baseline_repeats))
+        seeds = tuple(self.run_seed(task, k) for k in range(self.settings.baseline_repeats))
         return RunItem(task, None, seeds, in_full=False)
 
     def _with_likelihoods(
@@ -273,14 +277,15 @@ class Executor:
         if s.uplift == "likelihood":
             parts += ["likelihood", spellings(task, s.stop), s.temperature or 1.0, list(s.stop)]
         else:
-            parts += [s.baseline_repeats, s.max_new_tokens, s.temperature, list(s.stop), self._seed(task, 0)]
+            parts += [s.baseline_repeats, s.max_new_tokens, s.temperature, list(s.stop), self.run_seed(task, 0)]
         if not self.form.add_special_tokens:
             parts.append("without special tokens")
         if task.code is not None:
             parts.append(repr(task.code.hidden))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _seed(self, task: Task, k: int) -> int:
+    def run_seed(self, task: Task, k: int) -> int:
+        """Of run k of a problem, with whatever trace."""
         digest = hashlib.sha256(f"executor:{self.settings.seed}:{task.problem_id}:{k}".encode()).digest()
         return int.from_bytes(digest[:8], "little")
 

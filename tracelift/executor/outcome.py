@@ -32,12 +32,17 @@ class Outcome:
     base_repeats: int
     artifact: str = ""  # the end-to-end run's text
     runs: tuple[str, ...] = field(default=(), compare=False)  # the K repeats' texts
-    verdicts: tuple[str, ...] = field(default=(), compare=False)  # theirs, by name
+    judgements: tuple[Judgement, ...] = field(default=(), compare=False)  # theirs, in full where that was asked for
     base_runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # the baseline's (text, verdict)
     error: str | None = None
     judgement: Judgement | None = field(default=None, compare=False)  # of the end-to-end run
     logprobs: tuple[float, float | None] | None = None  # by likelihood: of the reference with and without the trace
     nats: float = 1.0
+
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The repeats', by name."""
+        return tuple(j.verdict.name for j in self.judgements)
 
     @property
     def success_with(self) -> float | None:

@@ -228,21 +228,23 @@ def _formula(page: Page, r: Record, config: Config) -> None:
         return
     penalty = p.get("leak_penalty", config.reward.leak_penalty if r["leaked"] else 0.0)
     R, u, c = p["reason_score"], p["uplift"], p.get("coefficient")
+    over = " of all runs" if config.reward.runs == "pooled" else ""
     if "e2e" in p:
-        full = f"0.5 x e2e {p['e2e']:g} + 0.5 x R {R:.3f} x u {u:+.3f}"
-        e2e, rubric = f"e2e {p['e2e']:g}", "0.5 x "
+        e2e, rubric, lift = f"e2e{over} {p['e2e']:g}", "0.5 x ", f"u{over} {u:+.3f}"
+        full = f"0.5 x {e2e} + 0.5 x R {R:.3f} x {lift}"
     else:
-        full = f"exec {p['exec_reward']:.3f} + {config.reward.code_weight:g} x R {R:.3f} x c {c:+.3f}"
-        e2e, rubric = f"exec {p['exec_reward']:.3f}", f"{config.reward.code_weight:g} x "
+        e2e, rubric = f"exec{over} {p['exec_reward']:.3f}", f"{config.reward.code_weight:g} x "
+        lift = f"c{over} {c:+.3f}"
+        full = f"{e2e} + {rubric}R {R:.3f} x {lift}"
     told = {
         "tracelift": full,
         "exec_only": e2e,
         "rm_only": f"R {R:.3f}",
-        "uplift_only": f"u {u:+.3f}",
-        "product_only": f"R {R:.3f} x {'u' if c is None else 'c'} {u if c is None else c:+.3f}",
+        "uplift_only": f"u{over} {u:+.3f}",
+        "product_only": f"R {R:.3f} x {lift}",
         "gated": f"R {R:.3f} x {e2e}" + (" less the least exec" if "e2e" not in p else ""),
         "additive": f"{'0.5 x ' if 'e2e' in p else ''}{e2e} + {rubric}R {R:.3f}",
-        "graded": f"R {R:.3f} x success_with {p['success_with']:.3f}",
+        "graded": f"R {R:.3f} x success_with{over} {p['success_with']:.3f}",
     }[config.reward.mode]
     page.text(f"reward = {told}{f' - leak penalty {penalty:g}' if penalty else ''} = {_number(r['reward'])}")
     again = replay_reward(r, config)

@@ -18,7 +18,7 @@ from tracelift.executor.outcome import closeness
 from tracelift.files import read_log
 from tracelift.rl.flat_groups import GroupRewards, group_rewards, trained_traces
 from tracelift.rl.grpo import BatchCounts, advantages, minibatches, token_weights
-from tracelift.rl.rewards import math_reward
+from tracelift.rl.rewards import math_reward, pooled
 from tracelift.verify.leaks import leaks_answer
 from tracelift.worlds.tasks import DemoTasks
 
@@ -110,6 +110,7 @@ def replay_reward(r: Record, config: Config) -> float | None:
     parts = r["parts"]
     if r["e2e"] is None or parts is None or "e2e" not in parts:
         return None
+    e2e: float = r["e2e"] == "PASS"
     won, lost = r["success_with"] or 0.0, r["success_base"] or 0.0  # null: the reward does not ask for that arm
     if r.get("likelihoods"):
         if config.reward.mode == "graded":
@@ -118,9 +119,12 @@ def replay_reward(r: Record, config: Config) -> float | None:
     else:
         K = len(r["runs"]) or config.executor.repeats
         base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
-        counts, uplift = (round(won * K), round(lost * base), K), None
+        won, uplift = round(won * K), None
+        if config.reward.runs == "pooled" and r["runs"]:
+            e2e, won, K = pooled(bool(e2e), won, K)
+        counts = won, round(lost * base), K
     return math_reward(
-        r["e2e"] == "PASS",
+        e2e,
         *counts,
         r["rm_total"],
         base_repeats=base,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from tracelift.config import Config
@@ -17,12 +17,13 @@ from tracelift.executor.executor import Executor
 from tracelift.reward_model.scorer import Scorer
 from tracelift.rl.metrics import Share, accuracy, trace_validity, wrong_reason_rate, wrong_reasons_by_fault
 from tracelift.rl.rollout import PlannerPrompt, grade, sample_traces
-from tracelift.rl.sample import Sample
+from tracelift.rl.sample import Sample, judged_outcomes, reached_executor
 from tracelift.sampler import Sampler, SamplingParams
 from tracelift.stats import mcnemar_exact
 from tracelift.stats.figures import SHARE, Figure, average, difference
 from tracelift.tasks.task import Task
 
+WRONG_REASONS = "wrong reasons: "  # a fault's name follows
 _EVALUATION = 1 << 40  # first element of every evaluation key: never a training round
 _DRAWS = 2000  # random sign flips for the interval of uplift, where not all are counted
 
@@ -64,12 +65,13 @@ def evaluate_planner(
 def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
     """Named figures, each {value, low, high, n} with a 95% interval over its n problems (tracelift/stats/figures.py).
 
-    Accuracy, baseline accuracy and uplift are over the same problems: all but those that ended in an ERROR. A format
-    failure solves none of them with its trace, and its baseline counts as any other.
+    Accuracy, baseline accuracy and uplift are over the same problems: all but those that could not be judged. A format
+    failure solves none of them with its trace, and its baseline counts as any other. What the other figures are over:
+    tracelift/rl/metrics.py.
     """
-    kept = [s for s in samples if s.error is None]
-    ran = [s.outcome for s in kept if s.outcome is not None]
-    pairs = [(s.correct, s.valid) for s in kept]
+    ran = judged_outcomes(samples)
+    pairs = [(s.correct, s.valid) for s in samples]
+    traced = reached_executor(samples)
     out: dict[str, Figure] = {}
 
     def share(name: str, found: Share) -> None:
@@ -85,30 +87,54 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
     if rates:
         gain = difference([b for b, _ in rates], [w for _, w in rates], _DRAWS)
         out["uplift"] = {"value": gain["difference"], "low": gain["low"], "high": gain["high"], "n": gain["n"]}
-    programs = [s.outcome.judgement for s in kept if s.task.code is not None and s.outcome and s.outcome.judgement]
+    programs = [o.judgement for o in ran if o.judgement is not None and o.judgement.status]  # numbers have no status
     average_of("hidden tests passed", [j.pass_rate for j in programs])
     average_of("visible tests passed", [j.visible_rate for j in programs if j.visible_rate is not None])
-    average_of("RM score", [s.rm.total for s in kept if s.rm is not None])
+    average_of("RM score", [score.total for s in samples if (score := s.score) is not None])
     share("trace validity", trace_validity(pairs))
     share("wrong-reason rate", wrong_reason_rate(pairs))
-    for fault, found in wrong_reasons_by_fault((s.correct, s.valid, s.fault) for s in kept).items():
-        share(f"wrong reasons: {fault}", found)
-    share("answer leaked", Share.of(s.leaked for s in kept))
-    share("format failures", Share.of(s.trace is None for s in kept))
-    average_of("trace tokens", [float(len(s.completion.tokens)) for s in kept], (0.0, math.inf))
-    if len(kept) < len(samples):
-        share("errors", Share.of(s.error is not None for s in samples))
+    for fault, found in wrong_reasons_by_fault((s.correct, s.valid, s.fault) for s in samples).items():
+        share(f"{WRONG_REASONS}{fault}", found)
+    share("answer leaked", Share.of(s.leaked for s in traced))
+    share("format failures", Share.of(s.trace is None for s in samples))
+    average_of("trace tokens", [float(len(s.completion.tokens)) for s in samples], (0.0, math.inf))
+    if any(s.correct is None for s in samples):
+        share("not judged", Share.of(s.correct is None for s in samples))
+    if any(s.rm is not None and s.rm.error for s in samples):
+        share("not scored", Share.of(s.score is None for s in traced if s.rm is not None))
     return out
 
 
-def paired(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
-    """Exact two-sided McNemar test on the same problems."""
-    gained = sum(b and not a for a, b in zip(before, after, strict=True))
-    lost = sum(a and not b for a, b in zip(before, after, strict=True))
+def with_every_fault(sides: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Figures of several planners, in which a wrong reason that any of them has is in all that have a wrong-reason rate, as 0 of
+    as many problems where it was not found: so that none looks unknown. The most frequent stand first, behind the rate."""
+    weight: dict[str, float] = {}
+    for side in sides:
+        for name, f in side.items():
+            if name.startswith(WRONG_REASONS):
+                weight[name] = weight.get(name, 0.0) + f["value"]
+    faults = sorted(weight, key=lambda name: (-weight[name], name))
+    return [dict(_in_order(side, faults)) for side in sides]
+
+
+def _in_order(side: Mapping[str, Any], faults: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    for name, figure in side.items():
+        if not name.startswith(WRONG_REASONS):
+            yield name, figure
+        if name == "wrong-reason rate":
+            nothing = average([0.0] * figure["n"], SHARE)
+            yield from ((fault, side.get(fault, nothing)) for fault in faults)
+
+
+def paired(before: Sequence[bool | None], after: Sequence[bool | None]) -> dict[str, Any]:
+    """Exact two-sided McNemar test on the `n` of the `problems` that both evaluations judged (None: one that was not)."""
+    both = [(a, b) for a, b in zip(before, after, strict=True) if a is not None and b is not None]
+    gained, lost = sum(b and not a for a, b in both), sum(a and not b for a, b in both)
     return {
         "gained": gained,
         "lost": lost,
-        "n": len(before),
-        "points": 100 * (gained - lost) / max(1, len(before)),
+        "n": len(both),
+        "problems": len(before),
+        "points": 100 * (gained - lost) / max(1, len(both)),
         "p": mcnemar_exact(lost, gained),
     }

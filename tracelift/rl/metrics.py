@@ -5,6 +5,9 @@
     wrong-reason rate    traces that are not valid among right answers whose truth is known; by fault, its parts: the first
                          thing wrong in each such trace
 
+Which samples a figure is over is the same in training, in its summary and in eval.py (a table stands in docs/evaluation.md):
+an answer that could not be judged is in no figure of answers, a trace that could not be scored in no figure of the Reason
+RM, a reply without a trace is not right and in no figure of traces' contents; all of these are in every other figure.
 Left out: intervals and tests (tracelift/stats/).
 """
 
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from statistics import pstdev
 
 from tracelift.rl.flat_groups import has_spread, rewards_of
-from tracelift.rl.sample import Sample, reached_executor
+from tracelift.rl.sample import Sample, judged_outcomes, reached_executor
 
 Pair = tuple[bool | None, bool | None]  # of one sample: the answer is right, the trace is valid; None: not known
 
@@ -60,16 +63,17 @@ def wrong_reasons_by_fault(rows: Iterable[tuple[bool | None, bool | None, str | 
 
 
 def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float | None]:
-    """Means over a round's samples, ERROR samples left out of everything that their verdict could touch; None of none.
+    """Means over a round's samples, each figure over those that it can be told of; None of none. Rewards are those of samples
+    without an ERROR.
 
     entropy: −log p of the sampled tokens, nats, mean over all of them. Its expectation is that of the sampled
     distribution's entropy, and it needs no forward pass.
     """
     samples = [s for group in groups for s in group]
-    kept = [s for s in samples if s.error is None]
-    pairs = [(s.correct, s.valid) for s in kept]
-    ran = [s for s in kept if s.outcome is not None]
-    rewards = [s.reward for s in kept if s.reward is not None]
+    traced = reached_executor(samples)
+    pairs = [(s.correct, s.valid) for s in samples]
+    ran = judged_outcomes(samples)
+    rewards = [s.reward for s in samples if s.reward is not None]
     known = rewards_of(groups)
     tokens = sum(len(s.completion.tokens) for s in samples)
     metrics: dict[str, float | None] = {
@@ -77,39 +81,39 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         "reward_std": pstdev(rewards) if rewards else None,
         "accuracy": accuracy(pairs).value,
         "format_failures": mean([float(s.trace is None) for s in samples]),
-        "verdict_errors": mean([float(s.error is not None) for s in reached_executor(samples)]),
+        "verdict_errors": mean([float(s.error is not None) for s in traced]),
         "zero_spread": mean((~has_spread(known.reward, known.valid)).double().tolist()),
         "entropy": -sum(sum(s.completion.logprobs) for s in samples) / tokens if tokens else None,
         "trace_tokens": mean([float(len(s.completion.tokens)) for s in samples]),
         "truncated": mean([float(s.completion.finish_reason == "length") for s in samples]),
-        "leak_rate": mean([float(s.leaked) for s in kept]),
-        "leak_unsupported_rate": mean([float(s.leaked_unsupported) for s in kept]),
+        "leak_rate": mean([float(s.leaked) for s in traced]),
+        "leak_unsupported_rate": mean([float(s.leaked_unsupported) for s in traced]),
         "distinct_traces": mean([len({s.text for s in g}) / len(g) for g in groups]),
     }
-    if any(s.parts is not None and s.outcome and (s.outcome.runs or s.outcome.logprobs) for s in ran):
-        both = [(s.outcome.success_with, s.outcome.success_base) for s in ran if s.outcome]
+    if any(s.parts is not None and s.outcome and (s.outcome.runs or s.outcome.logprobs) for s in samples):
+        both = [(o.success_with, o.success_base) for o in ran]
         metrics["success_with"] = mean([a for a, _ in both if a is not None])
         if any(b is not None for _, b in both):
             metrics["success_base"] = mean([b for _, b in both if b is not None])
             metrics["uplift"] = mean([a - b for a, b in both if a is not None and b is not None])
-    scored = [s.outcome for s in ran if s.outcome and s.outcome.logprobs]
+    scored = [o for o in ran if o.logprobs]
     if scored:  # nats per answer, before the reward clips them
         metrics["likelihood"] = mean([o.logprobs[0] for o in scored if o.logprobs])
         lifted = [o.logprobs[0] - o.logprobs[1] for o in scored if o.logprobs and o.logprobs[1] is not None]
         if lifted:
             metrics["likelihood_uplift"] = mean(lifted)
             metrics["likelihood_clipped"] = mean([float(abs(o.uplift) > 1) for o in scored if o.uplift is not None])
-    programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
+    programs = [o.judgement for o in ran if o.judgement is not None and o.judgement.status]  # numbers have no status
     if programs:
         metrics["pass_rate"] = mean([j.pass_rate for j in programs])
         metrics["visible_pass_rate"] = mean([j.visible_rate for j in programs if j.visible_rate is not None])
         for status in ("failed_test", "runtime_error", "timeout", "compile_error"):
             metrics[f"status/{status}"] = mean([float(j.status == status) for j in programs])
-    judged = [s.rm for s in kept if s.rm is not None]
-    if judged:
-        metrics["rm_score"] = mean([r.total for r in judged])
+    scores = [score for s in samples if (score := s.score) is not None]
+    if scores:
+        metrics["rm_score"] = mean([r.total for r in scores])
         for d, name in enumerate(dimension_names):
-            metrics[f"rm/{name}"] = mean([r.dimensions[d] for r in judged])
+            metrics[f"rm/{name}"] = mean([r.dimensions[d] for r in scores])
     if (validity := trace_validity(pairs)).n:
         metrics["trace_validity"] = validity.value
         metrics["wrong_reason_rate"] = wrong_reason_rate(pairs).value

@@ -15,14 +15,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tracelift.files import json_line, spelled, write_text
-
-if TYPE_CHECKING:  # rollout imports training, which imports this
-    from tracelift.rl.grpo import BatchCounts
-    from tracelift.rl.sample import Sample
-    from tracelift.training.packing import Row
+from tracelift.rl.grpo import BatchCounts
+from tracelift.rl.sample import Sample
+from tracelift.training.packing import Row
 
 
 def describe(

@@ -18,7 +18,7 @@ from tracelift.executor.cost import Cost
 from tracelift.executor.executor import Executor
 from tracelift.files import json_text, read_json, write_text
 from tracelift.reward_model.scorer import Scorer
-from tracelift.rl.held_out import evaluate_planner, paired, summarise
+from tracelift.rl.held_out import evaluate_planner, paired, summarise, with_every_fault
 from tracelift.rl.metrics import group_metrics
 from tracelift.rl.policy import Policy
 from tracelift.rl.progress import SUMMARISED, explain_labels, no_trace_at_all, progress_line
@@ -144,11 +144,13 @@ class Report:
     def _on_file(self) -> dict[str, Any] | None:
         """What the evaluation on file is of, {} where it does not say; None without one."""
         path = self.run.path / EVAL_BEFORE
+        if not path.exists():
+            return None
         try:
-            record = read_json(path) if path.exists() else None
+            record = read_json(path)
         except ValueError:
-            record = {}
-        return record.get("made_of", {}) if isinstance(record, dict) else record and {}
+            return {}
+        return record.get("made_of", {}) if isinstance(record, dict) else {}
 
     def round(self, step: int) -> Round:
         return Round(self, step)
@@ -170,7 +172,7 @@ class Report:
             self.board.close()
         if not self.tasks:
             if self.world.is_main:
-                self.say("\n" + write_summary_of_parts(self.run.path, "means over training problems", SUMMARISED))
+                self.say("\n" + write_summary_of_parts(self.run.path, "training problems, means of rounds", SUMMARISED))
                 self._close()
             return
         after = self._evaluate()
@@ -178,10 +180,10 @@ class Report:
             return
         before = read_json(self.run.path / EVAL_BEFORE)
         tests = {mode: paired(before[mode]["correct"], after[mode]["correct"]) for mode in MODES}
-        summary = {
-            mode: {"before": before[mode]["summary"], "after": after[mode]["summary"], "paired": tests[mode]}
-            for mode in MODES
-        }
+        summary = {}
+        for mode in MODES:
+            old, new = with_every_fault([before[mode]["summary"], after[mode]["summary"]])
+            summary[mode] = {"before": old, "after": new, "paired": tests[mode]}
         write_text(self.run.path / "summary.json", json_text(summary, indent=2))
         write_text(self.run.path / "eval_after.json", json_text(after | {"made_of": self.made_of}))
         text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
@@ -233,14 +235,15 @@ def _line(summary: dict[str, dict[str, float]]) -> str:
 def render_table(mode: str, summary: dict[str, Any]) -> str:
     """Before → after, each figure with its 95% interval, and the paired test on accuracy."""
     before, after, test = summary["before"], summary["after"], summary["paired"]
-    lines = [f"{mode} decoding, {test['n']} held-out problems{'':<4}{'before':>32}{'after':>32}"]
+    lines = [f"{mode} decoding, {test['problems']} held-out problems{'':<4}{'before':>32}{'after':>32}"]
     width = len(lines[0]) - 64
     for name in _names(before, after):
         cells = [_cell(side.get(name)) for side in (before, after)]
         lines.append(f"  {name:<{width - 2}}{cells[0]:>32}{cells[1]:>32}")
     lines.append(
-        f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost, "
-        f"exact McNemar p = {test['p']:.2g}"
+        f"  accuracy {test['points']:+.1f} points: {test['gained']} problems gained, {test['lost']} lost"
+        + (f" of {test['n']} judged both times" if test["n"] < test["problems"] else "")
+        + f", exact McNemar p = {test['p']:.2g}"
     )
     return "\n".join(lines)
 

@@ -14,6 +14,8 @@ ablation of one fix. `mode` gives the baseline exec_only, the reward's factors a
     additive  ½·e2e + ½·R          exec + w·R
     graded    R·success_with       R·success_with
 
+`pooled` counts the end-to-end run and the repeats as one sample, for either task.
+
 Left out on purpose: format rewards (prompts decide those before any run), group advantages (grpo), and any fallback
 for a run that could not be judged. An ERROR has no reward here: asking for one raises, and the caller drops the sample.
 """
@@ -230,6 +232,16 @@ def exec_reward(
         return _CODERL.get(status, -1.0)
     valid = variant.validity == "ran" or produced_output or status == "passed"
     return 0.8 * pass_rate + (_VALIDITY.get(status, 0.0) if valid else 0.0)
+
+
+def pooled(e2e: bool, with_successes: float, repeats: int) -> tuple[float, float, int]:
+    """(e2e, with_successes, repeats) for the rewards above, with the end-to-end run among the repeats and they in it: e2e is
+    the mean of all 1 + K runs, and so is the success rate. The reward's expectation is the same, its variance smaller:
+
+        apart   (¼ + R²/4K)·p(1 − p)          pooled   ((1 + R)/2)²/(1 + K)·p(1 − p)          (math, tracelift)
+    """
+    won, runs = with_successes + e2e, repeats + 1
+    return won / runs, won, runs
 
 
 def _sign_coefficient(success_with: float, success_base: float, with_successes: float, repeats: int) -> float:

@@ -10,18 +10,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TypedDict
 
 from models import Tokenizer
 from tracelift.config import Config
 from tracelift.config.modes import MODES
+from tracelift.config.schema import RewardFormulaConfig
 from tracelift.distributed.world import World
 from tracelift.errors import ServerGone, TrainingError
 from tracelift.executor.executor import Executor
 from tracelift.executor.outcome import Outcome
 from tracelift.programs import leaks_program
 from tracelift.reward_model.scorer import ScoreItem, Scorer
-from tracelift.rl.rewards import code_reward, exec_reward, math_reward
+from tracelift.rl.rewards import code_reward, exec_reward, math_reward, pooled
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Completion, Sampler, SamplingParams
 from tracelift.tasks.prompts import PLANNER as PLANNER_TEMPLATES
@@ -145,7 +147,9 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
     """Fill in outcome, RM score, reward, validity and leakage of every sample, in place."""
     samples = [s for group in groups for s in group]
     formed = [s for s in samples if s.trace is not None]
-    outcomes = executor.evaluate([(s.task, s.trace or "") for s in formed], **runs_of(config))
+    outcomes = executor.evaluate(
+        [(s.task, s.trace or "") for s in formed], in_full=config.reward.runs == "pooled", **runs_of(config)
+    )
     for s, outcome in zip(formed, outcomes, strict=True):
         s.outcome, s.error = outcome, outcome.error
     if scorer is not None:
@@ -191,8 +195,7 @@ def reward_of(s: Sample, config: Config) -> float:
     if s.task.code is not None:
         return program_reward(s, o, config)
     s.parts = math_reward(
-        o.e2e is Verdict.PASS,
-        *counts_of(o, c.mode),
+        *counts_of(o, c),
         s.rm.total if s.rm is not None else None,
         variant=c.variant,
         mode=c.mode,
@@ -204,22 +207,33 @@ def reward_of(s: Sample, config: Config) -> float:
     return s.parts.reward
 
 
-def counts_of(o: Outcome, mode: str) -> tuple[float, float, int]:
-    """(successes with the trace, without it, runs) as the rewards take them; what was not run reads 0 of one. The graded
+def counts_of(o: Outcome, c: RewardFormulaConfig) -> tuple[float, float, float, int]:
+    """(e2e, successes with the trace, without it, runs) as the rewards take them; what was not run reads 0 of one. The graded
     reward by likelihood counts the bounded log-likelihood as its success."""
-    won = o.closeness if mode == "graded" and o.logprobs is not None else o.with_successes
-    return won, o.base_successes, max(1, o.repeats)
+    passed = o.e2e is Verdict.PASS
+    if c.runs == "pooled" and o.repeats:
+        e2e, won, runs = pooled(passed, o.with_successes, o.repeats)
+        return e2e, won, o.base_successes, runs
+    won = o.closeness if c.mode == "graded" and o.logprobs is not None else o.with_successes
+    return float(passed), won, o.base_successes, max(1, o.repeats)
 
 
 def program_reward(s: Sample, o: Outcome, config: Config) -> float:
-    """The code reward from the primary run's shaped execution reward, less the penalty for a leak."""
-    c, run = config.reward, o.judgement
-    if run is None:
+    """The code reward from the primary run's shaped execution reward, or the mean over all runs where they are pooled, less
+    the penalty for a leak."""
+    c = config.reward
+    if o.judgement is None:
         raise ValueError(f"{s.task.problem_id}: a program without a judgement has no reward")
-    shaped = exec_reward(run.status, run.pass_rate, c.exec_style, c.variant, run.produced_output)
+    shaped = [
+        exec_reward(run.status, run.pass_rate, c.exec_style, c.variant, run.produced_output)
+        for run in (o.judgement, *(o.judgements if c.runs == "pooled" else ()))
+    ]
+    _, won, lost, runs = counts_of(o, c)
     s.parts = code_reward(
-        shaped,
-        *counts_of(o, c.mode),
+        fmean(shaped),
+        won,
+        lost,
+        runs,
         s.rm.total if s.rm is not None else None,
         weight=c.code_weight,
         variant=c.variant,

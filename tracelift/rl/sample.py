@@ -38,8 +38,17 @@ class Sample:
     error: str | None = None
 
     @property
-    def correct(self) -> bool:
-        return self.outcome is not None and self.outcome.e2e is Verdict.PASS
+    def correct(self) -> bool | None:
+        """Whether the answer is right; None where the executor or its judge failed, or was not asked yet. A format failure has
+        no answer, so no right one."""
+        if self.outcome is None:
+            return False if self.trace is None else None
+        return None if self.outcome.error is not None else self.outcome.e2e is Verdict.PASS
+
+    @property
+    def score(self) -> RMScore | None:
+        """The Reason RM's, where it has given one."""
+        return None if self.rm is None or self.rm.error else self.rm
 
     def record(self, tokens: bool = False) -> dict[str, Any]:
         """Everything about this sample, for samples.jsonl; with `tokens` also the trained tokens and their log-probs."""
@@ -90,6 +99,11 @@ class Sample:
 def reached_executor(samples: Iterable[Sample]) -> list[Sample]:
     """Those whose trace the executor was asked about: a format failure cannot end in an ERROR."""
     return [s for s in samples if s.trace is not None]
+
+
+def judged_outcomes(samples: Iterable[Sample]) -> list[Outcome]:
+    """Those whose runs could all be judged."""
+    return [s.outcome for s in samples if s.outcome is not None and s.outcome.error is None]
 
 
 def refuse_too_many_errors(groups: list[list[Sample]], allowed: float, step: int) -> None:

@@ -30,9 +30,10 @@ class StopSignal:
     """
 
     asked = False  # of this process, for whoever has no StopSignal at hand: why another rank may be gone
+    _last_word = threading.Lock()
 
     def __init__(self, seconds: float = 300.0) -> None:
-        StopSignal.asked = False
+        StopSignal.asked, StopSignal._last_word = False, threading.Lock()
         self.seen, self.seconds = False, seconds
         self._over = threading.Event()
         self._at_once = ""
@@ -42,6 +43,12 @@ class StopSignal:
         self._bell.setblocking(False)
         signal.set_wakeup_fd(self._bell.fileno(), warn_on_full_buffer=False)
         threading.Thread(target=self._limit, args=(heard,), daemon=True).start()
+
+    @classmethod
+    def speaks_last(cls) -> bool:
+        """Whether the caller is to say how this process ends. Where it was asked to stop, that is one caller: the main thread,
+        which may find another rank gone, or the limit, whichever comes first."""
+        return not cls.asked or cls._last_word.acquire(blocking=False)
 
     def close(self) -> None:
         """The limit no longer holds."""
@@ -66,7 +73,8 @@ class StopSignal:
                 f"train.py: asked to stop, but the round was not finished {self.seconds:g} s later (run.stop_s); nothing of it is "
                 "saved, --resume goes on from the last checkpoint\n"
             )
-            os.write(2, line.encode())
+            if StopSignal.speaks_last():
+                os.write(2, line.encode())
             os._exit(EXIT_STOPPED)
 
     def _note(self, number: int, frame: Any) -> None:

@@ -46,6 +46,7 @@ class Welch:
     p: float
     df: float
     least_detectable: float
+    se: float = 0.0
 
 
 def welch(a: Sequence[float], b: Sequence[float], also: float = 0.0, confidence: float = 0.95) -> Welch:
@@ -68,7 +69,7 @@ def welch(a: Sequence[float], b: Sequence[float], also: float = 0.0, confidence:
     half = t_quantile((1 + confidence) / 2, df) * error
     p = min(1.0, 2 * (1 - t_cdf(abs(difference) / error, df)))
     visible = half + t_quantile(0.8, df) * error
-    return Welch(difference, difference - half, difference + half, p, df, visible)
+    return Welch(difference, difference - half, difference + half, p, df, visible, error)
 
 
 def variance(values: Sequence[float]) -> float:

@@ -59,6 +59,7 @@ class Problem:
 class Benchmark:
     name: str
     problems: list[Problem]
+    left_out: int = 0  # problems of the file that are longer than planner.max_problem_chars
 
 
 def demo_benchmark(name: str, source: TaskSource, limit: int) -> Benchmark:
@@ -84,9 +85,9 @@ def read_benchmark(spec: str, config: Config, say: Callable[[str], None] = print
     else:
         problems = _problems(form, path, config.data.verifier)
     kept = [p for p in problems if len(p.task.problem) <= config.planner.max_problem_chars]
-    if len(kept) < len(problems):
+    if longer := len(problems) - len(kept):
         say(
-            f"{spec}: left out {len(problems) - len(kept)} problems longer than planner.max_problem_chars = "
+            f"{spec}: left out {longer} problems longer than planner.max_problem_chars = "
             f"{config.planner.max_problem_chars}"
         )
     kept = kept[:limit] if limit else kept
@@ -97,7 +98,7 @@ def read_benchmark(spec: str, config: Config, say: Callable[[str], None] = print
         if p.problem_id in seen:
             raise BenchmarkError(f"{path}: the id {p.problem_id!r} occurs twice; results are kept by id")
         seen.add(p.problem_id)
-    return Benchmark(f"{form}:{re.sub(SUFFIXES, '', path.name)}", kept)
+    return Benchmark(f"{form}:{re.sub(SUFFIXES, '', path.name)}", kept, longer)
 
 
 def _problems(form: str, path: Path, verifier: Verifier) -> list[Problem]:

@@ -295,13 +295,101 @@ def test_a_reply_without_a_trace_does_not_hide_that_every_run_failed(traced_job,
         (["--eval.k", "9"], "pass@9 needs 1 to eval.samples = 3"),
         (["--eval.sample", "9"], "did you mean 'samples'?"),
         (["--planner", "nowhere"], "nowhere: no such folder"),
-        (["--run", "nowhere"], "nowhere: not a run folder"),
         (["--eval.benchmarks", "humaneval:x.jsonl"], "executor.stop holds a line break"),
+        (["--eval.benchmarks", "demo:maths"], "eval.benchmarks: data source 'demo:maths': the demos are called"),
+        (["--run", "runs/a"], "--run and --planner: give one of them"),
+        (["--planner.path", "elsewhere"], "--planner.path: the planner is given by --planner; leave one out"),
+        (["--planner.adapter=elsewhere"], "--planner.adapter: the planner is given by --planner; leave one out"),
+        (["--against"], "--against: give a folder"),
+        (["--against", "nowhere"], "nowhere: no such folder (a run, a model, or a LoRA adapter)"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(traced_job, tmp_path, capsys, extra, says):
     assert evaluation.main([*arguments(traced_job, tmp_path), *extra]) == 1
     assert says in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def rm_run(job, tmp_path_factory):
+    """A run that trained a Reason RM for a round."""
+    import train
+    from support.tiny_job import rm_arguments
+
+    run = tmp_path_factory.mktemp("runs") / "rm"
+    assert train.main([*rm_arguments(job, run, 1), "--rm.dev", str(job / "groups.jsonl")]) == 0
+    return run
+
+
+def test_problems_that_a_reason_rm_knows_are_counted(job, rm_run, tmp_path, capsys):
+    known = (job / "groups.jsonl").read_text().splitlines()
+    new = json.loads(known[0]) | {"problem_id": "new", "problem": "What is 7 + 8?"}
+    (tmp_path / "some.jsonl").write_text("\n".join([*known[:3], json.dumps(new)]))
+    words = ["reward-model", "--run", str(rm_run), "--run.threads", "1", "--eval.out", str(tmp_path / "out")]
+    assert evaluation.main([*words, "--eval.groups", str(tmp_path / "some.jsonl")]) == 0
+    assert "note: the problems of 3 of 4 groups are in rm.train" in capsys.readouterr().out
+    assert read(tmp_path / "out", "reward_model.json")["groups_trained_on"] == 3
+    assert evaluation.main([*words, "--eval.limit", "2"]) == 0
+    said = capsys.readouterr().out
+    assert (
+        "note: of this run's models the one kept is the best on these very groups" in said and "2 of 2 groups" in said
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--run", "--run: give a folder"),
+        ("--run=", "--run: give a folder"),
+        ("--run --eval.limit 3", "--run: give a folder"),
+        ("--run nowhere", "nowhere: not a run folder"),
+        ("--run JOB/planner", "JOB/planner: a model's folder, not a run's; eval.py takes a model as --planner"),
+        ("--run JOB/rm", "JOB/rm: a run that trained a Reason RM: python eval.py reward-model --run JOB/rm judges it"),
+        ("--planner JOB/planner --against JOB/rm", "JOB/rm: a run that trained a Reason RM"),
+        (
+            "JOB/planner",
+            "a folder, where a config would stand; a run is --run JOB/planner, a model --planner JOB/planner",
+        ),
+        ("--planner JOB/planner JOB/executor", "--against JOB/executor compares another planner"),
+        (
+            "--planner JOB/planner --against JOB/executor --eval.arms direct,foreign",
+            "eval.arms: planners are compared by",
+        ),
+        ("--run a --planner.path b", "--planner.path: the planner is given by --run"),
+        ("reward-model", "eval.groups: give a TraceLift-Groups JSONL"),
+        ("reward-model --eval.groups nowhere.jsonl", "eval.groups: nowhere.jsonl: No such file"),
+        ("reward-model --planner JOB/planner", "--planner: eval.py reward-model judges one Reason RM"),
+        ("reward-model --against JOB/planner", "--against: eval.py reward-model judges one Reason RM"),
+        ("reward-model --run a b", "several runs: eval.py reward-model judges one Reason RM"),
+    ],
+)
+def test_a_wrong_command_is_told_what_to_do(traced_job, rm_run, tmp_path, monkeypatch, capsys, words, says):
+    def placed(text):
+        return text.replace("JOB/rm", str(rm_run)).replace("JOB", str(traced_job))
+
+    monkeypatch.chdir(tmp_path)
+    assert evaluation.main(placed(words).split()) == 1
+    assert placed(says) in capsys.readouterr().err
+    assert not any(tmp_path.iterdir()), "a command that is refused leaves nothing behind"
+
+
+def test_a_planner_trained_under_other_conditions_is_said_to_be(traced_job, tmp_path, capsys):
+    """Its executor and data are not used, and which of its own problems it meets here is counted."""
+    import train
+    from support.tiny_job import planner_arguments
+
+    run = tmp_path / "other"
+    words = ["--run.steps", "1", "--data.eval_problems", "0", "--reward.mode", "exec_only", "--reward_model.path", ""]
+    assert train.main(planner_arguments(traced_job, run, *words)) == 0
+    capsys.readouterr()
+    base = arguments(traced_job, tmp_path / "out", "--eval.modes", "greedy", "--against", str(run))
+    assert evaluation.main(base) == 0
+    said = capsys.readouterr().out
+    assert "note: other was trained with another reward_model.path; here all planners meet those of" in said
+    assert "note: 20 problems of tasks:problems-with-traces are in other's data.source" in said
+    (path,) = (tmp_path / "out").glob("results-*.json")
+    (shared,) = json.loads(path.read_text())["problems_trained_on"].values()
+    first, second = shared
+    assert shared == {first: None, "other": 20}
 
 
 def test_a_folder_that_any_run_has_is_named_after_its_run(traced_job, tmp_path, monkeypatch):
@@ -427,7 +515,7 @@ def test_reason_rm_figures(traced_job, tmp_path, capsys):
     assert set(found["per kind"]) == {f"off_by_{k}" for k in (1, 2, 3, 4)} and all(
         v["pairs"] == 10 for v in found["per kind"].values()
     )
-    each = [v["pair accuracy"] for v in found["per kind"].values()]
+    each = [v["pair accuracy"]["value"] for v in found["per kind"].values()]
     assert found["pair accuracy"]["value"] == pytest.approx(sum(each) / 4)
     assert sum(b["n"] for b in found["calibration"]["bins"]) == found["traces"] == 50
     for d in found["dimensions"].values():  # given 1 for a wrong sum, 4 for a right one

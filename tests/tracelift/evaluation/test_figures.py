@@ -160,3 +160,46 @@ def test_shares_and_filters_of_the_report_are_over_all_samples(page):
     shown = dom(file)
     assert "planner 67%" in shown and "direct 0%" in shown, "only the sixth sample is right on an invalid trace"
     assert shown.count("4 of 6 samples shown") == 2 and "sample 4: PASS" in shown and "sample 5" not in shown
+
+
+def test_what_was_not_judged_has_no_share_and_is_in_no_filter_of_shares(tmp_path):
+    """Three problems: the planner right without a direct run; one of its two runs not judged; wrong where direct is right."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine: the page was not tried in a browser")
+    rows = [{"problem_id": f"p{i}", "problem": "x?", "answer": 1} for i in range(3)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    benchmark = load_benchmark(f"tasks:{tmp_path / 'p.jsonl'}", Config())
+    unjudged = [Answer("z", "", 0, {}, "down"), *run("1")]
+    arms = {"direct": {"sampled": [None, run("11", ""), run("11", "")]}}
+    arms["planner"] = {"sampled": [run("11"), unjudged, run("01")]}
+    found = Found({"planner": {"sampled": [[sample(True)] * 2] * 3}}, arms)
+    text = render_page("t", {"benchmarks": {}, "comparisons": []}, [benchmark], {benchmark.name: found}, ())
+    ask = """
+      const told = {};
+      for (const name of Object.keys(FILTERS)) {
+        $("show").value = name; draw();
+        told[name] = [...document.querySelectorAll(".row")].map(r => r.dataset.id).join(" ");
+      }
+      $("show").value = "all problems"; draw();
+      told.chips = [...document.querySelectorAll(".row .chip")].map(c => c.textContent);
+      document.title = "SAID" + JSON.stringify(told) + "SAID";"""
+    file = tmp_path / "report.html"
+    file.write_text(text.replace("</script>\n</body>", f"{ask}\n</script>\n</body>"))
+    shown = json.loads(re.search(r"<title>SAID(.*)SAID</title>", dom(file))[1])
+    assert shown.pop("chips") == [
+        "\u2713 planner 100%",
+        "\u2713 direct 100%",
+        "? planner",
+        "\u2713 direct 100%",
+        "planner 50%",
+    ]
+    assert shown == {
+        "all problems": "p0 p1 p2",
+        "trace helped (planner above direct)": "",
+        "trace hurt (planner below direct)": "p2",
+        "planner wrong": "p2",
+        "right answer, invalid trace": "",
+        "planners differ": "",
+        "no complete trace": "",
+        "not judged": "p1",
+    }

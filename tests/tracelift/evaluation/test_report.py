@@ -4,6 +4,7 @@ import json
 import math
 import random
 import re
+from dataclasses import replace
 from html import escape
 
 import pytest
@@ -14,7 +15,8 @@ from tracelift.evaluation.figures.analysis import analyse
 from tracelift.evaluation.report import charts
 from tracelift.evaluation.report.findings import findings
 from tracelift.evaluation.report.page import colour_of, html_table, render_page
-from tracelift.reward_model.scorer import RMScore
+from tracelift.evaluation.table import arm_rows
+from tracelift.reward_model.scorer import RMScore, no_score
 from tracelift.rl.rollout import TraceFacts
 from tracelift.tasks.benchmarks import Benchmark, Problem
 from tracelift.tasks.task import Task
@@ -93,28 +95,114 @@ def test_the_sentences_hold_the_figures():
     assert f"{100 * rate:.1f}% [" in text and f"leak {share:.0f}%" in text
     least = 100 * results["comparisons"][0]["least_detectable"]
     assert f"A true difference of {least:.1f} points would have been found four times in five" in text
-    assert "400 positions computed in 60 calls with no trace" in text and said[-1].endswith("another training seed.")
+    assert (
+        "Cost in positions computed: 400 with no trace, 400 with the planner's trace and 400 to write one's traces."
+        in text
+    )
+    assert said[-1].endswith("another training seed.")
+
+
+def test_a_sentence_about_cost_has_one_unit():
+    """Behind a server nobody knows the positions: then all of it is told in tokens generated, or not at all."""
+    results, *_ = evaluation()
+    (bench,) = results["benchmarks"].values()
+    bench["arms"]["direct"]["sampled"]["cost"] = {**bench["arms"]["direct"]["sampled"]["cost"], "computed": None}
+    (cost,) = [s for s in findings(results)[0][1] if s.startswith("Cost")]
+    assert cost.startswith("Cost in tokens generated: 120 with no trace, ") and "400" not in cost
+    bench["arms"]["direct"]["sampled"]["cost"] = dict.fromkeys(bench["arms"]["direct"]["sampled"]["cost"])
+    assert not [s for s in findings(results)[0][1] if s.startswith("Cost")]
+
+
+def test_what_is_left_out_is_said_arm_by_arm():
+    """Of 30 problems: five runs of three without a verdict, two without a reference; a score that failed."""
+    results, benchmark, found = evaluation()
+    one = found["tasks:p"]
+    unjudged = Answer("", "", 0, {}, "down")
+    one.arms["direct"]["sampled"][:3] = [
+        [unjudged] * 2,
+        [unjudged] * 2,
+        [unjudged, one.arms["direct"]["sampled"][2][1]],
+    ]
+    one.arms["reference"] = {"sampled": [None, None, *one.arms["planner"]["sampled"][2:]]}
+    trace = one.traces["one"]["sampled"][4]
+    trace[0] = replace(trace[0], rm=no_score("too long"))
+    results |= analyse(found, {"tasks:p": "number"}, (1,), 200, ())
+    results["problems"] = {"tasks:p": {"left_out": 1}}
+    results["problems_trained_on"] = {"tasks:p": {"one": 2, "two": None}}
+    ((_, said),) = findings(results)
+    assert said[0].startswith("Of 30 problems ") and "with no trace (of 27 problems)" in said[0]
+    assert "with the reference's trace (of 28 problems)" in said[0]
+    for sentence in (
+        "5 runs with no trace could not be judged: 3 problems left out of that arm.",
+        "The reference's trace is missing for 2 problems, left out of that arm.",
+        "1 trace of one could not be scored: its problem is in no figure of the Reason RM.",
+        "1 problem longer than planner.max_problem_chars left out.",
+        "2 of these problems stand in one's training file: memory is part of this.",
+    ):
+        assert sentence in said, said
+    (bench,) = results["benchmarks"].values()
+    rows = {row[0]: row for row in arm_rows(bench, "sampled")}
+    assert [rows[a][-2:] for a in ("direct", "planner", "reference")] == [
+        ["27 of 30", "5"],
+        ["30", "0"],
+        ["28 of 30", "0"],
+    ]
+    score = bench["traces"]["one"]["sampled"]["RM score"]
+    kept = [some for some in one.traces["one"]["sampled"] if all(w.score for w in some)]
+    assert score["n"] == 29 and score["value"] == pytest.approx(sum(w.score.total for some in kept for w in some) / 58)
+
+
+def test_a_p_that_was_adjusted_is_told_from_one_that_was_not():
+    results, *_ = evaluation()
+    (c,) = results["comparisons"]
+    c["p"], c["p_holm"] = 0.02, 0.02
+    assert "p = 0.02 (sign flips" in findings(results)[0][1][1]
+    c["p_holm"] = 0.04
+    assert "p = 0.02, 0.04 with Holm's adjustment (sign flips" in findings(results)[0][1][1]
+
+
+def test_an_arm_without_any_verdict_is_no_figure():
+    results, benchmark, found = evaluation()
+    found["tasks:p"].arms["direct"]["sampled"] = [[Answer("", "", 0, {}, "down")] * 2] * 30
+    results |= analyse(found, {"tasks:p": "number"}, (1, 2), 200, ())
+    assert results["comparisons"] == []
+    ((_, said),) = findings(results)
+    assert said[0].startswith("Of 30 problems the executor answers ") and "no trace" not in said[0]
+    assert "60 runs with no trace could not be judged: 30 problems left out of that arm." in said
+    page = render_page("t", results, [benchmark], found, ("d",) * 5)
+    assert ">0 of 30<" in page and "NaN" not in page and "None" not in page
 
 
 def test_two_planners_are_named_and_their_duel_comes_first():
     results, *_ = evaluation(("one", "two"))
     ((_, said),) = findings(results)
     assert "one's trace and two's trace" in said[1] or "one's trace than with two's trace" in said[1]
-    lost = results["benchmarks"]["tasks:p"]["arms"]["direct"]["sampled"]
-    lost["unjudged"] = 4
-    assert "Left out of every figure: 4 runs could not be judged." in findings(results)[0][1]
 
 
 def test_sets_of_runs_have_their_own_sentence():
     results, *_ = evaluation()
     row = {"benchmark": "b", "mode": "greedy", "figure": "wrong_reason_rate", "runs_a": [0.1, 0.2], "runs_b": [0.5, 0.6],
            "difference": 0.4, "low": 0.1, "high": 0.7, "p": 1 / 3, "p_holm": 1 / 3, "least_p": 1 / 3}  # fmt: skip
-    heading, said = findings(results | {"run_comparisons": [row]})[-1]
-    assert heading == "The run as the unit"
+    heading, said = findings(results | {"run_comparisons": [row]})[0]
+    assert heading == "The run as the unit", "what the runs say together stands first"
     assert said == [
-        "b, greedy, 2 runs against 2: wrong reason rate differs by +40.0 points [+10.0, +70.0], exact p = 0.33; so many "
-        "runs cannot show less than 0.33: not shown."
+        "No difference is shown in wrong reason rate (b, greedy): 55.0% over 2 runs against 15.0% over 2 runs, +40.0 points "
+        "[+10.0, +70.0], exact p = 0.33; so many runs cannot show less than 0.33."
     ]
+    ((said,),) = (
+        found
+        for heading, found in findings(results | {"run_comparisons": [row | {"p_holm": 0.05}]})
+        if "unit" in heading
+    )
+    assert said.startswith("A difference is shown in wrong reason rate")
+
+
+def test_many_planners_are_no_wall_of_sentences():
+    results, *_ = evaluation(("one", "two", "three", "four"))
+    ((_, said),) = findings(results)
+    assert not [s for s in said if " than with " in s or "No difference" in s] and len(said) == 1 + 4 + 1 + 1
+    assert all(f"{name}'s trace" in said[0] for name in ("one", "two", "three", "four"))
+    assert "1,600 with the planners' traces and 1,600 to write the traces." in " ".join(said)
 
 
 def test_nothing_to_say_of_nothing():

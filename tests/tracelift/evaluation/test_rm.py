@@ -9,10 +9,10 @@ import pytest
 import eval as evaluation
 from support.evaluations import read
 from support.tiny_job import group_rows, write_jsonl
+from tracelift.evaluation.report.rm_picture import draw_rm
 from tracelift.evaluation.rm import evaluate_rm, folder_for, render_rm
-from tracelift.evaluation.rm_picture import draw_rm
 from tracelift.reward_model.group_format import parse_group
-from tracelift.reward_model.scorer import RMScore
+from tracelift.reward_model.scorer import RMScore, no_score
 from tracelift.stats import wilson
 
 
@@ -60,7 +60,21 @@ def test_figures_of_alternatives_by_hand():
     assert (a["reference above"]["value"], b["reference above"]["value"]) == (1, 0.5)
     assert found["per kind"]["slip"]["alternatives"]["value"] == pytest.approx((0.5 + 1 + 0.5) / 3)
     assert found["per kind"]["swap"]["alternatives"]["value"] == pytest.approx(1 / 3)
-    assert (found["per kind"]["slip"]["pair accuracy"], found["per kind"]["slip"]["pairs"]) == (1, 12)
+    slip = found["per kind"]["slip"]
+    assert (slip["pair accuracy"]["value"], slip["pair accuracy"]["n"], slip["pairs"]) == (1, 12, 12)
+    assert slip["pair accuracy"]["low"] == pytest.approx(wilson(12, 12)[0])
+
+
+def test_a_group_whose_traces_were_not_all_scored_is_not_called_clean():
+    """The flawed trace that nobody scored might have been above."""
+    scores = {"sound": 0.9, "told a": 0.8, "flawed slip": 0.1, "flawed swap": 0.2}
+    judge = scorer(scores.get)
+    missed = iter([False] * 3 + [True] + [False] * 100)
+    whole = judge.score
+    judge.score = lambda items: [no_score("too long") if next(missed) else s for s in whole(items)]
+    found = evaluate_rm(judge, [group(i, told=("a",)) for i in range(3)])
+    assert found["unscored"] == 1 and found["group accuracy"]["n"] == found["alternatives"]["group accuracy"]["n"] == 2
+    assert found["pair accuracy"]["n"] == 3, "the pairs that were scored count"
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ import eval as evaluation
 from support.evaluations import arguments, read, records
 from tracelift.config import Config, to_dict
 from tracelift.evaluation.__main__ import main as command
-from tracelift.evaluation.export import ExportError, evalplus_lines
+from tracelift.evaluation.export import ExportError, evalplus_lines, export
 from tracelift.evaluation.figures.runs import compare_runs
 from tracelift.evaluation.figures.votes import vote_of
 from tracelift.evaluation.report.provenance import sha256
 from tracelift.evaluation.samples import KEY
+from tracelift.executor.backend import Reply
+from tracelift.executor.local import LocalBackend
 from tracelift.files import read_log
 from tracelift.stats import permutation_exact
 from tracelift.worlds.tasks import DemoTasks
@@ -127,6 +129,33 @@ def test_the_notebook_of_the_docs_finds_the_figures_again(done, monkeypatch):
     assert len(scope["wrong"]) and 0 < scope["accuracy"] < 1
 
 
+def test_the_notebook_finds_them_too_where_runs_were_not_judged(tmp_path, monkeypatch):
+    """A tenth of the prompts get no reply; what is left out, and of what, follows from the lines."""
+    pandas = pytest.importorskip("pandas")
+    real = LocalBackend.complete
+
+    def flaky(backend, requests, progress=None):
+        replies = real(backend, requests, progress)
+        lost = [hashlib.sha256(f"{q.prompt} {q.seed}".encode()).digest()[0] < 26 for q in requests]
+        return [Reply("", 0, "down") if gone else r for gone, r in zip(lost, replies, strict=True)]
+
+    monkeypatch.setattr(LocalBackend, "complete", flaky)
+    assert evaluation.main([*DEMO, "--eval.out", str(tmp_path), "--eval.max_error_share", "1"]) == 0
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/evaluation.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/evaluation.md", "exec"), {})
+    rows = pandas.read_json("samples.jsonl", lines=True, dtype=False)
+    (bench,) = read(tmp_path)["benchmarks"].values()
+    lost = 0
+    for (arm, mode), some in rows.groupby(["arm", "mode"]):
+        whole = some.correct.notna().groupby(some.problem_id).all()
+        figures = bench["arms"][arm][mode]
+        assert figures["accuracy"]["n"] == whole.sum() and figures["unjudged"] == some.correct.isna().sum()
+        assert figures["problems"] == len(whole) == 24 and figures["unattempted"] == 0
+        lost += figures["unjudged"]
+    assert lost > 10 and rows.not_finite.isna().all()
+
+
 def test_the_layout_of_lm_evaluation_harness(done, rows, tmp_path, capsys):
     words = ["export", str(done), "--format", "lm-eval", "--out", str(tmp_path), "--arm", "planner"]
     assert command(words) == 0
@@ -149,8 +178,10 @@ def test_the_layout_of_lm_evaluation_harness(done, rows, tmp_path, capsys):
 
 
 def test_the_layout_of_evalplus():
-    row = {"program": "def f():\n    return 1\n"}
-    lines = list(evalplus_lines("humaneval:HumanEval", {"HumanEval/0": [row, {"program": None}], "3": [row]}))
+    row = {"program": "def f():\n    return 1\n", "artifact": "def f …", "verdict": "PASS"}
+    none = {"program": None, "artifact": None, "verdict": "FAIL"}
+    lost, broken = none | {"artifact": "", "verdict": "ERROR"}, row | {"verdict": "ERROR"}
+    lines = list(evalplus_lines("humaneval:HumanEval", {"HumanEval/0": [row, none, lost], "3": [broken]}))
     assert [(x["task_id"], x["solution"]) for x in lines] == [
         ("HumanEval/0", row["program"]),
         ("HumanEval/0", ""),
@@ -159,6 +190,35 @@ def test_the_layout_of_evalplus():
     assert next(evalplus_lines("mbpp:mbpp", {"11": [row]}))["task_id"] == "Mbpp/11"
     with pytest.raises(ExportError, match="demo:code: EvalPlus has the tests of humaneval and mbpp"):
         list(evalplus_lines("demo:code", {"a": [row]}))
+
+
+def test_what_an_export_leaves_out_is_said(done, rows, tmp_path, capsys):
+    """A run without a verdict takes its problem out of lm-eval's metric, and is no wrong answer."""
+    (first, *_), lost = rows, {"correct": None, "verdict": "ERROR", "artifact": ""}
+    at = {k: first[k] for k in ("benchmark", "problem_id", "mode")} | {"arm": "planner", "sample": 0}
+    changed = [r | lost if {k: r[k] for k in at} == at else r for r in rows]
+    for folder, name in (("one", "samples-against-b.jsonl"), ("two", "samples-against-c.jsonl"), ("one", "none.txt")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_text("".join(json.dumps(r) + "\n" for r in changed))
+    words = ["--format", "lm-eval", "--out", str(tmp_path / "out"), "--arm", "planner", "--mode", first["mode"]]
+    assert command(["export", str(tmp_path / "one"), *words]) == 0, "the only comparison of the folder"
+    assert capsys.readouterr().err.endswith(": left out 1 problems with a run that was not judged\n")
+    (file,) = (tmp_path / "out").iterdir()
+    assert [line["doc"]["problem_id"] for line in read_log(file)] == list(
+        dict.fromkeys(r["problem_id"] for r in rows if r["problem_id"] != first["problem_id"])
+    )
+    (tmp_path / "two" / "samples-against-d.jsonl").write_text("")
+    assert command(["export", str(tmp_path / "two"), *words]) == 1
+    assert "two: holds no samples.jsonl; give one of " in capsys.readouterr().err
+    assert command(["export", str(tmp_path), *words]) == 1
+    assert "holds no samples.jsonl; eval.py writes one where it ends" in capsys.readouterr().err
+
+
+def test_names_that_differ_by_signs_alone_are_two_files(rows, tmp_path):
+    some = [r | {"arm": arm} for r in rows[:2] for arm in ("planner a b", "planner a-b")]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(r) + "\n" for r in some))
+    files = export(tmp_path / "samples.jsonl", "lm-eval", tmp_path / "out")
+    assert len({f.path for f in files}) == 2 and all(read_log(f.path) for f in files)
 
 
 @pytest.mark.parametrize(

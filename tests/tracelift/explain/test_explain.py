@@ -51,11 +51,12 @@ def spied_run(job, tmp_path_factory):
     return spied(job, tmp_path_factory.mktemp("explained") / "run")
 
 
-@pytest.mark.parametrize("uplift", ["sampled", "likelihood"])
+@pytest.mark.parametrize("uplift", ["sampled", "likelihood", "pooled"])
 @pytest.mark.parametrize("mode", modes.MODES)
 def test_every_reward_follows_from_its_record_which_holds_null_for_what_was_not_asked(job, tmp_path, mode, uplift):
     """One round: each logged reward is the formula of docs/method.md, by hand, and the account has nothing to complain of."""
-    extra = ("--run.steps", "1", "--data.eval_problems", "0", "--reward.mode", mode, "--executor.uplift", uplift)
+    how = ("--reward.runs", "pooled") if uplift == "pooled" else ("--executor.uplift", uplift)
+    extra = ("--run.steps", "1", "--data.eval_problems", "0", "--reward.mode", mode, *how)
     assert train.main(planner_arguments(job, tmp_path / "run", *extra)) == 0
     config, groups = config_of_run(tmp_path / "run"), grouped(read_round(tmp_path / "run", 1)[1])
     needs = modes.MODES[mode]
@@ -66,6 +67,9 @@ def test_every_reward_follows_from_its_record_which_holds_null_for_what_was_not_
         e2e, R, u, s = float(r["e2e"] == "PASS"), r["rm_total"] or 0.0, r["uplift"], r["success_with"]
         if uplift == "likelihood" and needs.repeats:
             s, u = max(0.0, 1 + r["likelihoods"][0]), None if u is None else min(1.0, max(-1.0, u))
+        if uplift == "pooled" and needs.repeats:
+            e2e = s = [r["e2e"], *r["verdicts"]].count("PASS") / (1 + len(r["runs"]))
+            u = s - r["success_base"] if needs.baseline else None
         u, s = u or 0.0, s or 0.0
         wanted = {
             "tracelift": 0.5 * e2e + 0.5 * R * u,

@@ -156,6 +156,20 @@ def test_the_reward_of_a_helpful_plan_in_both_variants():
     assert graded("double it", code_config(mode="rm_only")).reward == 0.5
 
 
+@pytest.mark.parametrize("runs,exec_,rate", [("apart", 0.6, 1 / 3), ("pooled", (0.6 + 1 + 0 + 0.6) / 4, 1 / 4)])
+def test_pooled_programs_share_their_execution_reward_and_their_success(runs, exec_, rate):
+    """End to end one of two tests passes; the repeats write a right program, none, and the first again. All are judged in
+    full, so that a repeat earns what it would have earned end to end."""
+    half = "n = int(input())\nprint(n + 3)"
+    written = iter([half, RIGHT, "print(", half])
+    s = graded("p", code_config(runs=runs), answer=lambda prompt: next(written) if "|p|" in prompt else "print(1)")
+    assert s.outcome.verdicts == ("PASS", "FAIL", "FAIL")
+    assert s.parts.exec_reward == pytest.approx(exec_) and s.parts.success_with == pytest.approx(rate)
+    assert s.reward == pytest.approx(exec_ + 0.2 * 0.5 * rate)
+    one = graded("p", code_config(runs=runs, mode="exec_only"), answer=lambda prompt: half)
+    assert one.reward == pytest.approx(0.6), "where no repeats are asked for there is one run to count"
+
+
 @pytest.mark.parametrize(
     ("style", "expected"), [("hybrid", 0.8 * 0.5 + 0.2), ("pass_rate", 0.5), ("binary", 0.0), ("coderl", -0.3)]
 )

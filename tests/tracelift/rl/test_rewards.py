@@ -14,6 +14,7 @@ from tracelift.rl.rewards import (
     code_reward,
     exec_reward,
     math_reward,
+    pooled,
 )
 
 # ------------------------------------------------------------------------------------------------------- math, paper
@@ -237,6 +238,35 @@ def test_likelihood_uplift():
     for call in (lambda: math_reward(0, 0, 0, 3, 0.5, uplift=0.3), lambda: code_reward(0, 0, 0, 3, 0.5, uplift=0.3)):
         with pytest.raises(ValueError, match="paper"):
             call()
+
+
+def distribution(p, K, reward):
+    """(mean, variance) of reward(e2e, successes) over one end-to-end run and K repeats that each succeed with chance p."""
+    ways = [
+        ((p if e else 1 - p) * comb(K, s) * p**s * (1 - p) ** (K - s), reward(bool(e), s))
+        for e in (0, 1)
+        for s in range(K + 1)
+    ]
+    mean = sum(w * r for w, r in ways)
+    return mean, sum(w * (r - mean) ** 2 for w, r in ways)
+
+
+@pytest.mark.parametrize("K", [1, 3])
+@pytest.mark.parametrize("p,R,base", [(0.5, 1.0, 0.0), (0.9, 0.4, 0.5), (0.2, 0.0, 1.0)])
+def test_pooled_runs_have_the_same_mean_and_the_variance_of_docs_method(p, R, base, K):
+    """Exactly, over all outcomes. At R = 0 the repeats that stand apart are wasted, pooled they are not."""
+
+    def apart(e, s):
+        return math_reward(e, s, base, K, R, "corrected", base_repeats=1).reward
+
+    def together(e, s):
+        rate, won, runs = pooled(e, s, K)
+        return math_reward(rate, won, base, runs, R, "corrected", base_repeats=1).reward
+
+    (mean, spread), (again, less) = distribution(p, K, apart), distribution(p, K, together)
+    assert again == pytest.approx(mean)
+    assert spread == pytest.approx((1 / 4 + R**2 / (4 * K)) * p * (1 - p))
+    assert less == pytest.approx(((1 + R) / 2) ** 2 / (1 + K) * p * (1 - p)) and less <= spread + 1e-12
 
 
 def test_fault_hybrid_pays_an_empty_program():

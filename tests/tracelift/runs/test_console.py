@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,13 @@ def test_a_rank_that_is_lost_after_a_request_to_stop_was_stopped(monkeypatch, as
         monkeypatch.delenv(name, raising=False)
     found, sentence = exit_of(RuntimeError("[gloo] Connection closed by peer"), 3.0)
     assert found == code and says in sentence and "lost another rank" in sentence
+
+
+def test_one_of_several_says_how_a_stopped_process_ends(monkeypatch):
+    """The limit's thread and the main thread, which finds another rank gone, both would; who is not asked always may."""
+    monkeypatch.setattr(StopSignal, "_last_word", threading.Lock())
+    monkeypatch.setattr(StopSignal, "asked", False)
+    assert [StopSignal.speaks_last() for _ in range(3)] == [True] * 3
+    monkeypatch.setattr(StopSignal, "asked", True)
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(lambda _: StopSignal.speaks_last(), range(16))) == 1

@@ -80,5 +80,5 @@ def test_the_reason_rm_ranks_unseen_traces_however_they_are_told(world):
     assert set(never["kinds"]) == set(data.FLAWS) - set(data.SEEN)
     assert never["pair accuracy, others"]["value"] >= 0.95, found
     assert never["alternatives, others"]["value"] >= 0.93, found
-    seen = {kind: v["pair accuracy"] for kind, v in found["per kind"].items() if kind in data.SEEN}
+    seen = {kind: v["pair accuracy"]["value"] for kind, v in found["per kind"].items() if kind in data.SEEN}
     assert min(seen.values()) >= {"math": 0.7, "code": 0.85}[name], seen

@@ -8,7 +8,8 @@
     several    p-values of the same question on several benchmarks are Holm-adjusted
     planning   the least true difference these problems would have shown with 80% power; None where none would
 
-Every interval is that of tracelift/stats/figures.py. Problems with a run that could not be judged leave the figure (and both sides of a comparison), and are counted.
+Every interval is that of tracelift/stats/figures.py. A problem one of whose runs could not be judged leaves its arm's figures
+(and both sides of a comparison), one of whose traces could not be scored the Reason RM's; all of these are counted.
 Left out: the variance between training seeds, which one planner cannot show (runs.py has it).
 """
 
@@ -23,6 +24,7 @@ from tracelift.evaluation.figures.power import least_detectable_difference, leas
 from tracelift.evaluation.figures.votes import VOTING, majority
 from tracelift.evaluation.spending import Spent
 from tracelift.evaluation.verdicts import RULES
+from tracelift.rl.held_out import WRONG_REASONS, with_every_fault
 from tracelift.rl.metrics import accuracy, trace_validity, wrong_reason_rate, wrong_reasons_by_fault
 from tracelift.stats import pass_at_k
 from tracelift.stats.figures import SHARE, Figure, adjust, average, difference, ratio
@@ -73,7 +75,8 @@ def arm_figures(answers: Answers, kind: str, mode: str, ks: Sequence[int], spent
                     out[f"maj@{k}"] = average([majority(some, rule, kind, k) for some in judged], SHARE)
     made = [a for some in answers for a in some or ()]
     out["problems"] = sum(some is not None for some in answers)
-    out["unjudged"] = sum(not a.judged for a in made)
+    out["unattempted"] = len(answers) - out["problems"]  # problems for which the arm has nothing to give
+    out["unjudged"] = sum(not a.judged for a in made)  # runs
     out["cost"] = spent
     return out
 
@@ -84,10 +87,12 @@ def trace_figures(
     """What can be said of a planner's traces. `answers`: the planner arm's, for the wrong-reason rate (over right
     samples). spent: what writing them took."""
     out: Figure = {}
+    scored = [some for some in traces if all(w.rm_error is None for w in some)]
 
     def by_problem(name: str, value: Callable[[WrittenTrace], float | None], bounds: tuple[float, float]) -> None:
-        """The mean over problems of means over samples; samples for which `value` is None do not count."""
-        known = [[float(v) for w in some if (v := value(w)) is not None] for some in traces]
+        """The mean over problems of means over samples; samples of which this cannot be told (None) do not count."""
+        asked = scored if name.startswith("RM ") else traces
+        known = [[float(v) for w in some if (v := value(w)) is not None] for some in asked]
         if means := [sum(values) / len(values) for values in known if values]:
             out[name] = average(means, bounds)
 
@@ -104,7 +109,7 @@ def trace_figures(
     by_problem("format failures", lambda w: w.trace is None, SHARE)
     by_problem("cut at the token limit", lambda w: w.finish_reason == "length", SHARE)
     by_problem("trace tokens", lambda w: w.tokens, (0.0, math.inf))
-    out["unscored"] = sum(w.rm_error is not None for some in traces for w in some)
+    out["unscored"] = sum(w.rm_error is not None for some in traces for w in some)  # traces
     out["cost"] = spent
     return out
 
@@ -124,7 +129,7 @@ def _wrong_reasons(traces: Traces, right: Sequence[list[bool] | None]) -> Figure
     sizes, parts = [s.n for s in rates], [wrong_reasons_by_fault(row) for row in rows]
     out: Figure = {"wrong-reason rate": ratio([s.hits for s in rates], sizes)}
     for fault in wrong_reasons_by_fault(sample for row in rows for sample in row):
-        out[f"wrong reasons: {fault}"] = ratio([p[fault].hits if fault in p else 0 for p in parts], sizes)
+        out[f"{WRONG_REASONS}{fault}"] = ratio([p[fault].hits if fault in p else 0 for p in parts], sizes)
     return out
 
 
@@ -179,6 +184,11 @@ def analyse(
                 mode: trace_figures(t, own.get(mode), headline, dimensions, spent.get(mode))
                 for mode, t in modes.items()
             }
+        for mode in dict.fromkeys(mode for modes in traces.values() for mode in modes):
+            sides = [label for label, modes in traces.items() if mode in modes]
+            filled = with_every_fault([traces[label][mode] for label in sides])
+            for label, figures in zip(sides, filled, strict=True):
+                traces[label][mode] = figures
         benchmarks[name] = {"rules": list(rules), "arms": arms, "traces": traces}
         for a, b in questions(list(found.arms)):
             for mode in found.arms[a].keys() & found.arms[b].keys():

@@ -58,7 +58,7 @@ def contrast(a: Sequence[float], b: Sequence[float], problems: float = 0.0) -> d
     if min(len(a), len(b)) < 2:
         return out
     w = welch(a, b, problems)
-    return out | {"low": w.low, "high": w.high, "least_detectable": w.least_detectable}
+    return out | {"low": w.low, "high": w.high, "se": w.se, "least_detectable": w.least_detectable}
 
 
 def problem_variance(a: Sequence[Values], b: Sequence[Values]) -> float:
@@ -92,6 +92,7 @@ def compare_runs(letters: Mapping[str, Any], a: Sequence[str], b: Sequence[str])
                 continue
             rates = [[math.fsum(values) / len(values) for values in side] for side in known]
             spread = problem_variance(*([run[name] for run in side] for side in sides))
-            figures = {"mode": mode, "figure": name, "runs_a": rates[0], "runs_b": rates[1]}
+            n = [[len(values) for values in side] for side in known]  # problems, of each run
+            figures = {"mode": mode, "figure": name, "runs_a": rates[0], "runs_b": rates[1], "n_a": n[0], "n_b": n[1]}
             out.append(figures | contrast(*rates, problems=spread))
     return out

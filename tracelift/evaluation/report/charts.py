@@ -91,7 +91,7 @@ def histogram(groups: Sequence[tuple[str, str, Sequence[float]]]) -> str:
             title = escape(f"{label}, {i / BINS:.1f} to {(i + 1) / BINS:.1f}: {row[i]:.1%}")
             bars += f'<i class="{colour}" style="height:{100 * row[i] / top:.1f}%" title="{title}"></i>'
         columns.append(f"<div>{bars}</div>")
-    ticks = "".join(f"<b>{i / BINS:.1f}</b>" for i in range(BINS))
+    ticks = "".join(f"<b>{i / BINS:.1f}</b>" for i in range(BINS)) + '<b class="end">1.0</b>'
     legend = "".join(
         f'<span><i class="key {colour}"></i>{escape(label)} ({len(values)})</span>' for label, colour, values in groups
     )

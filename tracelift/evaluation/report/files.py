@@ -28,14 +28,14 @@ def leave_files(
     benchmarks: Sequence[Benchmark],
     found: dict[str, Found],
     sides: tuple[Sequence[str], Sequence[str]],
-    trained_on: dict[str, int | None],
+    trained_on: dict[str, dict[str, int | None]],
     suffix: str,
 ) -> dict[str, Any]:
     """Write the four, `suffix` before the names' endings; returns what results.json holds: how the figures were made, and the
     figures.
 
     sides: planners' labels, those of --run and those of --against; several on either are compared with the run as the unit.
-    trained_on: of each benchmark, how many problems the planner was trained on.
+    trained_on: of each benchmark and planner, how many problems it was trained on.
     """
     config, kinds = bench.config, {b.name: b.problems[0].kind for b in benchmarks}
     outcomes = {
@@ -49,8 +49,11 @@ def leave_files(
     write_text(out / f"outcomes{suffix}.json", json_text(outcomes))
     with replaced_file(out / f"samples{suffix}.jsonl") as file:
         for row in sample_rows(bench, benchmarks, found):
-            file.write(json_line(without_nan(row)))
-    title, shown = "TraceLift evaluation: " + " and ".join(results["systems"]), config.eval.traces_shown
+            file.write(json_line(row))
+    title, shown = (
+        "TraceLift evaluation: " + " against ".join(map(", ".join, filter(None, sides))),
+        config.eval.traces_shown,
+    )
     write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, bench.dimensions, shown))
     return results
 

@@ -19,6 +19,7 @@ from tracelift.evaluation.bench import Answer, Found, WrittenTrace
 from tracelift.evaluation.report import charts
 from tracelift.evaluation.report.findings import findings
 from tracelift.files import without_nan
+from tracelift.rl.held_out import WRONG_REASONS
 from tracelift.tasks.benchmarks import Benchmark
 
 _TEMPLATE = Path(__file__).with_name("page.html")
@@ -168,7 +169,9 @@ def _faults(bench: dict[str, Any], mode: str) -> str:
     for label, modes in bench["traces"].items():
         figures = modes.get(mode, {})
         if figures.get("wrong-reason rate") is not None:
-            parts = [(k.partition(": ")[2], f["value"]) for k, f in figures.items() if k.startswith("wrong reasons: ")]
+            parts = [
+                (k.removeprefix(WRONG_REASONS), f["value"]) for k, f in figures.items() if k.startswith(WRONG_REASONS)
+            ]
             rows.append((label, parts))
     if not rows:
         return ""
@@ -192,7 +195,8 @@ def _rm_charts(found: Found, mode: str, rule: str) -> str:
                     (right if answer.passes(rule) else wrong).append(w.score.total)
         if right or wrong:
             drawn = charts.histogram([("right answer", "good", right), ("wrong answer", "bad", wrong)])
-            parts.append(f"<h4>Reason RM score of the traces of {escape(label)}</h4>{drawn}")
+            told = f"Reason RM score of the traces of {escape(label)}: share of those whose answer is right, and wrong"
+            parts.append(f"<h4>{told}</h4>{drawn}")
     return "".join(parts)
 
 
@@ -209,7 +213,7 @@ def _tables(results: dict[str, Any]) -> str:
             if any(c["least_detectable"] is None for c in asked):
                 parts.append(f'<p class="muted">{table.UNSEEN}</p>')
             if cost := table.cost_rows(bench, mode):
-                parts.append(html_table(cost))
+                parts += [html_table(cost), f'<p class="muted">{table.COMPUTED}</p>']
     if asked := results.get("run_comparisons"):
         parts += ["<h3>Sets of runs</h3>", html_table(table.run_rows(asked)), f'<p class="muted">{table.LEAST_P}</p>']
     return "\n".join(parts)

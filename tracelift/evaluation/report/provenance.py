@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tracelift.config import to_dict
-from tracelift.evaluation.arms import executor_for
 from tracelift.evaluation.bench import Bench, Found, Planner
 from tracelift.evaluation.verdicts import RULES, VERSIONS
 from tracelift.runs.record import hardware, source_commit, versions
@@ -43,7 +42,7 @@ def how_made(
             "fingerprint": bench.scorer.fingerprint if bench.scorer is not None else None,
         },
         "problems": {b.name: _problems(b) for b in benchmarks},
-        "prompts": {b.name: _prompts(bench, planners, b, found[b.name]) for b in benchmarks},
+        "prompts": {b.name: _prompts(planners, b, found[b.name]) for b in benchmarks},
     }
 
 
@@ -80,6 +79,7 @@ def _executor(bench: Bench) -> dict[str, Any]:
         "template": s.template,
         "baseline_template": s.baseline_template,
         "chat": bench.executor.form.chat,
+        "chat_options": dict(bench.executor.form.options),
         "temperature": s.temperature,
         "max_new_tokens": s.max_new_tokens,
         "max_trace_chars": c.max_trace_chars,
@@ -93,6 +93,7 @@ def _problems(b: Benchmark) -> dict[str, Any]:
     rows = (text for p in b.problems for text in (p.problem_id, p.task.problem, p.task.reference))
     return {
         "n": len(b.problems),
+        "left_out": b.left_out,
         "sha256": sha256(rows),
         "kind": kind,
         "rules": list(RULES[kind]),
@@ -100,7 +101,7 @@ def _problems(b: Benchmark) -> dict[str, Any]:
     }
 
 
-def _prompts(bench: Bench, planners: Sequence[Planner], b: Benchmark, found: Found) -> dict[str, Any]:
+def _prompts(planners: Sequence[Planner], b: Benchmark, found: Found) -> dict[str, Any]:
     """By planner, and by arm and mode: the hash of all rendered prompts, in the order of samples.jsonl, and the first."""
     out: dict[str, Any] = {"planner": {}, "executor": {}}
     for p in planners if found.traces else ():
@@ -108,13 +109,7 @@ def _prompts(bench: Bench, planners: Sequence[Planner], b: Benchmark, found: Fou
         out["planner"][p.label] = {"sha256": sha256(texts), "first": texts[0]}
     for label, modes in found.arms.items():
         for mode, answers in modes.items():
-            executor = executor_for(bench, b.problems[0].kind, mode)
-            asked = [
-                executor.prompt(problem.task, a.given or None)
-                for problem, some in zip(b.problems, answers, strict=True)
-                for a in some or ()
-                if a.given is not None
-            ]
+            asked = [a.prompt for some in answers for a in some or () if a.prompt is not None]
             first = asked[0] if asked else None
             out["executor"].setdefault(label, {})[mode] = {"sha256": sha256(asked), "first": first, "n": len(asked)}
     return out

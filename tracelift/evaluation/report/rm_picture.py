@@ -40,9 +40,9 @@ def draw_rm(figures: dict[str, Any], path: Path) -> Path:
 
 
 def _flaws(axis: Any, figures: dict[str, Any]) -> None:
-    kinds = sorted(figures["per kind"].items(), key=lambda item: item[1]["pair accuracy"])
+    kinds = sorted(figures["per kind"].items(), key=lambda item: item[1]["pair accuracy"]["value"])
     names = [k.replace("_", " ") for k, _ in kinds]
-    axis.barh(names, [v["pair accuracy"] for _, v in kinds], color=COLOURS[0], label="reference")
+    axis.barh(names, [v["pair accuracy"]["value"] for _, v in kinds], color=COLOURS[0], label="reference")
     if figures["alternatives"]:
         shares = [v["alternatives"]["value"] if "alternatives" in v else 0 for _, v in kinds]
         axis.barh(names, shares, height=0.4, color=COLOURS[4], label="alternatives")
