@@ -1,6 +1,6 @@
 """Log-prob, log-sum-exp, entropy and exact KL of rows of logits in plain PyTorch: the oracle, and the CPU's fast path.
 
-For a row z = x / T with maximum m, d = z − m, e = exp d and s = Σ e:
+For a row z = x / T with maximum m, d = z − m, e = exp d and s = Σ e (with a soft cap c, x stands for c·tanh(x / c)):
 
     log p_y = d_y − log s        logsumexp = m + log s        H = log s − Σ e·d / s
     KL(p‖q) = Σ e·(d − d') / s − log(s / s')                  (primes: the reference row)
@@ -15,7 +15,9 @@ most sampled tokens. And the target's gradient uses 1 − p_y = −expm1(log p_y
 Rows are taken a cache-full at a time, so beside the inputs only one chunk and a few numbers a row exist. Rows without
 a target, and in the backward pass rows without an incoming gradient, are never read.
 
-Left out: double backward, and gradients for the reference logits or the temperature.
+A soft cap multiplies dz_j by the slope of tanh, cosh⁻²(x_j / c).
+
+Left out: double backward, and gradients for the reference logits, the temperature or the cap.
 
 Shape letters: N rows, V vocabulary, n rows of one chunk.
 """
@@ -40,6 +42,23 @@ NO_REFERENCE = -1e25  # log q is taken no lower, so that a probability > 0 may m
 SMALL, SPREAD = 32.0, 0.5
 
 
+class Scaling(NamedTuple):
+    """How a logit x becomes an exponent: z = c·tanh(x / c) / T."""
+
+    temperature: float = 1.0
+    softcap: float = 0.0  # c; 0 for none
+    row_inverse: Tensor | None = None  # (N,) 1/T of each row in the compute dtype, in the place of 1/temperature
+
+    def of(self, chosen: slice | Tensor) -> Scaling:
+        """The same of some rows."""
+        return self if self.row_inverse is None else self._replace(row_inverse=self.row_inverse[chosen])
+
+    @property
+    def inverse(self) -> float | Tensor:
+        """1/T, one or of each row."""
+        return 1.0 / self.temperature if self.row_inverse is None else self.row_inverse
+
+
 class RowStats(NamedTuple):
     """What one forward pass leaves behind, in the compute dtype; `backward` needs nothing else of a row."""
 
@@ -47,7 +66,7 @@ class RowStats(NamedTuple):
     logsumexp: Tensor  # (N,)
     entropy: Tensor  # (N,)
     kl: Tensor  # (N,), or (0,) without a reference
-    # (2, N), or (4, N) with a reference: the largest logit before temperature, or 0 for a row of −inf; and
+    # (2, N), or (4, N) with a reference: the largest (capped) logit before temperature, or 0 for a row of −inf; and
     # log Σ exp((x − max)/T), or +inf for a row of −inf, so that every probability there is exp(−inf). Then the
     # reference's two.
     norm: Tensor
@@ -82,62 +101,70 @@ class Scratch:
     """Reused chunk buffers: fresh ones would cost page faults, which on a CPU outweigh the arithmetic."""
 
     def __init__(self, like: Tensor, vocab: int, dtype: torch.dtype) -> None:
-        # Rows are cut into blocks of about √V columns for `log_sum`; the columns that fill the last one stay 0.
-        self.block = 1 << max(3, (vocab.bit_length() + 1) // 2)
-        self.vocab, self.width = vocab, -(-vocab // self.block) * self.block
-        self.rows = max(1, CHUNK_ELEMENTS // self.width)
+        self.vocab, self.rows = vocab, max(1, CHUNK_ELEMENTS // vocab)
         self.dtype, self.device = dtype, like.device
         self.buffers: dict[str, Tensor] = {}
 
     def __call__(self, name: str, rows: int) -> Tensor:  # -> (rows, V)
-        return self.whole(name, rows)[:, : self.vocab]
-
-    def whole(self, name: str, rows: int) -> Tensor:  # -> (rows, V and the columns that fill its last block)
         if name not in self.buffers:
-            shape = (min(rows, self.rows), self.width)
-            self.buffers[name] = torch.zeros(shape, dtype=self.dtype, device=self.device)
+            shape = (min(rows, self.rows), self.vocab)
+            self.buffers[name] = torch.empty(shape, dtype=self.dtype, device=self.device)
         return self.buffers[name][:rows]
 
 
-def widened(x: Tensor, out: Tensor) -> Tensor:
-    """x in the compute dtype: itself, or copied to `out`. A cast by itself is faster than one inside another operation."""
-    return x if x.dtype == out.dtype else out.copy_(x)
+def column(v: float | Tensor) -> float | Tensor:  # (n,) -> (n,1)
+    """A number of each row, or one of all, as it goes beside (n,V)."""
+    return v[:, None] if isinstance(v, Tensor) else v
 
 
-def shifted(x: Tensor, top: Tensor, inv_temperature: float, out: Tensor) -> Tensor:  # (n,V), (n,) -> (n,V)
+def raised(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) in the logits' dtype -> (n,V) in that of out
+    """x in the compute dtype and capped: itself where neither is asked for, else in `out`. A cast by itself is faster than
+    one inside another operation."""
+    if not softcap:
+        return x if x.dtype == out.dtype else out.copy_(x)
+    out.copy_(x).div_(softcap).tanh_().mul_(softcap)
+    endless = x.isinf()
+    if bool(endless.any()):  # −inf is no small logit but a token that is not there
+        out[endless] = x[endless].to(out.dtype)
+    return out
+
+
+def cap_slope(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) -> (n,V)
+    """The derivative of c·tanh(x / c), with its digits also where it is small."""
+    return out.copy_(x).div_(softcap).cosh_().square_().reciprocal_()
+
+
+def shifted(x: Tensor, top: Tensor, inv_t: float | Tensor, out: Tensor) -> Tensor:  # (n,V), (n,) -> (n,V)
     """(x − max) / T."""
     torch.sub(x, top[:, None], out=out)
-    return out if inv_temperature == 1.0 else out.mul_(inv_temperature)
+    return out if isinstance(inv_t, float) and inv_t == 1.0 else out.mul_(column(inv_t))
 
 
-def log_probs(
-    x: Tensor, top: Tensor, log_s: Tensor, inv_temperature: float, out: Tensor
-) -> Tensor:  # (n,V), (n,), (n,)
+def log_probs(x: Tensor, top: Tensor, log_s: Tensor, inv_t: float | Tensor, out: Tensor) -> Tensor:  # (n,V), (n,), (n,)
     """(x − max) / T − log s in two passes, or in one where no digit of the result would show it."""
-    offset = top * inv_temperature + log_s
-    if bool((offset.abs() < SMALL).all() & (log_s > SPREAD).all()):
-        return torch.add(offset.neg_()[:, None], x, alpha=inv_temperature, out=out)
-    return torch.add(-log_s[:, None], torch.sub(x, top[:, None], out=out), alpha=inv_temperature, out=out)
+    offset = top * inv_t + log_s
+    if isinstance(inv_t, float) and bool((offset.abs() < SMALL).all() & (log_s > SPREAD).all()):
+        return torch.add(offset.neg_()[:, None], x, alpha=inv_t, out=out)
+    return shifted(x, top, inv_t, out).sub_(log_s[:, None])
 
 
-def log_prob_at(x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_temperature: float) -> Tensor:  # (n,V), (n,1)
+def log_prob_at(x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_t: float | Tensor) -> Tensor:  # (n,V), (n,1)
     """The log-prob of one column of each row, with the digits that p near 1 needs; (n,)."""
-    return (x.gather(-1, y).squeeze(1) - top) * inv_temperature - log_s
+    return (x.gather(-1, y).squeeze(1) - top) * inv_t - log_s
 
 
-def log_sum(e: Tensor, block: int, dead: Tensor) -> Tensor:  # (n, k·block) exponentials whose largest is 1, (n,) bool
+def log_sum(e: Tensor, y: Tensor, dead: Tensor) -> Tensor:  # (n,V) exponentials whose largest is 1, (n,1), (n,) bool
     """log Σ e as log1p of the sum without the largest; +inf for rows that have no largest."""
-    rest = e.sum(-1) - 1
-    peaked = (rest < 1).nonzero().squeeze(1)
-    if peaked.numel():
-        # The maximum is alone at e = 1 here (two would make rest >= 1) and lies in the block of the largest sum: there it
-        # is left out, exactly.
-        rows = e if len(peaked) == len(e) else e[peaked]
-        blocks = rows.view(len(rows), -1, block)
-        sums = blocks.sum(-1)
-        heaviest = sums.argmax(-1, keepdim=True)
-        inside = blocks.gather(1, heaviest[:, :, None].expand(-1, -1, block)).squeeze(1)
-        rest[peaked] = inside.masked_fill_(inside == 1, 0).sum(-1) + sums.scatter_(1, heaviest, 0).sum(-1)
+    e_y = e.gather(1, y)
+    beside = e.scatter_(1, y, 0).sum(-1)
+    e.scatter_(1, y, e_y)
+    e_y = e_y.squeeze(1)
+    largest = e_y == 1  # as sampled tokens mostly are
+    rest = torch.where(largest, beside, (beside - 1) + e_y)
+    peaked = ((rest < 1) & ~largest).nonzero().squeeze(1)
+    if peaked.numel():  # another is, alone at e = 1 (two would make rest >= 1), and is left out
+        rows = e[peaked]
+        rest[peaked] = rows.masked_fill_(rows == 1, 0).sum(-1)
     return rest.log1p_().masked_fill_(dead, torch.inf)
 
 
@@ -158,10 +185,10 @@ def row_max(x: Tensor) -> tuple[Tensor, Tensor]:  # (n,V) -> (n,), (n,) bool
 
 
 def forward(
-    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, temperature: float, ignore_index: int, vocab: int
+    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, scaling: Scaling, ignore_index: int, vocab: int
 ) -> RowStats:  # (..., V), (N,) int64, (..., V) or None
     """One pass over the rows. Ignored rows get zeros; `vocab` columns count, the rest is padding."""
-    dtype, inv_t, n = compute_dtype(logits), 1.0 / temperature, targets.numel()
+    dtype, n = compute_dtype(logits), targets.numel()
     zeros = lambda *shape: torch.zeros(shape, dtype=dtype, device=logits.device)  # noqa: E731
     pairs = 1 if ref_logits is None else 2
     stats = RowStats(zeros(n), zeros(n), zeros(n), zeros(n * (pairs - 1)), zeros(2 * pairs, n))
@@ -170,12 +197,12 @@ def forward(
     for x_block, ref_block in flat_blocks(logits, ref_logits):
         here = slice(first, first + len(x_block))
         first = here.stop
-        y_block = targets[here]
+        y_block, scaling_here = targets[here], scaling.of(here)
         for rows in chunks(y_block != ignore_index, scratch.rows):
             values = forward_chunk(
                 x_block[rows, :vocab],
                 y_block[rows],
-                inv_t,
+                scaling_here.of(rows),
                 scratch,
                 None if ref_block is None else ref_block[rows, :vocab],
             )
@@ -185,26 +212,25 @@ def forward(
 
 
 def forward_chunk(
-    x: Tensor, y: Tensor, inv_t: float, scratch: Scratch, ref: Tensor | None
+    x: Tensor, y: Tensor, scaling: Scaling, scratch: Scratch, ref: Tensor | None
 ) -> tuple[Tensor, ...]:  # (n,V), (n,), -, -, (n,V) -> logprob, logsumexp, entropy, [kl], *norm, each (n,)
-    n = len(x)
-    x = widened(x, scratch("d", n))
+    n, y, inv_t, cap = len(x), y[:, None], scaling.inverse, scaling.softcap
+    x = raised(x, cap, scratch("d", n))
     top, dead = row_max(x)
     d = shifted(x, top, inv_t, scratch("d", n))
-    logprob = d.gather(-1, y[:, None]).squeeze(1)
+    logprob = d.gather(1, y).squeeze(1)
     e = torch.exp(d, out=scratch("e", n))
-    log_s = log_sum(scratch.whole("e", n), scratch.block, dead)
+    log_s = log_sum(e, y, dead)
     s, product = log_s.exp(), d if ref is None else scratch("w", n)
     logprob -= log_s
     entropy = (log_s - weighted(e, d, product) / s).masked_fill_(dead, 0)
     logsumexp = (top * inv_t + log_s).masked_fill_(dead, -torch.inf)
     if ref is None:
         return logprob, logsumexp, entropy, top, log_s
-    ref = widened(ref, product)
+    ref = raised(ref, cap, product)
     ref_top, ref_dead = row_max(ref)
     ref_d = shifted(ref, ref_top, inv_t, product)
-    torch.exp(ref_d, out=scratch("v", n))
-    ref_log_s = log_sum(scratch.whole("v", n), scratch.block, ref_dead)
+    ref_log_s = log_sum(torch.exp(ref_d, out=scratch("v", n)), y, ref_dead)
     # d − d' first: where policy and reference nearly agree, the difference is exact and the KL keeps its digits.
     cross = weighted(e, torch.sub(d, ref_d, out=d), product)
     kl = (cross / s - (log_s - ref_log_s)).clamp_min_(0).masked_fill_(ref_dead, torch.inf).masked_fill_(dead, 0)
@@ -218,7 +244,7 @@ def backward(
     ref_logits: Tensor | None,
     stats: RowStats,
     incoming: Sequence[Tensor | None],
-    temperature: float,
+    scaling: Scaling,
     ignore_index: int,
     vocab: int,
 ) -> None:  # (..., V) to fill, (..., V), (N,), (..., V), -, four (N,): d loss / d (logprob, logsumexp, entropy, kl)
@@ -239,11 +265,11 @@ def backward(
     active = touched & (targets != ignore_index) & (log_s != torch.inf)
     if grad.shape[-1] > vocab:
         grad[..., vocab:].zero_()
-    scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), 1.0 / temperature, 0
+    scratch, first = Scratch(logits, vocab, zero.dtype), 0
     for x_block, ref_block, out_block in flat_blocks(logits, None if g_kl is None else ref_logits, grad):
         here = slice(first, first + len(x_block))
         first = here.stop
-        live = active[here]
+        live, scaling_here = active[here], scaling.of(here)
         per_row = [v[here] for v in (targets, top, log_s, g_lp, level)]
         optional = [None if v is None else v[here] for v in (g_h, g_kl, *ref_norm)]
         if not bool(live.all()):
@@ -257,7 +283,7 @@ def backward(
                 x,
                 None if ref_block is None else ref_block[rows, :vocab],
                 out,
-                inv_t,
+                scaling_here.of(rows),
                 scratch,
                 *(v[rows] for v in per_row),
                 *(None if v is None else v[rows] for v in optional),
@@ -270,7 +296,7 @@ def backward_chunk(
     x: Tensor,
     ref: Tensor | None,
     out: Tensor,
-    inv_t: float,
+    scaling: Scaling,
     scratch: Scratch,
     y: Tensor,
     top: Tensor,
@@ -282,8 +308,9 @@ def backward_chunk(
     ref_top: Tensor | None = None,
     ref_log_s: Tensor | None = None,
 ) -> None:  # x, ref, out (n,V); from y on (n,) each
-    n, y = len(x), y[:, None]
-    x = widened(x, scratch("d", n))
+    n, y, inv_t, cap = len(x), y[:, None], scaling.inverse, scaling.softcap
+    slope = cap_slope(x, cap, scratch("s", n)) if cap else None  # first: the gradient may be built over x
+    x = raised(x, cap, scratch("d", n))
     logp_y = log_prob_at(x, y, top, log_s, inv_t)
     logp = log_probs(x, top, log_s, inv_t, scratch("d", n))
     p = torch.exp(logp, out=out)
@@ -293,11 +320,11 @@ def backward_chunk(
         logp.clamp_min_(NO_PROBABILITY)  # p = 0 there, and 0·(−inf) would be no number
     if g_h is not None:
         own = logp if g_kl is None else scratch("w", n)
-        factor = torch.mul(logp, (g_h * -inv_t)[:, None], out=own).add_(factor)  # faster than addcmul
+        factor = torch.mul(logp, (g_h * inv_t).neg_()[:, None], out=own).add_(factor)  # faster than addcmul
         at_target = at_target - g_h * logp_y.clamp_min(NO_PROBABILITY)
     if g_kl is not None:
         assert ref is not None and ref_top is not None and ref_log_s is not None, "a KL without its reference"
-        ref = widened(ref, scratch("v", n))
+        ref = raised(ref, cap, scratch("v", n))
         logq_y = log_prob_at(ref, y, ref_top, ref_log_s, inv_t)
         at_target = at_target + g_kl * (logp_y.clamp_min(NO_PROBABILITY) - logq_y.clamp_min(NO_REFERENCE))
         ratio = log_probs(ref, ref_top, ref_log_s, inv_t, scratch("v", n))
@@ -308,3 +335,5 @@ def backward_chunk(
     p_y = logp_y.exp()
     exact = torch.where(p_y == 0, 0, p_y * at_target) - g_lp * torch.expm1(logp_y)
     p.scatter_(1, y, exact.mul_(inv_t)[:, None])
+    if slope is not None:
+        p.mul_(slope)

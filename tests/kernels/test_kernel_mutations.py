@@ -26,23 +26,47 @@ TORCH = {
         "    g_h = None\n    if g_h is not None:\n        touched",
     ),
     "phantom column": (
-        'log_s = log_sum(scratch.whole("e", n), scratch.block, dead)',
-        'log_s = torch.log(log_sum(scratch.whole("e", n), scratch.block, dead).exp() + (-top).exp())',
+        "log_s = log_sum(e, y, dead)",
+        "log_s = torch.log(log_sum(e, y, dead).exp() + (-top).exp())",
     ),
     "ignored incoming gradient": (
         "    g_lp, g_lse, g_h, g_kl = incoming",
         "    g_lp, g_lse, g_h, g_kl = (g if g is None else g * 0 + 1 for g in incoming)",
     ),
-    "off-by-one target": ("    n, y = len(x), y[:, None]", "    n, y = len(x), (y[:, None] + 1) % x.shape[-1]"),
-    "off-by-one target forward": ("d.gather(-1, y[:, None])", "d.gather(-1, (y[:, None] + 1) % x.shape[-1])"),
+    "off-by-one target": ("    p.scatter_(1, y, exact", "    p.scatter_(1, (y + 1) % x.shape[-1], exact"),
+    "off-by-one target forward": ("d.gather(1, y)", "d.gather(1, (y + 1) % x.shape[-1])"),
     "temperature applied twice": (
         "    top, dead = row_max(x)\n",
         "    top, dead = row_max(x)\n    inv_t = inv_t * inv_t\n",
     ),
     "temperature twice backward": (
-        "scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), 1.0 / temperature, 0",
-        "scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), temperature**-2, 0",
+        "    logp_y = log_prob_at(x, y, top, log_s, inv_t)\n",
+        "    inv_t = inv_t * inv_t\n    logp_y = log_prob_at(x, y, top, log_s, inv_t)\n",
     ),
+    "a temperature a row taken from the first rows": (
+        "scaling_here.of(rows)",
+        "scaling_here.of(slice(len(y_block[rows])))",
+    ),
+    "the largest forgotten where it is not the target": (
+        "        rest[peaked] = rows.masked_fill_(rows == 1, 0).sum(-1)\n",
+        "",
+    ),
+    "the target left out of the sum": (
+        "torch.where(largest, beside, (beside - 1) + e_y)",
+        "torch.where(largest, beside, beside)",
+    ),
+    "the target's exponential not put back": ("    e.scatter_(1, y, e_y)\n", ""),
+    "cap's slope forgotten": ("        p.mul_(slope)", "        pass"),
+    "cap's slope at the target forgotten": (
+        "        p.mul_(slope)",
+        "        p.mul_(slope.scatter_(1, y, 1))",
+    ),
+    "cap's slope by subtraction": (
+        "out.copy_(x).div_(softcap).cosh_().square_().reciprocal_()",
+        "out.copy_(x).div_(softcap).tanh_().square_().neg_().add_(1)",
+    ),
+    "a reference without the cap": ("raised(ref, cap, product)", "raised(ref, 0.0, product)"),
+    "a masked token capped": ("    if bool(endless.any()):", "    if False:"),
     "temperature forgotten in the chain rule": ("factor = (level * inv_t)[:, None]", "factor = level[:, None]"),
     "KL the other way round": (
         "    kl = (cross / s - (log_s - ref_log_s))",
@@ -59,9 +83,9 @@ TORCH = {
     "a row of −inf given a gradient": ("& (log_s != torch.inf)", "& (log_s == log_s)"),
     "a row idle though its entropy is asked for": ("        touched |= g_h != 0\n", "        touched &= level != 0\n"),
     "division before the maximum": (
-        "    torch.sub(x, top[:, None], out=out)\n    return out if inv_temperature == 1.0 "
-        "else out.mul_(inv_temperature)",
-        "    top = top[:, None] * inv_temperature\n    return torch.sub(x * inv_temperature, top, out=out)",
+        "    torch.sub(x, top[:, None], out=out)\n    return out if isinstance(inv_t, float) and inv_t == 1.0 "
+        "else out.mul_(column(inv_t))",
+        "    top = column(top * inv_t)\n    return torch.sub(x * column(inv_t), top, out=out)",
     ),
 }
 
@@ -77,28 +101,44 @@ TRITON = {
         "torch.stack([g_lp, level, 0 * g_h, *rows])",
     ),
     "phantom column": (
-        "        x = x_next.to(tl.float32)\n",
-        "        x = tl.where(column < end, x_next.to(tl.float32), 0.0)\n",
+        "        x = logit(x_next, cap, CAPPED)\n",
+        "        x = tl.where(column < end, logit(x_next, cap, CAPPED), 0.0)\n",
     ),
     "ignored incoming gradient": (
         "(zero if g is None else g for g in incoming)",
         "(zero if g is None else zero + 1 for g in incoming)",
     ),
     "off-by-one target": ("column == y_column,", "column == y_column + 1,"),
-    "off-by-one target forward": ("tl.where(inside, y, 0)).to", "tl.where(inside, (y + 1) % vocab, 0)).to"),
+    "off-by-one target forward": ("tl.where(inside, y, 0))", "tl.where(inside, (y + 1) % vocab, 0))"),
     "temperature applied twice": (
-        "                vocab,\n                1.0 / temperature,",
-        "                vocab,\n                1.0 / temperature**2,",
+        "                vocab,\n                scaling.inverse,",
+        "                vocab,\n                scaling.inverse**2,",
     ),
     "temperature twice backward": (
-        "grad.shape[-1],\n            1.0 / temperature,",
-        "grad.shape[-1],\n            1.0 / temperature**2,",
+        "grad.shape[-1],\n            scaling.inverse,",
+        "grad.shape[-1],\n            scaling.inverse**2,",
     ),
     "temperature forgotten in the chain rule": ("    level *= inv_t\n    slope *= inv_t * LN2", "    slope *= LN2"),
     "KL the other way round": (
         "    scale = inv_t * LOG2E  # logits to bits",
         "    x_row, r_row = r_row, x_row\n    scale = inv_t * LOG2E",
     ),
+    "a temperature a row taken from the first row": (
+        "        inv_t = tl.load(inv_t + row)\n",
+        "        inv_t = tl.load(inv_t)\n",
+    ),
+    "cap's slope forgotten": ("            dz *= cap_slope(x, cap)\n", "            dz *= 1.0\n"),
+    "cap's slope at the target forgotten": ("        at_target *= cap_slope(x_y, cap)\n", "        at_target *= 1.0\n"),
+    "a reference without the cap": (
+        "            r = logit(r_next, cap, CAPPED)\n",
+        "            r = r_next.to(tl.float32)\n",
+    ),
+    "the target not capped": ("(logit(x_y, cap, CAPPED) - m)", "(x_y - m)"),
+    "the maximum's lane read again without the cap": (
+        "own, end), cap, CAPPED)",
+        "own, end), cap, False)",
+    ),
+    "the excluded logit without the cap": ("WIDTH, WHOLE), cap, CAPPED)", "WIDTH, WHOLE), cap, False)"),
     "max started at 0": ("    m = tl.full((LANES,), LOWEST, tl.float32)", "    m = tl.full((LANES,), 0.0, tl.float32)"),
     "entropy without its mean": ("g_lse - g_lp - g_h * stats.entropy", "g_lse - g_lp"),
     "KL without its mean": ("level = level - g_kl * stats.kl", "level = level - 0 * stats.kl"),
@@ -178,7 +218,31 @@ def verify(backend: str) -> None:
     ref[2] = ref[2].sort().values
     check(score, x, y, ref, 0.7)
     check(score, x[:, :299], y, None, 0.7)  # an odd vocabulary: Triton's lanes take other columns
+    check_scalings(backend)
     check_limits(backend)
+
+
+def check_scalings(backend: str) -> None:
+    """A soft cap and a temperature a row, where the cap bends little, much, and to its end."""
+    x = torch.stack([torch.linspace(a, b, 80) for a, b in ((-0.01, 0.02), (-3, 9), (-12, 45), (0, 5), (5, -5))])
+    x[3:] = rows(("model", "peaked"), 80, seed=5)
+    y, t = torch.tensor([3, 79, 70, 7, 6]), torch.tensor([0.5, 2.0, 0.7, 1.0, 1.5], dtype=torch.float64)
+    score = lambda x, y, r, t: kernels.logprob_kl(x, y, r, t, softcap=6.0, backend=backend)  # noqa: E731
+    check(score, x, y, noisy(x, 0.3), t, softcap=6.0)
+    # A row's temperature is its own where rows before it are left out, and where they have no gradient.
+    leaf = x.clone().requires_grad_()
+    one, two = score(leaf, y, None, t), score(leaf, y.masked_fill(y == 79, -100), None, t)
+    assert torch.equal(one.logprob[2:], two.logprob[2:])
+    whole, rest = (torch.autograd.grad(s.entropy[k:].sum(), leaf)[0][2:] for s, k in ((one, 0), (two, 2)))
+    assert torch.allclose(whole, rest, rtol=1e-5, atol=1e-7)
+    # −inf is no small logit: no token, and for the reference a token that the policy must not choose.
+    r = x.clone()
+    x[0, 9] = r[0, 9] = r[1, 9] = -torch.inf
+    s = score(x, y, r, t)
+    assert s.kl[0] == 0 and s.kl[1] == torch.inf
+    far = x[1:2].clone()  # without the cap a token of no probability, with it one of 2e-6
+    far[0, 9] = -1e4
+    assert score(far, y[1:2], r[1:2], t[1:2]).kl == torch.inf
 
 
 def check_limits(backend: str) -> None:

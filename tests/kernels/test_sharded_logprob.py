@@ -135,7 +135,10 @@ def test_merge_of_many_shards_has_the_digits_of_one():
     for part in x.split(128, dim=-1):
         tops.append(part.amax(-1))
         sums.append((part - tops[-1][:, None]).double().exp().sum(-1).log().float())
+    ones = torch.ones(len(x))
+    each = merge_norm(torch.stack(tops), torch.stack(sums), ones)
     m, log_s, log_w = merge_norm(torch.stack(tops), torch.stack(sums), 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(each, (m, log_s, log_w), strict=True))
     lse = exact_scores(x, torch.zeros(len(x), dtype=torch.long))[0][1]
     assert torch.allclose((m + log_s).double(), lse, rtol=3e-7, atol=1e-6)
     assert torch.allclose(log_w.exp().sum(0), torch.ones(len(x)), atol=1e-6)
