@@ -26,25 +26,33 @@ LINEAR = {
     "ignored incoming gradient": ("[None if g is None else g[chunk] for g in incoming]",
                                   "[None if g is None else g[chunk] * 0 + 1 for g in incoming]"),
     "temperature forgotten backward": ("scaling.of(chunk),\n            ignore_index", "Scaling(),\n            ignore_index"),
-    "the default reference head upside down": ("weight.detach() if ref_weight is None", "weight.detach().flip(0) if ref_weight is None"),
     "ignore_index of -100 alone": ("take(targets, kept)\n    scaling", "take(targets, kept)\n    ignore_index = -100\n    kept = None\n    chosen = targets.clamp(min=0)\n    scaling"),
     "kept tokens asked of -100 alone": ("(targets != ignore_index).nonzero()", "(targets != -100).nonzero()"),
-    "autocast of float64": ("x is None or x.dtype == torch.float64", "x is None"),
-    "autocast without the reference": ("map(autocast, (bias, ref_hidden, ref_weight, ref_bias))", "(bias, ref_hidden, ref_weight, ref_bias)"),
     "autocast that rounds the logits": ("logits_dtype or hidden.dtype", "logits_dtype or given[0].dtype"),
     "products rounded before their sum": ("total.addmm_(a.to(total.dtype), b.to(total.dtype))", "total.add_(torch.mm(a, b).to(total.dtype))"),
+    "bias forgotten": ("cpu_linear.linear(h, self.weight, self.bias)", "cpu_linear.linear(h, self.weight)"),
+    "the reference's bias from the policy": ("Head(ref_hidden, ref_weight, ref_bias,", "Head(ref_hidden, ref_weight, bias,"),
+    "db of the last chunk alone": ("self.db += dz.sum(", "self.db[:] = dz.sum("),
+    "db summed in the weight's dtype": ("weight.new_zeros(len(weight), dtype=wide)", "weight.new_zeros(len(weight))"),
+    "temperatures of the first chunk": ("scaling.of(chunk)", "scaling.of(slice(len(chosen[chunk])))"),
+    "temperatures of ignored tokens kept": ("take(row_inverse, kept)", "row_inverse"),
     "dW summed in the weight's dtype": ("weight.new_zeros(weight.shape, dtype=wide)", "weight.new_zeros(weight.shape)"),
     "the reference's product where no gradient of KL": ("take(ref_hidden if g_kl is not None else None, kept)", "take(ref_hidden, kept)"),
+}  # fmt: skip
+ARGUMENTS = {  # of both forms
+    "the default reference head upside down": ("ref_weight = weight.detach()", "ref_weight = weight.detach().flip(0)"),
+    "autocast of float64": ("x is None or x.dtype == torch.float64", "x is None"),
+    "autocast without the reference": ("map(autocast, (bias, ref_hidden, ref_weight, ref_bias))", "(bias, ref_hidden, ref_weight, ref_bias)"),
 }  # fmt: skip
 LOSS = {
     "nothing": ("", ""),
     "ignored incoming gradient": ("g.mul_(g_loss.to(g.dtype))", "g"),
     "data of the first chunk": ("[d[chunk] for d in data]", "[d[: len(d[chunk])] for d in data]"),
-    "data of ignored tokens kept": ("data = [take(d, kept) for d in data]", "data = [d[: len(y)] for d in data]"),
+    "data of ignored tokens kept": ("[take(d, kept) for d in data]", "[d[: len(y)] for d in data]"),
     "loss of the last chunk alone": ("total += value", "total = value"),
     "scores not put back in their place": ("out.index_copy_(0, kept, torch.cat(pieces)) if kept is not None else out.copy_(torch.cat(pieces))",
                                            "out[: sum(map(len, pieces))] = torch.cat(pieces)"),
-    "dh not put back in its place": ("sums.finished(len(hidden), kept)", "sums.finished(len(hidden), None)"),
+    "dh not put back in its place": ("sums.finished(len(hidden), kept)", "sums.finished(len(hidden), None if kept is None else kept.flip(0))"),
     "temperatures of the first chunk": ("part = scaling.of(chunk)", "part = scaling.of(slice(chunk.stop - chunk.start))"),
     "temperatures of ignored tokens kept": ("scaling if kept is None else scaling.of(kept)", "scaling"),
     "vocab_size forgotten": ("ref_weight, ref_bias, vocab_size, ignore_index)", "ref_weight, ref_bias, None, ignore_index)"),
@@ -57,18 +65,27 @@ LOSS = {
 
 
 def verify(score) -> None:
-    """score(h, w, y, rh, rw, weights) -> (loss, scores) against the float64 oracle, the loss scaled by 3 on its way back."""
+    """score(h, w, b, y, t, rh, rw, rb, weights) -> (loss, scores) against the float64 oracle, for which a bias is one more column
+    of the head; each token has its temperature, and the loss is scaled by 3 on its way back."""
     h, w, rh, rw, y, weights = problem()
-    h, w = h.requires_grad_(), w.requires_grad_()
-    loss, s = score(h, w, y, rh, rw, weights)
-    exact, dh, dw = oracle(h, w, y, weights, 0.7, rh, rw)
+    gen = torch.Generator().manual_seed(4)
+    b, rb, t, one = (
+        torch.randn(len(w), generator=gen),
+        torch.randn(len(w), generator=gen),
+        0.5 + torch.rand(y.shape, generator=gen),
+        torch.ones(*y.shape, 1),
+    )
+    columns = [torch.cat([a, c], -1) for a, c in ((h, one), (w, b[:, None]), (rh, one), (rw, rb[:, None]))]
+    exact, dh, dw = oracle(*columns[:2], y, weights, t[..., None].double(), *columns[2:])
+    h, w, b = h.requires_grad_(), w.requires_grad_(), b.requires_grad_()
+    loss, s = score(h, w, b, y, t, rh, rw, rb, weights)
     kept = y != -100
     for name, want in exact.items():
         close(getattr(s, name)[kept], want, 3e-6)
     close(loss[None], sum((exact[n] * g.double()[kept]).sum() for n, g in zip(exact, weights, strict=True))[None], 1e-5)
     (3 * loss).backward()
-    close(h.grad, 3 * dh, 1e-5)
-    close(w.grad, 3 * dw, 1e-5)
+    for have, want in ((h.grad, dh[..., :-1]), (w.grad, dw[:, :-1]), (b.grad, dw[:, -1])):
+        close(have, 3 * want, 1e-5)
 
 
 def verify_options(score, fused, accumulate) -> None:
@@ -122,6 +139,13 @@ def verify_options(score, fused, accumulate) -> None:
             else:
                 fused(ones, zeros, first, total, chunk=chunk)[0].backward()
             assert torch.allclose(zeros.grad.float(), exact, rtol=2.0**-8)
+    ones, zeros, b = (
+        torch.ones(N, 8).bfloat16(),
+        torch.zeros(V, 8).bfloat16(),
+        torch.zeros(V).bfloat16().requires_grad_(),
+    )
+    score(ones, zeros, torch.zeros(N, dtype=torch.long), bias=b, chunk=1).logprob.sum().backward()
+    assert torch.allclose(b.grad.float(), exact[:, 0], rtol=2.0**-8)
     gen = torch.Generator().manual_seed(3)  # unlike terms, where rounding a product before it is added shows
     a, b = (torch.randn(*shape, generator=gen).bfloat16() for shape in ((V, 64), (64, 8)))
     out = torch.zeros(V, 8)
@@ -141,12 +165,14 @@ def verify_options(score, fused, accumulate) -> None:
         raise AssertionError("not refused")
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", [*LINEAR, *ARGUMENTS])
 def test_linear_logprob_mutated_is_caught(name, tmp_path):
-    wrong = mutant(name, "kernels.linear", LINEAR[name], tmp_path)
+    wrong = mutant(name, "kernels.linear", LINEAR.get(name, ("", "")), tmp_path)
+    if name in ARGUMENTS:
+        wrong.check_linear = mutant(name, "kernels.logits", ARGUMENTS[name], tmp_path).check_linear
 
-    def score(h, w, y, rh, rw, weights):
-        s = wrong.linear_logprob(h, w, y, 0.7, ref_hidden=rh, ref_weight=rw, chunk=10)
+    def score(h, w, b, y, t, rh, rw, rb, weights):
+        s = wrong.linear_logprob(h, w, y, t, bias=b, ref_hidden=rh, ref_weight=rw, ref_bias=rb, chunk=10)
         return sum((v * g).sum() for v, g in zip(s, weights, strict=True)), s
 
     with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError)):
@@ -174,8 +200,9 @@ def test_linear_loss_mutated_is_caught(name, tmp_path):
     wrong = mutant(name, "kernels.linear_loss", LOSS[name], tmp_path)
     combine = lambda s, *weights: sum((v * g).sum() for v, g in zip(s, weights, strict=True))  # noqa: E731
 
-    def score(h, w, y, rh, rw, weights):
-        return wrong.linear_loss(h, w, y, combine, *weights, temperature=0.7, ref_hidden=rh, ref_weight=rw, chunk=10)
+    def score(h, w, b, y, t, rh, rw, rb, weights):
+        ref = {"ref_hidden": rh, "ref_weight": rw, "ref_bias": rb}
+        return wrong.linear_loss(h, w, y, combine, *weights, temperature=t, bias=b, chunk=10, **ref)
 
     with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError)):
         verify(score)
