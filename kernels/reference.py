@@ -32,14 +32,14 @@ from torch import Tensor
 
 MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
-# Elements of one chunk. The two to four fp32 buffers of this size stay in cache while ten passes run over them.
-CHUNK_ELEMENTS = 1 << 19
+# Elements of one chunk, a thread: its two to four fp32 buffers stay in cache while a dozen passes run over them. Fewer, but not
+# below the least, where all rows are few: the buffers should be small beside them.
+CHUNK_ELEMENTS, LEAST_CHUNK = 1 << 19, 1 << 18
 # exp of anything below −104 is 0 in fp32 (−746 in fp64): log-probs may be raised to this without changing a result.
 NO_PROBABILITY = -1000.0
+# The rounding of a sum whose largest is 1 costs the sum of the others a digit where that is below this.
+SWALLOWED = 0.125
 NO_REFERENCE = -1e25  # log q is taken no lower, so that a probability > 0 may multiply it
-# A log-sum-exp below SMALL is rounded by 2e-6 at most. In a row whose log s is above SPREAD no log p is nearer to 0 than
-# that, so the rounding is below 1e-5 of each: as much as a gradient may be off. Scores are made with all digits.
-SMALL, SPREAD = 32.0, 0.5
 
 
 class Scaling(NamedTuple):
@@ -57,6 +57,11 @@ class Scaling(NamedTuple):
     def inverse(self) -> float | Tensor:
         """1/T, one or of each row."""
         return 1.0 / self.temperature if self.row_inverse is None else self.row_inverse
+
+    @property
+    def column(self) -> float | Tensor:
+        """The same as it goes beside (n,V): a number, or (n,1)."""
+        return self.inverse if self.row_inverse is None else self.row_inverse[:, None]
 
 
 class RowStats(NamedTuple):
@@ -101,7 +106,8 @@ class Scratch:
     """Reused chunk buffers: fresh ones would cost page faults, which on a CPU outweigh the arithmetic."""
 
     def __init__(self, like: Tensor, vocab: int, dtype: torch.dtype) -> None:
-        self.vocab, self.rows = vocab, max(1, CHUNK_ELEMENTS // vocab)
+        most = CHUNK_ELEMENTS * (torch.get_num_threads() if like.device.type == "cpu" else 1)
+        self.vocab, self.rows = vocab, max(1, min(most, max(LEAST_CHUNK, like.numel() // 4)) // vocab)
         self.dtype, self.device = dtype, like.device
         self.buffers: dict[str, Tensor] = {}
 
@@ -112,9 +118,10 @@ class Scratch:
         return self.buffers[name][:rows]
 
 
-def column(v: float | Tensor) -> float | Tensor:  # (n,) -> (n,1)
-    """A number of each row, or one of all, as it goes beside (n,V)."""
-    return v[:, None] if isinstance(v, Tensor) else v
+def taken(block: Tensor, rows: slice | Tensor, vocab: int) -> Tensor:  # (N,≥V) -> (n,V)
+    """The columns that count of some rows: a view for a slice, the block itself where that is all."""
+    block = block if block.shape[-1] == vocab else block[:, :vocab]
+    return block if isinstance(rows, slice) and rows.stop - rows.start == len(block) else block[rows]
 
 
 def raised(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) in the logits' dtype -> (n,V) in that of out
@@ -134,107 +141,110 @@ def cap_slope(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) -> (n,
     return out.copy_(x).div_(softcap).cosh_().square_().reciprocal_()
 
 
-def shifted(x: Tensor, top: Tensor, inv_t: float | Tensor, out: Tensor) -> Tensor:  # (n,V), (n,) -> (n,V)
+def shifted(x: Tensor, top: Tensor, inv_t: float | Tensor, out: Tensor) -> Tensor:  # (n,k), (n,1) -> (n,k)
     """(x − max) / T."""
-    torch.sub(x, top[:, None], out=out)
-    return out if isinstance(inv_t, float) and inv_t == 1.0 else out.mul_(column(inv_t))
+    torch.sub(x, top, out=out)
+    return out if isinstance(inv_t, float) and inv_t == 1.0 else out.mul_(inv_t)
 
 
-def log_probs(x: Tensor, top: Tensor, log_s: Tensor, inv_t: float | Tensor, out: Tensor) -> Tensor:  # (n,V), (n,), (n,)
-    """(x − max) / T − log s in two passes, or in one where no digit of the result would show it."""
-    offset = top * inv_t + log_s
-    if isinstance(inv_t, float) and bool((offset.abs() < SMALL).all() & (log_s > SPREAD).all()):
-        return torch.add(offset.neg_()[:, None], x, alpha=inv_t, out=out)
-    return shifted(x, top, inv_t, out).sub_(log_s[:, None])
+def row_max(x: Tensor) -> Tensor:  # (n,V) -> (n,1)
+    """Finite for a row of −inf, so that it may be subtracted."""
+    return x.amax(-1, keepdim=True).clamp_min_(torch.finfo(x.dtype).min)
 
 
-def log_prob_at(x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_t: float | Tensor) -> Tensor:  # (n,V), (n,1)
-    """The log-prob of one column of each row, with the digits that p near 1 needs; (n,)."""
-    return (x.gather(-1, y).squeeze(1) - top) * inv_t - log_s
+def sum_beside_largest(e: Tensor, y: Tensor, d_y: Tensor) -> Tensor:  # (n,V), (n,1), (n,1) -> (n,1)
+    """Σ e − 1 with the digits of what stands beside the largest, e = 1; +inf for a row of −inf.
+
+    The target is mostly the largest. So its e is made 0 in place, the others are summed, and e_y − 1 is added, which is then 0.
+    """
+    rest = torch.expm1(d_y).add_(e.scatter_(1, y, 0).sum(-1, keepdim=True))
+    peaked = rest < SWALLOWED * (d_y != 0)  # beside some other token than the target, which is left out, too
+    if bool(peaked.any()):
+        at = peaked.squeeze(1).nonzero().squeeze(1)
+        rows = e[at]
+        largest = rows == 1  # alone (two would make rest >= 1), or none
+        beside = d_y[at].exp_().add_(rows.masked_fill_(largest, 0).sum(-1, keepdim=True))
+        rest[at] = beside.masked_fill_(~largest.any(-1, keepdim=True), torch.inf)
+    return rest
 
 
-def log_sum(e: Tensor, y: Tensor, dead: Tensor) -> Tensor:  # (n,V) exponentials whose largest is 1, (n,1), (n,) bool
-    """log Σ e as log1p of the sum without the largest; +inf for rows that have no largest."""
-    e_y = e.gather(1, y)
-    beside = e.scatter_(1, y, 0).sum(-1)
-    e.scatter_(1, y, e_y)
-    e_y = e_y.squeeze(1)
-    largest = e_y == 1  # as sampled tokens mostly are
-    rest = torch.where(largest, beside, (beside - 1) + e_y)
-    peaked = ((rest < 1) & ~largest).nonzero().squeeze(1)
-    if peaked.numel():  # another is, alone at e = 1 (two would make rest >= 1), and is left out
-        rows = e[peaked]
-        rest[peaked] = rows.masked_fill_(rows == 1, 0).sum(-1)
-    return rest.log1p_().masked_fill_(dead, torch.inf)
-
-
-def weighted(e: Tensor, value: Tensor, out: Tensor) -> Tensor:  # (n,V), (n,V) -> (n,)
-    """Σ e·value with 0·(±inf) = 0: a token of no probability adds nothing. Overwrites value where `out` is it."""
-    total = torch.mul(e, value, out=out).sum(-1)
+def weighted(e: Tensor, value: Tensor, out: Tensor) -> Tensor:  # (n,V), (n,V) -> (n,1)
+    """Σ e·value with 0·(±inf) = 0: a token of no probability adds nothing."""
+    total = torch.mul(e, value, out=out).sum(-1, keepdim=True)
     if bool(total.isfinite().all()):
         return total
-    # Where out is value it holds the products by now: those of no probability are NaN or ±inf, and are left out all the same.
-    lost = e < torch.finfo(e.dtype).tiny
-    return (out if out is value else torch.mul(e, value, out=out)).masked_fill_(lost, 0).sum(-1)
-
-
-def row_max(x: Tensor) -> tuple[Tensor, Tensor]:  # (n,V) -> (n,), (n,) bool
-    top = x.amax(-1)
-    dead = top == -torch.inf
-    return top.masked_fill_(dead, 0), dead
+    return out.masked_fill_(e < torch.finfo(e.dtype).tiny, 0).sum(-1, keepdim=True)
 
 
 def forward(
     logits: Tensor, targets: Tensor, ref_logits: Tensor | None, scaling: Scaling, ignore_index: int, vocab: int
 ) -> RowStats:  # (..., V), (N,) int64, (..., V) or None
     """One pass over the rows. Ignored rows get zeros; `vocab` columns count, the rest is padding."""
-    dtype, n = compute_dtype(logits), targets.numel()
-    zeros = lambda *shape: torch.zeros(shape, dtype=dtype, device=logits.device)  # noqa: E731
-    pairs = 1 if ref_logits is None else 2
-    stats = RowStats(zeros(n), zeros(n), zeros(n), zeros(n * (pairs - 1)), zeros(2 * pairs, n))
-    slots = (*stats[: 2 + pairs], *stats.norm)
-    scratch, first = Scratch(logits, vocab, dtype), 0
+    scratch, first = Scratch(logits, vocab, compute_dtype(logits)), 0
+    parts: list[tuple[Tensor, ...]] = []
+    places: list[slice | Tensor] = []
     for x_block, ref_block in flat_blocks(logits, ref_logits):
-        here = slice(first, first + len(x_block))
-        first = here.stop
-        y_block, scaling_here = targets[here], scaling.of(here)
-        for rows in chunks(y_block != ignore_index, scratch.rows):
-            values = forward_chunk(
-                x_block[rows, :vocab],
-                y_block[rows],
-                scaling_here.of(rows),
-                scratch,
-                None if ref_block is None else ref_block[rows, :vocab],
-            )
-            for slot, value in zip(slots, values, strict=True):
-                slot[here][rows] = value
+        for rows in chunks(targets[first : first + len(x_block)] != ignore_index, scratch.rows):
+            at = slice(first + rows.start, first + rows.stop) if isinstance(rows, slice) else rows + first
+            ref = None if ref_block is None else taken(ref_block, rows, vocab)
+            x = taken(x_block, rows, vocab)
+            parts.append(forward_chunk(x, targets[at, None], scaling.of(at), scratch, ref))
+            places.append(at)
+        first += len(x_block)
+    logprob, logsumexp, entropy, *norm = placed(parts, places, logits, 5 if ref_logits is None else 8, first)
+    kl = logits.new_empty(0, dtype=scratch.dtype) if ref_logits is None else norm.pop(0)
+    stats = RowStats(logprob, logsumexp, entropy, kl, torch.stack(norm))
+    empty = stats.norm[1::2] == torch.inf
+    if bool(empty.any()):
+        stats.norm[::2].masked_fill_(empty, 0)
+        for values, known in zip(stats[: 4 if kl.numel() else 3], (-torch.inf, -torch.inf, 0, 0), strict=False):
+            values.masked_fill_(empty[0], known)
     return stats
+
+
+def placed(
+    parts: list[tuple[Tensor, ...]], places: list[slice | Tensor], like: Tensor, fields: int, n: int
+) -> list[Tensor]:
+    """The chunks' columns (n,1) as `fields` tensors (N,), with 0 in rows that are in no chunk."""
+    columns = [torch.cat(pieces).view(-1) for pieces in zip(*parts, strict=True)]
+    if columns and len(columns[0]) == n:
+        return columns
+    whole = [like.new_zeros(n, dtype=compute_dtype(like)) for _ in range(fields)]
+    rows = [torch.arange(at.start, at.stop, device=like.device) if isinstance(at, slice) else at for at in places]
+    return [w.index_copy_(0, torch.cat(rows), c) for w, c in zip(whole, columns, strict=True)] if rows else whole
 
 
 def forward_chunk(
     x: Tensor, y: Tensor, scaling: Scaling, scratch: Scratch, ref: Tensor | None
-) -> tuple[Tensor, ...]:  # (n,V), (n,), -, -, (n,V) -> logprob, logsumexp, entropy, [kl], *norm, each (n,)
-    n, y, inv_t, cap = len(x), y[:, None], scaling.inverse, scaling.softcap
-    x = raised(x, cap, scratch("d", n))
-    top, dead = row_max(x)
-    d = shifted(x, top, inv_t, scratch("d", n))
-    logprob = d.gather(1, y).squeeze(1)
-    e = torch.exp(d, out=scratch("e", n))
-    log_s = log_sum(e, y, dead)
-    s, product = log_s.exp(), d if ref is None else scratch("w", n)
-    logprob -= log_s
-    entropy = (log_s - weighted(e, d, product) / s).masked_fill_(dead, 0)
-    logsumexp = (top * inv_t + log_s).masked_fill_(dead, -torch.inf)
-    if ref is None:
-        return logprob, logsumexp, entropy, top, log_s
-    ref = raised(ref, cap, product)
-    ref_top, ref_dead = row_max(ref)
-    ref_d = shifted(ref, ref_top, inv_t, product)
-    ref_log_s = log_sum(torch.exp(ref_d, out=scratch("v", n)), y, ref_dead)
-    # d − d' first: where policy and reference nearly agree, the difference is exact and the KL keeps its digits.
-    cross = weighted(e, torch.sub(d, ref_d, out=d), product)
-    kl = (cross / s - (log_s - ref_log_s)).clamp_min_(0).masked_fill_(ref_dead, torch.inf).masked_fill_(dead, 0)
-    return logprob, logsumexp, entropy, kl, top, log_s, ref_top, ref_log_s
+) -> tuple[Tensor, ...]:  # (n,V), (n,1), -, -, (n,V) -> logprob, logsumexp, entropy, [kl], *norm, each (n,1)
+    n, inv_t = len(x), scaling.column
+    d, e, product = scratch("d", n), scratch("e", n), scratch("d" if ref is None else "w", n)
+    x = raised(x, scaling.softcap, d)
+    top, d_y = row_max(x), x.gather(1, y)
+    shifted(d_y, top, inv_t, d_y)
+    torch.exp(shifted(x, top, inv_t, d).clamp_min_(NO_PROBABILITY), out=e)  # no −inf in d: 0·(−inf) would be no number
+    total = torch.mul(e, d, out=product).sum(-1, keepdim=True)
+    beside = None if ref is None else compared(d, e, ref, y, scaling, product, scratch("v", n))
+    rest = sum_beside_largest(e, y, d_y)
+    log_s, s = rest.log1p(), rest.add_(1)
+    scores = d_y - log_s, top * inv_t + log_s, torch.addcdiv(log_s, total, s, value=-1)
+    if beside is None:
+        return (*scores, top, log_s)
+    cross, ref_top, ref_log_s = beside
+    return (*scores, (cross / s - (log_s - ref_log_s)).clamp_min_(0), top, log_s, ref_top, ref_log_s)
+
+
+def compared(
+    d: Tensor, e: Tensor, ref: Tensor, y: Tensor, scaling: Scaling, product: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:  # (n,V), (n,V), (n,V), (n,1), -, two to write over -> (n,1) each; overwrites d
+    """Σ e·(d − d'), and the reference's maximum and log Σ e'."""
+    ref = raised(ref, scaling.softcap, product)
+    top, d_y = row_max(ref), ref.gather(1, y)
+    shifted(d_y, top, scaling.column, d_y)
+    torch.exp(shifted(ref, top, scaling.column, product), out=v)
+    # The difference first: where policy and reference nearly agree it is exact, and the KL keeps its digits.
+    cross = weighted(e, torch.sub(d, product, out=d), product)
+    return cross, top, sum_beside_largest(v, y, d_y).log1p_()
 
 
 def backward(
@@ -249,91 +259,92 @@ def backward(
     vocab: int,
 ) -> None:  # (..., V) to fill, (..., V), (N,), (..., V), -, four (N,): d loss / d (logprob, logsumexp, entropy, kl)
     """Write d loss / d logits into `grad`, which may be `logits` itself."""
-    g_lp, g_lse, g_h, g_kl = incoming
-    top, log_s, *ref_norm = stats.norm
-    zero = torch.zeros_like(top)
-    g_lp, g_lse = (zero if g is None else g for g in (g_lp, g_lse))
-    touched = (g_lp != 0) | (g_lse != 0)
-    level = g_lse - g_lp  # p_j · (level − g_H·log p_j + g_KL·log(p_j / q_j)) is the gradient off the target
-    if g_h is not None:
-        touched |= g_h != 0
-        level = level - g_h * stats.entropy
-    if g_kl is not None:  # an infinite KL says so in the loss; as a gradient it would be inf − inf
-        g_kl = g_kl.masked_fill(stats.kl == torch.inf, 0)
-        touched |= g_kl != 0
-        level = level - g_kl * stats.kl.masked_fill(stats.kl == torch.inf, 0)
-    active = touched & (targets != ignore_index) & (log_s != torch.inf)
+    table = row_terms(stats, incoming, scaling)
+    active = torch.stack([g for g in incoming if g is not None]).any(0)
+    active = active & (targets != ignore_index) & (table["log_s"] != torch.inf)
     if grad.shape[-1] > vocab:
         grad[..., vocab:].zero_()
-    scratch, first = Scratch(logits, vocab, zero.dtype), 0
-    for x_block, ref_block, out_block in flat_blocks(logits, None if g_kl is None else ref_logits, grad):
-        here = slice(first, first + len(x_block))
-        first = here.stop
-        live, scaling_here = active[here], scaling.of(here)
-        per_row = [v[here] for v in (targets, top, log_s, g_lp, level)]
-        optional = [None if v is None else v[here] for v in (g_h, g_kl, *ref_norm)]
+    names, columns = list(table), torch.stack(list(table.values()), 1)
+    scratch, first = Scratch(logits, vocab, columns.dtype), 0
+    for x_block, ref_block, out_block in flat_blocks(logits, ref_logits if "g_kl" in table else None, grad):
+        live = active[first : first + len(x_block)]
         if not bool(live.all()):
             out_block[~live] = 0
         for rows in chunks(live, scratch.rows):
+            at = slice(first + rows.start, first + rows.stop) if isinstance(rows, slice) else rows + first
             # Where the rows are a slice and dtypes agree, the gradient is built in place of a scratch buffer.
-            direct = isinstance(rows, slice) and grad.dtype == scratch.dtype
-            x = x_block[rows, :vocab]
-            out = out_block[rows, :vocab] if direct else scratch("p", len(x))
-            backward_chunk(
-                x,
-                None if ref_block is None else ref_block[rows, :vocab],
-                out,
-                scaling_here.of(rows),
-                scratch,
-                *(v[rows] for v in per_row),
-                *(None if v is None else v[rows] for v in optional),
-            )
-            if not direct:
+            x, place = taken(x_block, rows, vocab), isinstance(rows, slice)
+            there = taken(out_block, rows, vocab) if place else None
+            out = there if there is not None and grad.dtype == scratch.dtype else scratch("p", len(x))
+            ref = None if ref_block is None else taken(ref_block, rows, vocab)
+            terms = dict(zip(names, columns[at].split(1, 1), strict=True))
+            backward_chunk(x, ref, out, targets[at, None], terms, scaling.of(at), scratch)
+            if there is None:
                 out_block[rows, :vocab] = out.to(grad.dtype)
+            elif out is not there:
+                there.copy_(out)
+        first += len(x_block)
+
+
+def row_terms(stats: RowStats, incoming: Sequence[Tensor | None], scaling: Scaling) -> dict[str, Tensor]:
+    """What a row's gradient is made of, each (N,): off the target it is e_j·(constant + slope·d_j + tilt·(d_j − d'_j)).
+
+    With p_j = e_j / s and log p_j = d_j − log s, that is 1/T·p_j·(level − g_H·log p_j + g_KL·log(p_j / q_j)) from the head of this
+    file, in which no rounded log p_j stands. slope is there with g_H, tilt with g_KL.
+    """
+    g_lp, g_lse, g_h, g_kl = incoming
+    top, log_s, *ref_norm = stats.norm
+    scale = log_s.neg().exp_().mul_(scaling.inverse)  # 1 / (s·T)
+    g_lp = torch.zeros_like(top) if g_lp is None else g_lp
+    level = -g_lp if g_lse is None else g_lse - g_lp
+    constant, more = level, {}
+    if g_h is not None:
+        level = torch.addcmul(level, g_h, stats.entropy, value=-1)
+        constant = torch.addcmul(level, g_h, log_s)
+        more = {"g_h": g_h, "slope": (g_h * scale).neg_()}
+    if g_kl is not None:  # an infinite KL says so in the loss; as a gradient it would be inf − inf
+        endless = stats.kl == torch.inf
+        g_kl = g_kl.masked_fill(endless, 0)
+        own = g_kl * stats.kl.masked_fill(endless, 0)
+        level, constant = level - own, constant - own - g_kl * (log_s - ref_norm[1])
+        more |= {"g_kl": g_kl, "tilt": g_kl * scale, "ref_top": ref_norm[0], "ref_log_s": ref_norm[1]}
+    return {"top": top, "log_s": log_s, "g_lp": g_lp, "level": level, "constant": constant * scale, **more}
 
 
 def backward_chunk(
-    x: Tensor,
-    ref: Tensor | None,
-    out: Tensor,
-    scaling: Scaling,
-    scratch: Scratch,
-    y: Tensor,
-    top: Tensor,
-    log_s: Tensor,
-    g_lp: Tensor,
-    level: Tensor,
-    g_h: Tensor | None,
-    g_kl: Tensor | None,
-    ref_top: Tensor | None = None,
-    ref_log_s: Tensor | None = None,
-) -> None:  # x, ref, out (n,V); from y on (n,) each
-    n, y, inv_t, cap = len(x), y[:, None], scaling.inverse, scaling.softcap
+    x: Tensor, ref: Tensor | None, out: Tensor, y: Tensor, terms: dict[str, Tensor], scaling: Scaling, scratch: Scratch
+) -> None:  # x, ref, out (n,V); y and the terms (n,1)
+    n, inv_t, cap, g_lp = len(x), scaling.column, scaling.softcap, terms["g_lp"]
     slope = cap_slope(x, cap, scratch("s", n)) if cap else None  # first: the gradient may be built over x
-    x = raised(x, cap, scratch("d", n))
-    logp_y = log_prob_at(x, y, top, log_s, inv_t)
-    logp = log_probs(x, top, log_s, inv_t, scratch("d", n))
-    p = torch.exp(logp, out=out)
-    at_target = level + g_lp  # so that 1 − p_y can be taken whole: g_lp·(1 − p_y) + p_y·(level + g_lp + ...)
-    factor = (level * inv_t)[:, None]
-    if not (g_h is None and g_kl is None) and bool(logp.amin() < NO_PROBABILITY):
-        logp.clamp_min_(NO_PROBABILITY)  # p = 0 there, and 0·(−inf) would be no number
-    if g_h is not None:
-        own = logp if g_kl is None else scratch("w", n)
-        factor = torch.mul(logp, (g_h * inv_t).neg_()[:, None], out=own).add_(factor)  # faster than addcmul
-        at_target = at_target - g_h * logp_y.clamp_min(NO_PROBABILITY)
-    if g_kl is not None:
-        assert ref is not None and ref_top is not None and ref_log_s is not None, "a KL without its reference"
-        ref = raised(ref, cap, scratch("v", n))
-        logq_y = log_prob_at(ref, y, ref_top, ref_log_s, inv_t)
-        at_target = at_target + g_kl * (logp_y.clamp_min(NO_PROBABILITY) - logq_y.clamp_min(NO_REFERENCE))
-        ratio = log_probs(ref, ref_top, ref_log_s, inv_t, scratch("v", n))
-        ratio = torch.sub(logp, ratio.clamp_min_(NO_REFERENCE), out=ratio)
-        factor = torch.addcmul(factor, ratio, (g_kl * inv_t)[:, None], out=scratch("w", n))
-        factor.masked_fill_(p == 0, 0)  # 0·inf under a gradient large enough
-    p.mul_(factor)
-    p_y = logp_y.exp()
-    exact = torch.where(p_y == 0, 0, p_y * at_target) - g_lp * torch.expm1(logp_y)
-    p.scatter_(1, y, exact.mul_(inv_t)[:, None])
+    d = scratch("d", n)
+    x = raised(x, cap, d)
+    logp_y = log_prob_at(x, y, terms["top"], terms["log_s"], inv_t, NO_PROBABILITY)
+    at_target = terms["level"] + g_lp  # so that 1 − p_y can be taken whole: g_lp·(1 − p_y) + p_y·(level + g_lp + ...)
+    shifted(x, terms["top"], inv_t, d).clamp_min_(NO_PROBABILITY)  # p = 0 there, and 0·(−inf) would be no number
+    e = torch.exp(d, out=out)
+    factor = terms["constant"]
+    if "g_h" in terms:
+        own = scratch("w", n) if "g_kl" in terms else d
+        factor = torch.mul(d, terms["slope"], out=own).add_(factor)  # faster than addcmul
+        at_target.addcmul_(terms["g_h"], logp_y, value=-1)
+    if ref is not None:
+        v = scratch("v", n)
+        ref = raised(ref, cap, v)
+        logq_y = log_prob_at(ref, y, terms["ref_top"], terms["ref_log_s"], inv_t, NO_REFERENCE)
+        at_target.addcmul_(terms["g_kl"], logp_y - logq_y)
+        ratio = torch.sub(d, shifted(ref, terms["ref_top"], inv_t, v).clamp_min_(NO_REFERENCE), out=v)
+        factor = ratio.mul_(terms["tilt"]).add_(factor)
+        factor.masked_fill_(e == 0, 0)  # 0·inf under a gradient large enough
+    e.mul_(factor)
+    exact = logp_y.exp().mul_(at_target).sub_(g_lp * logp_y.expm1_())
+    e.scatter_(1, y, exact.mul_(inv_t))
     if slope is not None:
-        p.mul_(slope)
+        e.mul_(slope)
+
+
+def log_prob_at(
+    x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_t: float | Tensor, least: float
+) -> Tensor:  # (n,V), (n,1), (n,1), (n,1) -> (n,1)
+    """The log-prob of one column of each row, with the digits that p near 1 needs, no lower than `least`."""
+    x_y = x.gather(1, y)
+    return shifted(x_y, top, inv_t, x_y).sub_(log_s).clamp_min_(least)

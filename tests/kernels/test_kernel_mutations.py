@@ -19,73 +19,122 @@ from support.score_oracle import check, exact_scores, noisy, rows
 
 TORCH = {
     "nothing": ("", ""),
-    "zero gradient": ("    p.scatter_(1, y, exact.mul_(inv_t)[:, None])", "    p.zero_()"),
-    "zeroed non-target gradient": ("    p.scatter_(1, y, exact", "    p.zero_().scatter_(1, y, exact"),
+    "zero gradient": (
+        "    e.scatter_(1, y, exact.mul_(inv_t))",
+        "    e.zero_()",
+    ),
+    "zeroed non-target gradient": (
+        "    e.scatter_(1, y, exact",
+        "    e.zero_().scatter_(1, y, exact",
+    ),
     "dropped entropy gradient": (
-        "    if g_h is not None:\n        touched",
-        "    g_h = None\n    if g_h is not None:\n        touched",
+        "    g_lp, g_lse, g_h, g_kl = incoming",
+        "    g_lp, g_lse, g_h, g_kl = *incoming[:2], None, incoming[3]",
     ),
     "phantom column": (
-        "log_s = log_sum(e, y, dead)",
-        "log_s = torch.log(log_sum(e, y, dead).exp() + (-top).exp())",
+        "    log_s, s = rest.log1p()",
+        "    rest = rest + (-top * inv_t).exp()\n    log_s, s = rest.log1p()",
     ),
     "ignored incoming gradient": (
         "    g_lp, g_lse, g_h, g_kl = incoming",
         "    g_lp, g_lse, g_h, g_kl = (g if g is None else g * 0 + 1 for g in incoming)",
     ),
-    "off-by-one target": ("    p.scatter_(1, y, exact", "    p.scatter_(1, (y + 1) % x.shape[-1], exact"),
-    "off-by-one target forward": ("d.gather(1, y)", "d.gather(1, (y + 1) % x.shape[-1])"),
+    "off-by-one target": (
+        "    e.scatter_(1, y, exact",
+        "    e.scatter_(1, (y + 1) % x.shape[-1], exact",
+    ),
+    "off-by-one target forward": (
+        "top, d_y = row_max(x), x.gather(1, y)",
+        "top, d_y = row_max(x), x.gather(1, (y + 1) % x.shape[-1])",
+    ),
     "temperature applied twice": (
-        "    top, dead = row_max(x)\n",
-        "    top, dead = row_max(x)\n    inv_t = inv_t * inv_t\n",
+        "    top, d_y = row_max(x), x.gather(1, y)\n",
+        "    top, d_y, inv_t = row_max(x), x.gather(1, y), inv_t * inv_t\n",
     ),
     "temperature twice backward": (
-        "    logp_y = log_prob_at(x, y, top, log_s, inv_t)\n",
-        "    inv_t = inv_t * inv_t\n    logp_y = log_prob_at(x, y, top, log_s, inv_t)\n",
+        "    logp_y = log_prob_at(x, y, terms",
+        "    inv_t = inv_t * inv_t\n    logp_y = log_prob_at(x, y, terms",
     ),
     "a temperature a row taken from the first rows": (
-        "scaling_here.of(rows)",
-        "scaling_here.of(slice(len(y_block[rows])))",
+        "scaling.of(at)",
+        "scaling.of(slice(len(targets[at])))",
     ),
     "the largest forgotten where it is not the target": (
-        "        rest[peaked] = rows.masked_fill_(rows == 1, 0).sum(-1)\n",
-        "",
+        "    if bool(peaked.any()):\n",
+        "    if bool(peaked.all()):\n",
     ),
     "the target left out of the sum": (
-        "torch.where(largest, beside, (beside - 1) + e_y)",
-        "torch.where(largest, beside, beside)",
+        "torch.expm1(d_y).add_(",
+        "torch.zeros_like(d_y).add_(",
     ),
-    "the target's exponential not put back": ("    e.scatter_(1, y, e_y)\n", ""),
-    "cap's slope forgotten": ("        p.mul_(slope)", "        pass"),
+    "cap's slope forgotten": (
+        "        e.mul_(slope)",
+        "        pass",
+    ),
     "cap's slope at the target forgotten": (
-        "        p.mul_(slope)",
-        "        p.mul_(slope.scatter_(1, y, 1))",
+        "        e.mul_(slope)",
+        "        e.mul_(slope.scatter_(1, y, 1))",
     ),
     "cap's slope by subtraction": (
         "out.copy_(x).div_(softcap).cosh_().square_().reciprocal_()",
         "out.copy_(x).div_(softcap).tanh_().square_().neg_().add_(1)",
     ),
-    "a reference without the cap": ("raised(ref, cap, product)", "raised(ref, 0.0, product)"),
-    "a masked token capped": ("    if bool(endless.any()):", "    if False:"),
-    "temperature forgotten in the chain rule": ("factor = (level * inv_t)[:, None]", "factor = level[:, None]"),
-    "KL the other way round": (
-        "    kl = (cross / s - (log_s - ref_log_s))",
-        "    cross = weighted(torch.exp(ref_d), -d, product)\n    kl = (cross / ref_log_s.exp() - (ref_log_s - log_s))",
+    "a reference without the cap": (
+        "raised(ref, scaling.softcap, product)",
+        "raised(ref, 0.0, product)",
     ),
-    "max started at 0": ("    return top.masked_fill_(dead, 0), dead", "    return top.clamp_min_(0), dead"),
-    "entropy without its mean": ("level = level - g_h * stats.entropy", "level = level"),
-    "KL without its mean": ("level = level - g_kl * stats.kl", "level = level - 0 * stats.kl"),
-    "swapped outputs' gradients": ("    g_lp, g_lse, g_h, g_kl = incoming", "    g_lse, g_lp, g_h, g_kl = incoming"),
-    "log instead of log1p": ("return rest.log1p_()", "return (rest + 1).log_()"),
-    "1 − p by subtraction": ("g_lp * torch.expm1(logp_y)", "g_lp * (logp_y.exp() - 1)"),
-    "KL below 0": (".clamp_min_(0).masked_fill_(ref_dead", ".masked_fill_(ref_dead"),
-    "0 · inf in the gradient": ("        factor.masked_fill_(p == 0, 0)", "        factor"),
-    "a row of −inf given a gradient": ("& (log_s != torch.inf)", "& (log_s == log_s)"),
-    "a row idle though its entropy is asked for": ("        touched |= g_h != 0\n", "        touched &= level != 0\n"),
+    "a masked token capped": ("    if bool(endless.any()):", "    if False:"),
+    "temperature forgotten in the chain rule": (
+        ".mul_(scaling.inverse)  # 1 / (s·T)",
+        "",
+    ),
+    "KL the other way round": (
+        "    cross = weighted(e, torch.sub(d, product, out=d), product)\n",
+        "    d, product, e, v = product.clone(), d.clone(), v.clone(), e.clone()\n    cross = weighted(e, torch.sub(d, product, out=d), product)\n",
+    ),
+    "max started at 0": (
+        ".clamp_min_(torch.finfo(x.dtype).min)",
+        ".clamp_min_(0)",
+    ),
+    "entropy without its mean": (
+        "level = torch.addcmul(level, g_h, stats.entropy, value=-1)",
+        "level = level",
+    ),
+    "KL without its mean": (
+        "own = g_kl * stats.kl",
+        "own = 0 * stats.kl",
+    ),
+    "swapped outputs' gradients": (
+        "    g_lp, g_lse, g_h, g_kl = incoming",
+        "    g_lse, g_lp, g_h, g_kl = incoming",
+    ),
+    "log instead of log1p": (
+        "rest.log1p(), rest.add_(1)",
+        "(rest + 1).log(), rest.add_(1)",
+    ),
+    "1 − p by subtraction": (
+        "g_lp * logp_y.expm1_()",
+        "g_lp * (logp_y.exp() - 1)",
+    ),
+    "KL below 0": (
+        ".clamp_min_(0), top",
+        ", top",
+    ),
+    "0 · inf in the gradient": (
+        "        factor.masked_fill_(e == 0, 0)",
+        "        factor",
+    ),
+    "a row of −inf given a gradient": (
+        "& (log_s != torch.inf)",
+        "& (log_s == log_s)",
+    ),
+    "a row idle though its entropy is asked for": (
+        "for g in incoming if g is not None]",
+        "for g in incoming if g is not None][:1]",
+    ),
     "division before the maximum": (
-        "    torch.sub(x, top[:, None], out=out)\n    return out if isinstance(inv_t, float) and inv_t == 1.0 "
-        "else out.mul_(column(inv_t))",
-        "    top = column(top * inv_t)\n    return torch.sub(x * column(inv_t), top, out=out)",
+        "    torch.sub(x, top, out=out)\n    return out if isinstance(inv_t, float) and inv_t == 1.0 else out.mul_(inv_t)",
+        "    return torch.sub(x * inv_t, top * inv_t, out=out)",
     ),
 }
 
