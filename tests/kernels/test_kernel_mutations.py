@@ -125,8 +125,8 @@ TORCH = {
         "        factor",
     ),
     "a row of −inf given a gradient": (
-        "& (log_s != torch.inf)",
-        "& (log_s == log_s)",
+        '& (table["log_s"] != torch.inf)',
+        "",
     ),
     "a row idle though its entropy is asked for": (
         "for g in incoming if g is not None]",
