@@ -50,9 +50,10 @@ def clear(data) -> None:
         t.grad = None
 
 
-def measure(task: Task, device: str, rounds: int) -> list[dict]:
+def measure(task: Task, device: str, rounds: int, leave_out: tuple[str, ...] = ()) -> list[dict]:
     meter, data, rows = Meter(device), task.inputs(device), []
     exact, table = exact_gradients(task, data), contenders(task, device)
+    table = {name: c for name, c in table.items() if name not in leave_out}
     live: dict[str, Contender] = {}
     for name, contender in table.items():
         row = {"contender": name, "seconds": None}
@@ -146,7 +147,9 @@ def main() -> None:
     parser.add_argument(
         "--shape-rounds", type=int, default=21, help="rounds of the ten shapes on a CPU; 0 leaves them out"
     )
-    parser.add_argument("--quick", action="store_true", help="two small tasks, printed only, to see that it runs")
+    parser.add_argument(
+        "--quick", action="store_true", help="small tasks without torch.compile, printed only, to see that it runs"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; with more than 1 the time is wall time")
     args = parser.parse_args()
     if not args.table:
@@ -154,7 +157,7 @@ def main() -> None:
         todo = tasks(args.device, args.quick)
         roof, record = ceilings(args.device, {t.dtype for t in todo if t.H}), []
         for task in todo:
-            rows = measure(task, args.device, args.rounds)
+            rows = measure(task, args.device, args.rounds, ("torch.compile",) if args.quick else ())
             entry = {
                 **asdict(task),
                 "dtype": str(task.dtype).split(".")[-1],
@@ -173,7 +176,7 @@ def main() -> None:
         shapes = []
         if args.device == "cpu" and args.shape_rounds:
             few = {"rounds": 2, "shapes": ((64, 128),)} if args.quick else {"rounds": args.shape_rounds}
-            shapes = [entry for threads in (1, 2) for entry in measure_shapes(threads, **few)]
+            shapes = measure_shapes(args.threads, **few)
         clock = (
             "GPU time"
             if args.device == "cuda"

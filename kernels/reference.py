@@ -32,8 +32,8 @@ from torch import Tensor
 
 MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
-# Elements of one chunk, a thread: its two to four fp32 buffers stay in cache while a dozen passes run over them. Fewer, but not
-# below the least, where all rows are few: the buffers should be small beside them.
+# Elements of one chunk, a thread: two to four fp32 buffers stay in cache while a dozen passes run over them. A quarter of all
+# rows' where that is less, down to the least: the buffers should be small beside the rows.
 CHUNK_ELEMENTS, LEAST_CHUNK = 1 << 19, 1 << 18
 # exp of anything below −104 is 0 in fp32 (−746 in fp64): log-probs may be raised to this without changing a result.
 NO_PROBABILITY = -1000.0
@@ -106,8 +106,9 @@ class Scratch:
     """Reused chunk buffers: fresh ones would cost page faults, which on a CPU outweigh the arithmetic."""
 
     def __init__(self, like: Tensor, vocab: int, dtype: torch.dtype) -> None:
-        most = CHUNK_ELEMENTS * (torch.get_num_threads() if like.device.type == "cpu" else 1)
-        self.vocab, self.rows = vocab, max(1, min(most, max(LEAST_CHUNK, like.numel() // 4)) // vocab)
+        threads = torch.get_num_threads() if like.device.type == "cpu" else 1
+        elements = min(CHUNK_ELEMENTS * threads, max(LEAST_CHUNK * threads, like.numel() // 4))
+        self.vocab, self.rows = vocab, max(1, elements // vocab)
         self.dtype, self.device = dtype, like.device
         self.buffers: dict[str, Tensor] = {}
 
@@ -125,8 +126,7 @@ def taken(block: Tensor, rows: slice | Tensor, vocab: int) -> Tensor:  # (N,≥V
 
 
 def raised(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) in the logits' dtype -> (n,V) in that of out
-    """x in the compute dtype and capped: itself where neither is asked for, else in `out`. A cast by itself is faster than
-    one inside another operation."""
+    """x in the compute dtype and capped: itself where neither is asked for, else in `out`."""
     if not softcap:
         return x if x.dtype == out.dtype else out.copy_(x)
     out.copy_(x).div_(softcap).tanh_().mul_(softcap)

@@ -227,8 +227,8 @@ TRITON = {
     "the maximum's lane not read again": ("beside += lane_sum(", "beside += 0 * lane_sum("),
     "ties of the maximum forgotten": ("(tl.sum(maxima, 0) - 1.0)", "0 * tl.sum(maxima, 0)"),
     "first block only": (
-        "    for _ in range(0, end, DEPTH * LANES * WIDTH):\n        x = x_next",
-        "    for _ in range(0, 1, DEPTH * LANES * WIDTH):\n        x = x_next",
+        "    for _ in range(0, end, DEPTH * LANES * WIDTH):\n        x = logit(x_next",
+        "    for _ in range(0, 1, DEPTH * LANES * WIDTH):\n        x = logit(x_next",
     ),
     "a reference's zero not looked for": ("if tl.min(least_ref, 0) == -INF:", "if tl.min(least_ref, 0) == INF:"),
     "a probability that underflows kept": (">= LEAST) & (kl == kl)", ">= -2000.0) & (kl == kl)"),

@@ -121,6 +121,8 @@ def test_one_rank_is_the_whole(tmp_path):
         y = torch.arange(len(KINDS)) * 50
         score = lambda x, y, r, t: kernels.sharded_logprob_kl(x, y, r, t, vocab_start=0)  # noqa: E731
         check(score, x, y, noisy(x), 0.7)
+        capped = lambda x, y, r, t: kernels.sharded_logprob_kl(x, y, r, t, vocab_start=0, softcap=5.0)  # noqa: E731
+        check(capped, x, y, noisy(x), torch.linspace(0.5, 2, len(x)).double(), softcap=5.0)
         with pytest.raises(IndexError, match="target 301 at flat position 0"):
             kernels.sharded_logprob_kl(x, y + 301, vocab_start=0)
         with pytest.raises(ValueError, match=r"rank 0 holds columns \[5, 306\), expected from 0 on"):
