@@ -1,6 +1,6 @@
 """Evaluate planner + executor in two stages, with controls and paired statistics; or the Reason RM by itself.
 
-    python eval.py [CONFIG.toml] --run RUN [--against RUN|MODEL] [--section.key value ...]
+    python eval.py [CONFIG.toml] --run RUN … [--against RUN|MODEL …] [--section.key value ...]
     python eval.py [CONFIG.toml] --planner MODEL --executor.path MODEL --eval.benchmarks gsm8k:test.jsonl
     python eval.py reward-model --reward_model.path RM --eval.groups dev.jsonl
     torchrun --standalone --nproc_per_node=N eval.py …      shards the problems over ranks
@@ -17,29 +17,31 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from tracelift.build import (
+    MEMORY,
     build_executor,
     build_judge,
     build_planner,
     build_sampler,
     build_scorer,
     load_benchmark,
+    load_training_tasks,
+    trained_on,
 )
 from tracelift.config import Config, config_of_run, demo_defaults, help_text, load_config
 from tracelift.distributed.world import World, end, join, leave, pick_device, set_threads
 from tracelift.errors import ConfigError
 from tracelift.evaluation import arms, table
-from tracelift.evaluation.analysis import analyse, letters
-from tracelift.evaluation.bench import Bench, Found, Planner
-from tracelift.evaluation.page import render_page
+from tracelift.evaluation.bench import Bench, Planner, number_of
 from tracelift.evaluation.records import Records
-from tracelift.evaluation.rm import evaluate_rm, render_rm
+from tracelift.evaluation.report.files import leave_files
+from tracelift.evaluation.rm import RECORD, evaluate_rm, folder_for, render_rm
 from tracelift.evaluation.rm_picture import draw_rm
 from tracelift.evaluation.verdicts import RULES, RuleJudge
 from tracelift.executor.backend import Serving
@@ -54,11 +56,13 @@ from tracelift.runs.lock import owned
 from tracelift.runs.record import versions
 from tracelift.tasks.benchmarks import CODE_FORMATS, Benchmark
 
-SAYS_NOTHING = re.compile(r"final|planner|adapter|model|checkpoints|step-\d+")  # folders of any run
+Flags = dict[str, list[str]]  # --run, --planner and --against, as given
+SAYS_NOTHING = re.compile(r"final|best|planner|reward_model|adapter|model|checkpoints|step-\d+")  # folders of any run
 USAGE = f"""{(__doc__ or "").split("In order")[0]}
-  --run RUN        a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
+  --run RUN …      a run folder: its config is the starting point, its final model (or newest checkpoint) the planner
   --planner PATH   a model folder or LoRA folder as planner, instead of planner.path
-  --against PATH   a second run or model, evaluated on the same problems and random numbers, and compared pairwise
+  --against PATH … a second run or model, evaluated on the same problems and random numbers, and compared pairwise.
+                   Several runs of one arm on either side: the run is the unit of the comparison (exact permutation test)
 
 Without any of them the embedded demo's starting planner is evaluated. CONFIG.toml and --section.key go over
 --run's config.
@@ -92,27 +96,31 @@ def main(argv: list[str]) -> int:
 
 
 def judge_planners(
-    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
+    config: Config, flags: Flags, world: World, device: torch.device, say: Callable[[str], None]
 ) -> None:
     """The two-stage evaluation: every benchmark with every planner, then figures, files and a table (rank 0)."""
     check(config)
     benchmarks = read_benchmarks(config, say)
-    systems = systems_of(config, flags)
+    shared = overlap_with_training(config, benchmarks, say)
+    ours, theirs = systems_of(config, flags)
     out = folder_of(config, flags, f"eval-{label_of(config.planner.adapter or config.planner.path)}")
     with owned(out, world, say):
         bench = open_bench(config, out, world, device, say)
-        planners = [load_planner(label, c, device) for label, c in systems.items()]
+        planners = [load_planner(label, c, device) for label, c in {**ours, **theirs}.items()]
         try:
             found = {b.name: arms.evaluate(bench, planners, b.problems, say) for b in benchmarks}
         finally:
             for judge in bench.judges.values():
                 judge.close()
         if world.is_main:
-            suffix = f"-against-{label_of(flags['against'])}" if "against" in flags else ""
-            results = results_of(bench, planners, benchmarks, found)
-            write_results(bench, out, suffix, results, benchmarks, found)
+            suffix = suffix_of(list(ours), list(theirs))
+            sides = list(ours), list(theirs)
+            results = leave_files(bench, out, planners, benchmarks, found, sides, shared, suffix)
             say("\n" + table.render(results))
-            say(f"\nfigures: {out / f'results{suffix}.json'}   every problem: {out / f'report{suffix}.html'}")
+            say(
+                f"\nfigures: {out / f'results{suffix}.json'}   every sample: {out / f'samples{suffix}.jsonl'}   "
+                f"to read: {out / f'report{suffix}.html'}"
+            )
 
 
 def check(config: Config) -> None:
@@ -142,19 +150,57 @@ def read_benchmarks(config: Config, say: Callable[[str], None]) -> list[Benchmar
     return benchmarks
 
 
-def systems_of(config: Config, flags: dict[str, str]) -> dict[str, Config]:
-    """The planners by label. Each keeps its own prompt, length and temperature; executor, RM, problems and seeds are
-    shared."""
-    systems = {label_of(flags.get("run") or flags.get("planner") or config.planner.path): config}
-    if "against" in flags:
-        rival = flags["against"]
-        other = config_of_run(rival) if (Path(rival) / "config.json").exists() and is_run(rival) else config
-        own = {"planner": dataclasses.replace(other.planner), "lora": dataclasses.replace(other.lora)}
-        second = dataclasses.replace(config, **own)
-        point_at(second, rival)
-        name = label_of(rival)
-        systems[name if name not in systems else f"{name} (against)"] = second
-    return systems
+def systems_of(config: Config, flags: Flags) -> tuple[dict[str, Config], dict[str, Config]]:
+    """The planners by label, those of --run and those of --against. Each keeps its own prompt, length and temperature;
+    executor, RM, problems and seeds are shared."""
+    runs = flags.get("run") or flags.get("planner") or [config.planner.path]
+    ours = {label_of(runs[0]): config}
+    for path in runs[1:]:
+        ours[_fresh(label_of(path), ours)] = system_at(config, path)
+    theirs: dict[str, Config] = {}
+    for path in flags.get("against", []):
+        theirs[_fresh(label_of(path), {**ours, **theirs}, "against")] = system_at(config, path)
+    return ours, theirs
+
+
+def _fresh(label: str, taken: dict[str, Config], mark: str = "again") -> str:
+    while label in taken:
+        label = f"{label} ({mark})"
+    return label
+
+
+def system_at(config: Config, path: str) -> Config:
+    """`config` with the planner of another run or model."""
+    other = config_of_run(path) if (Path(path) / "config.json").exists() and is_run(path) else config
+    own = {"planner": dataclasses.replace(other.planner), "lora": dataclasses.replace(other.lora)}
+    second = dataclasses.replace(config, **own)
+    point_at(second, path)
+    return second
+
+
+def suffix_of(ours: list[str], theirs: list[str]) -> str:
+    """What the files of a comparison have before their endings; nothing for one planner alone."""
+    parts = ["with", *ours[1:]] if ours[1:] else []
+    parts += ["against", *theirs] if theirs else []
+    name = "-".join(["", *parts])
+    return name if len(name) <= 120 else f"{name[:100]}-{len(parts)}-{number_of(name):x}"
+
+
+def overlap_with_training(
+    config: Config, benchmarks: list[Benchmark], say: Callable[[str], None]
+) -> dict[str, int | None]:
+    """Of each benchmark, how many problems stand in the planner's training file too, and one line where any do; None where
+    that is not known, as without a file that can be read."""
+    source, training = config.data.source, None
+    if config.run.stage == "planner" and not source.startswith("demo:"):
+        with suppress(OSError, ValueError):
+            training = load_training_tasks(config, lambda line: None)
+    shared: dict[str, int | None] = dict.fromkeys(b.name for b in benchmarks)
+    for b in benchmarks if training is not None else ():
+        shared[b.name] = trained_on(training, [p.task for p in b.problems])
+        if shared[b.name]:
+            say(f"note: {shared[b.name]} problems of {b.name} are in data.source = {source} too: {MEMORY}")
+    return shared
 
 
 def open_bench(config: Config, out: Path, world: World, device: torch.device, say: Callable[[str], None]) -> Bench:
@@ -185,58 +231,17 @@ def load_planner(label: str, config: Config, device: torch.device) -> Planner:
     )
 
 
-def results_of(
-    bench: Bench, planners: Sequence[Planner], benchmarks: Sequence[Benchmark], found: dict[str, Found]
-) -> dict[str, Any]:
-    """What results.json holds: how the figures were made, and the figures."""
-    config, rules = bench.config, {b.name: RULES[b.problems[0].kind] for b in benchmarks}
-    return {
-        "command": sys.argv,
-        "versions": versions(),
-        "seed": config.run.seed,
-        "ranks": bench.world.size,
-        "systems": {
-            p.label: {"path": p.config.planner.path, "adapter": p.config.planner.adapter, "fingerprint": p.fingerprint}
-            for p in planners
-        },
-        "executor": {"path": config.executor.url or config.executor.path, "fingerprint": bench.executor.fingerprint},
-        "reward_model": config.reward_model.url or config.reward_model.path,
-        "eval": dataclasses.asdict(config.eval),
-        **analyse(found, rules, config.eval.k, config.eval.resamples, bench.dimensions),
-    }
-
-
-def write_results(
-    bench: Bench,
-    out: Path,
-    suffix: str,
-    results: dict[str, Any],
-    benchmarks: Sequence[Benchmark],
-    found: dict[str, Found],
-) -> None:
-    """results.json, outcomes.json and report.html."""
-    write_text(out / f"results{suffix}.json", json_text(without_nan(results), indent=2))
-    outcomes = {
-        b.name: letters([p.problem_id for p in b.problems], found[b.name], RULES[b.problems[0].kind][0])
-        for b in benchmarks
-    }
-    write_text(out / f"outcomes{suffix}.json", json_text(outcomes))
-    title = "TraceLift evaluation: " + " and ".join(results["systems"])
-    shown = bench.config.eval.traces_shown
-    write_text(out / f"report{suffix}.html", render_page(title, results, benchmarks, found, bench.dimensions, shown))
-
-
 # -- the Reason RM by itself ------------------------------------------------------------------------------------------
 
 
 def judge_reward_model(
-    config: Config, flags: dict[str, str], world: World, device: torch.device, say: Callable[[str], None]
+    config: Config, flags: Flags, world: World, device: torch.device, say: Callable[[str], None]
 ) -> None:
-    """Pair and group accuracy, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
+    """Pair and group accuracy, alternatives, calibration and dimensions of a Reason RM on TraceLift-Groups (rank 0 alone)."""
     if not world.is_main:
         return
     if config.run.stage == "reward_model" and "run" in flags:
-        config.reward_model.path = str(final_of(Path(flags["run"])))
+        config.reward_model.path = str(final_of(Path(flags["run"][0])))
     source = config.eval.groups or config.rm.dev
     if not source:
         raise ConfigError("eval.groups: give a TraceLift-Groups JSONL to judge the Reason RM on")
@@ -250,30 +255,23 @@ def judge_reward_model(
             f"{source}: {wrong[0].problem_id} is a {wrong[0].task_type} group, "
             f"but the RM judges {', '.join(scorer.dimension_names)}"
         )
-    figures = evaluate_rm(scorer, groups)
-    out = folder_of(config, flags, "eval-reward-model")
+    figures, model = evaluate_rm(scorer, groups), config.reward_model.url or config.reward_model.path
+    out = folder_of(config, flags, f"eval-rm-{label_of(model)}")
+    if not config.eval.out:
+        out = folder_for(out, scorer.fingerprint)
     out.mkdir(parents=True, exist_ok=True)
-    record = {
-        "command": sys.argv,
-        "versions": versions(),
-        "reward_model": config.reward_model.url or config.reward_model.path,
-        "groups_file": source,
-        **figures,
-    }
-    write_text(out / "reward_model.json", json_text(without_nan(record), indent=2))
-    say(
-        f"Reason RM {config.reward_model.url or config.reward_model.path} on {source}: "
-        + render_rm(figures)
-        + f"\n\nfigures: {out / 'reward_model.json'}, picture: {draw_rm(figures, out / 'reward_model.png')}"
-    )
+    made = {"command": sys.argv, "versions": versions(), "reward_model": model, "fingerprint": scorer.fingerprint}
+    write_text(out / RECORD, json_text(without_nan({**made, "groups_file": source, **figures}), indent=2))
+    picture = draw_rm(figures, out / "reward_model.png")
+    say(f"Reason RM {model} on {source}: {render_rm(figures)}\n\nfigures: {out / RECORD}, picture: {picture}")
 
 
 # -- arguments, folders and names --------------------------------------------------------------------------------------
 
 
-def read_arguments(argv: list[str]) -> tuple[Config, dict[str, str]]:
+def read_arguments(argv: list[str]) -> tuple[Config, Flags]:
     """The config in force, and --run, --planner, --against as given."""
-    words, flags, path = list(argv), {}, None
+    words, flags, path = list(argv), Flags(), None
     rest: list[str] = []
     while words:
         word = words.pop(0)
@@ -281,18 +279,20 @@ def read_arguments(argv: list[str]) -> tuple[Config, dict[str, str]]:
         if name in ("--run", "--planner", "--against"):
             if not equals and (not words or words[0].startswith("--")):
                 raise ConfigError(f"{name}: give a folder")
-            flags[name[2:]] = value if equals else words.pop(0)
+            flags[name[2:]] = [value if equals else words.pop(0)]
+            while name != "--planner" and words and not words[0].startswith("--") and not words[0].endswith(".toml"):
+                flags[name[2:]].append(words.pop(0))
         elif not rest and path is None and not word.startswith("--"):
             path = word
         else:
             rest.append(word)
             if word.startswith("--") and not equals and words and not words[0].startswith("--"):
                 rest.append(words.pop(0))
-    base = config_of_run(flags["run"]) if "run" in flags else None
+    base = config_of_run(flags["run"][0]) if "run" in flags else None
     config = load_config(path, rest, base, training=False)
     for flag in ("run", "planner"):
         if flag in flags and not (flag == "run" and config.run.stage == "reward_model"):
-            point_at(config, flags[flag])
+            point_at(config, flags[flag][0])
     return config, flags
 
 
@@ -319,9 +319,9 @@ def final_of(run: Path) -> Path:
     return checkpoints[-1] / "model"
 
 
-def folder_of(config: Config, flags: dict[str, str], name: str) -> Path:
+def folder_of(config: Config, flags: Flags, name: str) -> Path:
     """Where results go: eval.out, RUN/eval, or runs/`name`."""
-    return Path(config.eval.out or (Path(flags["run"]) / "eval" if "run" in flags else f"runs/{name}"))
+    return Path(config.eval.out or (Path(flags["run"][0]) / "eval" if "run" in flags else f"runs/{name}"))
 
 
 def is_run(path: str) -> bool:
@@ -329,7 +329,10 @@ def is_run(path: str) -> bool:
 
 
 def label_of(path: str) -> str:
-    """A short name for a run or model folder: its own, after its parents' as far as those below say nothing."""
+    """A short name for a run or model folder: its own, after its parents' as far as those below say nothing; for a URL all
+    of it but the scheme."""
+    if "://" in path:
+        return re.sub(r"\W+", "-", path.partition("://")[2]).strip("-")
     p = Path(path).resolve()
     name = p.name
     while p.parent != p.parent.parent and SAYS_NOTHING.fullmatch(p.name):

@@ -58,7 +58,7 @@ from tracelift.rl.grpo import (
 )
 from tracelift.rl.nan_dump import describe, keep_batch
 from tracelift.rl.report import Report, Round
-from tracelift.rl.rollout import grade_everywhere, needs_uplift
+from tracelift.rl.rollout import grade_everywhere, runs_of
 from tracelift.rl.sample import Sample, refuse_too_many_errors
 from tracelift.rl.totals import UpdateTotals
 from tracelift.runs.console import exit_of, from_any_rank, quiet_unless_main, reader_may_leave
@@ -95,7 +95,7 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
     done = learner.resume(run, policy.read, say) if config.run.resume else 0
     save = partial(learner.save, run, keep=config.run.keep, write_model=policy.write)
     # A server starts on a trace while others are still being written.
-    prefetch = partial(executor.begin, need_repeats=needs_uplift(config)) if config.executor.url else None
+    prefetch = partial(executor.begin, **runs_of(config)) if config.executor.url else None
 
     def draw(entry: Round, problems: list[tuple[int, Task]]) -> list[list[Sample]]:
         """Graded groups of (number in the round, problem), of every rank: the steps from sample to reward."""
@@ -104,9 +104,9 @@ def train_planner(config: Config, run: RunFolder, world: World, device: torch.de
         entry.lap("sample", token_count(mine))
 
         # -- execute, verify, score, reward: E(x, z), V, R(x, z); then every rank has every group ---------------------
-        spent = entry.executor_tokens
+        spent = entry.executor_cost.generated
         groups = grade_everywhere(mine, executor, scorer, config, world)
-        entry.lap("grade", entry.executor_tokens - spent)
+        entry.lap("grade", entry.executor_cost.generated - spent)
         return groups
 
     for step in range(done, config.run.steps):

@@ -11,8 +11,9 @@ planner, and the starting one, is evaluated by eval.py on the same fresh problem
 executor without a trace, with reference and foreign traces once, with the starting planner); figures go to
 benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never repeated: stop it and
 give the same command again. Words after `--` go to train.py and eval.py. `--match-tokens` adds exec_only with as many
-more updates as would make its executor tokens TraceLift's if it kept spending what it spent; traces grow alike while it
-learns and equal runs are done once, so it ends below. docs/results.md is then made by `python -m benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
+more updates as would make its generated executor tokens TraceLift's if it kept spending what it spent; traces grow alike
+while it learns and equal runs are done once, so it ends below. docs/results.md is then made by `python -m
+benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
 eval.py command), and a baseline cache that arms of one seed share: it would save a tenth of their executor tokens, and
 the tokens each arm is shown could no longer be counted.
 """

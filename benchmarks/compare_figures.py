@@ -11,7 +11,7 @@ over training seeds, `se_problems` the standard error that the evaluation's prob
                   the evaluations do not keep by problem (answer stated, trace tokens) have `se_problems` 0: their
                   intervals are for other seeds on the same problems
 
-Left out: words and pictures (benchmarks/compare_report.py), curves at equal executor tokens between updates.
+Left out: words and pictures (benchmarks/compare_report.py), curves at equal cost between updates.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tracelift.config import modes
+from tracelift.evaluation.figures.runs import contrast, per_problem, problem_variance
 from tracelift.files import read_log
-from tracelift.stats import holm, permutation_exact, welch
-from tracelift.stats.figures import deviation
+from tracelift.runs.summary import run_cost
+from tracelift.stats.figures import adjust, deviation
 
 REWARDS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
 MATCHED = "exec_only_matched"
-ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in REWARDS} | {
+ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in modes.MODES} | {
     "drop": {"reward.mode": "tracelift", "grpo.flat_groups": "drop"},
     "resample": {"reward.mode": "tracelift", "grpo.flat_groups": "resample"},
     "mask_truncated": {"reward.mode": "tracelift", "grpo.mask_truncated": "true"},
@@ -41,7 +43,7 @@ SECONDARY = ("trace_validity", "wrong_reason_rate", "answer_stated", "trace_toke
 
 
 def tokens_of(run: Path) -> int:
-    """Executor tokens of a whole training run."""
+    """Executor tokens generated in a whole training run."""
     return sum(r.get("executor_tokens", 0) for r in read_log(run / "timings.jsonl"))
 
 
@@ -53,34 +55,15 @@ def read_eval(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return results["benchmarks"][name], outcomes[name]
 
 
-def means(strings: Sequence[str]) -> list[float | None]:
-    """Each problem's share of right samples; None where one was not judged."""
-    return [None if "-" in s else s.count("1") / len(s) for s in strings]
-
-
-def per_problem(outcomes: dict[str, Any], mode: str) -> dict[str, list[float | None]]:
-    """{figure: its value on each problem, None where it has none} of one planner's evaluation, so far as it is kept.
-
-    The wrong-reason rate is a ratio of counts that both vary over problems, so its values are the linearised ones
-    (Cochran, 1977, 6.3): their mean is the rate, their spread that of the rate.
-    """
-    right = outcomes["arms"]["planner"][mode]
-    out = {"accuracy": means(right)}
-    (valid,) = (v[mode] for v in outcomes["valid"].values()) if "valid" in outcomes else (["-"] * len(right),)
-    if any(set(s) - {"-"} for s in valid):
-        out["trace_validity"] = [means([s.replace("-", "")])[0] if set(s) - {"-"} else None for s in valid]
-    pairs = [
-        [v for r, v in zip(rs, vs, strict=False) if r == "1" and v != "-"] for rs, vs in zip(right, valid, strict=True)
-    ]
-    if hits := sum(map(len, pairs)):
-        rate = sum(p.count("0") for p in pairs) / hits
-        out["wrong_reason_rate"] = [rate + (p.count("0") - rate * len(p)) * len(pairs) / hits for p in pairs]
-    return out
+def of_outcomes(outcomes: dict[str, Any], mode: str) -> dict[str, list[float | None]]:
+    """`per_problem` of one planner's evaluation, so far as its validity is kept."""
+    (valid,) = (v[mode] for v in outcomes["valid"].values()) if "valid" in outcomes else (None,)
+    return per_problem(outcomes["arms"]["planner"][mode], valid)
 
 
 def by_figure(letters: Sequence[dict[str, Any]], mode: str) -> Scores:
     """The same of several seeds: figure → seed → problem, of the figures that every seed has."""
-    seeds = [per_problem(o, mode) for o in letters]
+    seeds = [of_outcomes(o, mode) for o in letters]
     return {name: [s[name] for s in seeds] for name in seeds[0] if all(name in s for s in seeds)}
 
 
@@ -130,6 +113,7 @@ def aggregate(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
         record["arms"][arm] = {
             "updates": [len(read_log(run / "metrics.jsonl")) for run in runs],
             "executor_tokens": [tokens_of(run) for run in runs],
+            "costs": [run_cost(run) for run in runs],
             "train_seconds": [round(sum(r["seconds"] for r in read_log(run / "timings.jsonl")), 1) for run in runs],
             **{
                 mode: summary([one_seed(r, mode, direct[mode]) for r, _ in evals], scores[arm][mode]["accuracy"])
@@ -182,9 +166,7 @@ def comparisons(scores: dict[str, dict[str, Scores]], arms: dict[str, Any]) -> l
         for other in (a for a in scores if a != "tracelift"):
             figures = contrasts(arms[other][mode], ours, scores[other][mode], scores["tracelift"][mode], SECONDARY)
             found.append({"mode": mode, "a": other, "b": "tracelift", **figures.pop("accuracy"), "figures": figures})
-        family = [c for c in found if c["mode"] == mode]
-        for c, p in zip(family, holm([c["p"] for c in family]), strict=True):
-            c["p_holm"] = p
+    adjust(found, "mode")
     return found
 
 
@@ -201,34 +183,3 @@ def contrasts(
         for name in ("accuracy", *also)
         if name in theirs and name in ours
     }
-
-
-def contrast(a: Sequence[float], b: Sequence[float], problems: float = 0.0) -> dict[str, Any]:
-    """b − a over training runs: difference, 95% interval, exact p, the least p and the least difference that so many
-    runs could have shown. problems: the variance of the difference over the evaluation's problems."""
-    by_seed = [y - x for x, y in zip(a, b, strict=False)]
-    out = {
-        "difference": math.fsum(b) / len(b) - math.fsum(a) / len(a),
-        "by_seed": by_seed,
-        "p": permutation_exact(a, b),
-        "least_p": (1 + (len(a) == len(b))) / math.comb(len(a) + len(b), len(a)),
-        "se_problems": math.sqrt(problems),
-    }
-    if min(len(a), len(b)) < 2:
-        return out
-    w = welch(a, b, problems)
-    return out | {"low": w.low, "high": w.high, "least_detectable": w.least_detectable}
-
-
-def problem_variance(a: list[list[float | None]], b: list[list[float | None]]) -> float:
-    """Variance of mean(b) − mean(a) over the draw of problems: of each problem's difference of means over seeds, over
-    their number. a, b: seed → problem → score; problems that any run left unjudged do not count."""
-    pairs = zip(_over_seeds(a), _over_seeds(b), strict=True)
-    gaps = [y - x for x, y in pairs if x is not None and y is not None]
-    return deviation(gaps) ** 2 / len(gaps) if gaps else 0.0
-
-
-def _over_seeds(scores: list[list[float | None]]) -> list[float | None]:
-    return [
-        None if any(v is None for v in column) else sum(column) / len(column) for column in zip(*scores, strict=True)
-    ]

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compare_figures import CURVES, MATCHED, MODES
+from tracelift.runs.summary import COSTS
 
 TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
           "product_only": "R x uplift only", MATCHED: "execution only, trained longer",
           "drop": "TraceLift, flat groups dropped", "resample": "TraceLift, flat groups resampled",
-          "mask_truncated": "TraceLift, cut traces masked"}  # fmt: skip
+          "mask_truncated": "TraceLift, cut traces masked", "gated": "gated (R x outcome)",
+          "additive": "additive (outcome + R)", "graded": "graded (R x success rate)"}  # fmt: skip
 COLOURS = {
     "exec_only": "#e07a1f",
     "tracelift": "#1f6f8b",
@@ -26,9 +28,16 @@ COLOURS = {
     "drop": "#2e933c",
     "resample": "#d1495b",
     "mask_truncated": "#b08bbb",
+    "gated": "#8a4f9e",
+    "additive": "#2e933c",
+    "graded": "#d1495b",
 }
 
 DRAWN = (MATCHED, "exec_only", "tracelift")  # above the others, the last on top
+GENERATED = COSTS["executor_tokens"]
+MORE = {
+    k: COSTS[k] for k in ("executor_computed_positions", "executor_scored_tokens", "cpu_s")
+}  # where the runs logged them
 COLUMNS = (
     ("accuracy", "accuracy"),
     ("uplift", "uplift"),
@@ -60,19 +69,23 @@ def render_markdown(record: dict[str, Any]) -> str:
 
 def arms_table(record: dict[str, Any], mode: str) -> str:
     present = [(k, t) for k, t in COLUMNS if k in record["start"][mode]]
+    arms = record["arms"].values()
+    more = {k: t for k, t in MORE.items() if all(c.get(k) is not None for f in arms for c in f.get("costs", [{}]))}
     lines = [
         f"**{mode}**, {record['problems']} fresh problems, mean ± sd over {len(record['seeds'])} training seeds",
         "",
-        "| reward | " + " | ".join(t for _, t in present) + " | updates | executor tokens |",
-        "|" + "---|" * (len(present) + 3),
+        "| reward | " + " | ".join([*(t for _, t in present), "updates", GENERATED, *more.values()]) + " |",
+        "|" + "---|" * (len(present) + 3 + len(more)),
         "| start (no training) | "
-        + " | ".join(number(record["start"][mode].get(k), k) for k, _ in present)
-        + " | 0 | 0 |",
+        + " | ".join([*(number(record["start"][mode].get(k), k) for k, _ in present), "0", "0", *("0" for _ in more)])
+        + " |",
     ]
     for arm, f in record["arms"].items():
         cells = [plus_minus(f[mode].get(k), k) for k, _ in present]
         updates, tokens = (sum(f[key]) / len(f[key]) for key in ("updates", "executor_tokens"))
-        lines.append(f"| {TITLES[arm]} | " + " | ".join(cells) + f" | {updates:.0f} | {tokens:,.0f} |")
+        cells += [f"{updates:.0f}", f"{tokens:,.0f}"]
+        cells += [f"{sum(c[k] for c in f['costs']) / len(f['costs']):,.0f}" for k in more]
+        lines.append(f"| {TITLES[arm]} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -137,7 +150,7 @@ def number(value: float | None, key: str) -> str:
 
 
 def draw(record: dict[str, Any], path: Path) -> Path:
-    """Learning curves, mean and a band of one sd over seeds, and accuracy against executor tokens.
+    """Learning curves, mean and a band of one sd over seeds, and accuracy against executor tokens generated.
 
     TraceLift and execution only lie on top, thick; the ablations are thin and without bands. The run trained longer is drawn
     by executor tokens alone: by rounds it would squeeze all others into a corner.
@@ -171,9 +184,11 @@ def draw(record: dict[str, Any], path: Path) -> Path:
         if name == "tokens":
             axis.set_xscale("log")
         axis.set_title(
-            "accuracy by executor tokens" if name == "tokens" else name.replace("_", " "), fontsize=11, loc="left"
+            "accuracy by executor tokens generated" if name == "tokens" else name.replace("_", " "),
+            fontsize=11,
+            loc="left",
         )
-        axis.set_xlabel("executor tokens, thousands" if name == "tokens" else "round", fontsize=8)
+        axis.set_xlabel("executor tokens generated, thousands" if name == "tokens" else "round", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)

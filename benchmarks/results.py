@@ -217,7 +217,7 @@ def readme_table(records: dict[str, dict[str, Any]]) -> str:
 
 
 def spent(record: dict[str, Any], arm: str, what: str) -> float:
-    """Mean over the runs of a reward; what: updates or executor_tokens."""
+    """Mean over the runs of a reward; what: updates or executor_tokens (generated)."""
     counts = record["arms"][arm][what]
     return sum(counts) / len(counts)
 
@@ -261,12 +261,12 @@ def answers(records: dict[str, dict[str, Any]]) -> list[str]:
     told = [
         "**Right answers**, TraceLift minus execution only, in points.",
         f"After as many updates, with {times(records, 'executor_tokens', 'tracelift', 'exec_only')} times the executor "
-        f"tokens: {by_world(records, partial(difference, 'exec_only', RIGHT, words))}.",
+        f"tokens generated: {by_world(records, partial(difference, 'exec_only', RIGHT, words))}.",
     ]
     if longer := by_world(records, partial(difference, MATCHED, RIGHT, words)):
         told.append(
             f"Against execution only trained {times(records, 'updates', MATCHED, 'tracelift')} times as long, with "
-            f"{times(records, 'executor_tokens', MATCHED, 'tracelift')} of TraceLift's executor tokens: {longer}. "
+            f"{times(records, 'executor_tokens', MATCHED, 'tracelift')} of TraceLift's executor tokens generated: {longer}. "
             "TraceLift was not trained that long."
         )
     return told

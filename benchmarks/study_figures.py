@@ -123,7 +123,9 @@ def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
             ]
             for i in shown
         ]
-        parts.append(f"**{title}** ({mode})\n\n" + table(["cell", *(t for _, t in FIGURES), "executor tokens"], rows))
+        parts.append(
+            f"**{title}** ({mode})\n\n" + table(["cell", *(t for _, t in FIGURES), "executor tokens generated"], rows)
+        )
         rows = [
             [
                 f"{cells[c['b']]['name']} minus {cells[c['a']]['name']}",

@@ -128,9 +128,9 @@ def build_executor(
 
 def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable[[], bool]) -> Backend:
     """The server at `executor.url`. Raises ValueError where its key is not in the environment, or nobody listens there."""
-    from tracelift.executor.client import RemoteBackend
-    from tracelift.executor.outage import Outage
-    from tracelift.executor.prefetch import PrefetchingBackend
+    from tracelift.executor.remote.client import RemoteBackend
+    from tracelift.executor.remote.outage import Outage
+    from tracelift.executor.remote.prefetch import PrefetchingBackend
 
     e = config.executor
     patience = Outage(e.patience_s, say, give_up)
@@ -145,7 +145,7 @@ def remote_backend(config: Config, say: Callable[[str], None], give_up: Callable
 
 def refuse_absent_servers(config: Config) -> None:
     """Raises ValueError naming the key where nobody listens at `executor.url` or `reward_model.url`. Nothing is asked."""
-    from tracelift.executor.client import RemoteBackend
+    from tracelift.executor.remote.client import RemoteBackend
     from tracelift.reward_model.remote import ScoreCalls
 
     e, r = config.executor, config.reward_model
@@ -191,7 +191,7 @@ def build_scorer(
     None where neither is given."""
     r = config.reward_model
     if r.url:
-        from tracelift.executor.outage import Outage
+        from tracelift.executor.remote.outage import Outage
         from tracelift.reward_model.remote import RemoteScorer
 
         patience, key = Outage(config.executor.patience_s, say, give_up), api_key(r.key_env)
@@ -227,6 +227,9 @@ def load_tasks(
     return file_tasks(Path(source), seed, limit, max_chars, say, verifier)
 
 
+MEMORY = "what the evaluation says of them is memory as well as skill; give problems that no round trains on"
+
+
 def load_training_tasks(config: Config, say: Callable[[str], None], dimension_names: Sequence[str] = ()) -> TaskSource:
     """The problems a run trains on; said where a Reason RM of these dimensions has another rubric. Raises as `load_tasks` and
     `check_references` do."""
@@ -251,13 +254,17 @@ def load_held_out(config: Config, training: TaskSource, say: Callable[[str], Non
         longest, verifier = config.planner.max_problem_chars, config.data.verifier
         found = load_tasks(source, config.data.eval_seed, max_chars=longest, say=say, verifier=verifier)
     held_out = found.first(config.data.eval_problems)
-    trained = {task.problem for task in training.tasks} if isinstance(training, FileTasks) else set()
-    if shared := sum(task.problem in trained for task in held_out):
-        say(
-            f"note: {shared} of the {len(held_out)} problems of data.eval_source are in data.source too: what the evaluation "
-            "says of them is memory as well as skill; give problems that no round trains on"
-        )
+    if shared := trained_on(training, held_out):
+        say(f"note: {shared} of the {len(held_out)} problems of data.eval_source are in data.source too: {MEMORY}")
     return held_out
+
+
+def trained_on(training: TaskSource | None, tasks: Sequence[Task]) -> int | None:
+    """How many of the tasks are among a training file's problems; None for a source that is no file."""
+    if not isinstance(training, FileTasks):
+        return None
+    known = {task.problem for task in training.tasks}
+    return sum(task.problem in known for task in tasks)
 
 
 def load_benchmark(spec: str, config: Config, say: Callable[[str], None] = print) -> Benchmark:

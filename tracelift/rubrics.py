@@ -1,4 +1,4 @@
-"""The names of the paper's rubric dimensions, and how a label is bounded."""
+"""The names of the paper's rubric dimensions, how a label is bounded, and the ways in which a sound trace is told otherwise."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ CODE_DIMENSIONS: tuple[str, ...] = (
 )
 TASK_TYPES = ("math", "code")
 MAX_LABEL = 4  # five classes a dimension, 0 worst
+
+# An alternative is the reference told otherwise in one place, and as sound. Which kinds can be made of a trace, and what
+# shows that they are sound, is each builder's business: tracelift/groups/alternatives.py, tracelift/worlds/*/alternatives.py.
+ALTERNATIVES: dict[str, str] = {
+    "terms_exchanged": "Two terms of a sum, or two factors of a product, change places.",
+    "steps_reordered": "Steps that do not need each other stand in another order.",
+    "sum_regrouped": "A sum of three or more terms is added up in another grouping.",
+    "product_as_sum": "Two times a number is written as that number plus itself.",
+    "reworded": "The conclusion opens with another connective.",
+}
 
 
 def dimensions_of(task_type: str) -> tuple[str, ...]:

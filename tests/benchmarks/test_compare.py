@@ -10,19 +10,18 @@ from benchmarks import pretrained
 from benchmarks.compare import train_arm
 from benchmarks.compare_figures import (
     ARMS,
-    REWARDS,
     aggregate,
     by_figure,
-    contrast,
     contrasts,
-    per_problem,
-    problem_variance,
+    of_outcomes,
 )
 from benchmarks.compare_report import COLOURS, TITLES, detectable, holds, interval, render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, filled, page, readme_parts
 from support.eval_folders import PROBLEMS, evaluation, jsonl
 from tracelift.config import load_config, to_dict
+from tracelift.config import modes as rewards
+from tracelift.evaluation.figures.runs import contrast, problem_variance
 from tracelift.stats import welch
 from tracelift.training.sft import read_rows
 
@@ -99,7 +98,7 @@ def test_validity_and_wrong_reasons_are_told_by_problem():
         "arms": {"planner": {"greedy": ["11", "10", "01", "00", "1-"]}},
         "valid": {"p": {"greedy": ["10", "01", "11", "0-", "1-"]}},
     }
-    found = per_problem(letters, "greedy")
+    found = of_outcomes(letters, "greedy")
     assert found["accuracy"] == [1, 0.5, 0.5, 0, None] and found["trace_validity"] == [0.5, 0.5, 1, 0, 1]
     wrong, right = [1, 1, 0, 0, 0], [2, 1, 1, 0, 1]  # right samples on an invalid trace, and right samples
     rate = sum(wrong) / sum(right)
@@ -112,12 +111,12 @@ def test_validity_and_wrong_reasons_are_told_by_problem():
         "arms": {"planner": {"greedy": ["01"[r] for r in right]}},
         "valid": {"p": {"greedy": ["10"[w] for w in wrong]}},
     }
-    values = per_problem(big, "greedy")["wrong_reason_rate"]
+    values = of_outcomes(big, "greedy")["wrong_reason_rate"]
     left = [(sum(wrong) - w) / (sum(right) - r) for w, r in zip(wrong, right, strict=True)]
     jackknife = 299 / 300 * sum((x - sum(left) / 300) ** 2 for x in left)
     assert problem_variance([[0.0] * 300], [values]) == pytest.approx(jackknife, rel=0.02)
     del big["valid"]
-    assert list(per_problem(big, "greedy")) == ["accuracy"], "an evaluation that did not keep them"
+    assert list(of_outcomes(big, "greedy")) == ["accuracy"], "an evaluation that did not keep them"
     seeds = by_figure([letters, letters], "greedy")
     sides = {n: {"seeds": [0.5, 0.5]} for n in ("accuracy", "trace_validity", "trace_tokens")}
     made = contrasts(
@@ -160,7 +159,7 @@ def test_an_arm_differs_from_tracelift_in_what_it_is_named_for(tmp_path):
         mine["run"]["out"] = plain["run"]["out"]
         found[arm] = {f"{s}.{k}": v for s in mine for k, v in mine[s].items() if v != plain[s][k]}
         assert arm in TITLES and arm in COLOURS
-    modes = {arm: {"reward.mode": arm} for arm in REWARDS if arm != "tracelift"}
+    modes = {arm: {"reward.mode": arm} for arm in rewards.MODES if arm != "tracelift"}
     assert found == modes | {
         "tracelift": {},
         "drop": {"grpo.flat_groups": "drop"},

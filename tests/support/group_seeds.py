@@ -88,4 +88,15 @@ SEEDS = [
         "The games bring 12 + 15 + 21 = <<12+15+21=48>>48 points.\n"
         "The team has 48 - 6 = <<48-6=42>>42 points.\n#### 42",
     ),
+    (
+        "Kim has $15 and buys a helmet for $42. Then Kim earns $60 and spends $18 on a book. How much money does Kim have?",
+        "After the helmet Kim has $15 - $42 = -$<<15-42=-27>>27.\nAfter work Kim has -27 + 60 = $<<-27+60=33>>33.\n"
+        "After the book Kim has 33 - 18 = $<<33-18=15>>15.\n#### 15",
+    ),
+    (
+        "It is 14 degrees at noon. By evening it is 23 degrees colder, and at night 16 degrees colder than that. How warm "
+        "is it at night?",
+        "In the evening it is 14 - 23 = <<14-23=-9>>-9 degrees.\nAt night it is -9 - 16 = <<-9-16=-25>>-25 degrees.\n"
+        "#### -25",
+    ),
 ]

@@ -50,11 +50,13 @@ def test_a_rank_that_hangs_is_given_up_after_the_timeout(job, server, out):
     ("at", "call"), [("tracelift.rl.rollout:grade", 2), ("tracelift.distributed.world:World.sum_gradients", 1)]
 )
 def test_a_stop_request_ends_the_wait_for_a_rank_that_hangs(job, server, out, at, call):
-    """parallel.timeout_s is far off: what ends both is run.stop_s after SIGTERM, whatever they wait in."""
+    """parallel.timeout_s is far off: what ends both is run.stop_s after SIGTERM, whatever they wait in. The first whose time
+    is up may be lost to the other, which was stopped all the same."""
     args = planner_arguments(job, out, *SHORT, "--parallel.timeout_s", "500", "--run.stop_s", "2")
     ended = server.start(*args, hurt=Hurt("stuck", at, call, rank=1), ranks=2)
-    for one in ended:
-        assert one.code == 143 and "not finished 2 s later (run.stop_s)" in one.message, ended
+    assert [one.code for one in ended] == [143, 143], ended
+    assert all("asked to stop, but the round was not finished" in one.message for one in ended), ended
+    assert any("2 s later (run.stop_s)" in one.message for one in ended), ended
 
 
 WRAPPED = """

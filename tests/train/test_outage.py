@@ -15,8 +15,8 @@ from support.runs import assert_same_metrics
 from support.tiny_job import planner_arguments
 from tracelift.errors import ServerGone
 from tracelift.executor.backend import CompletionRequest
-from tracelift.executor.client import RemoteBackend
-from tracelift.executor.outage import Outage
+from tracelift.executor.remote.client import RemoteBackend
+from tracelift.executor.remote.outage import Outage
 from tracelift.reward_model.remote import RemoteScorer
 from tracelift.reward_model.scorer import ScoreItem
 
@@ -105,7 +105,7 @@ def test_past_the_limit_the_run_stops_with_what_it_learned_saved(job, server, un
 
 
 def test_a_request_to_stop_ends_the_wait(job, server, out):
-    hurt = Hurt("term", "tracelift.executor.outage:Outage.wait", 1)
+    hurt = Hurt("term", "tracelift.executor.remote.outage:Outage.wait", 1)
     with Mortal(dies_at=150) as first:
         ended = server.run(*arguments(job, out, first.port), hurt=hurt)
     assert ended.code == 143 and "stopped on request in round" in ended.text, ended

@@ -49,6 +49,12 @@ def test_a_run_leaves_what_it_promises(undisturbed):
     assert all(
         t[k] > 0 for t in timings for k in ("seconds", "sample_s", "grade_s", "update_tokens_per_s", "executor_runs")
     )
+    for t in timings:
+        read, written = t["executor_prompt_tokens"], t["executor_tokens"]
+        assert 0 < written < read and 0 < t["executor_computed_positions"] < read + written and t["cpu_s"] > 0
+        assert t["executor_scored_tokens"] == t["gpu_s"] == 0
+    calls = sum(t["executor_runs"] for t in timings)
+    assert f"cost of the training rounds: {calls:,} executor calls, " in (undisturbed / "summary.txt").read_text()
     assert sorted(p.name for p in (undisturbed / "checkpoints").iterdir()) == ["step-000002", "step-000004"]
     for name in (
         "config.json",

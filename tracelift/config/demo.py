@@ -9,6 +9,7 @@ are tuned for the demo and wrong for nobody; the refusal to pay by the demo's Re
 from __future__ import annotations
 
 from tracelift.config.key import value_of
+from tracelift.config.modes import MODES
 from tracelift.config.schema import Config
 
 # key: the parts of a run it belongs to, what is the demo's about it, what to give instead
@@ -45,7 +46,7 @@ DEMO_DEFAULTS: dict[str, tuple[frozenset[str], str, str]] = {
 
 def needs_rm(c: Config) -> bool:
     """Whether the reward is made with the Reason RM's score."""
-    return c.reward.mode in ("tracelift", "rm_only", "product_only")
+    return MODES[c.reward.mode].rm
 
 
 def drop_unasked_rm(c: Config) -> None:

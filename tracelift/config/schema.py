@@ -176,12 +176,7 @@ class RewardModelConfig:
     )
     key_env: str = opt("", "environment variable that holds that server's API key; empty: no key", later="yes")
     timeout_s: float = opt(60.0, "seconds one call of that server may take", SECONDS, later="yes")
-    retries: int = opt(
-        4,
-        "times a failed call of that server is tried again before its samples leave their groups",
-        FROM_0,
-        later="yes",
-    )
+    retries: int = opt(4, "times a failed call of that server is tried again", FROM_0, later="yes")
     device: str = opt("", "where it lives: cpu, cuda (this rank's GPU) or cuda:N; empty: run.device", later="yes")
     max_tokens: int = opt(
         2048, "longest RM input in tokens; the problem is shortened before the reasoning ever is", FROM_1
@@ -190,9 +185,12 @@ class RewardModelConfig:
 
 @dataclass
 class RewardFormulaConfig:
-    mode: Literal["tracelift", "exec_only", "rm_only", "uplift_only", "product_only"] = opt(
-        "tracelift",
-        "math: 0.5 e2e + 0.5 R u, code: exec + code_weight R c; exec_only: e2e or exec; the rest are ablations: R, u, R u",
+    mode: Literal["tracelift", "exec_only", "rm_only", "uplift_only", "product_only", "gated", "additive", "graded"] = (
+        opt(
+            "tracelift",
+            "math: 0.5 e2e + 0.5 R u, code: exec + code_weight R c; exec_only: e2e or exec; ablations R, u, R u; gated R e2e, "
+            "additive 0.5 e2e + 0.5 R, graded R success_with",
+        )
     )
     variant: Literal["paper", "corrected"] = opt(
         "corrected", "the paper's formulas to the digit, or with the released code's faults mended"
@@ -235,6 +233,11 @@ class GrpoConfig:
         "loss mean over traces of token means, over all tokens (DAPO), or over traces x max_new_tokens (Dr. GRPO)",
     )
     advantage_scale: Literal["std", "none"] = opt("std", "divide a group's centred rewards by their deviation, or not")
+    least_std: float = opt(
+        0.0,
+        "floor of that deviation, in units of reward: smaller differences move the policy less (0.05 with likelihoods)",
+        FROM_0,
+    )
     clip_low: float = opt(0.2, "ratio floor is 1 - clip_low", SHARE)
     clip_high: float = opt(0.2, "ratio ceiling is 1 + clip_high", FROM_0)
     kl_coef: float = opt(0.0, "weight of the KL penalty to the starting planner; above 0 keeps a frozen copy", WEIGHT)

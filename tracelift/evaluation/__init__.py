@@ -2,6 +2,7 @@
 
 arms.py       what runs, resumable by records.py     traces.py      stage 1: a planner's traces and their scores
 bench.py      what both stages share, typed          verdicts.py    artifact → verdicts by each rule
-analysis.py   what it shows, with intervals (power.py)
-table.py, page.py, charts.py   for the terminal and the browser     rm.py   the Reason RM by itself
+spending.py   what each part took
+figures/      what it shows, with intervals          samples.py     every sample as one line; export.py for other tools
+report/       for the browser; table.py for the terminal            rm.py   the Reason RM by itself
 """

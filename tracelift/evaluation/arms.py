@@ -21,9 +21,12 @@ from typing import NamedTuple
 
 from tracelift.evaluation.bench import Answer, Answers, Bench, Found, Planner, Traces, number_of
 from tracelift.evaluation.records import key_of
+from tracelift.evaluation.spending import Lap, Spent, total_spent
 from tracelift.evaluation.traces import write_traces
 from tracelift.evaluation.verdicts import RuleJudge
+from tracelift.executor.cost import Cost
 from tracelift.executor.executor import Executor, RunItem
+from tracelift.executor.local import LocalBackend
 from tracelift.tasks.benchmarks import Problem
 from tracelift.tasks.prompts import asks_for_expression
 
@@ -48,7 +51,9 @@ def evaluate(
     wanted, several = bench.config.eval.arms, len(planners) > 1
     for mode in bench.config.eval.modes:
         for planner in planners if {"planner", "foreign"} & set(wanted) else ():
-            found.traces.setdefault(planner.label, {})[mode] = write_traces(bench, planner, problems, mode)
+            written, spent = write_traces(bench, planner, problems, mode)
+            found.traces.setdefault(planner.label, {})[mode] = written
+            found.trace_costs.setdefault(planner.label, {})[mode] = spent
         for arm in (a for a in ARMS if a in wanted):
             if arm in ("direct", "reference"):
                 sides: dict[str, Traces | None] = {arm: None}
@@ -58,9 +63,10 @@ def evaluate(
                 sides = {label: found.traces[p.label][mode] for label, p in zip(labels, planners, strict=True)}
                 lack = "no other problem has a complete trace to borrow"
             for label, traces in sides.items():
-                answers = run_arm(bench, arm, label, problems, traces, mode)
+                answers, spent = run_arm(bench, arm, label, problems, traces, mode)
                 if any(a is not None for a in answers):
                     found.arms.setdefault(label, {})[mode] = answers
+                    found.arm_costs.setdefault(label, {})[mode] = spent
                 else:
                     say(f"no {label} arm: {lack}")
     return found
@@ -68,8 +74,9 @@ def evaluate(
 
 def run_arm(
     bench: Bench, arm: str, label: str, problems: Sequence[Problem], traces: Traces | None, mode: str
-) -> Answers:
-    """Every problem's answers, in order, on every rank; None where the arm has nothing to give (no reference trace).
+) -> tuple[Answers, Spent]:
+    """Every problem's answers, in order, on every rank; None where the arm has nothing to give (no reference trace). With
+    them what they took.
 
     Raises TrainingError where more than `eval.max_error_share` of the runs could not be judged.
     """
@@ -79,10 +86,19 @@ def run_arm(
     asked = [Asked(_key(executor, judge, p, texts), p, texts) if texts is not None else None for p, texts in mine]
     todo = [a for a in asked if a is not None and bench.records.get(a.key) is None]
     for chunk in bench.progress(f"{label}, {mode}", len(mine), todo):
+        before, lap = executor.cost, Lap(on_gpu(executor))
+        answered = _answer(executor, judge.kind, chunk)
+        lap.end((executor.cost - before).computed, len(chunk))
         kept, tried_again = [], []  # a run that could not be judged is for the next evaluation to make anew
-        for a, answers in zip(chunk, _answer(executor, judge.kind, chunk), strict=True):
+        for a, answers in zip(chunk, answered, strict=True):
             samples = [answer.to_record() for answer in answers]
-            record = {"key": a.key, "kind": "run", "problem_id": a.problem.problem_id, "samples": samples}
+            record = {
+                "key": a.key,
+                "kind": "run",
+                "problem_id": a.problem.problem_id,
+                "samples": samples,
+                "spent": lap.spent(_own_cost(executor, a, answers)),
+            }
             (kept if all(answer.judged for answer in answers) else tried_again).append(record)
         bench.records.add(kept)
         bench.records.hold(tried_again)
@@ -90,7 +106,21 @@ def run_arm(
     made = [answer for some in merged for answer in some or () if answer.given is not None]  # what was run
     errors = [answer.detail for answer in made if not answer.judged]
     bench.refuse_errors(errors, len(made), f"{label}, {mode}", "runs could not be judged")
-    return merged
+    shares = bench.world.merge([bench.known(a.key).get("spent", {}) if a is not None else None for a in asked])
+    return merged, total_spent(share for share in shares if share is not None)
+
+
+def _own_cost(executor: Executor, asked: Asked, answers: Sequence[Answer]) -> Cost:
+    """Of a problem's runs, equal ones once; what a run that failed has read is in nobody's count."""
+    items = _items(executor, asked)
+    called = [a for a in answers if a.given is not None]
+    made = dict(zip([r for item in items for r in executor.requests(item)], called, strict=True))
+    return sum((Cost(1, a.prompt_tokens if a.verdicts else 0, a.tokens) for a in made.values()), Cost())
+
+
+def on_gpu(executor: Executor) -> bool:
+    """Whether the executor's model runs on a GPU of this machine."""
+    return isinstance(executor.backend, LocalBackend) and executor.backend.model.device.type == "cuda"
 
 
 def executor_for(bench: Bench, kind: str, mode: str) -> Executor:
@@ -105,6 +135,11 @@ def executor_for(bench: Bench, kind: str, mode: str) -> Executor:
             baseline_template=asks_for_expression(settings.baseline_template),
         )
     return bench.executor.variant(settings, bench.judges[kind])
+
+
+def seed_of(executor: Executor, problem: Problem, number: int) -> int:
+    """Of run `number` of a problem, in every arm."""
+    return number_of("executor", executor.settings.seed, problem.problem_id, number)
 
 
 def traces_of_arm(arm: str, problems: Sequence[Problem], traces: Traces | None, n: int) -> list[Given | None]:
@@ -141,15 +176,18 @@ def _key(executor: Executor, judge: RuleJudge, p: Problem, texts: Given) -> str:
     return key_of("run", executor.fingerprint, p.problem_id, *rests_on, prompts, *how)
 
 
-def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[Answer]]:
-    """Run and judge some problems together."""
-    items = [
-        RunItem(p.task, text or None, (number_of("executor", executor.settings.seed, p.problem_id, j),))
-        for _, p, texts in chunk
-        for j, text in enumerate(texts)
+def _items(executor: Executor, asked: Asked) -> list[RunItem]:
+    """The runs of a problem, one an item; none for a format failure."""
+    return [
+        RunItem(asked.problem.task, text or None, (seed_of(executor, asked.problem, j),))
+        for j, text in enumerate(asked.given)
         if text is not None
     ]
-    runs = iter(executor.run(items))
+
+
+def _answer(executor: Executor, kind: str, chunk: Sequence[Asked]) -> list[list[Answer]]:
+    """Run and judge some problems together."""
+    runs = iter(executor.run([item for asked in chunk for item in _items(executor, asked)]))
     return [
         [Answer.without_trace(kind) if text is None else Answer.of(next(runs)[0], text) for text in texts]
         for _, _, texts in chunk

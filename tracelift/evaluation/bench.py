@@ -16,6 +16,7 @@ from tqdm import tqdm
 from tracelift.config import Config
 from tracelift.distributed.world import World
 from tracelift.evaluation.records import Record, Records
+from tracelift.evaluation.spending import Spent
 from tracelift.evaluation.verdicts import RULES, RuleJudge
 from tracelift.executor.executor import Executor, Run
 from tracelift.reward_model.scorer import RMScore, Scorer
@@ -123,22 +124,28 @@ class WrittenTrace:
 
 @dataclass(frozen=True)
 class Answer:
-    """One run of the executor under an arm, by every rule of its problem. On disk is all but `given`."""
+    """One run of the executor under an arm, by every rule of its problem. On disk is all but `given`.
+
+    `prompt_tokens` and `finish_reason` as the backend says (tracelift/executor/backend.py); a record of version 0.1 has
+    neither."""
 
     given: str | None  # the trace it read; "" is none, None a format failure
     artifact: str | None  # None: it was not called
     tokens: int
     verdicts: dict[str, Verdict] = field(default_factory=dict)  # the headline first; empty where no text came
     detail: str = ""
+    prompt_tokens: int | None = None
+    finish_reason: str = ""
 
     @classmethod
     def of(cls, run: Run, given: str) -> Answer:
-        return cls(given, run.text, run.tokens, dict(run.judgement.rules), run.judgement.detail)
+        r, j = run.reply, run.judgement
+        return cls(given, r.text, r.tokens, dict(j.rules), j.detail, r.prompt_tokens, r.finish_reason)
 
     @classmethod
     def without_trace(cls, kind: str) -> Answer:
         """A format failure fails by every rule."""
-        return cls(None, None, 0, dict.fromkeys(RULES[kind], Verdict.FAIL), NO_BLOCK)
+        return cls(None, None, 0, dict.fromkeys(RULES[kind], Verdict.FAIL), NO_BLOCK, 0)
 
     @property
     def judged(self) -> bool:
@@ -150,12 +157,20 @@ class Answer:
 
     def to_record(self) -> Record:
         verdicts = {rule: verdict.name for rule, verdict in self.verdicts.items()}
-        return {"artifact": self.artifact, "tokens": self.tokens, "verdicts": verdicts, "detail": self.detail}
+        return {
+            "artifact": self.artifact,
+            "tokens": self.tokens,
+            "verdicts": verdicts,
+            "detail": self.detail,
+            "prompt_tokens": self.prompt_tokens,
+            "finish_reason": self.finish_reason,
+        }
 
     @classmethod
     def from_record(cls, record: Record, given: str | None) -> Answer:
         verdicts = {rule: Verdict[name] for rule, name in record["verdicts"].items()}
-        return cls(given, record["artifact"], record["tokens"], verdicts, record["detail"])
+        how = record["artifact"], record["tokens"], verdicts, record["detail"]
+        return cls(given, *how, record.get("prompt_tokens"), record.get("finish_reason", ""))
 
 
 Traces = list[list[WrittenTrace]]  # of each problem: its samples
@@ -168,6 +183,8 @@ class Found:
 
     traces: dict[str, dict[str, Traces]] = field(default_factory=dict)
     arms: dict[str, dict[str, Answers]] = field(default_factory=dict)
+    arm_costs: dict[str, dict[str, Spent]] = field(default_factory=dict)  # the executor's, of each arm
+    trace_costs: dict[str, dict[str, Spent]] = field(default_factory=dict)  # of writing each planner's traces
 
     @property
     def modes(self) -> list[str]:

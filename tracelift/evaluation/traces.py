@@ -11,21 +11,24 @@ from dataclasses import asdict, replace
 
 from tracelift.evaluation.bench import Bench, Planner, Traces, WrittenTrace, number_of
 from tracelift.evaluation.records import Record, key_of
+from tracelift.evaluation.spending import Lap, Spent, total_spent
+from tracelift.executor.cost import Cost
 from tracelift.reward_model.scorer import RMScore, ScoreItem, Scorer
 from tracelift.rl.rollout import sample_traces, score_item, trace_facts
 from tracelift.sampler import SamplingParams
 from tracelift.tasks.benchmarks import Problem
 
 
-def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: str) -> Traces:
-    """Every problem's traces, in order, on every rank.
+def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: str) -> tuple[Traces, Spent]:
+    """Every problem's traces, in order, on every rank, and what writing them took.
 
     Raises TrainingError where more than `eval.max_error_share` of the traces could not be scored.
     """
     mine = bench.world.share(list(problems))
+    replies, shares = _write(bench, planner, mine, mode)
     written = [
         [replace(w, facts=trace_facts(p.task, w.trace)) for w in samples]
-        for p, samples in zip(mine, _write(bench, planner, mine, mode), strict=True)
+        for p, samples in zip(mine, replies, strict=True)
     ]
     if bench.scorer is not None:
         written = _score(bench, bench.scorer, mine, written)
@@ -33,11 +36,11 @@ def write_traces(bench: Bench, planner: Planner, problems: Sequence[Problem], mo
     errors = [w.rm_error for samples in merged for w in samples if w.rm_error]
     total = sum(w.trace is not None for samples in merged for w in samples)
     bench.refuse_errors(errors, total, f"{planner.label}, {mode}", "traces could not be scored")
-    return merged
+    return merged, total_spent(bench.world.merge(shares))
 
 
-def _write(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: str) -> Traces:
-    """The planner's replies, from the records or sampled now."""
+def _write(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: str) -> tuple[Traces, list[Spent]]:
+    """The planner's replies, from the records or sampled now, and each problem's share of what they took."""
     c = planner.config
     params = SamplingParams(
         n=bench.samples(mode),
@@ -54,15 +57,20 @@ def _write(bench: Bench, planner: Planner, problems: Sequence[Problem], mode: st
     todo = [(key, p) for key, p in zip(keys, problems, strict=True) if bench.records.get(key) is None]
     for chunk in bench.progress(f"{planner.label} traces, {mode}", len(problems), todo):
         draws = [(number_of("evaluation", p.problem_id),) for _, p in chunk]
+        computed, lap = planner.sampler.computed_tokens, Lap(planner.sampler.model.device.type == "cuda")
         groups = sample_traces(planner.sampler, planner.prompt, [p.task for _, p in chunk], params, draws, limit)
+        lap.end(planner.sampler.computed_tokens - computed, len(chunk))
+        costs = [sum((Cost(1, len(s.prompt_tokens), len(s.completion.tokens)) for s in g), Cost()) for g in groups]
         found = [[WrittenTrace.of(sample).to_record() for sample in group] for group in groups]
         bench.records.add(
             [
-                {"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples}
-                for (key, p), samples in zip(chunk, found, strict=True)
+                {"key": key, "kind": "trace", "problem_id": p.problem_id, "samples": samples, "spent": lap.spent(cost)}
+                for (key, p), samples, cost in zip(chunk, found, costs, strict=True)
             ]
         )
-    return [[WrittenTrace.from_record(s) for s in bench.known(key)["samples"]] for key in keys]
+    records = [bench.known(key) for key in keys]
+    replies = [[WrittenTrace.from_record(s) for s in r["samples"]] for r in records]
+    return replies, [r.get("spent", {}) for r in records]
 
 
 def _score(bench: Bench, scorer: Scorer, problems: Sequence[Problem], written: Traces) -> Traces:

@@ -2,21 +2,21 @@
 
 Every backend is a `Backend`. What only some can do has a protocol of its own, which callers ask for with isinstance:
 `Scoring` (log-probs of given texts), `Prefetching` (starts on requests before they are collected), `Serving` (says what
-it serves).
+it serves), `Counting` (says what it computed).
 
 A backend never raises for one bad request: a request that cannot be answered comes back as a `Reply` with `error` set,
 which the executor turns into an ERROR verdict, so that a failure can never be mistaken for a wrong answer. Nobody asks
 again after it: whether another attempt may help is known where the request is made, and tried there. Errors that
 would hit every request alike (a model that does not fit, a bug) do raise.
 
-`RemoteBackend`, for an OpenAI-compatible server, lives in tracelift/executor/client.py. Left out on purpose: chat formatting,
+`RemoteBackend`, for an OpenAI-compatible server, lives in tracelift/executor/remote/client.py. Left out on purpose: chat formatting,
 which belongs to whoever writes the prompt.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from models import Tokenizer
@@ -38,11 +38,16 @@ class CompletionRequest:
 
 @dataclass(frozen=True)
 class Reply:
-    """`text` without the stop string and end token; `tokens` generated; `error` says why there is no text."""
+    """`text` without the stop string and end token; `tokens` generated; `error` says why there is no text.
+
+    `prompt_tokens` as the model read them, None where a server does not say; `finish_reason`: "stop", "length" or what the
+    server calls it, empty where it does not say."""
 
     text: str
     tokens: int
     error: str | None = None
+    prompt_tokens: int | None = field(default=None, compare=False)
+    finish_reason: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -58,10 +63,13 @@ class ScoreRequest:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """`logprob` in nats of writing one of the texts and then ending; `error` says why there is none."""
+    """`logprob` in nats of writing one of the texts and then ending; `error` says why there is none. `prompt_tokens`, and
+    `scored`: tokens whose probability was asked for, ends included, over all spellings."""
 
     logprob: float
     error: str | None = None
+    prompt_tokens: int = field(default=0, compare=False)
+    scored: int = field(default=0, compare=False)
 
 
 class Backend(Protocol):
@@ -88,10 +96,20 @@ class Scoring(Protocol):
 
 @runtime_checkable
 class Prefetching(Protocol):
-    """Can start on requests before `complete` collects them (tracelift/executor/prefetch.py)."""
+    """Can start on requests before `complete` collects them (tracelift/executor/remote/prefetch.py)."""
 
     def begin(self, requests: Sequence[CompletionRequest]) -> None:
         """Start requests; returns at once."""
+        ...
+
+
+@runtime_checkable
+class Counting(Protocol):
+    """Runs its model in this process, and counts what went through it."""
+
+    @property
+    def computed(self) -> int:
+        """Positions so far, beginnings that requests of one call share counted once."""
         ...
 
 

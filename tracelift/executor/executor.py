@@ -10,7 +10,7 @@ its successes are kept in a file keyed by everything they do depend on (weights,
 restarts. Where a reply failed (a server's client has tried it again by then), its sample's outcome is an ERROR and the
 sample leaves the group: a failed call must neither lower nor, on the baseline's side, raise anyone's reward.
 
-Left out: how text is made (tracelift/executor/local.py, tracelift/executor/client.py), how it is judged
+Left out: how text is made (tracelift/executor/local.py, tracelift/executor/remote/client.py), how it is judged
 (tracelift/executor/judge.py; one call for all texts of a round), what a success is worth (tracelift/rl/rewards.py).
 """
 
@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from tracelift.executor.backend import (
     Backend,
@@ -33,8 +33,10 @@ from tracelift.executor.backend import (
     Scoring,
 )
 from tracelift.executor.baselines import Baseline, BaselineCache
+from tracelift.executor.cost import Cost, Counted
 from tracelift.executor.judge import Judge, Judgement, TaskJudge
 from tracelift.executor.likelihood import spellings
+from tracelift.executor.outcome import Outcome
 from tracelift.tasks.prompts import PromptFormat
 from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
@@ -70,47 +72,14 @@ class RunItem:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: its text, the tokens generated, and what the judge says; an ERROR where no text came."""
+    """One run: the reply, and what the judge says of its text; an ERROR where no text came."""
 
-    text: str
-    tokens: int
+    reply: Reply
     judgement: Judgement
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the executor made of one trace. `error` is set where any run it needs stayed an ERROR: no reward then.
-
-    By likelihood, each arm counts as one run whose success is the reference's probability."""
-
-    e2e: Verdict
-    with_successes: float
-    repeats: int
-    base_successes: float
-    base_repeats: int
-    artifact: str = ""  # the end-to-end run's text
-    runs: tuple[str, ...] = field(default=(), compare=False)  # the K repeats' texts
-    verdicts: tuple[str, ...] = field(default=(), compare=False)  # theirs, by name
-    base_runs: tuple[tuple[str, str], ...] = field(default=(), compare=False)  # the baseline's (text, verdict)
-    error: str | None = None
-    judgement: Judgement | None = field(default=None, compare=False)  # of the end-to-end run
-    logprobs: tuple[float, float] | None = None  # by likelihood: of the reference with and without the trace
-    nats: float = 1.0
-
     @property
-    def success_with(self) -> float:
-        return self.with_successes / self.repeats
-
-    @property
-    def success_base(self) -> float:
-        return self.base_successes / self.base_repeats
-
-    @property
-    def uplift(self) -> float:
-        """The difference of success rates; by likelihood the difference of log-probabilities in units of `nats`."""
-        if self.logprobs is not None:
-            return (self.logprobs[0] - self.logprobs[1]) / self.nats
-        return self.success_with - self.success_base
+    def text(self) -> str:
+        return self.reply.text
 
 
 class Executor:
@@ -136,12 +105,16 @@ class Executor:
         self.backend, self.settings, self.form = backend, settings, form or PromptFormat()
         self.judge = judge or TaskJudge()
         self.cache = cache if cache is not None else BaselineCache()
-        self.tokens = 0  # generated so far, for throughput and for counting what a run cost
-        self.runs = 0  # distinct requests: equal ones are answered once
+        self._counted = Counted()
 
     def variant(self, settings: ExecutorSettings, judge: Judge | None = None) -> Executor:
-        """The same model under other settings, and another judge if one is given. It counts its own tokens and runs."""
+        """The same model under other settings, and another judge if one is given. It counts its own cost."""
         return Executor(self.backend, settings, self.cache, self.form, judge or self.judge)
+
+    @property
+    def cost(self) -> Cost:
+        """Of all that was asked so far."""
+        return self._counted.cost
 
     @property
     def fingerprint(self) -> str:
@@ -154,36 +127,41 @@ class Executor:
         All requests go to the backend in one call, equal ones once. All texts that came go to the judge in one call; a run
         without a text is an ERROR that says why.
         """
-        requests = [self._requests(item) for item in items]
-        replies = self._complete([request for some in requests for request in some], progress)
+        requests = [self.requests(item) for item in items]
+        replies = self._counted.complete(self.backend, [request for some in requests for request in some], progress)
         made = [(item, replies[request]) for item, some in zip(items, requests, strict=True) for request in some]
         came = [(item, reply) for item, reply in made if reply.error is None]
         judged = iter(self.judge([(item.task, reply.text) for item, reply in came], [item.in_full for item, _ in came]))
-        runs = iter([Run(r.text, r.tokens, next(judged) if r.error is None else failed(r.error)) for _, r in made])
+        runs = iter([Run(r, next(judged) if r.error is None else failed(r.error)) for _, r in made])
         return [[next(runs) for _ in some] for some in requests]
 
     def evaluate(
-        self, items: Sequence[tuple[Task, str]], progress: Progress | None = None, need_repeats: bool = True
+        self,
+        items: Sequence[tuple[Task, str]],
+        progress: Progress | None = None,
+        need_repeats: bool = True,
+        need_baseline: bool = True,
     ) -> list[Outcome]:
-        """One outcome per (task, trace). With `need_repeats = False` (exec_only) only the end-to-end run is made."""
+        """One outcome per (task, trace). The end-to-end run is always made, the repeats and the baseline on request."""
         s = self.settings
         if need_repeats and s.uplift == "likelihood":
-            return self._with_likelihoods(items, self.evaluate(items, progress, need_repeats=False))
+            alone = self.evaluate(items, progress, need_repeats=False, need_baseline=False)
+            return self._with_likelihoods(items, alone, need_baseline)
         K, n = s.repeats if need_repeats else 0, 2 * len(items)
-        keys = [self.baseline_key(task) if need_repeats else "" for task, _ in items]
-        missing = self._unknown([task for task, _ in items]) if need_repeats else {}
+        keys = [self.baseline_key(task) if need_baseline else "" for task, _ in items]
+        missing = self._unknown([task for task, _ in items]) if need_baseline else {}
         asked = [item for task, trace in items for item in self._with_trace(task, trace, K)]
         runs = self.run([*asked, *map(self._without, missing.values())], progress)
 
         new = self._learn(zip(missing, map(as_baseline, runs[n:]), strict=True))
         outcomes = []
         for key, (primary,), repeats in zip(keys, runs[:n:2], runs[1:n:2], strict=True):
-            base = new.get(key) or self.cache.get(key) or Baseline(0, s.baseline_repeats)
+            base = new.get(key) or self.cache.get(key) or Baseline(0, 0)
             outcomes.append(
                 Outcome(
                     e2e=primary.judgement.verdict,
                     with_successes=successes(repeats),
-                    repeats=s.repeats,
+                    repeats=K,
                     base_successes=base.successes,
                     base_repeats=base.repeats,
                     artifact=primary.text,
@@ -224,16 +202,16 @@ class Executor:
         self.cache.put({key: b for key, b in new.items() if b.error is None})
         return new
 
-    def begin(self, task: Task, trace: str, need_repeats: bool = True) -> None:
+    def begin(self, task: Task, trace: str, need_repeats: bool = True, need_baseline: bool = True) -> None:
         """Start what `evaluate` will ask about this trace, where the backend can work ahead."""
         if not isinstance(self.backend, Prefetching):
             return
         s = self.settings
-        sampled = need_repeats and s.uplift == "sampled"
-        items = self._with_trace(task, trace, s.repeats if sampled else 0)
-        if sampled and self.cache.get(self.baseline_key(task)) is None:
+        sampled = s.uplift == "sampled"
+        items = self._with_trace(task, trace, s.repeats if sampled and need_repeats else 0)
+        if sampled and need_baseline and self.cache.get(self.baseline_key(task)) is None:
             items.append(self._without(task))
-        self.backend.begin([request for item in items for request in self._requests(item)])
+        self.backend.begin([request for item in items for request in self.requests(item)])
 
     def _with_trace(self, task: Task, trace: str, repeats: int) -> list[RunItem]:
         """The end-to-end run and the repeats."""
@@ -244,19 +222,20 @@ class Executor:
         seeds = tuple(self._seed(task, k) for k in range(self.settings.baseline_repeats))
         return RunItem(task, None, seeds, in_full=False)
 
-    def _with_likelihoods(self, items: Sequence[tuple[Task, str]], outcomes: list[Outcome]) -> list[Outcome]:
-        """The outcomes of the end-to-end runs with both arms' likelihoods: one pass over all traces and new baselines."""
+    def _with_likelihoods(
+        self, items: Sequence[tuple[Task, str]], outcomes: list[Outcome], need_baseline: bool
+    ) -> list[Outcome]:
+        """The outcomes of the end-to-end runs with the arms' likelihoods: one pass over all traces and new baselines."""
         arms = [self._score_request(self.trace_prompt(task, trace), task) for task, trace in items]
         keys = [self.baseline_key(task) for task, _ in items]
-        unknown = self._unknown([task for task, _ in items])
+        unknown = self._unknown([task for task, _ in items]) if need_baseline else {}
         missing = {key: self._score_request(self.baseline_prompt(task), task) for key, task in unknown.items()}
-        distinct = list(dict.fromkeys([*arms, *missing.values()]))
         assert isinstance(self.backend, Scoring)  # the constructor saw to it
-        found = dict(zip(distinct, self.backend.score(distinct) if distinct else [], strict=True))
+        found = self._counted.score(self.backend, [*arms, *missing.values()])
         new = self._learn((key, scored_baseline(found[request])) for key, request in missing.items())
         out = []
         for outcome, request, key in zip(outcomes, arms, keys, strict=True):
-            base, arm = new.get(key) or self.cache.get(key), found[request]
+            base, arm = Baseline(0, 0) if not need_baseline else new.get(key) or self.cache.get(key), found[request]
             assert base is not None  # known before, or new
             error = outcome.error or arm.error or base.error
             out.append(
@@ -265,10 +244,10 @@ class Executor:
                     with_successes=math.exp(arm.logprob),
                     repeats=1,
                     base_successes=base.successes,
-                    base_repeats=1,
+                    base_repeats=base.repeats,
                     nats=self.settings.nats,
                     error=error,
-                    logprobs=None if error else (arm.logprob, base.logprob),
+                    logprobs=None if error else (arm.logprob, base.logprob if need_baseline else None),
                 )
             )
         return out
@@ -305,18 +284,12 @@ class Executor:
         digest = hashlib.sha256(f"executor:{self.settings.seed}:{task.problem_id}:{k}".encode()).digest()
         return int.from_bytes(digest[:8], "little")
 
-    def _requests(self, item: RunItem) -> list[CompletionRequest]:
+    def requests(self, item: RunItem) -> list[CompletionRequest]:
+        """What an item asks of the backend, one request a seed; equal ones are one run."""
         s, prompt = self.settings, self.prompt(item.task, item.trace)
         seeds = [seed if s.temperature > 0 else 0 for seed in item.seeds]  # greedy runs of one prompt are one request
         settings = (s.max_new_tokens, s.temperature, s.stop)
         return [CompletionRequest(prompt, *settings, seed, self.form.add_special_tokens) for seed in seeds]
-
-    def _complete(self, requests: list[CompletionRequest], progress: Progress | None) -> dict[CompletionRequest, Reply]:
-        distinct = list(dict.fromkeys(requests))
-        replies = dict(zip(distinct, self.backend.complete(distinct, progress) if distinct else [], strict=True))
-        self.runs += len(distinct)
-        self.tokens += sum(reply.tokens for reply in replies.values())
-        return replies
 
 
 def as_baseline(runs: Sequence[Run]) -> Baseline:

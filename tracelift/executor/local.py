@@ -18,14 +18,19 @@ from tracelift.sampler import Sampler, SamplingParams
 
 
 class LocalBackend:
-    """A model in this process, behind the same interface as a server. Implements tracelift.executor.backend.Backend and
-    Scoring."""
+    """A model in this process, behind the same interface as a server. Implements tracelift.executor.backend.Backend,
+    Scoring and Counting."""
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, sampler: Sampler | None = None) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.sampler = sampler or Sampler(model, tokenizer.eos_ids, tokenizer.pad_id, decode=tokenizer.decode)
         self._fingerprint: tuple[tuple[tuple[int, int], ...], str] | None = None
         self._ends: dict[tuple[str, ...], list[int]] = {}
+
+    @property
+    def computed(self) -> int:
+        """Positions run through the model so far."""
+        return self.sampler.computed_tokens
 
     def complete(self, requests: Sequence[CompletionRequest], progress: Progress | None = None) -> list[Reply]:
         """One reply per request, in order; equal requests are sampled once."""
@@ -51,7 +56,9 @@ class LocalBackend:
                 text = visible_text(self.tokenizer, self.sampler.eos_ids, prompt, completion.tokens, request.stop)
                 finite = all(map(math.isfinite, completion.logprobs))
                 error = None if finite else "the executor's log-probs are not finite: its weights hold NaN or overflow"
-                replies[request] = Reply(text if finite else "", len(completion.tokens), error)
+                replies[request] = Reply(
+                    text if finite else "", len(completion.tokens), error, len(prompt), completion.finish_reason
+                )
         return [replies[r] for r in requests]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Likelihood]:
@@ -72,20 +79,23 @@ class LocalBackend:
             else:
                 asked += [(request, prompt, list(path)) for path in paths]
         logprobs: dict[ScoreRequest, list[float]] = {}
+        read = {request: len(prompt) for request, prompt, _ in asked}
+        scored: dict[ScoreRequest, int] = dict.fromkeys(read, 0)
         for kind in dict.fromkeys((r.stop, r.temperature) for r, _, _ in asked):
             same = [item for item in asked if (item[0].stop, item[0].temperature) == kind]
             prompts, paths = [p for _, p, _ in same], [path for _, _, path in same]
             tokens = self.sampler.score(prompts, paths, self._ends_at(kind[0]), kind[1])
             for (request, _, _), values in zip(same, tokens, strict=True):
                 logprobs.setdefault(request, []).append(math.fsum(values))
+                scored[request] += len(values)
         for request, values in logprobs.items():
             top = max(values)
+            cost = read[request], scored[request]
             if math.isfinite(top):
-                found[request] = Likelihood(top + math.log(math.fsum(math.exp(v - top) for v in values)))
+                found[request] = Likelihood(top + math.log(math.fsum(math.exp(v - top) for v in values)), None, *cost)
             else:
-                found[request] = Likelihood(
-                    -math.inf, "the executor's log-probs are not finite: its weights hold NaN or overflow"
-                )
+                wrong = "the executor's log-probs are not finite: its weights hold NaN or overflow"
+                found[request] = Likelihood(-math.inf, wrong, *cost)
         return [found[r] for r in requests]
 
     def _ends_at(self, stop: tuple[str, ...]) -> list[int]:

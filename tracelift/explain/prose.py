@@ -123,7 +123,7 @@ def _baseline(page: Page, r: Record, config: Config) -> None:
         "It read: "
         + render(load_template(config.executor.baseline_prompt, BASELINE, ("problem",)), problem=r["problem"])
     )
-    if r.get("likelihoods"):
+    if r.get("likelihoods") and r["likelihoods"][1] is not None:
         page.text(f"log p(reference) = {r['likelihoods'][1]:.3f} nats, p = {r['success_base']:.3g}: computed, not run")
         return
     if r["success_base"] is None or (not r["base_runs"] and not r["runs"]):
@@ -179,12 +179,19 @@ def _sample(page: Page, j: int, r: Record, advantage: float, config: Config, who
     for named, text, verdict in _runs(list(zip(r["runs"], r["verdicts"], strict=True)), "repeat"):
         page.text(f"executor, {named}: {text.strip()!r}  {verdict}")
         _check(page, f"verdict of {named}", verdict, text, r)
-    if r["runs"]:
+    if r["runs"] and r["success_base"] is None:
+        page.text(f"success_with = {r['success_with']:.3f}")
+    elif r["runs"]:
         page.text(
             f"uplift u = success_with - success_base = {r['success_with']:.3f} - {r['success_base']:.3f} "
             f"= {r['uplift']:+.3f}"
         )
-    if r.get("likelihoods"):
+    if r.get("likelihoods") and r["likelihoods"][1] is None:
+        nats = config.executor.likelihood_nats
+        page.text(
+            f"success_with = 1 + log p(reference | trace) / {nats:g} nats = 1 + {r['likelihoods'][0]:.3f} / {nats:g}, within [0, 1]"
+        )
+    elif r.get("likelihoods"):
         with_trace, without = r["likelihoods"]
         page.text(
             f"likelihood uplift u = (log p(reference | trace) - log p(reference)) / {config.executor.likelihood_nats:g} nats "
@@ -223,24 +230,24 @@ def _formula(page: Page, r: Record, config: Config) -> None:
     R, u, c = p["reason_score"], p["uplift"], p.get("coefficient")
     if "e2e" in p:
         full = f"0.5 x e2e {p['e2e']:g} + 0.5 x R {R:.3f} x u {u:+.3f}"
-        e2e = f"e2e {p['e2e']:g}"
+        e2e, rubric = f"e2e {p['e2e']:g}", "0.5 x "
     else:
         full = f"exec {p['exec_reward']:.3f} + {config.reward.code_weight:g} x R {R:.3f} x c {c:+.3f}"
-        e2e = f"exec {p['exec_reward']:.3f}"
+        e2e, rubric = f"exec {p['exec_reward']:.3f}", f"{config.reward.code_weight:g} x "
     told = {
         "tracelift": full,
         "exec_only": e2e,
         "rm_only": f"R {R:.3f}",
         "uplift_only": f"u {u:+.3f}",
         "product_only": f"R {R:.3f} x {'u' if c is None else 'c'} {u if c is None else c:+.3f}",
+        "gated": f"R {R:.3f} x {e2e}" + (" less the least exec" if "e2e" not in p else ""),
+        "additive": f"{'0.5 x ' if 'e2e' in p else ''}{e2e} + {rubric}R {R:.3f}",
+        "graded": f"R {R:.3f} x success_with {p['success_with']:.3f}",
     }[config.reward.mode]
     page.text(f"reward = {told}{f' - leak penalty {penalty:g}' if penalty else ''} = {_number(r['reward'])}")
     again = replay_reward(r, config)
-    if (
-        again is not None
-        and r["reward"] is not None
-        and not math.isclose(again, r["reward"], rel_tol=1e-6, abs_tol=1e-9)
-    ):
+    logged = r["reward"]
+    if again is not None and logged is not None and not math.isclose(again, logged, rel_tol=1e-6, abs_tol=1e-9):
         page.text(f"! replayed from the counts it is {again:.6f}")
 
 

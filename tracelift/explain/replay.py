@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from tracelift.config import Config
+from tracelift.executor.outcome import closeness
 from tracelift.files import read_log
 from tracelift.rl.flat_groups import GroupRewards, group_rewards, trained_traces
 from tracelift.rl.grpo import BatchCounts, advantages, minibatches, token_weights
@@ -84,7 +85,7 @@ def replay_rewards(groups: Sequence[Sequence[Record]]) -> GroupRewards:
 def replay_advantages(groups: Sequence[Sequence[Record]], config: Config) -> list[list[float]]:
     """The advantages of a round from its rewards, by the function training used."""
     known = replay_rewards(groups)
-    return advantages(known.reward, known.valid, config.grpo.advantage_scale).tolist()
+    return advantages(known.reward, known.valid, config.grpo.advantage_scale, config.grpo.least_std).tolist()
 
 
 def replay_trained(groups: Sequence[Sequence[Record]], config: Config) -> list[list[bool]]:
@@ -109,12 +110,15 @@ def replay_reward(r: Record, config: Config) -> float | None:
     parts = r["parts"]
     if r["e2e"] is None or parts is None or "e2e" not in parts:
         return None
+    won, lost = r["success_with"] or 0.0, r["success_base"] or 0.0  # null: the reward does not ask for that arm
     if r.get("likelihoods"):
-        counts, base, uplift = (r["success_with"], r["success_base"], 1), 1, r["uplift"]
+        if config.reward.mode == "graded":
+            won = closeness(r["likelihoods"][0], config.executor.likelihood_nats)
+        counts, base, uplift = (won, lost, 1), 1, r["uplift"]
     else:
         K = len(r["runs"]) or config.executor.repeats
         base = len(r["base_runs"]) or config.executor.baseline_repeats or config.executor.repeats
-        counts, uplift = (round(r["success_with"] * K), round(r["success_base"] * base), K), None
+        counts, uplift = (round(won * K), round(lost * base), K), None
     return math_reward(
         r["e2e"] == "PASS",
         *counts,

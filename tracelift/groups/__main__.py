@@ -22,7 +22,7 @@ from tqdm import tqdm
 from tracelift.errors import GroupError, RowsError
 from tracelift.groups.build import Settings, build
 from tracelift.groups.judge import PROMPT, Cache, JudgeEndpoint, agreement, agreement_text, judge_groups
-from tracelift.groups.seeds import DEMO
+from tracelift.groups.seeds import DEMOS
 from tracelift.groups.show import show_group
 from tracelift.reward_model.group_format import Group, iter_groups, read_groups, scan_groups, split_of, write_groups
 
@@ -42,9 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _build(arguments: argparse.Namespace) -> int:
-    if arguments.seeds == DEMO:
-        arguments.domain, total = "code", arguments.limit or 1000
-        arguments.limit = total
+    if arguments.seeds in DEMOS:
+        arguments.domain, arguments.limit = DEMOS[arguments.seeds], arguments.limit or 1000
+        arguments.source, total = arguments.source or arguments.seeds, arguments.limit
     else:
         with open(arguments.seeds, "rb") as file:
             total = sum(1 for line in itertools.islice(file, arguments.limit) if line.strip())
@@ -62,21 +62,23 @@ def _build(arguments: argparse.Namespace) -> int:
             progress=lambda done: bar.update(done - bar.n),
         )
         bar.update(total - bar.n)
-    groups = summary["groups"]
-    print(f"{groups['train']} training and {groups['dev']} dev groups with {summary['negatives']} flawed traces")
-    for reason, count in summary["dropped"].items():
-        print(f"  dropped {count}: {reason}")
+    groups, told = summary["groups"], sum(kind["count"] for kind in summary["alternatives"].values())
+    counts = f"{summary['negatives']} flawed traces and {told} sound ones told otherwise"
+    print(f"{groups['train']} training and {groups['dev']} dev groups with {counts}")
+    dropped = dict(summary["dropped"])
     for name, note in (("broken_lines", "broken lines"), ("repeated_problems", "problems seen before")):
-        if summary[f"{name}_count"]:
-            print(f"  dropped {summary[f'{name}_count']}: {note}, see summary.json")
-    print(f"written: {', '.join(str(Path(arguments.out) / f) for f in ('train.jsonl', 'dev.jsonl', 'summary.json'))}")
+        dropped |= {note: count} if (count := summary[f"{name}_count"]) else {}
+    for reason, count in dropped.items():
+        print(f"  dropped {count}: {reason}")
+    files = [str(Path(arguments.out) / name) for name in ("train.jsonl", "dev.jsonl", "summary.json", "dropped.jsonl")]
+    print(f"written: {', '.join(files[:3])}" + (f"; each dropped seed with its reason: {files[3]}" if dropped else ""))
     return 0
 
 
 def _validate(arguments: argparse.Namespace) -> int:
     failed = False
     for path in arguments.files:
-        good, bad, kinds = 0, 0, Counter()
+        good, bad, kinds, told = 0, 0, Counter(), Counter()
         for number, item in iter_groups(path, arguments.min_negatives):
             if isinstance(item, str):
                 bad += 1
@@ -84,9 +86,12 @@ def _validate(arguments: argparse.Namespace) -> int:
             else:
                 good += 1
                 kinds.update(c.negative_kind for c in item.negative_bank)
+                told.update(c.positive_kind for c in item.alternatives)
         print(f"{path}: {good} good groups, {bad} broken lines, {sum(kinds.values())} flawed traces")
         for kind, count in sorted(kinds.items()):
             print(f"    {count:7d}  {kind}")
+        for kind, count in sorted(told.items()):
+            print(f"    {count:7d}  sound, told otherwise: {kind}")
         failed |= bad > 0 or good == 0
     return 1 if failed else 0
 
@@ -204,15 +209,17 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("build", _build, "make groups from seed problems: DIR/train.jsonl, DIR/dev.jsonl, DIR/summary.json")
+    sub = command(
+        "build", _build, "make groups from seed problems: train.jsonl, dev.jsonl, dropped.jsonl, summary.json"
+    )
     sub.add_argument(
         "--seeds",
         required=True,
-        help="JSONL with `question` and `answer` (GSM8K's layout) a line; code: with `problem`, "
-        "`trace` and perhaps `solution`, or demo:code for problems of the code world",
+        help="JSONL with `question` and `answer` (GSM8K's layout) a line; code: with `problem`, `trace` and perhaps "
+        "`solution`; or demo:math or demo:code, the problems of a demo world in the series that --seed names",
     )
     sub.add_argument("--domain", choices=["math", "code"], default="math", help="what the seeds are (default: math)")
-    sub.add_argument("--out", required=True, metavar="DIR", help="folder for the three files; made if missing")
+    sub.add_argument("--out", required=True, metavar="DIR", help="folder for the files; made if missing")
     sub.add_argument(
         "--source", help="name of the data set, part of each problem_id (default: gsm8k; code: the file's name)"
     )
@@ -222,6 +229,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--min-negatives", type=int, default=_DEFAULTS["min_negatives"], help="drop groups with fewer")
     sub.add_argument("--max-problem", type=int, default=_DEFAULTS["max_problem"], help="longest problem, characters")
     sub.add_argument("--max-trace", type=int, default=_DEFAULTS["max_trace"], help="longest trace, characters")
+    sub.add_argument(
+        "--alternatives",
+        action=argparse.BooleanOptionalAction,
+        default=_DEFAULTS["alternatives"],
+        help="sound traces told otherwise beside the reference (default: where any are known to be sound)",
+    )
     sub.add_argument("--workers", type=int, help="processes (default: one a core); the files do not depend on it")
     sub.add_argument("--limit", type=int, help="read only the first N seeds")
     sub.add_argument("--quiet", action="store_true", help="no progress bar")

@@ -9,7 +9,9 @@ word for word, may open a trace; the positive pool holds the reference with none
 trace opens with as many as bring it close to a randomly drawn positive, on a randomly drawn side. Quotations are
 harmless, and about as frequent on either side.
 
-Left out on purpose: reading seeds (seeds.py), the flaws (flaws/), the labels (rubric.py).
+Alternatives, sound traces told otherwise, have draws of their own: without them a group is what it was before there were any.
+
+Left out on purpose: reading seeds (seeds.py), what can be made of one (offers.py), the labels (rubric.py).
 """
 
 from __future__ import annotations
@@ -28,26 +30,23 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.errors import GroupError
-from tracelift.files import replaced_file, write_text
+from tracelift.files import json_line, replaced_file, write_text
 from tracelift.groups.dedup import words_of
-from tracelift.groups.flaws import code
-from tracelift.groups.flaws import math as flaws
-from tracelift.groups.flaws.trace import Trace, TraceError, clean_reference, parse_trace, write_number
-from tracelift.groups.flaws.wording import statements
-from tracelift.groups.rubric import place_of, rubric_of, sound_rubric
-from tracelift.groups.seeds import DEMO, Seed, fresh_seeds
+from tracelift.groups.offers import Dropped, Offers, code_offers, math_offers
+from tracelift.groups.seeds import DEMOS, NoSeed, Seed, fresh_seeds
 from tracelift.groups.summary import Tally
 from tracelift.reward_model.group_format import Candidate, Group, split_of
 from tracelift.rubrics import TASK_TYPES
-from tracelift.verify.leaks import announces_answer, leaks_answer
-from tracelift.worlds.build.code_data import demo_group
+from tracelift.verify.leaks import announces_answer
+from tracelift.worlds.build import code_data, math_data
 
-MAX_QUOTATIONS = 3
+LONGEST_DETAIL = 200  # characters of what is said about a dropped seed
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to build. Lengths are in characters (the paper's limits); `dev` is the share of problems held out."""
+    """How to build. Lengths are in characters (the paper's limits); `dev` is the share of problems held out; `alternatives`:
+    whether sound traces told otherwise join the positive pool."""
 
     source: str = "gsm8k"
     domain: str = "math"
@@ -57,6 +56,7 @@ class Settings:
     min_negatives: int = 4
     max_problem: int = 2500
     max_trace: int = 2000
+    alternatives: bool = True
 
     def __post_init__(self) -> None:
         if self.domain not in TASK_TYPES:
@@ -70,34 +70,64 @@ class Settings:
 
 @dataclass(frozen=True)
 class Built:
-    """What became of one seed: a group's line and its split, or the reason why there is none; and facts to count."""
+    """What became of one seed: a group's line and its split, or why there is none; and facts to count."""
 
-    line: str | None
+    problem_id: str
     split: str
-    reason: str
     facts: Counter
+    line: str | None = None
+    dropped: Dropped | None = None
+    no_seed: NoSeed | None = None
+
+    def dropped_line(self) -> str:
+        """A line of dropped.jsonl; "" where there is a group."""
+        if self.dropped is None:
+            return ""
+        about = {"reason": self.dropped.reason, "detail": self.dropped.detail[:LONGEST_DETAIL]}
+        return json_line({"problem_id": self.problem_id, **about})
 
 
-def build_group(seed: Seed, settings: Settings) -> Built:
+def build_group(seed: Seed | NoSeed, settings: Settings) -> Built:
     """The group of one seed problem. Depends on the seed and the settings alone."""
-    facts: Counter = Counter()
     problem_id = f"{settings.domain}_{settings.source}_{seed.row:06d}"
+    if isinstance(seed, NoSeed):
+        return Built(problem_id, "", Counter(), dropped=Dropped(seed.reason, seed.detail), no_seed=seed)
+    facts: Counter = Counter()
+    made = _made(seed, problem_id, settings, facts)
+    if isinstance(made, Group):
+        problem_id, bank = made.problem_id, made.negative_bank
+        if len(bank) < settings.min_negatives:
+            kinds = ", ".join(str(c.negative_kind) for c in bank)
+            made = Dropped("too few negatives", f"{len(bank)} of {settings.min_negatives}: {kinds}")
     split = split_of(settings.seed, problem_id, settings.dev)
-    if seed.problem.startswith(DEMO):
-        group = demo_group(seed.row, settings.seed, settings.negatives)
-        return _counted(group, split_of(settings.seed, group.problem_id, settings.dev), facts, settings)
+    if isinstance(made, Dropped):
+        return Built(problem_id, split, facts, dropped=made)
+    _count(made, facts)
+    return Built(problem_id, split, facts, made.to_line())
+
+
+_WORLDS = {"demo:math": math_data.demo_group, "demo:code": code_data.demo_group}
+
+
+def _made(seed: Seed, problem_id: str, settings: Settings, facts: Counter) -> Group | Dropped:
+    if seed.problem in DEMOS:
+        return _WORLDS[seed.problem](seed.row, settings.seed, settings.negatives, settings.alternatives)
     if len(seed.problem) > settings.max_problem:
-        return Built(None, split, "problem too long", facts)
-    rng = random.Random(hashlib.sha256(f"{settings.seed}\0{problem_id}\0flaws".encode()).digest())
-    found = (_math_offers if settings.domain == "math" else _code_offers)(seed, rng, facts)
-    if isinstance(found, str):
-        return Built(None, split, found, facts)
+        return Dropped("problem too long", f"{len(seed.problem)} characters of at most {settings.max_problem}")
+    flaws_rng, told_rng = (
+        random.Random(hashlib.sha256(f"{settings.seed}\0{problem_id}\0{what}".encode()).digest())
+        for what in ("flaws", "alternatives")
+    )
+    if settings.domain == "math":
+        found = math_offers(seed, flaws_rng, facts, told_rng if settings.alternatives else None)
+    else:
+        found = code_offers(seed, flaws_rng, facts)
+    if isinstance(found, Dropped):
+        return found
     positives = [p for p in found.positives if len(p.reasoning) <= settings.max_trace]
-    if not positives:
-        return Built(None, split, "trace too long", facts)
-    negatives = _negatives(found, [len(p.reasoning) for p in positives], rng, settings, facts)
-    if len(negatives) < settings.min_negatives:
-        return Built(None, split, "too few negatives", facts)
+    if not any(p.positive_kind is None for p in positives):
+        return Dropped("trace too long", f"{len(found.sound[0])} characters of at most {settings.max_trace}")
+    negatives = _negatives(found, [len(p.reasoning) for p in positives], flaws_rng, settings, facts)
     metadata = {
         "source_dataset": settings.source,
         "source_row_index": seed.row,
@@ -107,85 +137,22 @@ def build_group(seed: Seed, settings: Settings) -> Built:
         "seed": settings.seed,
     }
     pools = tuple(positives), tuple(negatives)
-    group = Group(problem_id, settings.source, settings.domain, seed.problem, found.answer, *pools, metadata)
-    return _counted(group, split, facts, settings)
-
-
-@dataclass(frozen=True)
-class _Offers:
-    """What can be made of a seed: sound traces, and flaws in random order, lazily, each as its kind, its text without
-    quotations, and the candidates it makes with none to all quotations."""
-
-    positives: list[Candidate]
-    reference: str
-    answer: str
-    flaws: Iterator[tuple[str, str, list[Candidate]]]
-
-
-def _math_offers(seed: Seed, rng: random.Random, facts: Counter) -> _Offers | str:
-    _, marks, answer = seed.answer.rpartition("####")
-    answer = answer.strip()
-    if not marks:
-        return "no #### answer line"
-    try:
-        trace = parse_trace(clean_reference(seed.answer), seed.problem, answer)
-    except TraceError as error:
-        return f"trace not understood: {error}"
-    if announces_answer(trace.text, answer):
-        return "reference announces its answer"
-    quotations = statements(seed.problem)[:MAX_QUOTATIONS]
-    leak = leaks_answer(trace.text, answer)
-    facts["reference", "yields its answer in a step" if not leak.unsupported else "states its answer unsupported"] += 1
-
-    def offers() -> Iterator[tuple[str, str, list[Candidate]]]:
-        for name in rng.sample(list(flaws.MAKERS), len(flaws.MAKERS)):
-            flawed = flaws.make(name, trace, seed.problem, rng)
-            if flawed is None:
-                facts["no place", name] += 1
-            else:
-                options = [_candidate(trace, quotations[:n], flawed, answer) for n in range(len(quotations) + 1)]
-                yield name, "\n".join(flawed.lines), options
-
-    positives = [_candidate(trace, quotations[:n], None, answer) for n in range(len(quotations) + 1)]
-    return _Offers(positives, trace.text, answer, offers())
-
-
-def _code_offers(seed: Seed, rng: random.Random, facts: Counter) -> _Offers | str:
-    steps = code.steps_of(seed.trace)
-    if len(steps) < 2:
-        return "a plan of one step"
-    if code.holds_code(seed.trace):
-        return "reference holds code"
-    quotations = code.quotations_of(seed.problem)[:MAX_QUOTATIONS]
-
-    def offers() -> Iterator[tuple[str, str, list[Candidate]]]:
-        for name in rng.sample(code.KINDS, len(code.KINDS)):
-            flawed = code.make(name, steps, seed.answer, rng)
-            if flawed is None:
-                facts["no place", name] += 1
-            else:
-                options = [
-                    code.candidate(seed.trace, quotations[:n], (name, flawed)) for n in range(len(quotations) + 1)
-                ]
-                yield name, code.joined(flawed[0], seed.trace), options
-
-    positives = [code.candidate(seed.trace, quotations[:n], None) for n in range(len(quotations) + 1)]
-    return _Offers(positives, code.joined(steps, seed.trace), seed.answer, offers())
+    return Group(problem_id, settings.source, settings.domain, seed.problem, found.answer, *pools, metadata)
 
 
 def _negatives(
-    found: _Offers, targets: list[int], rng: random.Random, settings: Settings, facts: Counter
+    found: Offers, targets: list[int], rng: random.Random, settings: Settings, facts: Counter
 ) -> list[Candidate]:
     """The flaws that pass the filters, each opened with as many quotations as its length needs."""
     negatives: list[Candidate] = []
-    reference, kept = words_of(found.reference), []
+    sound, kept = [words_of(text) for text in found.sound], []
     for name, text, options in found.flaws:
         words = words_of(text)
-        if words == reference or any(nearly_equal(words, other) for other in kept):
+        if words in sound or any(nearly_equal(words, other) for other in kept):
             facts["near duplicate", name] += 1
             continue
         # A shortened trace cannot be lengthened past the last quotation, so its coin is loaded the other way.
-        shortened = len(text) < len(found.reference)
+        shortened = len(text) < len(found.sound[0])
         candidate = _matched(options, rng.choice(targets), longer=rng.random() < (0.8 if shortened else 0.4))
         if len(candidate.reasoning) > settings.max_trace:
             facts["too long", name] += 1
@@ -201,10 +168,8 @@ def _negatives(
     return negatives
 
 
-def _counted(group: Group, split: str, facts: Counter, settings: Settings) -> Built:
-    """The group's line, with what the summary counts."""
-    if len(group.negative_bank) < settings.min_negatives:
-        return Built(None, split, "too few negatives", facts)
+def _count(group: Group, facts: Counter) -> None:
+    """What the summary counts."""
     for candidate in group.negative_bank:
         flaw = (candidate.extra.get("metadata") or {}).get("flaw") or {}
         facts["kind", candidate.negative_kind] += 1
@@ -212,33 +177,16 @@ def _counted(group: Group, split: str, facts: Counter, settings: Settings) -> Bu
             flaw.get("answer_changed", candidate.extra.get("changes_result"))
         )
         facts["place", flaw.get("place", "not recorded")] += 1
+        if told := flaw.get("told") or candidate.extra.get("told"):
+            facts["flawed alternative", told] += 1
         facts["negative length", len(candidate.reasoning)] += 1
         for name, label in candidate.rubric.dimensions.items():
             facts["label", name, label] += 1
     for candidate in group.positive_pool:
         facts["positive length", len(candidate.reasoning)] += 1
+        if candidate.positive_kind is not None:
+            facts["alternative", candidate.positive_kind] += 1
     facts["negatives in a group", len(group.negative_bank)] += 1
-    return Built(group.to_line(), split, "", facts)
-
-
-def _candidate(trace: Trace, quotations: list[str], flawed: flaws.Flawed | None, answer: str) -> Candidate:
-    lines = flawed.lines if flawed else tuple(line.text for line in trace.lines)
-    reasoning = "\n".join((*quotations, *lines))
-    if flawed is None:
-        extra = {"label": "positive", "metadata": {"quotations": len(quotations)}}
-        return Candidate(reasoning, sound_rubric(), None, extra)
-    place = place_of(flawed.line, len(flawed.lines))
-    changed = flawed.final != trace.nodes[trace.final].value
-    flaw: dict[str, Any] = {
-        "line": flawed.line + len(quotations),
-        "place": place,
-        "note": flawed.note,
-        "carried": flawed.carried,
-        "answer_changed": changed,
-        "final_answer": write_number(flawed.final, answer.strip()) or str(flawed.final),
-    }
-    extra = {"negative_index": 0, "label": "negative", "metadata": {"quotations": len(quotations), "flaw": flaw}}
-    return Candidate(reasoning, rubric_of(flawed.kind, place, flawed.carried, changed), flawed.kind, extra)
 
 
 def _matched(options: list[Candidate], goal: int, longer: bool) -> Candidate:
@@ -267,21 +215,27 @@ def build(
     limit: int | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> dict[str, Any]:
-    """Build `out`/train.jsonl, dev.jsonl and summary.json from a seed file; returns the summary.
+    """Build `out`/train.jsonl, dev.jsonl, dropped.jsonl and summary.json from a seed file; returns the summary.
 
+    dropped.jsonl: a line {problem_id, reason, detail} for each seed without a group, in the seeds' order.
     workers: processes (default: one a core); the files do not depend on it. limit: read only so many seeds.
-    progress: called with the number of seeds done. The three files appear together at the end, by renaming.
+    progress: called with the number of seeds done. The files appear together at the end, by renaming.
     Raises GroupError where not a single group comes out.
     """
     out = Path(out)
     workers = workers or os.cpu_count() or 1
     tally = Tally()
-    with replaced_file(out / "train.jsonl") as train, replaced_file(out / "dev.jsonl") as dev:
+    with (
+        replaced_file(out / "train.jsonl") as train,
+        replaced_file(out / "dev.jsonl") as dev,
+        replaced_file(out / "dropped.jsonl") as dropped,
+    ):
         files = {"train": train, "dev": dev}
-        for done, built in enumerate(_built(seeds, settings, workers, limit, tally), start=1):
+        for done, built in enumerate(_built(seeds, settings, workers, limit), start=1):
             tally.add(built)
             if built.line is not None:
                 files[built.split].write(built.line)
+            dropped.write(built.dropped_line())
             progress(done)
         if not sum(tally.splits.values()):
             reasons = dict(tally.reasons) or {"broken lines": len(tally.broken)}
@@ -291,10 +245,8 @@ def build(
     return summary
 
 
-def _built(
-    path: str | os.PathLike[str], settings: Settings, workers: int, limit: int | None, tally: Tally
-) -> Iterator[Built]:
-    fresh = fresh_seeds(path, limit, tally, settings.domain)
+def _built(path: str | os.PathLike[str], settings: Settings, workers: int, limit: int | None) -> Iterator[Built]:
+    fresh = fresh_seeds(path, limit, settings.domain)
     work = functools.partial(build_group, settings=settings)
     if workers == 1:
         yield from map(work, fresh)

@@ -8,7 +8,7 @@ still has none after all tries stays unjudged and is counted. No failed call eve
 Every judgement is appended to a cache file the moment it arrives, keyed by model, prompt and temperature, so that a
 run that was killed goes on where it stopped and no call is paid for twice.
 
-Left out on purpose: streaming, batching endpoints, how a call is made and tried again (executor/transport.py).
+Left out on purpose: streaming, batching endpoints, how a call is made and tried again (executor/remote/transport.py).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tracelift.errors import GroupError, RowsError
-from tracelift.executor.transport import Failure, Transport, parse_url, reply_json, start_of
+from tracelift.executor.remote.transport import Failure, Transport, parse_url, reply_json, start_of
 from tracelift.files import append_lines, as_float, is_text, json_line, parse_json, read_log
 from tracelift.reward_model.group_format import Candidate, Group, Rubric, parse_rubric
 from tracelift.rubrics import MAX_LABEL, dimensions_of
@@ -175,7 +175,7 @@ class _Chat(Transport):
 def ask(
     endpoint: JudgeEndpoint, prompt: str, names: Sequence[str], sleep: Callable[[float], None] = time.sleep
 ) -> dict[str, Any]:
-    """One judgement. Tries again on all that may pass (executor/transport.py) and on answers that are not the object
+    """One judgement. Tries again on all that may pass (executor/remote/transport.py) and on answers that are not the object
     asked for.
 
     Raises JudgeError after the last try, or at once where trying again cannot help.

@@ -1,4 +1,4 @@
-"""Seed problems for groups, read from JSONL: broken lines are named, near-duplicates left out.
+"""Seed problems for groups, read from JSONL or drawn from a demo world: broken lines and near-duplicates are named.
 
 Left out on purpose: what becomes of a seed (build.py), how likeness is measured (dedup.py).
 """
@@ -14,14 +14,14 @@ from typing import Any
 from tracelift.errors import GroupError, RowsError
 from tracelift.files import scan_rows
 from tracelift.groups.dedup import NearDuplicates
-from tracelift.groups.summary import Tally
 
-DEMO = "demo:code"
+DEMOS = {"demo:math": "math", "demo:code": "code"}  # endless series of the worlds' problems, and their task types
 
 
 @dataclass(frozen=True)
 class Seed:
-    """`answer`: GSM8K's solution and answer, or a program where one is given. `trace`: a code seed's reference plan."""
+    """`answer`: GSM8K's solution and answer, or a program where one is given. `trace`: a code seed's reference plan.
+    A problem of a demo world has its row alone, and `problem` names the world."""
 
     row: int
     problem: str
@@ -29,11 +29,25 @@ class Seed:
     trace: str = ""
 
 
+@dataclass(frozen=True)
+class NoSeed:
+    """A line that is no seed: where it stands (from 0), why, what about it, and how alike an earlier problem is."""
+
+    row: int
+    reason: str
+    detail: str
+    repeats: int = 0  # line of the earlier problem, from 1
+    similarity: float = 0.0
+
+
+BROKEN, REPEATED = "broken line", "problem seen before"
+
+
 def read_seeds(path: str | os.PathLike[str], domain: str = "math") -> Iterator[tuple[int, Seed | str]]:
     """(line number, seed or what is wrong with the line) of a JSON-lines file with `question` and `answer` a line; of code seeds
-    with `problem`, `trace` and perhaps `solution`. "demo:code" is the endless series of the code world's problems."""
-    if str(path) == DEMO:
-        yield from ((row + 1, Seed(row, f"{DEMO} {row}", "")) for row in itertools.count())
+    with `problem`, `trace` and perhaps `solution`. DEMOS are endless series of a world's problems."""
+    if str(path) in DEMOS:
+        yield from ((row + 1, Seed(row, str(path), "")) for row in itertools.count())
     for number, row in scan_rows(path):
         try:
             yield number, _seed(row, number - 1, domain)
@@ -65,15 +79,14 @@ def _text(key: str, value: Any) -> str:
     return value.strip()
 
 
-def fresh_seeds(path: str | os.PathLike[str], limit: int | None, tally: Tally, domain: str) -> Iterator[Seed]:
-    """Seeds to work on. Broken lines and near-duplicates of an earlier problem are left out and noted in `tally`."""
+def fresh_seeds(path: str | os.PathLike[str], limit: int | None, domain: str) -> Iterator[Seed | NoSeed]:
+    """Seeds to work on, and in their places the broken lines and near-duplicates of an earlier problem."""
     known = NearDuplicates()
     for number, seed in itertools.islice(read_seeds(path, domain), limit):
         if isinstance(seed, str):
-            tally.broken.append((number, seed))
-        elif str(path) == DEMO:
-            yield seed
-        elif twin := known.seen(str(number), seed.problem):
-            tally.repeated.append((number, int(twin[0]), twin[1]))
+            yield NoSeed(number - 1, BROKEN, seed)
+        elif str(path) not in DEMOS and (twin := known.seen(str(number), seed.problem)):
+            detail = f"line {number} repeats line {twin[0]}, similarity {twin[1]:.3f}"
+            yield NoSeed(number - 1, REPEATED, detail, int(twin[0]), twin[1])
         else:
             yield seed

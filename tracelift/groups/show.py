@@ -21,7 +21,8 @@ def show_group(group: Group, width: int = 120, color: bool = False, kind: str | 
     out = [f"{group.problem_id}  ({group.source}, {group.type_text})", ""]
     out += textwrap.wrap(group.problem, width) + ["", f"answer: {group.reference_solution}", ""]
     for number, positive in enumerate(group.positive_pool):
-        out.append(f"sound trace {number}   {_labels(positive, names)}")
+        told = f": {positive.positive_kind}" if positive.positive_kind else ""
+        out.append(f"sound trace {number}{told}   {_labels(positive, names)}")
         out += [f"    {line}" for raw in positive.reasoning.split("\n") for line in textwrap.wrap(raw, width - 4)]
         out.append("")
     for number, negative in enumerate(group.negative_bank):

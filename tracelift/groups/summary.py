@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from tracelift.rubrics import MAX_LABEL, dimensions_of
+from tracelift.groups.seeds import BROKEN, NoSeed
+from tracelift.rubrics import ALTERNATIVES, MAX_LABEL, dimensions_of
 
 
 class Tally:
@@ -23,8 +24,13 @@ class Tally:
         self.facts: Counter = Counter()
 
     def add(self, built: Any) -> None:
-        if built.line is None:
-            self.reasons[built.reason] += 1
+        no_seed: NoSeed | None = built.no_seed
+        if no_seed is not None and no_seed.reason == BROKEN:
+            self.broken.append((no_seed.row + 1, no_seed.detail))
+        elif no_seed is not None:
+            self.repeated.append((no_seed.row + 1, no_seed.repeats, no_seed.similarity))
+        elif built.dropped is not None:
+            self.reasons[built.dropped.reason] += 1
         else:
             self.splits[built.split] += 1
             self.facts.update(built.facts)
@@ -44,6 +50,7 @@ class Tally:
                 {"line": line, "repeats": twin, "similarity": round(s, 3)} for line, twin, s in self.repeated[:50]
             ],
             "repeated_problems_count": len(self.repeated),
+            "dropped_seeds_file": "dropped.jsonl",
             "negatives": sum(kinds.values()),
             "negatives_in_a_group": {str(n): count for n, count in of("negatives in a group").items()},
             "kinds": {
@@ -56,6 +63,15 @@ class Tally:
                     "announced_the_answer": of("announces the answer").get(kind, 0),
                 }
                 for kind, count in kinds.items()
+            },
+            "alternatives": {
+                kind: {
+                    "count": count,
+                    "no_place": of("no alternative").get(kind, 0),
+                    "struck_by_a_flaw": of("flawed alternative").get(kind, 0),
+                }
+                for kind in ALTERNATIVES
+                if (count := of("alternative").get(kind, 0)) or kind in of("no alternative")
             },
             "places": of("place"),
             "labels_of_negatives": {

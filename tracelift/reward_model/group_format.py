@@ -1,7 +1,8 @@
 """The file format of TraceLift-Groups: one JSON object a line, read strictly and written back unchanged.
 
 A group is one problem with a pool of sound traces and a bank of flawed ones, each with a rubric: five dimensions
-labelled 0-4 and a total in [0, 1] (the paper's section on Reason RM data). The layout is the authors' own, so their
+labelled 0-4 and a total in [0, 1] (the paper's section on Reason RM data). A sound trace that tells the reference
+otherwise says how (`positive_kind`, a key of this project's). The layout is the authors' own, so their
 released files pass through here and come out byte for byte: keys this project does not know are kept where they
 stood, in `extra`, and a number written as `1` is not turned into `1.0`.
 
@@ -44,18 +45,22 @@ class Rubric:
 
 @dataclass(frozen=True)
 class Candidate:
-    """One trace. `negative_kind` names its flaw and is None for a sound trace; `extra` holds all other keys."""
+    """One trace. `negative_kind` names its flaw and is None for a sound trace; `positive_kind` says in which way a sound
+    trace tells the reference otherwise (tracelift/rubrics.py: ALTERNATIVES) and is None for the reference itself and for a
+    flawed trace; `extra` holds all other keys."""
 
     reasoning: str
     rubric: Rubric
     negative_kind: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    positive_kind: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         known: dict[str, Any] = {"reasoning": self.reasoning}
-        if self.negative_kind is not None or "negative_kind" in self.keys:
-            known["negative_kind"] = self.negative_kind
+        for name in ("negative_kind", "positive_kind"):
+            if getattr(self, name) is not None or name in self.keys:
+                known[name] = getattr(self, name)
         return _ordered({**known, "rubric": self.rubric.to_json(), **self.extra}, self.keys)
 
 
@@ -77,6 +82,11 @@ class Group:
     metadata: dict[str, Any] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     keys: tuple[str, ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def alternatives(self) -> tuple[Candidate, ...]:
+        """The sound traces that tell the reference otherwise."""
+        return tuple(c for c in self.positive_pool if c.positive_kind is not None)
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -164,14 +174,18 @@ def parse_candidate(value: Any, where: str, negative: bool) -> Candidate:
     """One trace from its JSON object; `negative` says which of the two pools it stands in."""
     obj = _object(value, where)
     reasoning = _text(obj, "reasoning", f"{where}.")
-    if negative:
-        kind: str | None = _text(obj, "negative_kind", f"{where}.")
-    elif (kind := obj.get("negative_kind")) is not None:
-        raise GroupError(f"{where}.negative_kind is {kind!r}, but a trace of the positive pool has no flaw")
+    flaw = _text(obj, "negative_kind", f"{where}.") if negative else obj.get("negative_kind")
+    if not negative and flaw is not None:
+        raise GroupError(f"{where}.negative_kind is {flaw!r}, but a trace of the positive pool has no flaw")
+    told = obj.get("positive_kind")
+    if negative and told is not None:
+        raise GroupError(f"{where}.positive_kind is {told!r}, but a trace of the negative bank is not sound")
+    if told is not None:
+        told = _text(obj, "positive_kind", f"{where}.")
     if "rubric" not in obj:
         raise GroupError(f"{where}.rubric is missing")
-    extra = {k: v for k, v in obj.items() if k not in ("reasoning", "negative_kind", "rubric")}
-    return Candidate(reasoning, parse_rubric(obj["rubric"], f"{where}.rubric"), kind, extra, tuple(obj))
+    extra = {k: v for k, v in obj.items() if k not in ("reasoning", "negative_kind", "positive_kind", "rubric")}
+    return Candidate(reasoning, parse_rubric(obj["rubric"], f"{where}.rubric"), flaw, extra, tuple(obj), told)
 
 
 def parse_group(value: Any, min_negatives: int = MIN_NEGATIVES) -> Group:

@@ -11,6 +11,7 @@ Left out: the model (models/reward.py), the training loop (tracelift/reward_mode
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -56,41 +57,84 @@ def rm_loss(
     return parts
 
 
+@dataclass(frozen=True)
+class Sides:
+    """Indices of one group's traces: the reference (with and without quotations), those that tell it otherwise, the flawed."""
+
+    references: list[int]
+    alternatives: list[int]
+    flawed: list[int]
+
+
+def sides_of(group: Sequence[int], positive: Sequence[bool], told: Sequence[str | None] | None = None) -> list[Sides]:
+    """The sides of each group, in order of first appearance. told: each trace's `positive_kind`; None: no alternatives."""
+    sides: dict[int, Sides] = {}
+    for i, g in enumerate(group):
+        mine = sides.setdefault(g, Sides([], [], []))
+        side = (
+            mine.flawed if not positive[i] else mine.alternatives if told and told[i] is not None else mine.references
+        )
+        side.append(i)
+    return list(sides.values())
+
+
+def won(total: Sequence[float], good: Sequence[int], bad: Sequence[int]) -> list[float]:
+    """Of each pair of a sound and a flawed trace: 1 where the sound one is above, 0.5 where they are level."""
+    return [1.0 if total[i] > total[j] else 0.5 if total[i] == total[j] else 0.0 for i in good for j in bad]
+
+
 def ranking_metrics(
     total: Sequence[float],
     gold: Sequence[float],
     group: Sequence[int],
     positive: Sequence[bool],
     kinds: Sequence[str | None] | None = None,
+    told: Sequence[str | None] | None = None,
 ) -> dict[str, float]:
     """Pair accuracy (ties count half), group accuracy (a positive above every negative), MAE and RMSE of the total.
 
-    With `kinds` also `pair/KIND`: accuracy over the pairs whose negative has that flaw.
+    With `kinds` also `pair/KIND`: accuracy over the pairs whose negative has that flaw. All of these are of references.
+    With alternatives among the positives (`told`, see `sides_of`) also `alternative_pair_accuracy` of theirs against the
+    flawed, `alternative/KIND` of one way of telling, and `sound_group_accuracy`: the share of groups with an alternative in
+    which every sound trace, told either way, is above every flawed one. MAE and RMSE are over all traces.
     """
-    by_group: dict[int, list[int]] = {}
-    for i, g in enumerate(group):
-        by_group.setdefault(g, []).append(i)
-    wins = pairs = 0.0
-    clean = ranked = 0
-    per_kind: dict[str, list[float]] = {}
-    for members in by_group.values():
-        good, bad = [i for i in members if positive[i]], [i for i in members if not positive[i]]
-        if not good or not bad:
-            continue
-        ranked += 1
-        clean += all(total[i] > total[j] for i in good for j in bad)
-        for i in good:
-            for j in bad:
-                won = 1.0 if total[i] > total[j] else 0.5 if total[i] == total[j] else 0.0
-                wins, pairs = wins + won, pairs + 1
-                if kinds is not None:
-                    per_kind.setdefault(str(kinds[j]), []).append(won)
+    sides = sides_of(group, positive, told)
+    ranked = [s for s in sides if s.references and s.flawed]
+    pairs = [x for s in ranked for x in won(total, s.references, s.flawed)]
     n = max(1, len(total))
     errors = [a - b for a, b in zip(total, gold, strict=True)]
     metrics = {
-        "pair_accuracy": wins / max(1.0, pairs),
-        "group_accuracy": clean / max(1, ranked),
+        "pair_accuracy": sum(pairs) / max(1, len(pairs)),
+        "group_accuracy": sum(_clean(total, s.references, s.flawed) for s in ranked) / max(1, len(ranked)),
         "mae": sum(map(abs, errors)) / n,
         "rmse": (sum(e * e for e in errors) / n) ** 0.5,
     }
-    return metrics | {f"pair/{k}": sum(v) / len(v) for k, v in sorted(per_kind.items())}
+    retold = [s for s in sides if s.alternatives and s.flawed]
+    if retold:
+        metrics["alternative_pair_accuracy"] = _mean([x for s in retold for x in won(total, s.alternatives, s.flawed)])
+        metrics["sound_group_accuracy"] = _mean(
+            [_clean(total, s.references + s.alternatives, s.flawed) for s in retold]
+        )
+    if kinds is not None:
+        metrics |= _by_kind("pair", kinds, [(j, won(total, s.references, [j])) for s in ranked for j in s.flawed])
+    if told is not None:
+        metrics |= _by_kind(
+            "alternative", told, [(i, won(total, [i], s.flawed)) for s in retold for i in s.alternatives]
+        )
+    return metrics
+
+
+def _clean(total: Sequence[float], good: Sequence[int], bad: Sequence[int]) -> bool:
+    return all(total[i] > total[j] for i in good for j in bad)
+
+
+def _by_kind(name: str, kinds: Sequence[str | None], pairs: Sequence[tuple[int, Sequence[float]]]) -> dict[str, float]:
+    """NAME/KIND: the mean over all pairs of the traces of that kind; pairs: (trace, its pairs)."""
+    found: dict[str, list[float]] = {}
+    for i, mine in pairs:
+        found.setdefault(str(kinds[i]), []).extend(mine)
+    return {f"{name}/{kind}": _mean(values) for kind, values in sorted(found.items())}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

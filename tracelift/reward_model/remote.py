@@ -2,7 +2,7 @@
 
     {"items": [{"problem", "reasoning", "task_name", "task_type"}], "max_length", "batch_size"} -> {"scores": [...]}
 
-A call is a text sent and a text that came back, so tracelift/executor/client.py's retries, pauses and deadlines serve it unchanged.
+A call is a text sent and a text that came back, so tracelift/executor/remote/client.py's retries, pauses and deadlines serve it unchanged.
 What cannot be scored after them is an RMScore with `error` set, which takes its sample out of the group: the released
 code's 0.5 for a failed call is not repeated. So is a score outside [0, 1], which no clip may turn into a reward, and one
 with NaN among its parts. `python -m tracelift.serve` answers more than the schema (each dimension, why an item has no
@@ -20,8 +20,8 @@ from typing import Any
 
 from tracelift.errors import printable
 from tracelift.executor.backend import CompletionRequest, Reply
-from tracelift.executor.client import RemoteBackend
-from tracelift.executor.transport import Failure, Server, parse_url, reply_json
+from tracelift.executor.remote.client import RemoteBackend
+from tracelift.executor.remote.transport import Failure, Server, parse_url, reply_json
 from tracelift.files import as_float, parse_json
 from tracelift.reward_model.scorer import RMScore, ScoreItem, no_score
 

@@ -1,8 +1,8 @@
 """Stage "reward_model": train a Reason RM on TraceLift-Groups.
 
-Each round takes a batch of groups: their positives (one drawn per group) and `rm.negatives` drawn negatives. Losses and
-weights are those of tracelift/reward_model/loss.py. The best model on the dev groups (`selection`) is what the stage leaves
-in final/.
+Each round takes a batch of groups: their positives (one drawn per group, reference or alternative, all alike) and
+`rm.negatives` drawn negatives. Losses and weights are those of tracelift/reward_model/loss.py. The best model on the dev
+groups (`selection`) is what the stage leaves in final/.
 With `lora.r` above 0 the backbone is adapted and the heads trained in full. Metrics per kind of flaw and per dimension stand
 in metrics.jsonl; calibration and intervals come from `eval.py reward-model`. Left out: judges, recalibration.
 """
@@ -43,8 +43,22 @@ from tracelift.training.learner import Learner
 from tracelift.training.lora import attach_lora
 from tracelift.training.packing import micro_batches
 
-SELECTION = {"group_accuracy": 1, "pair_accuracy": 1, "mae": -1}  # the order of importance; -1: the smaller the better
+# The order of importance; -1: the smaller the better. The first and the third are there with alternatives in the dev groups.
+SELECTION = {
+    "sound_group_accuracy": 1,
+    "group_accuracy": 1,
+    "alternative_pair_accuracy": 1,
+    "pair_accuracy": 1,
+    "mae": -1,
+}
 SELECTED = "selected.json"  # in best/: the round of the best model, and the figures it was chosen by
+SHOWN = {  # in a progress line; parts of the loss and figures by kind and dimension are in metrics.jsonl
+    "loss": "loss",
+    "dev/pair_accuracy": "dev: pairs right",
+    "dev/alternative_pair_accuracy": "of alternatives",
+    "dev/group_accuracy": "groups right",
+    "dev/mae": "MAE",
+}
 _PARTS = ("loss", "ce", "huber", "rank", "negative_rank")  # of the loss
 
 
@@ -136,9 +150,10 @@ def refuse_other_rubrics(names: tuple[str, ...], groups: list[Group], path: str)
 
 def selection(figures: Mapping[str, float | None]) -> tuple[float, ...]:
     """What the best of several models is chosen by, the greater the better: group accuracy; of equals the pair accuracy;
-    of equals the (smaller) MAE of the total. A figure that is None or not finite is the worst. Of models that are equal
-    in all three the later one is taken: it was trained on more."""
-    signed = [(figures[name], sign) for name, sign in SELECTION.items()]
+    of equals the (smaller) MAE of the total. Where dev groups hold alternatives, group and pair accuracy with these come
+    before the same without. A figure that is None or not finite is the worst. Of models that are equal in all of them the
+    later one is taken: it was trained on more."""
+    signed = [(figures[name], sign) for name, sign in SELECTION.items() if name in figures]
     return tuple(x * sign if x is not None and math.isfinite(x) else -math.inf for x, sign in signed)
 
 
@@ -206,15 +221,16 @@ class RewardModelStage:
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """How the dev groups are ranked, and each dimension's mean absolute error."""
-        rows: list[tuple[float, float, int, bool, str | None, list[float], list[int]]] = []
+        rows: list[tuple[float, float, int, bool, str | None, str | None, list[float], list[int]]] = []
         for piece in self.pieces([(i, g, [*g.positive_pool, *g.negative_bank]) for i, g in enumerate(self.dev)]):
             _, scores, t = judged(self.rm, piece, self.tokenizer.pad_id)
             kinds = [x.negative_kind for each in piece for x in each.traces]
-            columns = (scores.total, t.total, t.group, t.positive, kinds, scores.dimensions, t.labels)
+            told = [x.positive_kind for each in piece for x in each.traces]
+            columns = (scores.total, t.total, t.group, t.positive, kinds, told, scores.dimensions, t.labels)
             rows.extend(zip(*(x if isinstance(x, list) else x.tolist() for x in columns), strict=True))
         rows = [row for part in self.world.gather(rows) for row in part]
-        total, gold, owner, positive, kinds, dims, labels = (list(x) for x in zip(*rows, strict=True))
-        metrics = ranking_metrics(total, gold, owner, positive, kinds)
+        total, gold, owner, positive, kinds, told, dims, labels = (list(x) for x in zip(*rows, strict=True))
+        metrics = ranking_metrics(total, gold, owner, positive, kinds, told)
         for d, name in enumerate(self.rm.reward.dimension_names):
             metrics[f"mae/{name}"] = sum(abs(a[d] - b[d]) for a, b in zip(dims, labels, strict=True)) / len(rows)
         return metrics
@@ -222,7 +238,8 @@ class RewardModelStage:
     def keep_best(self, step: int, metrics: dict[str, float]) -> None:
         """Keep the model of round `step` where none before is better. Its figures lie beside its weights and are replaced
         with them, so that a run which was killed and goes on compares with the model that is there."""
-        figures = {name: metrics[name] if math.isfinite(metrics[name]) else None for name in SELECTION}
+        there = [name for name in SELECTION if name in metrics]
+        figures = {name: metrics[name] if math.isfinite(metrics[name]) else None for name in there}
         if self.best is not None and selection(figures) < selection(self.best):
             return
         self.best = {"step": step, **figures}
@@ -277,13 +294,14 @@ def run_reward_model(
         read_model=stage.read,
         evaluate=stage.evaluate if stage.dev else None,
         eval_every=config.rm.eval_every,
+        shown=SHOWN,
         say=say,
         on_eval=stage.keep_best,
     )
     final = stage.export()
     if world.is_main:
         draw_curves(run.path)
-        names = ("dev/group_accuracy", "dev/pair_accuracy", "dev/mae", "dev/rmse") if stage.dev else _PARTS
+        names = [f"dev/{name}" for name in (*SELECTION, "rmse")] if stage.dev else _PARTS
         say("\n" + write_summary(run.path, "reward model", names, best["step"] if (best := stage.best) else None))
     kept = f", of round {stage.best['step']}, the best on {len(stage.dev)} dev groups" if stage.best else ""
     say(f"model: {final}{kept}   figures: {run.path / 'summary.txt'}   picture: {run.path / 'curves.png'}")

@@ -33,8 +33,11 @@ from tracelift.tasks.epochs import epoch_order
 EPSILON = 1e-4  # beside a group's deviation: a group that hardly differs moves the policy little
 
 
-def advantages(rewards: Tensor, valid: Tensor, scale: Literal["std", "none"] = "std") -> Tensor:
-    """Group-relative advantages.
+def advantages(rewards: Tensor, valid: Tensor, scale: Literal["std", "none"] = "std", least_std: float = 0.0) -> Tensor:
+    """Group-relative advantages: (r − mean) / (max(std, least_std) + ε), or r − mean.
+
+    least_std: a floor for the deviation. Without one, rewards of .9990 and .9995 (two likelihoods of one success) are as far
+    apart as 0 and 1.
 
     rewards (P, G) float; valid (P, G) bool: False for samples that left the group (ERROR verdicts). Returns (P, G) fp32,
     exactly 0 where invalid and in a group without spread (tracelift/rl/flat_groups.py decides), one of fewer than two
@@ -45,14 +48,16 @@ def advantages(rewards: Tensor, valid: Tensor, scale: Literal["std", "none"] = "
     centred = torch.where(valid, r - r.sum(-1, keepdim=True) / count.clamp(min=1), 0.0)
     if scale == "std":
         std = (centred.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)).sqrt()
-        centred = centred / (std + EPSILON)
+        centred = centred / (std.clamp(min=least_std) + EPSILON)
     return torch.where(has_spread(rewards, valid)[:, None], centred, 0.0).float()
 
 
 def group_advantages(groups: Sequence[Sequence[Sample]], config: GrpoConfig) -> tuple[Tensor, Tensor]:
     """(advantages, which traces the loss is a mean over) of graded groups, both (P, G)."""
     known = rewards_of(groups)
-    return advantages(known.reward, known.valid, config.advantage_scale), trained_traces(known, config)
+    return advantages(known.reward, known.valid, config.advantage_scale, config.least_std), trained_traces(
+        known, config
+    )
 
 
 @dataclass(frozen=True)

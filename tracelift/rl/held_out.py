@@ -15,7 +15,7 @@ from typing import Any
 from tracelift.config import Config
 from tracelift.executor.executor import Executor
 from tracelift.reward_model.scorer import Scorer
-from tracelift.rl.metrics import Share, accuracy, trace_validity, wrong_reason_rate
+from tracelift.rl.metrics import Share, accuracy, trace_validity, wrong_reason_rate, wrong_reasons_by_fault
 from tracelift.rl.rollout import PlannerPrompt, grade, sample_traces
 from tracelift.rl.sample import Sample
 from tracelift.sampler import Sampler, SamplingParams
@@ -80,9 +80,10 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
             out[name] = average(values, bounds)
 
     share("accuracy", accuracy(pairs))
-    average_of("baseline accuracy", [o.success_base for o in ran])
-    if ran:
-        gain = difference([o.success_base for o in ran], [o.success_with for o in ran], _DRAWS)
+    rates = [(b, w) for o in ran if (b := o.success_base) is not None and (w := o.success_with) is not None]
+    average_of("baseline accuracy", [b for b, _ in rates])
+    if rates:
+        gain = difference([b for b, _ in rates], [w for _, w in rates], _DRAWS)
         out["uplift"] = {"value": gain["difference"], "low": gain["low"], "high": gain["high"], "n": gain["n"]}
     programs = [s.outcome.judgement for s in kept if s.task.code is not None and s.outcome and s.outcome.judgement]
     average_of("hidden tests passed", [j.pass_rate for j in programs])
@@ -90,6 +91,8 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Figure]:
     average_of("RM score", [s.rm.total for s in kept if s.rm is not None])
     share("trace validity", trace_validity(pairs))
     share("wrong-reason rate", wrong_reason_rate(pairs))
+    for fault, found in wrong_reasons_by_fault((s.correct, s.valid, s.fault) for s in kept).items():
+        share(f"wrong reasons: {fault}", found)
     share("answer leaked", Share.of(s.leaked for s in kept))
     share("format failures", Share.of(s.trace is None for s in kept))
     average_of("trace tokens", [float(len(s.completion.tokens)) for s in kept], (0.0, math.inf))

@@ -2,13 +2,15 @@
 
     accuracy             right answers among those that were judged
     trace validity       valid traces among those whose truth is known
-    wrong-reason rate    traces that are not valid among right answers whose truth is known
+    wrong-reason rate    traces that are not valid among right answers whose truth is known; by fault, its parts: the first
+                         thing wrong in each such trace
 
 Left out: intervals and tests (tracelift/stats/).
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import pstdev
@@ -49,6 +51,14 @@ def wrong_reason_rate(pairs: Iterable[Pair]) -> Share:
     return Share.of(not valid for right, valid in pairs if right and valid is not None)
 
 
+def wrong_reasons_by_fault(rows: Iterable[tuple[bool | None, bool | None, str | None]]) -> dict[str, Share]:
+    """Of (right, valid, fault): the share of each fault among right answers whose truth is known, the most frequent first.
+    The shares add up to the wrong-reason rate."""
+    known = [(valid, fault) for right, valid, fault in rows if right and valid is not None]
+    counts = Counter(fault or "unnamed" for valid, fault in known if not valid)
+    return {fault: Share(n, len(known)) for fault, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
+
+
 def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[str]) -> dict[str, float | None]:
     """Means over a round's samples, ERROR samples left out of everything that their verdict could touch; None of none.
 
@@ -77,13 +87,18 @@ def group_metrics(groups: Sequence[Sequence[Sample]], dimension_names: Sequence[
         "distinct_traces": mean([len({s.text for s in g}) / len(g) for g in groups]),
     }
     if any(s.parts is not None and s.outcome and (s.outcome.runs or s.outcome.logprobs) for s in ran):
-        metrics["success_with"] = mean([s.outcome.success_with for s in ran if s.outcome])
-        metrics["success_base"] = mean([s.outcome.success_base for s in ran if s.outcome])
-        metrics["uplift"] = mean([s.outcome.success_with - s.outcome.success_base for s in ran if s.outcome])
+        both = [(s.outcome.success_with, s.outcome.success_base) for s in ran if s.outcome]
+        metrics["success_with"] = mean([a for a, _ in both if a is not None])
+        if any(b is not None for _, b in both):
+            metrics["success_base"] = mean([b for _, b in both if b is not None])
+            metrics["uplift"] = mean([a - b for a, b in both if a is not None and b is not None])
     scored = [s.outcome for s in ran if s.outcome and s.outcome.logprobs]
     if scored:  # nats per answer, before the reward clips them
-        metrics["likelihood_uplift"] = mean([o.logprobs[0] - o.logprobs[1] for o in scored if o.logprobs])
-        metrics["likelihood_clipped"] = mean([float(abs(o.uplift) > 1) for o in scored])
+        metrics["likelihood"] = mean([o.logprobs[0] for o in scored if o.logprobs])
+        lifted = [o.logprobs[0] - o.logprobs[1] for o in scored if o.logprobs and o.logprobs[1] is not None]
+        if lifted:
+            metrics["likelihood_uplift"] = mean(lifted)
+            metrics["likelihood_clipped"] = mean([float(abs(o.uplift) > 1) for o in scored if o.uplift is not None])
     programs = [s.outcome.judgement for s in ran if s.task.code is not None and s.outcome and s.outcome.judgement]
     if programs:
         metrics["pass_rate"] = mean([j.pass_rate for j in programs])

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from tracelift.config import Config
 from tracelift.distributed.world import World
+from tracelift.executor.cost import Cost
 from tracelift.executor.executor import Executor
 from tracelift.files import json_text, read_json, write_text
 from tracelift.reward_model.scorer import Scorer
@@ -25,9 +23,10 @@ from tracelift.rl.metrics import group_metrics
 from tracelift.rl.policy import Policy
 from tracelift.rl.progress import SUMMARISED, explain_labels, no_trace_at_all, progress_line
 from tracelift.rl.sample import Sample
+from tracelift.runs.clock import Clock
 from tracelift.runs.folder import EVAL_BEFORE, RunFolder
 from tracelift.runs.plots import draw_curves
-from tracelift.runs.summary import write_summary_of_parts
+from tracelift.runs.summary import cost_line, write_summary_of_parts
 from tracelift.runs.tensorboard import TensorBoard
 from tracelift.tasks.task import Task
 from tracelift.training.learner import Learner
@@ -40,39 +39,18 @@ grounded in the problem. wrong-reason rate: the share of right answers whose tra
 the problems whose number stands behind them; other training seeds differ too."""
 
 
-class Clock:
-    """Seconds and tokens/s of each phase of a round; a phase that comes again adds to its first."""
-
-    def __init__(self) -> None:
-        self.start = self.last = time.perf_counter()
-        self.laps: dict[str, tuple[float, int]] = {}
-
-    def lap(self, name: str, tokens: int) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        now = time.perf_counter()
-        seconds, before = self.laps.get(name, (0.0, 0))
-        self.laps[name] = (seconds + now - self.last, before + tokens)
-        self.last = now
-
-    def record(self) -> dict[str, float]:
-        out = {"seconds": self.last - self.start}
-        for name, (seconds, tokens) in self.laps.items():
-            out |= {f"{name}_s": seconds, f"{name}_tokens_per_s": tokens / max(seconds, 1e-9)}
-        return out
-
-
 class Round(Clock):
     """One round's figures: phases as they end, then everything that is logged of it."""
 
     def __init__(self, report: Report, step: int) -> None:
         super().__init__()
         self.report, self.step = report, step
-        self._tokens, self._runs = report.executor.tokens, report.executor.runs
+        self._before = report.executor.cost
 
     @property
-    def executor_tokens(self) -> int:
-        return self.report.executor.tokens - self._tokens
+    def executor_cost(self) -> Cost:
+        """Of this rank's executor in this round; less where baselines are cached."""
+        return self.report.executor.cost - self._before
 
     def log(self, all_groups: list[list[Sample]], metrics: dict[str, float]) -> None:
         """metrics, samples and timings as JSON lines, curves for TensorBoard, one line for the person who waits."""
@@ -87,20 +65,26 @@ class Round(Clock):
                 for j, s in enumerate(group)
             ),
         )
-        cost = r.world.gather((self.executor_tokens, r.executor.runs - self._runs))  # less where cached
-        r.run.log(
-            "timings.jsonl",
-            {
-                "step": step + 1,
-                **self.record(),
-                "executor_tokens": sum(t for t, _ in cost),
-                "executor_runs": sum(n for _, n in cost),
-            },
-        )
+        r.run.log("timings.jsonl", {"step": step + 1, **self.record(), **self._spent()})
         if r.board is None:
             r.board = TensorBoard(r.run.path / "tensorboard", step, writes=r.world.is_main)
         r.board.log(step + 1, figures)
         r.progress(step, figures, self)
+
+    def _spent(self) -> dict[str, Any]:
+        """What the round took on all ranks, by what it was for."""
+        r = self.report
+        costs, cpu = zip(*r.world.gather((self.executor_cost, self.cpu)), strict=True)
+        cost = sum(costs, Cost())
+        return {
+            "cpu_s": sum(cpu),
+            "gpu_s": self.seconds * r.world.size if r.policy.sampler.model.device.type == "cuda" else 0.0,
+            "executor_runs": cost.calls,
+            "executor_prompt_tokens": cost.prompt,
+            "executor_tokens": cost.generated,
+            "executor_scored_tokens": cost.scored,
+            "executor_computed_positions": cost.computed,
+        }
 
 
 class Report:
@@ -201,7 +185,14 @@ class Report:
         write_text(self.run.path / "summary.json", json_text(summary, indent=2))
         write_text(self.run.path / "eval_after.json", json_text(after | {"made_of": self.made_of}))
         text = "\n\n".join(render_table(mode, summary[mode]) for mode in MODES)
-        text += "\n\n" + LEGEND + "\n\n" + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
+        text += (
+            "\n\n"
+            + cost_line(self.run.path)
+            + "\n\n"
+            + LEGEND
+            + "\n\n"
+            + show_pairs(before["greedy"]["samples"], after["greedy"]["samples"])
+        )
         write_text(self.run.path / "summary.txt", text + "\n")
         self.say("\n" + text)
         self._close()
@@ -244,7 +235,7 @@ def render_table(mode: str, summary: dict[str, Any]) -> str:
     before, after, test = summary["before"], summary["after"], summary["paired"]
     lines = [f"{mode} decoding, {test['n']} held-out problems{'':<4}{'before':>32}{'after':>32}"]
     width = len(lines[0]) - 64
-    for name in after:
+    for name in _names(before, after):
         cells = [_cell(side.get(name)) for side in (before, after)]
         lines.append(f"  {name:<{width - 2}}{cells[0]:>32}{cells[1]:>32}")
     lines.append(
@@ -252,6 +243,15 @@ def render_table(mode: str, summary: dict[str, Any]) -> str:
         f"exact McNemar p = {test['p']:.2g}"
     )
     return "\n".join(lines)
+
+
+def _names(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """The figures of either side: those of `after` in their order, each that only `before` has behind its own neighbour."""
+    names = list(after)
+    for i, name in enumerate(earlier := list(before)):
+        if name not in names:
+            names.insert(names.index(earlier[i - 1]) + 1 if i else 0, name)
+    return names
 
 
 def _cell(figure: dict[str, float] | None) -> str:

@@ -7,7 +7,12 @@ The paper's two task rewards and its shaped execution reward, to the last digit,
     exec   binary, pass_rate, coderl, or hybrid = 0.8·pass_rate + 0.2·ran (0.05 where it stopped with an error)
 
 Each thing that the corrected variant mends is one switch of `Variant`, so that `replace(CORRECTED, clip="unit")` is an
-ablation of one fix. `mode` gives the baselines: exec_only, and the reward's factors alone.
+ablation of one fix. `mode` gives the baseline exec_only, the reward's factors alone, and the rewards that leave one thing out
+(tracelift/config/modes.py lists them all):
+
+    gated     R·e2e                R·(exec − the least exec)
+    additive  ½·e2e + ½·R          exec + w·R
+    graded    R·success_with       R·success_with
 
 Left out on purpose: format rewards (prompts decide those before any run), group advantages (grpo), and any fallback
 for a run that could not be judged. An ERROR has no reward here: asking for one raises, and the caller drops the sample.
@@ -18,7 +23,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-MODES = ("tracelift", "exec_only", "rm_only", "uplift_only", "product_only")
+from tracelift.config.modes import MODES
+
 STYLES = ("binary", "pass_rate", "coderl", "hybrid")
 STATUSES = ("passed", "failed_test", "runtime_error", "timeout", "compile_error", "no_tests")
 _CODERL = {"passed": 1.0, "failed_test": -0.3, "runtime_error": -0.6, "timeout": -0.6}
@@ -112,14 +118,15 @@ def math_reward(
     e2e: success of one separate run with the trace, in [0, 1].
     with_successes, base_successes: how many of `repeats` runs with, and of `base_repeats` (default: as many) without
         the trace succeeded; they may be fractional where each run is itself a mean.
-    rm_score: the Reason RM's total; None only in the modes that do not use it (its parts then read 0).
+    rm_score: the Reason RM's total; None only in the modes that do not use it (its parts then read 0). Runs that a mode does
+        not ask for are given as 0 of 1.
     uplift: a likelihood uplift in place of the difference of success rates, clipped to [−1, 1]; not in "paper".
     leaked, leak_penalty: subtracts the penalty from a trace that gives its answer away; not in "paper".
 
     Raises RewardError on values from which no reward may be made, ValueError on unknown names.
     """
     variant = _variant(variant)
-    _one_of("mode", mode, MODES)
+    _one_of("mode", mode, tuple(MODES))
     if variant == PAPER and leak_penalty:
         raise ValueError("leak_penalty belongs to the corrected variant: the paper's reward has none")
     _in_unit("e2e", e2e)
@@ -134,6 +141,9 @@ def math_reward(
         "rm_only": score,
         "uplift_only": measured,
         "product_only": product,
+        "gated": score * float(e2e),
+        "additive": e2e_weight * float(e2e) + reason_weight * score,
+        "graded": score * success_with,
     }[mode]
     return MathReward(reward - penalty, float(e2e), success_with, success_base, measured, score, product, penalty)
 
@@ -159,7 +169,7 @@ def code_reward(
     for the style coderl). Raises as `math_reward`.
     """
     variant = _variant(variant)
-    _one_of("mode", mode, MODES)
+    _one_of("mode", mode, tuple(MODES))
     if uplift is not None and variant.coefficient == "sign":
         raise ValueError('uplift needs variant.coefficient = "uplift"; the paper\'s coefficient counts successes')
     _finite("exec_reward", exec_reward)
@@ -178,8 +188,13 @@ def code_reward(
         reward = _bounded(exec_reward + weight * product, variant.clip, low, high)
     elif mode == "exec_only":
         reward = _bounded(float(exec_reward), variant.clip if variant.clip_all else "none", low, high)
+    elif mode == "additive":
+        reward = _bounded(exec_reward + weight * score, variant.clip, low, high)
+    elif mode == "gated":  # a negative exec_reward times R would pay for worse reasoning
+        reward = score * (exec_reward - exec_range[0])
     else:
-        reward = {"rm_only": score, "uplift_only": measured, "product_only": product}[mode]
+        factors = {"rm_only": score, "uplift_only": measured, "product_only": product, "graded": score * success_with}
+        reward = factors[mode]
     return CodeReward(reward, float(exec_reward), success_with, success_base, measured, coefficient, score, product)
 
 
@@ -261,7 +276,7 @@ def _bounded(value: float, clip: str, low: float, high: float) -> float:
 
 def _score(rm_score: float | None, mode: str) -> float:
     if rm_score is None:
-        if mode in ("exec_only", "uplift_only"):
+        if not MODES[mode].rm:
             return 0.0
         raise RewardError(f"mode {mode!r} needs an RM score; a failed RM call makes the sample leave its group")
     _finite("rm_score", rm_score)

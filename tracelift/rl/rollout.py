@@ -10,12 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from models import Tokenizer
 from tracelift.config import Config
+from tracelift.config.modes import MODES
 from tracelift.distributed.world import World
 from tracelift.errors import ServerGone, TrainingError
-from tracelift.executor.executor import Executor, Outcome
+from tracelift.executor.executor import Executor
+from tracelift.executor.outcome import Outcome
 from tracelift.programs import leaks_program
 from tracelift.reward_model.scorer import ScoreItem, Scorer
 from tracelift.rl.rewards import code_reward, exec_reward, math_reward
@@ -100,21 +103,26 @@ def refuse_no_room(task: Task, prompt: Sequence[int], new: int, limit: int) -> N
 class TraceFacts:
     """What the problem itself says of a trace. `valid`: every step is true and grounded; None where the truth is unknown.
     `stated`: the final value, or the program or a line of it; None without a trace. `unsupported`: a value without the
-    steps that yield it; None without a trace, and for programs, of which this is not asked."""
+    steps that yield it; None without a trace, and for programs, of which this is not asked. `fault` and `step`: the first
+    thing wrong in a trace that is not valid, and its 0-based sentence (tracelift.tasks.task.Validity)."""
 
     valid: bool | None = None
     stated: bool | None = None
     unsupported: bool | None = None
+    fault: str | None = None
+    step: int | None = None
 
 
 def trace_facts(task: Task, trace: str | None) -> TraceFacts:
     """The facts about one trace; a format failure (None) is no valid trace where the truth is known."""
+    found = task.check(trace)
+    valid, fault, step = (found.valid, found.fault, found.step) if found is not None else (None, None, None)
     if trace is None:
-        return TraceFacts(valid=None if task.truth is None else False)
+        return TraceFacts(valid, None, None, fault, step)
     if task.code is not None:
-        return TraceFacts(task.trace_valid(trace), leaks_program(trace, task.reference))
+        return TraceFacts(valid, leaks_program(trace, task.reference), None, fault, step)
     leak = leaks_answer(trace, task.reference, task.problem)
-    return TraceFacts(task.trace_valid(trace), leak.stated, leak.unsupported)
+    return TraceFacts(valid, leak.stated, leak.unsupported, fault, step)
 
 
 def score_item(task: Task, trace: str) -> ScoreItem:
@@ -122,16 +130,22 @@ def score_item(task: Task, trace: str) -> ScoreItem:
     return ScoreItem(task.task_type, task.problem, trace, task.task_type, truth=task.truth)
 
 
-def needs_uplift(config: Config) -> bool:
-    """Whether the reward asks for the executor's repeats and baseline, and not for the end-to-end run alone."""
-    return config.reward.mode in ("tracelift", "uplift_only", "product_only")
+class Runs(TypedDict):
+    need_repeats: bool
+    need_baseline: bool
+
+
+def runs_of(config: Config) -> Runs:
+    """What the reward asks of the executor beside the end-to-end run, as `Executor.evaluate` and `begin` take it."""
+    needs = MODES[config.reward.mode]
+    return {"need_repeats": needs.repeats, "need_baseline": needs.baseline}
 
 
 def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer | None, config: Config) -> None:
     """Fill in outcome, RM score, reward, validity and leakage of every sample, in place."""
     samples = [s for group in groups for s in group]
     formed = [s for s in samples if s.trace is not None]
-    outcomes = executor.evaluate([(s.task, s.trace or "") for s in formed], need_repeats=needs_uplift(config))
+    outcomes = executor.evaluate([(s.task, s.trace or "") for s in formed], **runs_of(config))
     for s, outcome in zip(formed, outcomes, strict=True):
         s.outcome, s.error = outcome, outcome.error
     if scorer is not None:
@@ -141,7 +155,7 @@ def grade(groups: Sequence[Sequence[Sample]], executor: Executor, scorer: Scorer
             s.rm, s.error = score, score.error
     for s in samples:
         facts = trace_facts(s.task, s.trace)
-        s.valid, s.leaked = facts.valid, bool(facts.stated)
+        s.valid, s.fault, s.leaked = facts.valid, facts.fault, bool(facts.stated)
         s.leaked_unsupported = s.leaked if facts.unsupported is None else facts.unsupported
         if s.error is None:
             s.reward = reward_of(s, config)
@@ -178,18 +192,23 @@ def reward_of(s: Sample, config: Config) -> float:
         return program_reward(s, o, config)
     s.parts = math_reward(
         o.e2e is Verdict.PASS,
-        o.with_successes,
-        o.base_successes,
-        o.repeats,
+        *counts_of(o, c.mode),
         s.rm.total if s.rm is not None else None,
         variant=c.variant,
         mode=c.mode,
-        base_repeats=o.base_repeats,
+        base_repeats=max(1, o.base_repeats),
         leaked=s.leaked,
         leak_penalty=c.leak_penalty,
         uplift=None if o.logprobs is None else o.uplift,
     )
     return s.parts.reward
+
+
+def counts_of(o: Outcome, mode: str) -> tuple[float, float, int]:
+    """(successes with the trace, without it, runs) as the rewards take them; what was not run reads 0 of one. The graded
+    reward by likelihood counts the bounded log-likelihood as its success."""
+    won = o.closeness if mode == "graded" and o.logprobs is not None else o.with_successes
+    return won, o.base_successes, max(1, o.repeats)
 
 
 def program_reward(s: Sample, o: Outcome, config: Config) -> float:
@@ -200,14 +219,12 @@ def program_reward(s: Sample, o: Outcome, config: Config) -> float:
     shaped = exec_reward(run.status, run.pass_rate, c.exec_style, c.variant, run.produced_output)
     s.parts = code_reward(
         shaped,
-        o.with_successes,
-        o.base_successes,
-        o.repeats,
+        *counts_of(o, c.mode),
         s.rm.total if s.rm is not None else None,
         weight=c.code_weight,
         variant=c.variant,
         mode=c.mode,
-        base_repeats=o.base_repeats,
+        base_repeats=max(1, o.base_repeats),
         exec_range=(-1.0, 1.0) if c.exec_style == "coderl" else (0.0, 1.0),
         uplift=None if o.logprobs is None else o.uplift,
     )

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tracelift.errors import TrainingError
-from tracelift.executor.executor import Outcome
+from tracelift.executor.outcome import Outcome
 from tracelift.reward_model.scorer import RMScore
 from tracelift.rl.rewards import CodeReward, MathReward
 from tracelift.sampler import Completion
@@ -34,6 +34,7 @@ class Sample:
     leaked: bool = False  # the final value is stated, or the program or a line of it
     leaked_unsupported: bool = False  # a value without the steps that yield it
     valid: bool | None = None  # every step true and grounded; None where the truth is unknown
+    fault: str | None = None  # the first thing wrong in a trace that is not valid
     error: str | None = None
 
     @property
@@ -78,6 +79,7 @@ class Sample:
             "leaked": self.leaked,
             "leaked_unsupported": self.leaked_unsupported,
             "valid": self.valid,
+            "fault": self.fault,
             "parts": asdict(self.parts) if self.parts else None,
             "reward": self.reward,
             "error": self.error,

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from tracelift.distributed.world import lost_contact
 from tracelift.errors import TrainingError
+from tracelift.runs.signals import EXIT_STOPPED, StopSignal
 from tracelift.sandbox import SandboxError
 
 EXIT_BAD_INPUT = 1  # configuration, data or model
@@ -41,7 +42,8 @@ def from_any_rank(rank: int) -> Callable[[str], None]:
 def exit_of(error: Exception, timeout_s: float) -> tuple[int, str]:
     """(exit code, the sentence to print) of an error that a user can act on; raises any other again.
 
-    timeout_s: how long a rank waits for the others before it says that one is lost.
+    timeout_s: how long a rank waits for the others before it says that one is lost. Where all were asked to stop and could
+    not finish, the first to give up is lost to the others: they too were stopped.
     """
     # ConfigError and models.CheckpointError are ValueErrors
     if isinstance(error, (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError)):
@@ -49,5 +51,9 @@ def exit_of(error: Exception, timeout_s: float) -> tuple[int, str]:
     if isinstance(error, (TrainingError, SandboxError, OSError)):
         return EXIT_FAILED, str(error)
     if isinstance(error, RuntimeError) and (why := lost_contact(error, timeout_s)) is not None:
-        return EXIT_FAILED, why
+        return (
+            (EXIT_STOPPED, f"asked to stop, but the round was not finished: {why}")
+            if StopSignal.asked
+            else (EXIT_FAILED, why)
+        )
     raise error

@@ -1,6 +1,6 @@
 """config.json, the record of what a run is: its keys, and from which round on each of them held.
 
-    {"config": {section: {key: value}}, "versions": {…}, "command": […],       as they are in force now
+    {"config": {section: {key: value}}, "versions": {…}, "command": […], "source": {…}     as they are in force now
      "inputs": {key: hash},                                                      of the files that keys name (inputs.py)
      "history": [{"from_round": 7, "changed": {key: [old, new]}, "versions": {…}, "command": […]}, …]}
 
@@ -10,8 +10,10 @@ Left out: which keys may change (tracelift/config/key.py).
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,6 +46,49 @@ def versions() -> dict[str, str]:
     }
 
 
+@functools.cache
+def source_commit() -> dict[str, Any]:
+    """The commit of the source tree that runs, and whether the tree was clean; nulls where it is no git checkout."""
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str | None:
+        try:
+            ran = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=20)
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return ran.stdout.strip() if ran.returncode == 0 else None
+
+    inside = git("rev-parse", "--show-toplevel")
+    if inside is None or Path(inside).resolve() != root:  # an installed copy within another project's checkout
+        return {"commit": None, "clean": None}
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": git("rev-parse", "HEAD"), "clean": None if changed is None else not changed}
+
+
+def hardware() -> dict[str, Any]:
+    """What figures in seconds depend on: processor, cores this process may use, memory, GPUs."""
+    gpus = (
+        [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    )
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": gpus,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
 def write_record(folder: Path, config: Config, inputs: dict[str, str], history: Sequence[dict[str, Any]] = ()) -> None:
     """inputs: of `input_hashes`, which reads every file, and so is asked once a start."""
     record = {
@@ -51,6 +96,7 @@ def write_record(folder: Path, config: Config, inputs: dict[str, str], history: 
         "inputs": inputs,
         "versions": versions(),
         "command": sys.argv,
+        "source": source_commit(),
         "history": list(history),
     }
     write_text(folder / "config.json", json_text(record, indent=2))

@@ -29,7 +29,10 @@ class StopSignal:
     process; what was saved before stays whole.
     """
 
+    asked = False  # of this process, for whoever has no StopSignal at hand: why another rank may be gone
+
     def __init__(self, seconds: float = 300.0) -> None:
+        StopSignal.asked = False
         self.seen, self.seconds = False, seconds
         self._over = threading.Event()
         self._at_once = ""
@@ -69,6 +72,6 @@ class StopSignal:
     def _note(self, number: int, frame: Any) -> None:
         if self.seen and number == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C is meant
-        self.seen = True
+        self.seen = StopSignal.asked = True
         if self._at_once:
             raise Stopped(self._at_once)

@@ -1,4 +1,5 @@
-"""summary.txt of a run that has no held-out problems to answer: how its own figures went, from metrics.jsonl.
+"""summary.txt of a run that has no held-out problems to answer: how its own figures went, from metrics.jsonl; and what any run
+of a planner cost, from timings.jsonl.
 
 Left out: the summary of a run with held-out problems, which has intervals and tests (tracelift/rl/report.py).
 """
@@ -12,6 +13,30 @@ from typing import Any
 from tracelift.files import read_log, write_text
 
 Records = Sequence[Mapping[str, Any]]
+
+
+COSTS = {
+    "executor_runs": "executor calls",
+    "executor_prompt_tokens": "executor prompt tokens",
+    "executor_tokens": "executor tokens generated",
+    "executor_scored_tokens": "executor tokens scored",
+    "executor_computed_positions": "executor positions computed",
+    "cpu_s": "CPU seconds",
+    "gpu_s": "GPU seconds",
+}  # figures of timings.jsonl that add up over rounds
+
+
+def run_cost(folder: Path) -> dict[str, float | None]:
+    """What all rounds of a run took, evaluations apart; None where its log does not say of every round."""
+    rounds = read_log(folder / "timings.jsonl")
+    known = {name: [v for r in rounds if (v := r.get(name)) is not None] for name in COSTS}
+    return {name: round(sum(v), 1) if len(v) == len(rounds) else None for name, v in known.items()}
+
+
+def cost_line(folder: Path) -> str:
+    """The same in words, without what is not known or 0."""
+    told = [f"{value:,.0f} {COSTS[name]}" for name, value in run_cost(folder).items() if value]
+    return "cost of the training rounds: " + ", ".join(told)
 
 
 def write_summary(folder: Path, title: str, names: Sequence[str], best: int | None = None) -> str:

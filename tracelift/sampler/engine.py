@@ -61,6 +61,7 @@ class Sampler:
         self.decode, self.memory_bytes, self.max_batch = decode, memory_bytes, max_batch
         self.static, self._decoder = static, StaticDecoder(model)
         self.asked_tokens = self.prefilled_tokens = 0  # prompt tokens of all completions, and those that were computed
+        self.computed_tokens = 0  # positions run through the model: of prompts, of what was generated, of given texts
         self._pieces: dict[int, str] = {}  # text of single tokens, as far as stop strings needed it
         vocab = model.config.vocab_size
         if outside := [i for i in self.eos_ids if not 0 <= i < vocab]:
@@ -130,6 +131,8 @@ class Sampler:
                     progress(count, len(waiting))
         self.asked_tokens += sum(len(prompt) * p.n for prompt, p in zip(prompts, each, strict=True))
         self.prefilled_tokens += run.prefilled
+        # A completion's last token is drawn and never fed.
+        self._count(run.prefilled + sum(len(c.tokens) - 1 for some in answers for c in some if c.tokens))
         return answers
 
     def score(
@@ -156,7 +159,7 @@ class Sampler:
         if not texts:
             return []
         with self._lora_in_weights(), torch.inference_mode():
-            return score(self.model, texts, ends, temperature, self.memory_bytes)
+            return score(self.model, texts, ends, temperature, self.memory_bytes, self._count)
 
     def score_prompts(self, prompts: Sequence[Sequence[int]]) -> list[list[Beside]]:
         """Of each prompt's tokens but the first: log-probability at temperature 1, and the most likely token there.
@@ -166,9 +169,12 @@ class Sampler:
         texts = {i: (tuple(p[:1]), tuple(p[1:])) for i, p in enumerate(prompts) if len(p) != 1}
         self._check_texts(list(texts.values()), ())
         with self._lora_in_weights(), torch.inference_mode():
-            found = score_beside_best(self.model, list(texts.values()), self.memory_bytes) if texts else []
+            found = score_beside_best(self.model, list(texts.values()), self.memory_bytes, self._count) if texts else []
         values = dict(zip(texts, found, strict=True))
         return [values.get(i, []) for i in range(len(prompts))]
+
+    def _count(self, positions: int) -> None:
+        self.computed_tokens += positions
 
     def _check_texts(self, texts: Sequence[Text], ends: Sequence[int]) -> None:
         vocab, limit = self.model.config.vocab_size, self.model.config.max_positions

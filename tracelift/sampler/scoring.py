@@ -14,7 +14,7 @@ references have probability zero.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,6 +32,7 @@ from tracelift.sampler.prefill import prefill
 from tracelift.sampler.radix_tree import PrefixNode
 
 Text = tuple[tuple[int, ...], tuple[int, ...]]  # (prompt, continuation)
+Count = Callable[[int], None]  # is told the positions that a pass ran through the model
 
 
 class Beside(NamedTuple):
@@ -48,24 +49,33 @@ def score(
     ends: Sequence[int],
     temperature: float,
     memory_bytes: int,
+    count: Count | None = None,
 ) -> list[list[float]]:
     """For each text the log-probabilities of its continuation's tokens under softmax(logits / temperature), in nats;
     with `ends` one more, that any of these tokens follows. Equal texts are scored once.
 
     Raises ValueError where a single text does not fit into `memory_bytes`.
     """
-    found = _score(model, texts, ends, temperature, memory_bytes, False)
+    found = _score(model, texts, ends, temperature, memory_bytes, False, count)
     return [[logprob for (logprob,) in values] for values in found]
 
 
-def score_beside_best(model: Transformer, texts: Sequence[Text], memory_bytes: int) -> list[list[Beside]]:
+def score_beside_best(
+    model: Transformer, texts: Sequence[Text], memory_bytes: int, count: Count | None = None
+) -> list[list[Beside]]:
     """As `score` at temperature 1, and with each token the most likely one in its place, ties to the lower id."""
-    found = _score(model, texts, (), 1.0, memory_bytes, True)
+    found = _score(model, texts, (), 1.0, memory_bytes, True, count)
     return [[Beside(logprob, int(best), at_best) for logprob, at_best, best in values] for values in found]
 
 
 def _score(
-    model: Transformer, texts: Sequence[Text], ends: Sequence[int], temperature: float, memory_bytes: int, best: bool
+    model: Transformer,
+    texts: Sequence[Text],
+    ends: Sequence[int],
+    temperature: float,
+    memory_bytes: int,
+    best: bool,
+    count: Count | None,
 ) -> list[list[list[float]]]:
     """Per text and token a row of figures: the log-probability and, with `best`, the greatest one and its token."""
     # What is fed: all but the token that is only predicted. Where an end is predicted, that is all of the text.
@@ -103,6 +113,8 @@ def _score(
                     who.append((text, at))
                     targets.append(target)
                 offset += len(node.tokens)
+            if count is not None:
+                count(offset)
             if rows:
                 spare = padded(len(rows)) - len(rows)  # a BLAS sums alike for all such row counts (attention.py)
                 rows, targets = rows + rows[:1] * spare, targets + targets[:1] * spare

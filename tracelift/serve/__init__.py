@@ -7,7 +7,7 @@
 
     requests ─ web.py (bounds, key, errors) ─ completions.py, score.py (fields) ─ batching.py (one worker a model) ─ model
 
-`python -m tracelift.serve --help`. The other ends are tracelift/executor/client.py and tracelift/reward_model/remote.py.
+`python -m tracelift.serve --help`. The other ends are tracelift/executor/remote/client.py and tracelift/reward_model/remote.py.
 
 Left out: chat completions (whoever writes prompts formats them), streaming, TLS (a proxy's work), several models of one
 kind, and requests that join a batch already under way: a batch runs to its end, what came meanwhile is the next.

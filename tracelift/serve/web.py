@@ -1,7 +1,7 @@
 """The HTTP side: who may ask, how much, and what a refusal looks like.
 
 Bounds hold before a byte of a body is read (its announced size, the number of connections) and while it is read (one
-deadline for a whole request, tracelift/executor/deadline.py, so that a sender of one byte a second cannot hold a thread).
+deadline for a whole request, tracelift/executor/remote/deadline.py, so that a sender of one byte a second cannot hold a thread).
 Refusals are the protocol's {"error": {"message", "type", "param", "code"}} with a status:
 
     400 a field, JSON, framing   401 key          404 path, model       405 method     408 too slow    411 no length
@@ -30,7 +30,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tracelift.errors import RowsError
-from tracelift.executor.deadline import TimedSocket
+from tracelift.executor.remote.deadline import TimedSocket
 from tracelift.files import parse_line
 from tracelift.serve.batching import Batcher
 from tracelift.serve.fields import Refused

@@ -4,12 +4,13 @@ Left out on purpose: anything that needs scipy at run time.
 """
 
 from tracelift.stats.paired import paired_interval, paired_mean, sign_flip
-from tracelift.stats.proportions import clopper_pearson, mcnemar_exact, pass_at_k, wilson
+from tracelift.stats.proportions import clopper_pearson, majority_at_k, mcnemar_exact, pass_at_k, wilson
 from tracelift.stats.runs import holm, permutation_exact, welch
 
 __all__ = [
     "clopper_pearson",
     "holm",
+    "majority_at_k",
     "mcnemar_exact",
     "paired_interval",
     "paired_mean",

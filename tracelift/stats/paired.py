@@ -4,7 +4,7 @@ Right or wrong on each problem: McNemar's exact test (proportions.py) with Bonet
 samples a problem: Fisher's randomisation test, which flips the signs of the problems' differences, and the interval that
 comes of turning this test round. Problems are what is independent, never the samples of one problem.
 
-Left out: two sets of training runs (runs.py); what a set of problems could show (tracelift/evaluation/power.py).
+Left out: two sets of training runs (runs.py); what a set of problems could show (tracelift/evaluation/figures/power.py).
 """
 
 from __future__ import annotations

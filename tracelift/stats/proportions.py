@@ -93,6 +93,33 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return float(1 - Fraction(math.comb(n - c, k), math.comb(n, k)))
 
 
+def majority_at_k(right: int, wrong: Sequence[int], k: int, silent: int = 0) -> float:
+    """maj@k: the chance that the most frequent answer among k of the samples, drawn without replacement, is the right one;
+    answers that tie for it are chosen among by lot (self-consistency: Wang et al., 2023).
+
+    right: samples that give the right answer; wrong: how many give each wrong one; silent: samples without an answer, which
+    are drawn like the others and vote for nothing. Exact. Raises ValueError where k is not 1 to the number of samples.
+    """
+    n = right + sum(wrong) + silent
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= n:
+        raise ValueError(f"k is {k!r}, expected 1 to {n}, the number of samples")
+    won = Fraction(0)
+    for votes in range(1, min(right, k) + 1):
+        # ways[drawn, tied]: draws of `drawn` other samples, no wrong answer above `votes`, `tied` of them equal to it
+        ways = {(d, 0): math.comb(silent, d) for d in range(min(silent, k - votes) + 1)}
+        for count in wrong:
+            new: dict[tuple[int, int], int] = {}
+            for (drawn, tied), number in ways.items():
+                for v in range(min(count, votes, k - votes - drawn) + 1):
+                    at = drawn + v, tied + (v == votes)
+                    new[at] = new.get(at, 0) + number * math.comb(count, v)
+            ways = new
+        for (drawn, tied), number in ways.items():
+            if drawn == k - votes:
+                won += Fraction(math.comb(right, votes) * number, 1 + tied)
+    return float(won / math.comb(n, k))
+
+
 def check_counts(successes: int, n: int) -> None:
     for name, count in (("successes", successes), ("n", n)):
         if isinstance(count, bool) or not isinstance(count, int):

@@ -10,6 +10,8 @@ from typing import Literal, Protocol
 
 from tracelift.programs import CodeProblem
 
+NO_TRACE = "no_trace"  # the fault of a reply that holds no complete trace
+
 
 @dataclass(frozen=True)
 class Validity:
@@ -47,9 +49,12 @@ class Task:
     code: CodeProblem | None = None
     verifier: Literal["numeric", "latex"] = "numeric"
 
-    def trace_valid(self, trace: str) -> bool | None:
-        """Whether every step of a trace is true and grounded; None where the truth is not known."""
-        return None if self.truth is None else self.truth.check(trace).valid
+    def check(self, trace: str | None) -> Validity | None:
+        """Whether every step of a trace is true and grounded; None where the truth is not known. A format failure (None)
+        is no valid trace."""
+        if self.truth is None:
+            return None
+        return Validity(False, NO_TRACE) if trace is None else self.truth.check(trace)
 
 
 class TaskSource(Protocol):

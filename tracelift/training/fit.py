@@ -6,7 +6,7 @@ Left out: what a round computes; each stage passes its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,13 +46,15 @@ def fit(
     read_model: Callable[[Path], nn.Module],
     evaluate: Callable[[], dict[str, float]] | None,
     eval_every: int,
+    shown: Mapping[str, str],
     say: Callable[[str], None],
     on_eval: Callable[[int, dict[str, float]], None] | None = None,
 ) -> int:
     """The supervised loop of the sft and reward_model stages. Returns the number of rounds done.
 
     round_loss(step) runs forward and backward over this rank's share of round `step` and returns metrics; evaluate()
-    returns dev metrics, logged with the round. Stops early, checkpoint saved, when SIGTERM came.
+    returns dev metrics, logged with the round as `dev/NAME`. shown: the metrics of a progress line and what they are called
+    there, in this order; metrics.jsonl has all. Stops early, checkpoint saved, when SIGTERM came.
     """
     stop = StopSignal(config.run.stop_s)
     done = learner.resume(run, read_model, say) if config.run.resume else 0
@@ -72,13 +74,9 @@ def fit(
         run.log("metrics.jsonl", {"step": step + 1, **metrics})
         if (step + 1) % max(1, min(eval_every, steps // 20 or 1)) == 0 or last:
             pace = (time.perf_counter() - started) / (step + 1 - done)
-            whole = {
-                k: v for k, v in metrics.items() if k.count("/") < 2 and k != "updates_skipped"
-            }  # no figure's parts
-            shown = "  ".join(f"{k} {v:.4g}" for k, v in whole.items())
-            say(
-                f"round {step + 1}/{steps}  {shown}  ({pace:.2f} s a round, {pace * (steps - step - 1) / 60:.1f} min left)"
-            )
+            figures = "  ".join(f"{label} {metrics[name]:.4g}" for name, label in shown.items() if name in metrics)
+            left = pace * (steps - step - 1) / 60
+            say(f"round {step + 1}/{steps}  {figures}  ({pace:.2f} s a round, {left:.1f} min left)")
         if (step + 1) % config.run.save_every == 0 or last or stopping:
             learner.save(run, step + 1, config.run.keep, write_model)
         if stopping:

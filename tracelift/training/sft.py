@@ -263,6 +263,7 @@ def run_sft(config: Config, run: RunFolder, world: World, device: torch.device, 
         read_model=lambda folder: models.load_pretrained(folder, dtype=model.dtype, device=device),
         evaluate=evaluate if dev else None,
         eval_every=config.sft.eval_every,
+        shown={name: name for name in ("loss", "grad_norm", "lr", "dev/loss")},
         say=say,
     )
     final = run.path / "final"

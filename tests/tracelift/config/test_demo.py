@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 
-from tracelift.config import Config, config_of_run, demo_defaults, load_config, to_dict
+from tracelift.config import Config, config_of_run, demo_defaults, load_config, modes, to_dict
 from tracelift.config.demo import DEMO_DEFAULTS
+from tracelift.config.schema import RewardFormulaConfig
 from tracelift.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -62,7 +64,15 @@ def test_what_ships_with_the_project_names_what_it_means():
         assert config.run.stage != "planner" or demo_defaults(config) == [], path
 
 
-MODES = {"tracelift": True, "rm_only": True, "product_only": True, "exec_only": False, "uplift_only": False}
+MODES = {
+    mode: mode not in ("exec_only", "uplift_only") for mode in get_args(get_type_hints(RewardFormulaConfig)["mode"])
+}
+
+
+def test_every_mode_that_can_be_asked_for_is_in_the_table():
+    assert list(MODES) == list(modes.MODES) and {m: needs.rm for m, needs in modes.MODES.items()} == MODES
+
+
 DEFAULT = Config().reward_model.path
 
 

@@ -5,16 +5,16 @@ import math
 import random
 import re
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from support.evaluations import CHROMIUM, dom
 from tracelift.build import load_benchmark
 from tracelift.config import Config
-from tracelift.evaluation import charts
-from tracelift.evaluation.analysis import trace_figures
 from tracelift.evaluation.bench import Answer, Found, WrittenTrace
-from tracelift.evaluation.page import render_page
+from tracelift.evaluation.figures.analysis import trace_figures
+from tracelift.evaluation.report.page import render_page
 from tracelift.reward_model.scorer import no_score
 from tracelift.rl.rollout import TraceFacts
 from tracelift.stats import wilson
@@ -55,6 +55,7 @@ def test_a_ratio_of_equal_tries_is_the_mean_and_its_standard_error():
         "low": statistics.fmean(values) - half,
         "high": statistics.fmean(values) + half,
         "n": 40,
+        "se": statistics.stdev(values) / math.sqrt(40),
     }
     assert average(values, (0.0, 1.0)) == pytest.approx(expected)
     assert average([10 * v for v in values]) == pytest.approx(
@@ -100,11 +101,14 @@ def test_a_trace_and_an_answer_are_read_back_as_they_were_written():
     line = '{"text": "<reasoning>z</reasoning>", "trace": "z", "tokens": 3, "finish_reason": "length"}'
     assert json.dumps(written.to_record()) == line and WrittenTrace.from_record(json.loads(line)) == written
     answer = Answer("z", "18.0", 2, {"numeric": Verdict.PASS, "strict": Verdict.FAIL}, "why")
-    line = '{"artifact": "18.0", "tokens": 2, "verdicts": {"numeric": "PASS", "strict": "FAIL"}, "detail": "why"}'
+    older = '{"artifact": "18.0", "tokens": 2, "verdicts": {"numeric": "PASS", "strict": "FAIL"}, "detail": "why"}'
+    assert Answer.from_record(json.loads(older), "z") == answer, "a record of version 0.1"
+    line = older[:-1] + ', "prompt_tokens": 7, "finish_reason": "stop"}'
+    answer = replace(answer, prompt_tokens=7, finish_reason="stop")
     assert json.dumps(answer.to_record()) == line and Answer.from_record(json.loads(line), "z") == answer
     line = (
         '{"artifact": null, "tokens": 0, "verdicts": {"tests": "FAIL"}, '
-        '"detail": "no complete <reasoning> block; the executor was not called"}'
+        '"detail": "no complete <reasoning> block; the executor was not called", "prompt_tokens": 0, "finish_reason": ""}'
     )
     assert json.dumps(Answer.without_trace("program").to_record()) == line
 
@@ -114,11 +118,14 @@ def test_wrong_reasons_are_counted_over_right_samples_and_their_error_over_probl
     traces = [[sample(i % 2 == 0)] * 6 for i in range(20)]
     figure = trace_figures(traces, [run("111111")] * 20, "numeric", ())["wrong-reason rate"]
     half = 1.959964 * math.sqrt(0.25 / 19)
-    assert figure == pytest.approx({"value": 0.5, "low": 0.5 - half, "high": 0.5 + half, "n": 20})
+    error = math.sqrt(0.25 / 19)
+    assert figure == pytest.approx({"value": 0.5, "low": 0.5 - half, "high": 0.5 + half, "n": 20, "se": error})
     uneven = [run("111111") if i % 2 else run("000001") for i in range(20)]
     assert trace_figures(traces, uneven, "numeric", ())["wrong-reason rate"]["value"] == pytest.approx(60 / 70)
     one = trace_figures([[sample(False)]] * 3, [run("1"), run("0"), run("1")], "numeric", ())["wrong-reason rate"]
-    assert one == pytest.approx({"value": 1.0, "low": wilson(2, 2)[0], "high": 1.0, "n": 2}), "greedy: Wilson's"
+    assert one == pytest.approx({"value": 1.0, "low": wilson(2, 2)[0], "high": 1.0, "n": 2, "se": 0.0}), (
+        "greedy: Wilson's"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -153,43 +160,3 @@ def test_shares_and_filters_of_the_report_are_over_all_samples(page):
     shown = dom(file)
     assert "planner 67%" in shown and "direct 0%" in shown, "only the sixth sample is right on an invalid trace"
     assert shown.count("4 of 6 samples shown") == 2 and "sample 4: PASS" in shown and "sample 5" not in shown
-
-
-LONG = "planner ch-planner - foreign math-planner-with-a-long-name"
-
-
-def test_plots_make_room_for_long_names():
-    def labels(*names):
-        svg = charts.intervals([(name, 0.5, 0.4, 0.6) for name in names], 0.0, 1.0)
-        width = float(re.search(r'viewBox="0 0 (\d+)', svg)[1])
-        found = re.findall(r'<text x="([\d.]+)"[^>]*class="label"[^>]*>([^<]*)(?:<title>([^<]*)</title>)?', svg)
-        marks = [float(x) for x in re.findall(r'<circle cx="([\d.]+)"', svg)]
-        return width, [(float(x), text, title) for x, text, title in found], marks
-
-    width, rows, _ = labels("direct", "planner")
-    assert width == 720
-    width, rows, marks = labels("direct", LONG)
-    assert [text for _, text, _ in rows] == ["direct", LONG] and width > 720
-    assert all(charts.width_of(text) <= x for x, text, _ in rows) and all(rows[0][0] < m < width for m in marks)
-    width, rows, _ = labels("planner " + "m" * 300 + "-end")
-    ((x, text, title),) = rows
-    assert (
-        charts.width_of(text) <= x < width <= 1048
-        and text.startswith("planner m")
-        and text.endswith("m-end")
-        and "…" in text
-    )
-    assert title == "planner " + "m" * 300 + "-end"
-
-
-def test_labels_are_no_wider_in_a_browser_than_they_are_counted(tmp_path):
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine: the labels were not measured in a browser")
-    svg = charts.intervals([(LONG, 0.5, 0.4, 0.6), ("ABCDEFGH WMwm 0123456789 @%", 0.5, 0.4, 0.6)], 0.0, 1.0)
-    script = (
-        "document.title = [...document.querySelectorAll('.label')].every(t => t.getBBox().x >= 0) ? 'fits' : 'clipped'"
-    )
-    page = tmp_path / "plot.html"
-    style = "<style>svg text { font: 12px system-ui, sans-serif; }</style>"
-    page.write_text(f"<!doctype html><html>{style}{svg}<script>{script}</script></html>")
-    assert "<title>fits</title>" in dom(page)

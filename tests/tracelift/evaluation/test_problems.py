@@ -89,7 +89,7 @@ def test_other_formats(tmp_path):
 
 def test_the_demo_knows_its_reference_traces():
     problems = load("demo:math", limit=5).problems
-    assert len(problems) == 5 and all(p.task.trace_valid(p.reference_trace) for p in problems)
+    assert len(problems) == 5 and all(p.task.check(p.reference_trace).valid for p in problems)
 
 
 def test_code_files_judge_in_the_sandbox(tmp_path):

@@ -11,8 +11,8 @@ import pytest
 
 from support import FOLDER
 from tracelift.executor.backend import CompletionRequest, Reply
-from tracelift.executor.client import RemoteBackend
-from tracelift.executor.outage import Outage
+from tracelift.executor.remote.client import RemoteBackend
+from tracelift.executor.remote.outage import Outage
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 import models
 from tracelift.executor.backend import Reply
 from tracelift.executor.baselines import Baseline, BaselineCache
+from tracelift.executor.cost import Cost
 from tracelift.executor.executor import Executor, ExecutorSettings, RunItem
 from tracelift.executor.judge import Judgement, TaskJudge
 from tracelift.executor.local import LocalBackend
@@ -94,7 +95,7 @@ def test_equal_requests_are_asked_and_counted_once():
     a, b, c = executor.evaluate([(ONE, "same"), (ONE, "same"), (ONE, "other")])
     assert a == b == c
     assert len(backend.requests) == len(set(backend.requests)) == 4 + 4 + 3
-    assert (executor.runs, executor.tokens) == (11, 22)
+    assert (executor.cost.calls, executor.cost.generated) == (11, 22)
 
 
 def test_greedy_repeats_are_one_request():
@@ -104,10 +105,20 @@ def test_greedy_repeats_are_one_request():
     assert (outcome.with_successes, outcome.repeats, outcome.base_successes) == (3, 3, 0)
 
 
-def test_outcome_only_mode_makes_one_run():
-    backend = Scripted(says("1"))
-    outcome = Executor(backend, SETTINGS).evaluate([(ONE, "t")], need_repeats=False)[0]
-    assert len(backend.requests) == 1 and outcome.e2e is Verdict.PASS and outcome.runs == ()
+@pytest.mark.parametrize(
+    ("repeats", "baseline", "calls", "rates"),
+    [
+        (False, False, 1, (None, None, None)),
+        (True, False, 1 + 3, (1.0, None, None)),
+        (False, True, 1 + 3, (None, 0.0, None)),
+        (True, True, 1 + 3 + 3, (1.0, 0.0, 1.0)),
+    ],
+)
+def test_only_the_arms_that_are_asked_for_are_run_and_have_rates(repeats, baseline, calls, rates):
+    backend = Scripted(by_arm("1", "0"))
+    o = Executor(backend, SETTINGS).evaluate([(ONE, "t")], need_repeats=repeats, need_baseline=baseline)[0]
+    assert len(backend.requests) == calls and o.e2e is Verdict.PASS and o.error is None
+    assert (o.success_with, o.success_base, o.uplift) == rates and len(o.runs) == 3 * repeats
 
 
 def test_runs_without_a_trace_and_with_one_come_back_in_the_order_of_their_seeds():
@@ -122,7 +133,7 @@ def test_runs_without_a_trace_and_with_one_come_back_in_the_order_of_their_seeds
     assert [(r.prompt, r.seed) for r in backend.requests] == [("one?|", 9), ("one?|", 1), ("two?|t|", 2)]
     greedy = executor.variant(dataclasses.replace(SETTINGS, temperature=0.0))
     greedy.run([RunItem(ONE, None, (9, 1))])
-    assert [r.seed for r in backend.requests[3:]] == [0] and (executor.runs, greedy.runs) == (3, 1)
+    assert [r.seed for r in backend.requests[3:]] == [0] and (executor.cost.calls, greedy.cost.calls) == (3, 1)
 
 
 class InBrackets(PromptFormat):
@@ -253,7 +264,7 @@ def test_a_cache_that_cannot_be_written_says_where(tmp_path):
 
 
 def test_a_request_that_fails_is_asked_once_and_not_judged():
-    """Whether another attempt may help is its backend's to know (tracelift/executor/client.py)."""
+    """Whether another attempt may help is its backend's to know (tracelift/executor/remote/client.py)."""
     judged = []
 
     def judge(items, in_full):
@@ -267,9 +278,9 @@ def test_a_request_that_fails_is_asked_once_and_not_judged():
     (lost, kept), (other,) = executor.run(items)
     assert [len(call) for call in executor.backend.calls] == [3]
     assert judged == [([(ONE, "1"), (TWO, "1")], [True, False])], "all texts in one call, what gave none is not judged"
-    assert (lost.text, lost.tokens, lost.judgement) == ("", 0, Judgement(Verdict.ERROR, detail="busy"))
+    assert (lost.text, lost.reply.tokens, lost.judgement) == ("", 0, Judgement(Verdict.ERROR, detail="busy"))
     assert [r.judgement.verdict.name for r in (kept, other)] == ["PASS", "FAIL"]
-    assert (executor.runs, executor.tokens) == (3, 4)
+    assert executor.cost == Cost(3, None, 4, 0, None), "what is not said is not known"
 
 
 def test_an_error_that_stays_is_the_sample_s_and_nobody_else_s():

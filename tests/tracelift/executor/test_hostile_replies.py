@@ -20,9 +20,9 @@ from support.hostile import drip, for_ever, listening, reply, request_of
 from tracelift.build import build_executor
 from tracelift.config import load_config
 from tracelift.executor.backend import CompletionRequest
-from tracelift.executor.client import RemoteBackend
 from tracelift.executor.executor import RunItem
-from tracelift.executor.transport import MAX_BYTES, Failure, Transport, parse_url
+from tracelift.executor.remote.client import RemoteBackend
+from tracelift.executor.remote.transport import MAX_BYTES, Failure, Transport, parse_url
 from tracelift.reward_model.remote import RemoteScorer
 from tracelift.reward_model.scorer import ScoreItem
 from tracelift.tasks.task import Task

@@ -100,6 +100,18 @@ def test_both_arms_in_one_pass_equal_traces_once_and_only_the_end_to_end_run_is_
     assert (two.logprobs, two.uplift, two.e2e) == ((-4.0, -9.0), 2.5, Verdict.FAIL)
 
 
+def test_a_graded_reward_scores_no_baseline_and_counts_nats_from_certainty():
+    backend = Scripted(TABLE)
+    good, bad = Executor(backend, SETTINGS).evaluate([(ONE, "good"), (ONE, "bad")], need_baseline=False)
+    assert [r.prompt for (asked,) in [backend.scored] for r in asked] == ["one?|good|", "one?|bad|"]
+    for o in (good, bad):
+        assert o.logprobs[1] is None and o.success_base is o.uplift is None
+        assert o.success_with == pytest.approx(math.exp(o.logprobs[0]))
+        assert o.closeness == pytest.approx(max(0.0, 1 + o.logprobs[0] / SETTINGS.nats))
+    far = dataclasses.replace(bad, logprobs=(-50.0, None))
+    assert far.closeness == 0.0 and dataclasses.replace(bad, logprobs=(0.0, None)).closeness == 1.0
+
+
 def test_baselines_are_scored_once_across_steps_and_restarts_and_apart_from_sampled_ones(tmp_path):
     path, first, second = tmp_path / "b.jsonl", Scripted(TABLE), Scripted({"one?|bad|": -3.0})
     executor = Executor(first, SETTINGS, BaselineCache(path))
@@ -150,7 +162,8 @@ def test_a_backend_that_cannot_score_is_refused():
 def test_outcome_only_modes_score_nothing():
     backend = Scripted(TABLE)
     assert (
-        Executor(backend, SETTINGS).evaluate([(ONE, "good")], need_repeats=False)[0].logprobs is None
+        Executor(backend, SETTINGS).evaluate([(ONE, "good")], need_repeats=False, need_baseline=False)[0].logprobs
+        is None
         and not backend.scored
     )
 

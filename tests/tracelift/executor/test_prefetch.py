@@ -9,7 +9,7 @@ from support.tiny_job import planner_arguments
 from tracelift.build import build_sampler
 from tracelift.config import load_config
 from tracelift.executor.backend import CompletionRequest, Reply
-from tracelift.executor.prefetch import PrefetchingBackend
+from tracelift.executor.remote.prefetch import PrefetchingBackend
 from tracelift.rl.rollout import PlannerPrompt, sample_traces
 from tracelift.sampler import SamplingParams
 from tracelift.tasks.task import Task

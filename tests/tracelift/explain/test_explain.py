@@ -9,7 +9,7 @@ import torch
 
 import train
 from support.tiny_job import planner_arguments
-from tracelift.config import config_of_run
+from tracelift.config import config_of_run, modes
 from tracelift.explain import replay as module
 from tracelift.explain.__main__ import main
 from tracelift.explain.prose import explain
@@ -49,6 +49,40 @@ def spied(job, folder, *extra):
 @pytest.fixture(scope="module")
 def spied_run(job, tmp_path_factory):
     return spied(job, tmp_path_factory.mktemp("explained") / "run")
+
+
+@pytest.mark.parametrize("uplift", ["sampled", "likelihood"])
+@pytest.mark.parametrize("mode", modes.MODES)
+def test_every_reward_follows_from_its_record_which_holds_null_for_what_was_not_asked(job, tmp_path, mode, uplift):
+    """One round: each logged reward is the formula of docs/method.md, by hand, and the account has nothing to complain of."""
+    extra = ("--run.steps", "1", "--data.eval_problems", "0", "--reward.mode", mode, "--executor.uplift", uplift)
+    assert train.main(planner_arguments(job, tmp_path / "run", *extra)) == 0
+    config, groups = config_of_run(tmp_path / "run"), grouped(read_round(tmp_path / "run", 1)[1])
+    needs = modes.MODES[mode]
+    ran = [r for group in groups for r in group if r["trace"] is not None]
+    assert ran
+    for r in ran:
+        assert (r["success_with"] is not None) == needs.repeats and (r["success_base"] is not None) == needs.baseline
+        e2e, R, u, s = float(r["e2e"] == "PASS"), r["rm_total"] or 0.0, r["uplift"], r["success_with"]
+        if uplift == "likelihood" and needs.repeats:
+            s, u = max(0.0, 1 + r["likelihoods"][0]), None if u is None else min(1.0, max(-1.0, u))
+        u, s = u or 0.0, s or 0.0
+        wanted = {
+            "tracelift": 0.5 * e2e + 0.5 * R * u,
+            "exec_only": e2e,
+            "rm_only": R,
+            "uplift_only": u,
+            "product_only": R * u,
+            "gated": R * e2e,
+            "additive": 0.5 * e2e + 0.5 * R,
+            "graded": R * s,
+        }[mode]
+        assert r["reward"] == pytest.approx(wanted, abs=1e-9)
+        assert module.replay_reward(r, config) == pytest.approx(r["reward"], abs=1e-9)
+        assert module.contradictions(r, config) == []
+    for group in groups:
+        told = explain(tmp_path / "run", 1, group[0]["problem_id"])
+        assert "\n! " not in told and "None" not in told
 
 
 @pytest.mark.parametrize("left_out", LEFT_OUT)

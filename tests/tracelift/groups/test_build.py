@@ -4,8 +4,10 @@ import json
 import os
 import random
 import re
+import statistics
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,10 @@ import pytest
 from support.group_seeds import SEEDS
 from tracelift.errors import GroupError
 from tracelift.groups.__main__ import main
-from tracelift.groups.build import Settings, build
+from tracelift.groups.build import Settings, build, build_group
 from tracelift.groups.dedup import NearDuplicates, words_of
 from tracelift.groups.flaws.wording import statements
-from tracelift.groups.seeds import read_seeds
+from tracelift.groups.seeds import Seed, read_seeds
 from tracelift.groups.shortcuts import markdown, shortcut_report
 from tracelift.groups.show import show_group
 from tracelift.reward_model.group_format import (
@@ -26,9 +28,9 @@ from tracelift.reward_model.group_format import (
     read_groups,
     scan_groups,
 )
-from tracelift.rubrics import MATH_DIMENSIONS
+from tracelift.rubrics import ALTERNATIVES, MATH_DIMENSIONS
 
-FILES = ("train.jsonl", "dev.jsonl", "summary.json")
+FILES = ("train.jsonl", "dev.jsonl", "summary.json", "dropped.jsonl")
 
 
 def write_seeds(path, seeds=SEEDS):
@@ -94,8 +96,12 @@ def test_what_stands_in_a_group(built):
         reference = group.positive_pool[0].reasoning
         assert "<<" not in reference and "####" not in reference and reference.count("=") == answer.count("<<")
         quotations = statements(question)
-        for n, positive in enumerate(group.positive_pool):
+        pool = group.positive_pool
+        for n, positive in enumerate(pool[: len(pool) - len(group.alternatives)]):
             assert positive.reasoning == "\n".join((*quotations[:n], reference)) and positive.rubric.total == 1.0
+        for told in group.alternatives:
+            opening = told.extra["metadata"]["quotations"]
+            assert told.reasoning.split("\n")[:opening] == quotations[:opening] and told.rubric == pool[0].rubric
         assert 4 <= len(group.negative_bank) <= 8
         assert len({c.reasoning for c in group.candidates}) == len(group.candidates)
         assert len({c.negative_kind for c in group.negative_bank}) == len(group.negative_bank)
@@ -108,6 +114,57 @@ def test_what_stands_in_a_group(built):
             assert not re.search("answer is", negative.reasoning)
 
 
+def test_alternatives_join_the_pool(built, tmp_path):
+    folder, summary = built
+    plain = build(folder / "seeds.jsonl", tmp_path, Settings(dev=0.3, alternatives=False), workers=1)
+    kinds = Counter()
+    for name in FILES[:2]:
+        for with_them, without in zip(read_groups(folder / "out" / name), read_groups(tmp_path / name), strict=True):
+            told = with_them.alternatives
+            assert told and not without.alternatives
+            assert (
+                with_them.positive_pool[: -len(told)] == without.positive_pool and with_them.problem == without.problem
+            )
+            assert len({c.positive_kind for c in told}) == len(told)
+            kinds.update(c.positive_kind for c in told)
+    assert kinds == {kind: facts["count"] for kind, facts in summary["alternatives"].items()} and set(kinds) == set(
+        ALTERNATIVES
+    )
+    assert all(facts["count"] + facts["no_place"] == len(SEEDS) for facts in summary["alternatives"].values())
+    assert plain["alternatives"] == {}
+
+
+def test_no_way_of_telling_is_a_mark_of_soundness():
+    """A flaw strikes the alternatives as often as they are sound traces of a group, and says which it struck."""
+    sound, flawed, texts = Counter(), Counter(), 0
+    for number in range(12):
+        for row, (question, answer) in enumerate(SEEDS):
+            line = build_group(Seed(row, question, answer), Settings(seed=number)).line
+            group = json.loads(line)
+            for c in group["positive_pool"]:
+                sound[c.get("positive_kind", "reference")] += 1 / len(group["positive_pool"])
+            for c in group["negative_bank"]:
+                told = c["metadata"]["flaw"].get("told", "reference")
+                flawed[told] += 1 / len(group["negative_bank"])
+                brackets = told == "sum_regrouped" and c["negative_kind"] == "slip_repaired"
+                texts += brackets
+                assert not brackets or re.search(r"\+ ?\(", c["reasoning"])
+    assert sound.keys() == flawed.keys() and texts > 3
+    for kind in sound:
+        assert abs(sound[kind] - flawed[kind]) / (12 * len(SEEDS)) < 0.05, (kind, sound, flawed)
+
+
+def test_alternatives_open_with_quotations_as_often_as_any_trace():
+    """Or a quotation would be a mark of the reference and of flaws."""
+    told, references = [], []
+    for number in range(12):
+        for row, (question, answer) in enumerate(SEEDS):
+            pool = json.loads(build_group(Seed(row, question, answer), Settings(seed=number)).line)["positive_pool"]
+            for c in pool:
+                (told if "positive_kind" in c else references).append(c["metadata"]["quotations"])
+    assert len(told) > 300 and abs(statistics.fmean(told) - statistics.fmean(references)) < 0.15
+
+
 def test_bad_seeds_are_counted_and_the_good_ones_kept(tmp_path):
     path = write_seeds(tmp_path / "seeds.jsonl", SEEDS[:3])
     near = SEEDS[0][0].replace("48", "52"), SEEDS[0][1]
@@ -118,10 +175,50 @@ def test_bad_seeds_are_counted_and_the_good_ones_kept(tmp_path):
         file.write(json.dumps({"question": "Let x + 3 = 5.", "answer": "2 + 3 = 9\n9 - 3 = 6\n#### 6"}) + "\n")
     summary = build(path, tmp_path / "out", Settings(), workers=2)
     assert sum(summary["groups"].values()) == 3 and summary["read"] == 8
+    listed = [json.loads(line) for line in (tmp_path / "out" / summary["dropped_seeds_file"]).read_text().splitlines()]
+    assert listed == [
+        {"problem_id": "math_gsm8k_000003", "reason": "broken line", "detail": "answer is missing or no text"},
+        {"problem_id": "math_gsm8k_000005", "reason": "broken line", "detail": listed[1]["detail"]},
+        {"problem_id": "math_gsm8k_000006", "reason": "problem seen before", "detail": "line 7 repeats line 1, similarity 1.000"},
+        {"problem_id": "math_gsm8k_000007", "reason": "no #### answer line", "detail": "3 + 4 = 7. 7 - 1 = 6"},
+        {"problem_id": "math_gsm8k_000008", "reason": "trace not understood: a calculation is not right", "detail": "2 + 3 = 9"},
+    ]  # fmt: skip
+    assert "broken JSON" in listed[1]["detail"]
     assert [b["line"] for b in summary["broken_lines"]] == [4, 6]
     assert summary["broken_lines"][0]["reason"] == "answer is missing or no text"
     assert [(r["line"], r["repeats"]) for r in summary["repeated_problems"]] == [(7, 1)]
     assert summary["dropped"] == {"no #### answer line": 1, "trace not understood: a calculation is not right": 1}
+
+
+def test_every_seed_is_a_group_or_a_line_with_its_reason(tmp_path):
+    """Whatever the reason, and the counts of the summary are those of the file."""
+    seeds = [
+        *SEEDS,
+        ("x" * 2600, "1 + 1 = 2\n#### 2"),
+        ("Ann has 3 and 4.", "The answer is 7: 3 + 4 = 7, 7 * 1 = 7\n#### 7"),
+    ]
+    summary = build(
+        write_seeds(tmp_path / "seeds.jsonl", seeds),
+        tmp_path / "out",
+        Settings(min_negatives=8, max_trace=130),
+        workers=1,
+    )
+    listed = [json.loads(line) for line in (tmp_path / "out" / "dropped.jsonl").read_text().splitlines()]
+    assert Counter(row["reason"] for row in listed) == summary["dropped"]
+    assert {"problem too long", "reference announces its answer", "trace too long", "too few negatives"} <= set(
+        summary["dropped"]
+    )
+    built = [g.problem_id for name in FILES[:2] for g in scan_groups(tmp_path / "out" / name)[0]]
+    rows = [row["problem_id"] for row in listed]
+    assert sorted(built + rows) == [f"math_gsm8k_{i:06d}" for i in range(len(seeds))] and rows == sorted(rows)
+    assert all(row["detail"] and len(row["detail"]) <= 200 for row in listed)
+
+
+def test_results_below_zero_are_no_reason_to_drop_a_seed(built):
+    folder, _ = built
+    below = {i for i, (_, answer) in enumerate(SEEDS) if re.search(r"= (?:\$|-|<<[^>]*>>)*-", answer)}
+    groups = [g for name in FILES[:2] for g in read_groups(folder / "out" / name)]
+    assert len(below) == 2 and below <= {g.metadata["source_row_index"] for g in groups}
 
 
 def test_limits(tmp_path):
@@ -236,11 +333,14 @@ def test_the_command_line_from_end_to_end(tmp_path):
     seeds = write_seeds(tmp_path / "seeds.jsonl")
     made = run("build", "--seeds", seeds, "--domain", "math", "--out", tmp_path / "out", "--dev", "0.3", "--workers", 2)
     assert made.returncode == 0, made.stderr
-    assert re.match(r"\d+ training and \d+ dev groups with \d+ flawed traces", made.stdout)
+    counts = r"\d+ training and \d+ dev groups with \d+ flawed traces and \d+ sound ones told otherwise"
+    assert re.match(counts, made.stdout) and "dropped" not in made.stdout
     checked = run("validate", tmp_path / "out" / "train.jsonl", tmp_path / "out" / "dev.jsonl")
     assert checked.returncode == 0 and "0 broken lines" in checked.stdout
+    assert re.search(r"\d  sound, told otherwise: terms_exchanged", checked.stdout)
     shown = run("show", tmp_path / "out" / "train.jsonl", "--width", "120")
     assert shown.returncode == 0 and "flawed trace 0" in shown.stdout and "sound trace 0" in shown.stdout
+    assert re.search(r"sound trace \d: terms_exchanged", shown.stdout)
 
 
 def test_validate_names_each_broken_line_and_keeps_the_good(built, tmp_path, capsys):
@@ -267,6 +367,21 @@ def test_show_marks_the_flaw(built, capsys):
     assert only.count("flawed trace") == 1 and "\033" not in only
     assert main(["show", str(path), "--problem", "nowhere"]) == 1
     assert "holds no good group 'nowhere'" in capsys.readouterr().err
+
+
+def test_dropped_seeds_are_told_by_reason_with_the_place_of_the_list(tmp_path, capsys):
+    seeds = write_seeds(
+        tmp_path / "seeds.jsonl", [*SEEDS[:4], SEEDS[0], ("Ann has 3 and 4.", "3 + 4 = 8\n8 - 1 = 7\n#### 7")]
+    )
+    options = ["--out", str(tmp_path / "o"), "--quiet", "--workers", "1", "--no-alternatives"]
+    assert main(["build", "--seeds", str(seeds), *options]) == 0
+    out = capsys.readouterr().out
+    assert (
+        "dropped 1: trace not understood: a calculation is not right" in out
+        and "dropped 1: problems seen before" in out
+    )
+    assert f"each dropped seed with its reason: {tmp_path / 'o' / 'dropped.jsonl'}" in out
+    assert "and 0 sound ones told otherwise" in out
 
 
 def test_clear_errors(tmp_path, capsys):

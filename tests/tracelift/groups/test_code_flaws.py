@@ -17,6 +17,7 @@ from tracelift.groups.flaws.code import (
     rubric_of,
     steps_of,
 )
+from tracelift.worlds.build import code_data, math_data
 
 PROBLEM = (
     "Given a list of integers and a limit, print the sum of the distinct values that are at most the limit. "
@@ -128,7 +129,7 @@ def test_the_command_builds_from_seeds_alike_in_parallel_or_not(tmp_path, monkey
             )
             == 0
         )
-    for name in ("train.jsonl", "dev.jsonl", "summary.json"):
+    for name in ("train.jsonl", "dev.jsonl", "summary.json", "dropped.jsonl"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     summary = json.loads((tmp_path / "1" / "summary.json").read_text())
     assert summary["broken_lines"] == [{"line": 4, "reason": "trace is missing or no text"}]
@@ -148,27 +149,22 @@ def test_the_command_builds_from_seeds_alike_in_parallel_or_not(tmp_path, monkey
     assert "what it does to the result is not known" in capsys.readouterr().out
 
 
-def test_the_command_builds_from_the_code_world(tmp_path):
-    """Whose flaws are exact: what each does to the result was run."""
-    assert (
-        main(
-            [
-                "build",
-                "--seeds",
-                "demo:code",
-                "--limit",
-                "12",
-                "--out",
-                str(tmp_path),
-                "--workers",
-                "1",
-                "--quiet",
-                "--dev",
-                "0.3",
-            ]
-        )
-        == 0
+@pytest.mark.parametrize("world", ["math", "code"])
+def test_the_command_builds_from_the_demo_worlds(tmp_path, world):
+    """Whose flaws are exact: what each does to the result is known. Without alternatives the groups are those of ever."""
+    options = ["--limit", "12", "--workers", "1", "--quiet", "--dev", "0.3", "--seed", "990"]
+    pools = {}
+    for flag in ("--alternatives", "--no-alternatives"):
+        assert main(["build", "--seeds", f"demo:{world}", "--out", str(tmp_path / flag), *options, flag]) == 0
+        pools[flag] = [g for side in ("train", "dev") for g in read_groups(tmp_path / flag / f"{side}.jsonl")]
+    groups, without = pools.values()
+    assert len(groups) == 12 and {(g.task_type, g.source) for g in groups} == {(world, f"demo:{world}")}
+    changes = {"math": "changes_answer", "code": "changes_result"}[world]
+    assert {c.extra[changes] for g in groups for c in g.negative_bank} == {True, False}
+    assert any(g.alternatives for g in groups)
+    data = {"math": math_data, "code": code_data}[world]
+    assert sorted(without, key=lambda g: g.problem_id) == sorted(
+        data.make_groups(990, 12, 8), key=lambda g: g.problem_id
     )
-    groups = [g for side in ("train", "dev") for g in read_groups(tmp_path / f"{side}.jsonl")]
-    assert len(groups) == 12 and {g.task_type for g in groups} == {"code"}
-    assert {c.extra["changes_result"] for g in groups for c in g.negative_bank} == {True, False}
+    summary = json.loads((tmp_path / "--alternatives" / "summary.json").read_text())
+    assert sum(k["count"] for k in summary["alternatives"].values()) == sum(len(g.alternatives) for g in groups)

@@ -123,6 +123,23 @@ def test_groups_made_in_memory_write_every_key_and_read_back_equal(tmp_path):
     assert "negative_kind" not in json.loads(path.read_text())["positive_pool"][0]
 
 
+def test_an_alternative_says_how_it_tells_the_reference_and_others_say_nothing(tmp_path):
+    group = math_group()
+    (reference,) = group["positive_pool"]
+    group["positive_pool"].append(
+        {**reference, "reasoning": "48/2 = 24\n48+24 = 72", "positive_kind": "terms_exchanged"}
+    )
+    group["positive_pool"].append({"positive_kind": None, **reference, "reasoning": "Quoted.\n48/2 = 24\n24+48 = 72"})
+    path = tmp_path / "g.jsonl"
+    path.write_text(lines(group), encoding="utf-8")
+    (read,) = read_groups(path)
+    assert read.to_line() == lines(group), "byte for byte, with the key and without, and where it is null"
+    assert [c.positive_kind for c in read.candidates] == [None, "terms_exchanged", *[None] * 5]
+    assert read.alternatives == (read.positive_pool[1],) and "positive_kind" not in read.alternatives[0].extra
+    made = Candidate("a", read.positive_pool[0].rubric, positive_kind="reworded")
+    assert list(made.to_json()) == ["reasoning", "positive_kind", "rubric"] and made.negative_kind is None
+
+
 def broken(edit):
     group = copy.deepcopy(math_group())
     edit(group)
@@ -152,6 +169,18 @@ BROKEN = {
     "flawed positive": (
         lambda g: g["positive_pool"][0].update(negative_kind="slip"),
         "positive_pool[0].negative_kind is 'slip'",
+    ),
+    "told in a number": (
+        lambda g: g["positive_pool"][0].update(positive_kind=1),
+        "positive_kind is a number, expected text",
+    ),
+    "told without a name": (
+        lambda g: g["positive_pool"][0].update(positive_kind=""),
+        "positive_pool[0].positive_kind is empty",
+    ),
+    "sound negative": (
+        lambda g: g["negative_bank"][1].update(positive_kind="reworded"),
+        "negative_bank[1].positive_kind is 'reworded', but a trace of the negative bank is not sound",
     ),
     "no id": (lambda g: g.pop("problem_id"), "problem_id is missing"),
     "id a number": (lambda g: g.update(problem_id=3), "problem_id is a number, expected text"),

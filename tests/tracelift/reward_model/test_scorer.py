@@ -197,6 +197,48 @@ def test_ranking_metrics_by_hand():
     assert (alone["pair_accuracy"], alone["group_accuracy"], alone["mae"]) == (0, 0, 0), "no pair, nothing ranked"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_ranking_metrics_agree_with_counting_pairs_one_by_one(seed):
+    """Groups of every make: without a flaw, without a reference, with and without alternatives; levels among the scores."""
+    rng = random.Random(seed)
+    n = rng.randrange(1, 60)
+    total, gold = ([rng.choice((0.1, 0.25, 0.5, 0.75)) for _ in range(n)] for _ in range(2))
+    group, positive = [rng.randrange(8) for _ in range(n)], [rng.random() < 0.5 for _ in range(n)]
+    kinds = [None if p else rng.choice(("slip", "swap")) for p in positive]
+    told = [rng.choice((None, "reworded", "exchanged")) if p else None for p in positive]
+    found = ranking_metrics(total, gold, group, positive, kinds, told)
+
+    def pairs(flaw=lambda j: True, sound=lambda i: told[i] is None):
+        of = [(i, j) for i in range(n) for j in range(n) if group[i] == group[j] and positive[i] and not positive[j]]
+        return [(total[i] > total[j]) + 0.5 * (total[i] == total[j]) for i, j in of if sound(i) and flaw(j)]
+
+    def clean(whose, needed):
+        of = [[i for i in range(n) if group[i] == g] for g in sorted(set(group))]
+        of = [m for m in of if any(needed(i) for i in m) and not all(positive[i] for i in m)]
+        least = [
+            min((total[i] for i in m if whose(i)), default=2) > max(total[j] for j in m if not positive[j]) for m in of
+        ]
+        return sum(least) / len(least) if least else None
+
+    def mean(values):
+        return sum(values) / len(values) if values else None
+
+    reference, alternative = lambda i: positive[i] and told[i] is None, lambda i: told[i] is not None
+    wanted = {
+        "pair_accuracy": mean(pairs()) or 0.0,
+        "group_accuracy": clean(reference, reference) or 0.0,
+        "alternative_pair_accuracy": mean(pairs(sound=alternative)),
+        "sound_group_accuracy": clean(lambda i: positive[i], alternative),
+        **{f"pair/{k}": mean(pairs(lambda j, k=k: kinds[j] == k)) for k in ("slip", "swap")},
+        **{f"alternative/{k}": mean(pairs(sound=lambda i, k=k: told[i] == k)) for k in ("reworded", "exchanged")},
+    }
+    ranked = {name: value for name, value in found.items() if name not in ("mae", "rmse")}
+    assert ranked == pytest.approx({name: value for name, value in wanted.items() if value is not None})
+    plain = ranking_metrics(total, gold, group, positive, kinds)
+    assert (plain["mae"], plain["rmse"]) == (found["mae"], found["rmse"])
+    assert plain == ranking_metrics(total, gold, group, positive, kinds, [None] * n)
+
+
 def test_every_positive_must_stand_above_every_negative():
     group, positive = [0] * 4, [True, True, False, False]
     assert ranking_metrics([0.9, 0.8, 0.7, 0.1], [0.0] * 4, group, positive)["group_accuracy"] == 1

@@ -3,6 +3,10 @@
 import json
 import math
 import random
+import re
+from collections import Counter
+from hashlib import sha256
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,8 +19,8 @@ from support.tiny_job import group_rows, rm_arguments, write_jsonl
 from tracelift.config import load_config
 from tracelift.config.schema import LoraConfig
 from tracelift.distributed.world import World
-from tracelift.reward_model.group_format import read_groups
-from tracelift.reward_model.train import RewardModelStage, draw
+from tracelift.reward_model.group_format import parse_group, read_groups
+from tracelift.reward_model.train import SELECTION, RewardModelStage, draw, selection
 from tracelift.rubrics import CODE_DIMENSIONS, MATH_DIMENSIONS
 from tracelift.runs.folder import RunFolder
 from tracelift.training.lora import attach_lora
@@ -41,6 +45,9 @@ def undisturbed(job, server, tmp_path_factory):
 
 def test_it_learns_and_leaves_its_best(undisturbed):
     metrics = rounds(undisturbed)
+    assert not [name for m in metrics for name in m if "alternative" in name or "sound" in name], (
+        "these groups have none"
+    )
     first, last = (sum(m["loss"] for m in part) for part in (metrics[:4], metrics[-4:]))
     assert last < first
     evaluated = [m for m in metrics if "dev/pair_accuracy" in m]
@@ -170,6 +177,79 @@ def test_lora_trains_adapters_and_heads_and_resumes(job, server, out):
     server.done(*arguments(job, out / "b", *lora, "--resume", steps=8))
     assert (out / "a" / "metrics.jsonl").read_bytes() == (out / "b" / "metrics.jsonl").read_bytes()
     models.load_reward_model(out / "a" / "final")
+
+
+def with_alternatives(rows, kinds=("terms_exchanged", "reworded")):
+    """Groups of the tiny job with sound traces told otherwise, in other words each."""
+    for row in rows:
+        (sound,) = row["positive_pool"]
+        a, b = sound["reasoning"].split(" = ")[0].split(" + ")
+        told = (f"{b} + {a} = {int(a) + int(b)}", f"= {int(a) + int(b)}")
+        row["positive_pool"] += [
+            {"reasoning": text, "positive_kind": kind, "rubric": sound["rubric"]}
+            for kind, text in zip(kinds, told, strict=True)
+        ]
+    return rows
+
+
+def drawn(groups, rounds, *extra):
+    """What the stage draws, which needs no model."""
+    config = load_config(None, ["--run.stage", "reward_model", "--rm.groups", "8", *extra])
+    me = SimpleNamespace(config=config, groups=groups)
+    return [each for step in range(rounds) for each in RewardModelStage.drawn(me, step)]
+
+
+def test_files_without_alternatives_are_drawn_from_as_ever():
+    """The digest is that of the version before there were alternatives; pools of one to four sound traces."""
+    rows = group_rows(40)
+    for i, row in enumerate(rows):
+        (sound,) = row["positive_pool"]
+        row["positive_pool"] += [{**sound, "reasoning": f"{q} {sound['reasoning']}"} for q in ("a", "b", "c")[: i % 4]]
+    draws = drawn([parse_group(row) for row in rows], 12, "--run.seed", "3")
+    told = json.dumps([(n, group.problem_id, [c.reasoning for c in traces]) for n, group, traces in draws])
+    assert sha256(told.encode()).hexdigest() == "4b4397f1961d79074317cd7e1a35f361cde3ef1577524ec8d04d07ae2e8b3bd9"
+
+
+def test_positives_are_drawn_from_the_whole_pool_by_key():
+    groups = [parse_group(row) for row in with_alternatives(group_rows(40))]
+    draws = drawn(groups, 120)
+    kinds = Counter(traces[0].positive_kind for _, _, traces in draws)
+    assert set(kinds) == {None, "terms_exchanged", "reworded"} and all(
+        abs(n / 960 - 1 / 3) < 0.05 for n in kinds.values()
+    )
+    assert drawn(groups, 3) == draws[:24], "of a round, whatever was drawn before"
+    assert drawn(groups, 3, "--run.seed", "1") != draws[:24]
+
+
+def test_dev_figures_of_alternatives_choose_the_model_and_stand_on_one_line(job, server, out):
+    """A round prints one line; metrics.jsonl has what it leaves out."""
+    dev = write_jsonl(out.parent / "told.jsonl", with_alternatives(group_rows(10)))
+    said = server.done(*arguments(job, out, "--rm.dev", str(dev), steps=8))
+    evaluated = [m for m in rounds(out) if "dev/mae" in m]
+    figures = {"dev/alternative_pair_accuracy", "dev/sound_group_accuracy", "dev/alternative/terms_exchanged"}
+    assert all(figures <= m.keys() for m in evaluated) and evaluated
+    selected = json.loads((out / "best" / "selected.json").read_text())
+    assert list(selected) == ["step", *SELECTION]
+    lines = [line for line in said.splitlines() if line.startswith("round ")]
+    assert len(lines) == 8 and max(map(len, lines)) < 140
+    shown = r"loss [\d.]+  dev: pairs right [\d.]+  of alternatives [\d.]+  groups right [\d.]+  MAE [\d.]+"
+    assert re.fullmatch(rf"round 8/8  {shown}  \([\d.]+ s a round, 0.0 min left\)", lines[-1]), lines[-1]
+    assert re.fullmatch(r"round 7/8  loss [\d.]+  \(.*\)", lines[-2])
+    assert "alternative pair accuracy" in (out / "summary.txt").read_text()
+
+
+TOLD = {  # (sound group, group, alternative pair, pair accuracy, MAE) of each evaluation → which of them is left
+    "every sound trace before the reference alone": ([(0.1, 0.9, 0.2, 1, 0.1), (0.2, 0.5, 0.1, 0.9, 0.2)], 2),
+    "then the reference's groups": ([(0, 0.9, 0.2, 0.9, 0.2), (0, 0.8, 0.9, 0.9, 0.1)], 1),
+    "then the alternatives' pairs": ([(0, 0, 0.1, 0.9, 0.1), (0, 0, 0.2, 0.6, 0.2)], 2),
+}
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_a_model_that_knows_the_wording_alone_is_not_the_best(name):
+    figures, winner = TOLD[name]
+    ranked = [selection(dict(zip(SELECTION, row, strict=True))) for row in figures]
+    assert ranked.index(max(ranked)) + 1 == winner
 
 
 def test_drawing(job):

@@ -209,7 +209,7 @@ def test_the_demo_is_a_source_of_code_tasks():
     first = load_tasks("demo:code", 3).first(4)
     assert first == load_tasks("demo:code", 3).round(0, 4) and first[0] == code_task(make_problem(3, 0))
     assert all(t.task_type == "code" and len(t.code.hidden) == 4 and len(t.code.visible) == 2 for t in first)
-    assert all(t.trace_valid(t.truth.trace) and not t.trace_valid("Do it.") for t in first)
+    assert all(t.check(t.truth.trace).valid and not t.check("Do it.").valid for t in first)
 
 
 def test_a_file_of_programs_is_a_source_too(tmp_path):

@@ -31,6 +31,18 @@ def test_advantages_by_hand():
     )
 
 
+def test_a_floor_for_the_deviation_keeps_small_differences_small():
+    """Two likelihoods of one success move nothing much; a group that differs by more than the floor is as without it."""
+    rewards, valid = (
+        torch.tensor([[0.9990, 0.9995, 0.9990, 0.9995], [1.0, 0.0, 0.0, 1.0]]),
+        torch.ones(2, 4, dtype=torch.bool),
+    )
+    free, floored = advantages(rewards, valid), advantages(rewards, valid, least_std=0.05)
+    assert free[0].abs().min() > 0.6 and floored[0].abs().max() < 0.006
+    assert torch.equal(free[1], floored[1]) and torch.equal(floored[0].sign(), free[0].sign())
+    torch.testing.assert_close(floored[0], (rewards[0] - rewards[0].mean()) / (0.05 + 1e-4))
+
+
 def test_an_error_leaves_its_group_as_if_it_had_never_been_sampled():
     rewards = torch.tensor([[1.0, 0.0, 99.0, 0.25]])
     valid = torch.tensor([[True, True, False, True]])

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from tracelift.errors import TrainingError
-from tracelift.evaluation.analysis import arm_figures, trace_figures
 from tracelift.evaluation.bench import Answer, WrittenTrace
-from tracelift.executor.executor import Outcome
+from tracelift.evaluation.figures.analysis import arm_figures, trace_figures
+from tracelift.executor.outcome import Outcome
 from tracelift.programs import CodeProblem, StdinTest
 from tracelift.reward_model.scorer import RMScore
 from tracelift.rl.held_out import summarise
@@ -49,7 +49,7 @@ def test_training_held_out_and_evaluation_give_the_same_figures(pairs, right, va
     traces = [[WrittenTrace("z", "z", 1, "stop", TraceFacts(v, False, False))] for _, v in pairs]
     answers = [[Answer("z", "1", 1, {"numeric": Verdict.PASS if r else Verdict.FAIL})] for r, _ in pairs]
     figures = trace_figures(traces, answers, "numeric", ())
-    figures["accuracy"] = arm_figures(answers, ("numeric",), "greedy", ())["accuracy"]
+    figures["accuracy"] = arm_figures(answers, "number", "greedy", ())["accuracy"]
     for name, key, (hits, n) in (
         ("accuracy", "accuracy", right),
         ("trace validity", "trace_validity", valid),
@@ -59,6 +59,26 @@ def test_training_held_out_and_evaluation_give_the_same_figures(pairs, right, va
         assert (name in summary) == bool(n)
         if n:
             assert summary[name] == figures[name] == pytest.approx(figures[name] | {"value": hits / n, "n": n})
+
+
+def test_the_faults_of_wrong_reasons_add_up_to_their_rate_everywhere():
+    rng = random.Random(4)
+    rows = [(rng.random() < 0.7, rng.choice([True, False, False, None])) for _ in range(60)]
+    faults = [None if valid is not False else rng.choice("abc") for _, valid in rows]
+    samples = [sample(*row) for row in rows]
+    for s, fault in zip(samples, faults, strict=True):
+        s.fault = fault
+    facts = [TraceFacts(valid, False, False, fault) for (_, valid), fault in zip(rows, faults, strict=True)]
+    traces = [[WrittenTrace("z", "z", 1, "stop", f)] for f in facts]
+    answers = [[Answer("z", "1", 1, {"numeric": Verdict.PASS if r else Verdict.FAIL})] for r, _ in rows]
+    summary, figures = summarise(samples), trace_figures(traces, answers, "numeric", ())
+    parts = {name: f for name, f in figures.items() if name.startswith("wrong reasons: ")}
+    assert len(parts) == 3 and parts == {name: f for name, f in summary.items() if name in parts}
+    assert sum(f["value"] for f in parts.values()) == pytest.approx(figures["wrong-reason rate"]["value"])
+    counted = {n: sum(r and f == n for (r, _), f in zip(rows, faults, strict=True)) for n in "abc"}
+    known = sum(r and v is not None for r, v in rows)
+    assert {n[-1]: f["value"] for n, f in parts.items()} == pytest.approx({n: c / known for n, c in counted.items()})
+    assert [f["value"] for f in parts.values()] == sorted((f["value"] for f in parts.values()), reverse=True)
 
 
 def test_what_a_problem_says_of_a_trace():

@@ -43,7 +43,16 @@ def test_math_paper(e2e, with_, base, rm, uplift, reward):
 
 @pytest.mark.parametrize(
     "mode,reward",
-    [("tracelift", 0.5 - 0.1), ("exec_only", 1.0), ("rm_only", 0.4), ("uplift_only", -0.5), ("product_only", -0.2)],
+    [
+        ("tracelift", 0.5 - 0.1),
+        ("exec_only", 1.0),
+        ("rm_only", 0.4),
+        ("uplift_only", -0.5),
+        ("product_only", -0.2),
+        ("gated", 0.4),
+        ("additive", 0.5 + 0.2),
+        ("graded", 0.4 * 0.5),
+    ],
 )
 def test_each_ablation_is_one_switch(mode, reward):
     r = math_reward(1, 1, 2, 2, 0.4, mode=mode)
@@ -55,9 +64,59 @@ def test_exec_only_and_uplift_only_need_no_rm():
     assert math_reward(1, 0, 0, 3, None, mode="exec_only").reward == 1.0
     assert math_reward(1, 3, 0, 3, None, mode="uplift_only").reward == 1.0
     assert code_reward(0.3, 3, 0, 3, None, mode="exec_only").reward == 0.3
-    for mode in ("tracelift", "rm_only", "product_only"):
+    for mode in ("tracelift", "rm_only", "product_only", "gated", "additive", "graded"):
         with pytest.raises(RewardError, match="needs an RM score"):
             math_reward(1, 3, 0, 3, None, mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("mode", "exec_", "low", "reward"),
+    [
+        ("gated", 0.8, 0.0, 0.5 * 0.8),
+        ("gated", 0.0, 0.0, 0.0),
+        ("gated", -0.6, -1.0, 0.5 * 0.4),  # coderl: counted from its least value
+        ("additive", 0.8, 0.0, 0.8 + 0.2 * 0.5),
+        ("additive", -0.6, -1.0, -0.6 + 0.1),
+        ("graded", 0.8, 0.0, 0.5 * 2 / 3),
+    ],
+)
+def test_the_code_rewards_that_leave_one_thing_out(mode, exec_, low, reward):
+    r = code_reward(exec_, 2, 0, 3, 0.5, mode=mode, variant="corrected", exec_range=(low, 1.0))
+    assert r.reward == pytest.approx(reward, abs=1e-15)
+
+
+def test_the_paper_clips_the_additive_code_reward_as_its_own():
+    assert code_reward(1.0, 0, 0, 1, 1.0, mode="additive").reward == 1.0
+    assert code_reward(1.0, 0, 0, 1, 1.0, mode="additive", variant="corrected").reward == 1.2
+    scaled = replace(CORRECTED, clip="scale")
+    assert code_reward(1.0, 0, 0, 1, 1.0, mode="additive", variant=scaled).reward == pytest.approx((1.2 + 0.2) / 1.4)
+
+
+def slope(mode, *counts):
+    low, high = (math_reward(*counts, R, mode=mode).reward for R in (0.2, 0.8))
+    return (high - low) / 0.6
+
+
+def test_a_better_rubric_never_costs_a_trace_but_through_the_baseline():
+    """d reward / d R, for traces that pass and that fail: below zero in R·u alone, and there by exactly the baseline."""
+    for e2e, won, lost in itertools.product((0, 1), range(4), range(4)):
+        counts = (e2e, won, lost, 3)
+        assert slope("gated", *counts) == pytest.approx(e2e) and slope("additive", *counts) == pytest.approx(0.5)
+        assert slope("graded", *counts) == pytest.approx(won / 3)
+        assert slope("product_only", *counts) == pytest.approx(slope("graded", *counts) - lost / 3)
+    for style, low in (("hybrid", 0.0), ("coderl", -1.0)):
+        for status in ("passed", "failed_test", "runtime_error", "compile_error"):
+            shaped = exec_reward(status, float(status == "passed"), style)
+            worse, better = (
+                code_reward(shaped, 0, 0, 1, R, mode="gated", exec_range=(low, 1.0)).reward for R in (0.2, 0.8)
+            )
+            assert worse <= better
+
+
+def test_where_the_executor_is_sure_and_alone_helpless_the_products_are_one():
+    for passes, R in itertools.product((0, 1), (0.0, 0.3, 1.0)):
+        one = {m: math_reward(passes, 3 * passes, 0, 3, R, mode=m).reward for m in ("gated", "graded", "product_only")}
+        assert len(set(one.values())) == 1
 
 
 # ------------------------------------------------------------------------------------------------------- code, paper

@@ -3,7 +3,7 @@
 import pytest
 
 from tracelift.files import append_lines, json_line
-from tracelift.runs.summary import write_summary, write_summary_of_parts
+from tracelift.runs.summary import cost_line, run_cost, write_summary, write_summary_of_parts
 
 
 def logged(folder, *records):
@@ -32,3 +32,17 @@ def test_means_over_the_first_and_the_last_tenth(tmp_path, rounds, parts):
     assert " ".join(heading.split()) == " ".join(["run", *dict.fromkeys(parts)])
     assert rows["acc"] == (["1"] if rounds == 1 else ["1.5", "19.5"]) and "kl" not in rows
     assert rows.get("entropy") == (None if rounds == 1 else ["2", "2"]), "null is not a figure"
+
+
+def test_the_cost_of_a_run_adds_up_and_says_what_is_not_known(tmp_path):
+    rounds = [
+        {"executor_runs": i, "executor_tokens": 10, "executor_prompt_tokens": i or None, "cpu_s": 0.5} for i in range(3)
+    ]
+    append_lines(tmp_path / "timings.jsonl", map(json_line, rounds))
+    cost = run_cost(tmp_path)
+    assert (cost["executor_runs"], cost["executor_tokens"], cost["cpu_s"]) == (3, 30, 1.5)
+    assert cost["executor_prompt_tokens"] is None, "one round does not say"
+    assert cost["executor_scored_tokens"] is None, "an older log"
+    assert cost_line(tmp_path) == (
+        "cost of the training rounds: 3 executor calls, 30 executor tokens generated, 2 CPU seconds"
+    )

@@ -13,8 +13,8 @@ import models
 from support.serving import KEY, Served
 from support.tiny_job import executor_rows, planner_arguments, problem, sums
 from tracelift.executor.backend import CompletionRequest
-from tracelift.executor.client import RemoteBackend
 from tracelift.executor.local import LocalBackend
+from tracelift.executor.remote.client import RemoteBackend
 from tracelift.reward_model.remote import RemoteScorer
 from tracelift.reward_model.scorer import LocalScorer, ScoreItem
 from tracelift.sampler import SamplingParams

@@ -1,5 +1,6 @@
 """The statistics against exact sums, published tables, enumeration, and (where installed) scipy."""
 
+import collections
 import itertools
 import math
 import random
@@ -8,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from support.paired_data import outcomes_of, sampled
-from tracelift.evaluation.power import (
+from tracelift.evaluation.figures.power import (
     least_detectable_difference,
     least_detectable_mean,
     mcnemar_power,
@@ -16,6 +17,7 @@ from tracelift.evaluation.power import (
 from tracelift.stats import (
     clopper_pearson,
     holm,
+    majority_at_k,
     mcnemar_exact,
     pass_at_k,
     permutation_exact,
@@ -240,3 +242,23 @@ def test_against_scipy():
     assert welch(a, b).p == pytest.approx(theirs.pvalue) and welch(a, b).low == pytest.approx(interval.low)
     for a, b in ((3, 11), (40, 61), (700, 650)):
         assert mcnemar_exact(a, b) == pytest.approx(stats.binomtest(a, a + b, 0.5).pvalue, rel=1e-9)
+
+
+def test_majority_at_k_is_the_share_of_subsets_that_the_right_answer_wins():
+    """Every subset of the samples, ties by lot; silent samples are drawn and vote for nothing."""
+    rng = random.Random(3)
+    for _ in range(60):
+        right, silent = rng.randrange(5), rng.randrange(3)
+        wrong = [rng.randrange(1, 4) for _ in range(rng.randrange(3))]
+        votes = ["r"] * right + [""] * silent + [f"w{i}" for i, n in enumerate(wrong) for _ in range(n)]
+        for k in range(1, len(votes) + 1):
+            won = 0.0
+            for subset in itertools.combinations(votes, k):
+                counts = collections.Counter(v for v in subset if v)
+                top = max(counts.values(), default=0)
+                first = [v for v, n in counts.items() if n == top]
+                won += ("r" in first) / len(first) if first else 0.0
+            assert majority_at_k(right, wrong, k, silent) == pytest.approx(won / math.comb(len(votes), k))
+    assert majority_at_k(3, [2, 2], 7) == 1.0 and majority_at_k(2, [2], 4) == 0.5 and majority_at_k(0, [1], 1) == 0.0
+    with pytest.raises(ValueError, match="k is 5, expected 1 to 4"):
+        majority_at_k(2, [2], 5)

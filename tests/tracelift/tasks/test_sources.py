@@ -206,4 +206,4 @@ def test_the_demo_series():
     assert [t.problem_id for t in tasks.round(2, 3)] == [t.problem_id for t in tasks.first(9)[6:]]
     assert {t.problem for t in DemoTasks(11).first(20)}.isdisjoint(t.problem for t in DemoTasks(12).first(20))
     task = tasks.first(1)[0]
-    assert task.trace_valid(task.truth.trace) is True and task.trace_valid("1 + 1 = 3.") is False
+    assert task.check(task.truth.trace).valid is True and task.check("1 + 1 = 3.").valid is False

@@ -66,7 +66,7 @@ def test_the_planner_starts_with_something_to_learn(world):
     outcomes = build_executor(config, CPU, None).evaluate(formed, need_repeats=False)
     right = [(t, z) for (t, z), o in zip(formed, outcomes, strict=True) if o.e2e is Verdict.PASS]
     assert 0.2 * len(tasks) <= len(right) <= 0.65 * len(tasks), len(right)
-    valid = sum(t.trace_valid(z) for t, z in right)
+    valid = sum(t.check(z).valid for t, z in right)
     assert valid <= 0.7 * len(right), (valid, len(right))  # right answers for wrong reasons, which outcomes cannot see
 
 

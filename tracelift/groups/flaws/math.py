@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from tracelift.groups.flaws.trace import Edit, Rerun, Trace, givens, write_number
+from tracelift.groups.flaws.numbers import write_number
+from tracelift.groups.flaws.trace import Edit, Rerun, Slot, Trace, givens
 from tracelift.groups.flaws.wording import (
     mid_sentence,
     miscopies,
@@ -69,6 +70,11 @@ def _sums(trace: Trace, rng: random.Random) -> list[tuple[int, int]]:
     return shuffled([(i, k) for i, line in enumerate(trace.lines) for k in range(len(line.sums))], rng)
 
 
+def _slips(slot: Slot, rng: random.Random) -> list[Fraction]:
+    """Wrong results on the same side of zero."""
+    return [slot.sign * wrong for wrong in slips(slot.text, rng)]
+
+
 # ---------------------------------------------------------------------------------- numbers read or worked out wrong
 
 
@@ -104,9 +110,9 @@ def slip_carried(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fla
     for i, k in _sums(trace, rng):
         s = trace.lines[i].sums[k].result
         slot = trace.lines[i].slots[s]
-        for wrong in slips(slot.text, rng):
+        for wrong in _slips(slot, rng):
             if (run := trace.run(Edit(forced={(i, s): wrong}))) and run.final != trace.nodes[trace.final].value:
-                note = f"the result is {slot.text}, not {write_number(wrong, slot.text)}"
+                note = f"the result is {slot.said}, not {write_number(wrong, slot.text)}"
                 yield _carried(trace, run, "slip_carried", i, note)
 
 
@@ -118,9 +124,9 @@ def slip_repaired(trace: Trace, problem: str, rng: random.Random) -> Iterator[Fl
         slot = trace.lines[i].slots[s]
         if not trace.uses(slot.node, after=i):
             continue
-        for wrong in slips(slot.text, rng):
+        for wrong in _slips(slot, rng):
             if run := trace.run(Edit(shown={(i, s): wrong})):
-                note = f"the result is {slot.text}, not {write_number(wrong, slot.text)}; later steps use {slot.text}"
+                note = f"the result is {slot.said}, not {write_number(wrong, slot.text)}; later steps use {slot.said}"
                 yield _same_answer(trace, "slip_repaired", run.lines, i, note)
 
 
@@ -156,7 +162,7 @@ def wrong_quantity(trace: Trace, problem: str, rng: random.Random) -> Iterator[F
             for other in shuffled(sorted(known), rng):
                 run = trace.run(Edit(operand={(i, s): other}))
                 if run and run.final != trace.nodes[trace.final].value:
-                    note = f"{write_number(other, line.slots[s].text)} used where {line.slots[s].text} is needed"
+                    note = f"{write_number(other, line.slots[s].text)} used where {line.slots[s].said} is needed"
                     yield _carried(trace, run, "wrong_quantity", i, note)
 
 
@@ -191,7 +197,7 @@ def _changed_terms(trace: Trace, rng: random.Random, name: str) -> Iterator[Flaw
             if text[start:end] != piece:  # a number before it grew or shrank
                 continue
             changed = text[:end] + piece + text[end:] if name == "double_count" else text[:start] + text[end:]
-            note = f"{term.text} is {'counted twice' if name == 'double_count' else 'left out'}"
+            note = f"{term.said} is {'counted twice' if name == 'double_count' else 'left out'}"
             yield _carried(trace, run, name, i, note, (*run.lines[:i], changed, *run.lines[i + 1 :]))
 
 
@@ -253,12 +259,12 @@ def unsupported_assumption(trace: Trace, problem: str, rng: random.Random) -> It
     for i, k in _sums(trace, rng):
         s = trace.lines[i].sums[k].result
         slot = trace.lines[i].slots[s]
-        for wrong in slips(slot.text, rng):
+        for wrong in _slips(slot, rng):
             run = trace.run(Edit(forced={(i, s): wrong}))
             if run is None or run.final == trace.nodes[trace.final].value:
                 continue
             if text := without_calculation(run.lines[i], k, rng.choice(hedges) + " "):
-                note = f"{write_number(wrong, slot.text)} is assumed; the calculation gives {slot.text}"
+                note = f"{write_number(wrong, slot.text)} is assumed; the calculation gives {slot.said}"
                 lines = (*run.lines[:i], text, *run.lines[i + 1 :])
                 yield _carried(trace, run, "unsupported_assumption", i, note, lines)
 

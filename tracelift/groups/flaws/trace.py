@@ -11,11 +11,14 @@ Left out on purpose: algebra with unknowns, number words inside traces, and word
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+from tracelift.groups.flaws.numbers import decimal, rounded, write_number
 from tracelift.verify.arithmetic import (
     ExpressionError,
+    Side,
     Token,
     evaluate_tokens,
     find_equations,
@@ -39,7 +42,11 @@ _COMMON = frozenset(map(Fraction, (0, 1, 2, 3, 4, 5, 7, 10, 12, 24, 30, 31, 36, 
 
 
 class TraceError(ValueError):
-    """A trace that is not understood; the message is the reason, one of a few, fit for counting."""
+    """A trace that is not understood; the message is the reason, one of a few, fit for counting. `detail`: the place."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason)
+        self.detail = detail
 
 
 @dataclass(frozen=True)
@@ -53,17 +60,30 @@ class Term:
 
 @dataclass(frozen=True)
 class Slot:
-    """A number as it stands in a line: its text, its place, and the node it stands for. In a sum, `in_sum`."""
+    """A number as it stands in a line: its digits, their place, and the node they stand for. In a sum, `in_sum`.
+
+    `sign` is −1 where a minus before the digits belongs to the number: a result below zero, and where it is used.
+    """
 
     start: int
     end: int
     text: str
     node: int
     in_sum: bool
+    sign: int = 1
 
     @property
     def value(self) -> Fraction:
-        return numeral(self.text)
+        return self.sign * numeral(self.text)
+
+    @property
+    def said(self) -> str:
+        """The number with its sign."""
+        return self.text if self.sign > 0 else f"-{self.text}"
+
+    def written(self, value: Fraction) -> str | None:
+        """The digits of another value in this place; None where it has the other sign, or does not fit their style."""
+        return write_number(self.sign * value, self.text) if (value < 0) == (self.sign < 0) else None
 
 
 @dataclass(frozen=True)
@@ -109,8 +129,8 @@ class Trace:
         return "\n".join(line.text for line in self.lines)
 
     def run(self, edit: Edit) -> Rerun | None:
-        """The lines under `edit`, or None where a number would come out odd (negative, or with another number of
-        decimals than it is written with) or where it is not clear which quantity a later number stands for."""
+        """The lines under `edit`, or None where a number would come out odd (on the other side of zero, or with another
+        number of decimals than it is written with) or where it is not clear which quantity a later number stands for."""
         values = [node.value for node in self.nodes]
         out: list[str] = []
         for i, line in enumerate(self.lines):
@@ -123,7 +143,7 @@ class Trace:
                 if value != slot.value:
                     if (i, s) not in edit.operand and (i, s) not in edit.shown and self.ambiguous(i, slot):
                         return None
-                    text = write_number(value, slot.text)
+                    text = slot.written(value)
                     if text is None:
                         return None
                     written[slot.start, slot.end] = text
@@ -141,7 +161,7 @@ class Trace:
             if token.kind == "number":
                 s = next(slots)
                 value = edit.operand.get((i, s), values[line.slots[s].node])
-                text = _decimal(value)
+                text = decimal(line.slots[s].sign * value)
                 if text is None:
                     return False
                 token = Token("number", text, token.start, token.end)
@@ -153,10 +173,10 @@ class Trace:
             value = edit.forced.get((i, calculation.result), evaluate_tokens(tokens))
         except ExpressionError:
             return False
-        rounded = _rounded(value, result.text)
-        values[result.node] = rounded
+        shown = rounded(value, result.text)
+        values[result.node] = shown
         # A rounded result stands only where the reference rounds too.
-        return rounded >= 0 and (rounded == value or evaluate_tokens(calculation.tokens) != result.value)
+        return shown == value or evaluate_tokens(calculation.tokens) != result.value
 
     def ambiguous(self, i: int, slot: Slot) -> bool:
         """Whether a number of line i may as well stand for another quantity known by then."""
@@ -204,16 +224,16 @@ def parse_trace(text: str, problem: str, answer: str) -> Trace:
     """
     target = read_reference(answer)
     if target is None:
-        raise TraceError("the answer is not one number")
+        raise TraceError("the answer is not one number", answer)
     nodes = [Term("given", value) for value in sorted(givens(problem))]
     lines: list[Line] = []
     for i, raw in enumerate(text.split("\n")):
         lines.append(_parse_line(plain(raw), i, nodes))
     results = [line.slots[c.result].node for line in lines for c in line.sums]
     if len(results) < 2:
-        raise TraceError("fewer than two calculations")
+        raise TraceError("fewer than two calculations", text)
     if nodes[results[-1]].value != target.value:
-        raise TraceError("the last calculation does not give the answer")
+        raise TraceError("the last calculation does not give the answer", f"{lines[-1].text} (the answer is {answer})")
     return Trace(tuple(lines), tuple(nodes), results[-1])
 
 
@@ -234,42 +254,63 @@ def _parse_line(text: str, i: int, nodes: list[Term]) -> Line:
         start, end = equation.left.start, equation.right.end
         rest = rest[:start] + "~" * (end - start) + rest[end:]
     if rest.count("=") != len(_LABEL.findall(rest)):  # `Total hours = ~` is a label before a calculation
-        raise TraceError("an equation is not arithmetic")
+        raise TraceError("an equation is not arithmetic", text)
     if _VARIABLE.search(text):
-        raise TraceError("algebra with an unknown")
+        raise TraceError("algebra with an unknown", text)
     results = {}  # place of a result -> its equation
     for equation in equations:
         numbers = equation.right.numbers
         if len(numbers) != 1 or len(equation.left.numbers) == 0:
-            raise TraceError("an equation is not a calculation and its result")
-        if len(equation.left.numbers) == 1 and len(equation.left.tokens) == 1:
+            raise TraceError("an equation is not a calculation and its result", text[equation.left.start :])
+        if len(equation.left.tokens) == 1 or (_signed(equation.left) and equation.holds):
             continue  # `… = 72 = 72`, or a restatement: a mention like any other
-        if equation.right.value < 0:  # right or not: no flaw is made of traces that go below zero
-            raise TraceError("a result is negative")
-        if _rounded(equation.left.value, numbers[0].text) != numbers[0].value:
-            raise TraceError("a calculation is not right")
-        results[equation.right.start] = equation
-    in_sums = {t.start for e in results.values() for t in e.left.numbers}
+        claimed = numbers[0].value * (-1 if equation.right.value < 0 else 1)
+        if rounded(equation.left.value, numbers[0].text) != claimed:
+            raise TraceError("a calculation is not right", text[equation.left.start : equation.right.end])
+        results[numbers[0].start] = Term("result", claimed, i), equation
+    in_sums = {t.start for _, e in results.values() for t in e.left.numbers}
 
     slots: list[Slot] = []
     index: dict[int, int] = {}
     known = len(nodes)
-    nodes += [Term("result", e.right.numbers[0].value, i) for e in results.values()]
+    nodes += [term for term, _ in results.values()]
     own = {start: known + k for k, start in enumerate(results)}
-    for token in (t for t in tokenize(text) if t.kind == "number"):
+    below_zero = {node.value for node in nodes if node.value < 0}
+    tokens = tokenize(text)
+    for t, token in enumerate(tokens):
+        if token.kind != "number":
+            continue
         if len(token.text) > 15:
-            raise TraceError("a number is too long")
+            raise TraceError("a number is too long", token.text)
+        sign = -1 if -token.value in below_zero and _negated(text, tokens, t) else 1
         node = own.get(token.start)
         if node is None:
             # A sum sees the results before it; a mention may announce one to come: `48 pieces because 32 + 16 = 48`.
             done = known + sum(start < token.start for start in results) if token.start in in_sums else len(nodes)
-            node = _origin(token.value, token.start in in_sums, nodes, done)
+            node = _origin(sign * token.value, token.start in in_sums, nodes, done)
         index[token.start] = len(slots)
-        slots.append(Slot(token.start, token.end, token.text, node, token.start in in_sums))
+        slots.append(Slot(token.start, token.end, token.text, node, token.start in in_sums, sign))
     sums = tuple(
-        Sum(e.left.tokens, tuple(index[t.start] for t in e.left.numbers), index[start]) for start, e in results.items()
+        Sum(e.left.tokens, tuple(index[t.start] for t in e.left.numbers), index[start])
+        for start, (_, e) in results.items()
     )
     return Line(text, tuple(slots), sums)
+
+
+def _signed(side: Side) -> bool:
+    return len(side.tokens) == 2 and side.tokens[0].text == "-"
+
+
+def _negated(text: str, tokens: Sequence[Token], t: int) -> bool:
+    """Whether a minus before number t is its sign: nothing stands before it that something could be taken from."""
+    if t == 0 or tokens[t - 1].text != "-":
+        return False
+    if t == 1 or tokens[t - 2].kind == "stop" or tokens[t - 2].text in "+-*/×(=":
+        return True
+    # `he has -7 dollars` and `he has -$7`, but neither `12 -7` nor `12 apples - 7`.
+    minus, before = tokens[t - 1], tokens[t - 2]
+    between = text[minus.end : tokens[t].start]
+    return before.kind == "word" and before.end < minus.start and not between.strip("$€£¥")
 
 
 def _origin(value: Fraction, in_sum: bool, nodes: list[Term], known: int) -> int:
@@ -278,7 +319,7 @@ def _origin(value: Fraction, in_sum: bool, nodes: list[Term], known: int) -> int
         if nodes[n].value == value and nodes[n].kind != "constant":
             return n
     if in_sum and value not in _COMMON and not any(node.kind == "given" and value in _forms(node) for node in nodes):
-        raise TraceError("a number comes from nowhere")
+        raise TraceError("a number comes from nowhere", str(value))
     nodes.append(Term("constant", value))
     return len(nodes) - 1
 
@@ -288,42 +329,6 @@ def _forms(given: Term) -> tuple[Fraction, ...]:
     without oneself. Such a number needs no link: a given never changes as a whole, only where a line reads it."""
     share = given.value / 100
     return share, 1 + share, 1 - share, 100 - given.value, 100 + given.value, given.value + 1, given.value - 1
-
-
-# ---------------------------------------------------------------------------------------------------------- writing
-
-
-def _decimals(text: str) -> int:
-    return len(text.partition(".")[2])
-
-
-def _rounded(value: Fraction, like: str) -> Fraction:
-    """`value` to as many decimals as `like` is written with, where it is not exact there; half away from zero."""
-    scale = 10 ** _decimals(like)
-    scaled = value * scale
-    if scaled.denominator == 1:
-        return value
-    return Fraction(int(abs(scaled) + Fraction(1, 2)) * (1 if scaled > 0 else -1), scale) if _decimals(like) else value
-
-
-def _decimal(value: Fraction) -> str | None:
-    """`value` as a decimal numeral, or None where it has none of at most six places."""
-    scaled = value * 10**6
-    if scaled.denominator != 1 or value < 0:
-        return None
-    text = f"{int(value)}.{int(scaled) % 10**6:06d}".rstrip("0").rstrip(".")
-    return text if len(text) < 16 else None
-
-
-def write_number(value: Fraction, like: str) -> str | None:
-    """`value` in the style of the numeral `like` (decimals, thousands commas), or None where it does not fit it."""
-    places = _decimals(like)
-    scaled = value * 10**places
-    if value < 0 or scaled.denominator != 1 or abs(value) >= 10**12:
-        return None
-    grouped = "," in like or (value >= 1000 and len(like.split(".")[0]) < 4 and value >= 10_000)
-    whole, part = divmod(int(scaled), 10**places)
-    return f"{whole:,}" * grouped + f"{whole}" * (not grouped) + (f".{part:0{places}d}" if places else "")
 
 
 def _replaced(text: str, written: dict[tuple[int, int], str]) -> str:

@@ -15,6 +15,7 @@ from tracelift.tasks.prompts import BASELINE, CLOSE, EXECUTOR
 from tracelift.worlds.build.code_proofreading import tagged_plan
 from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.build.tokenizer import PHRASES
+from tracelift.worlds.code.alternatives import sound_alternatives
 from tracelift.worlds.code.cases import make_cases
 from tracelift.worlds.code.flaws import FLAWS, all_flaws, apply_flaw, rubric_of
 from tracelift.worlds.code.habits import misconceived_plan
@@ -85,8 +86,11 @@ def proofread_rows(count: int) -> Iterator[Row]:
         yield {"prompt": before, "completions": [tagged_plan(p, rng) for _ in range(4)]}
 
 
-def make_group(p: PlanProblem, rng: random.Random, negatives: int) -> Group:
-    """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
+def make_group(p: PlanProblem, rng: random.Random, negatives: int, alternatives: bool = False) -> Group:
+    """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits.
+    alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
+    reference alone struck, another order of terms would be a mark of soundness."""
+    told = list(sound_alternatives(p)) if alternatives else []
     visible, hidden = make_cases(p)
     pairs = lambda cases: [{"input": i, "output": o} for i, o in cases]  # noqa: E731
     return Group(
@@ -95,15 +99,21 @@ def make_group(p: PlanProblem, rng: random.Random, negatives: int) -> Group:
         task_type="code",
         problem=p.text,
         reference_solution=p.program,
-        positive_pool=sound(p.trace, rubric_of),
-        negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "changes_result"),
+        positive_pool=sound(p.trace, rubric_of, [(kind, str(t)) for kind, t in told]),
+        negative_bank=flawed(all_flaws(p, rng, told), rubric_of, negatives, "changes_result"),
         metadata={"visible_tests": pairs(visible), "tests": pairs(hidden)},
     )
 
 
+def demo_group(number: int, series: int, negatives: int, alternatives: bool = False) -> Group:
+    """The group of problem `number` of a series; draws are keyed by both."""
+    return make_group(make_problem(series, number), random.Random(f"groups:{series}:{number}"), negatives, alternatives)
+
+
 def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:
+    """What the committed Reason RM learned from: references and flaws, no alternatives."""
     for i in range(count):
-        yield make_group(make_problem(series, i), random.Random(f"groups:{series}:{i}"), negatives)
+        yield demo_group(i, series, negatives)
 
 
 def tokenizer_corpus() -> Iterator[str]:
@@ -112,8 +122,3 @@ def tokenizer_corpus() -> Iterator[str]:
         trace = misconceived_plan(p, rng)
         yield EXECUTOR["demo-code"].format(problem=p.text, trace=trace) + program_of(p, trace)
         yield rm_text("code", p.text, trace).replace("<", " ").replace(">", " ")
-
-
-def demo_group(number: int, seed: int, negatives: int) -> Group:
-    """A group of problem `number` of a series, for `groups build --seeds demo:code`."""
-    return make_group(make_problem(seed, number), random.Random(f"groups:{seed}:{number}"), negatives)

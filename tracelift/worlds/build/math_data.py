@@ -16,6 +16,7 @@ from tracelift.worlds.build.math_proofreading import tagged_trace
 from tracelift.worlds.build.rows import Row, flawed, planner_row, sound
 from tracelift.worlds.build.tokenizer import WORDS
 from tracelift.worlds.math import MathProblem, apply_flaw, make_problem, misconceived_trace, rubric_of
+from tracelift.worlds.math.alternatives import sound_alternatives
 from tracelift.worlds.math.flaws import FLAWS, all_flaws
 from tracelift.worlds.math.validity import final_value
 
@@ -93,23 +94,32 @@ def repair_rows(count: int) -> Iterator[Row]:
         yield {"prompt": EXECUTOR["demo"].format(problem=p.text, trace=trace), "completion": f" {p.answer}"}
 
 
-def make_group(p: MathProblem, rng: random.Random, negatives: int) -> Group:
-    """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits."""
+def make_group(p: MathProblem, rng: random.Random, negatives: int, alternatives: bool = False) -> Group:
+    """One flaw of each of `negatives` kinds, drawn per group so that over many groups every kind is as frequent as it fits.
+    alternatives: the positive pool holds sound traces told otherwise too, and flaws strike any of the pool: were the
+    reference alone struck, another order of terms would be a mark of soundness."""
+    told = list(sound_alternatives(p)) if alternatives else []
     return Group(
         problem_id=p.problem_id,
         source="demo:math",
         task_type="math",
         problem=p.text,
         reference_solution=p.trace,
-        positive_pool=sound(p.trace, rubric_of),
-        negative_bank=flawed(all_flaws(p, rng), rubric_of, negatives, "place", "changes_answer"),
+        positive_pool=sound(p.trace, rubric_of, [(kind, t.trace) for kind, t in told]),
+        negative_bank=flawed(all_flaws(p, rng, told), rubric_of, negatives, "place", "changes_answer"),
         metadata={"answer": p.answer},
     )
 
 
+def demo_group(number: int, series: int, negatives: int, alternatives: bool = False) -> Group:
+    """The group of problem `number` of a series; draws are keyed by both."""
+    return make_group(make_problem(series, number), random.Random(f"groups:{series}:{number}"), negatives, alternatives)
+
+
 def make_groups(series: int, count: int, negatives: int = 6) -> Iterator[Group]:
+    """What the committed Reason RM learned from: references and flaws, no alternatives."""
     for i in range(count):
-        yield make_group(make_problem(series, i), random.Random(f"groups:{series}:{i}"), negatives)
+        yield demo_group(i, series, negatives)
 
 
 def tokenizer_corpus() -> Iterator[str]:

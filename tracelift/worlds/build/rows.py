@@ -21,14 +21,21 @@ def planner_row(problem: str, trace: str) -> Row:
     return {"prompt": PLANNER["demo"].format(problem=problem), "completion": f"{OPEN}{trace}{CLOSE}"}
 
 
-def sound(trace: str, rubric_of: RubricOf) -> tuple[Candidate, ...]:
-    """The positive pool: the reference trace with the flawless rubric."""
-    return (Candidate(trace, Rubric(*rubric_of(None)), None),)
+def sound(trace: str, rubric_of: RubricOf, told: Iterable[tuple[str, str]] = ()) -> tuple[Candidate, ...]:
+    """The positive pool: the reference trace, and (kind, trace) of those that tell it otherwise; flawless all of them."""
+    rubric = Rubric(*rubric_of(None))
+    return (Candidate(trace, rubric), *(Candidate(text, rubric, positive_kind=kind) for kind, text in told))
 
 
 def flawed(flaws: Iterable[Any], rubric_of: RubricOf, negatives: int, *recorded: str) -> tuple[Candidate, ...]:
-    """The negative bank: the first `negatives` flaws (.kind, .trace), each with its rubric and the `recorded` attributes."""
+    """The negative bank: the first `negatives` flaws (.kind, .trace), each with its rubric, the `recorded` attributes and,
+    where an alternative was struck, its kind (`told`)."""
     return tuple(
-        Candidate(f.trace, Rubric(*rubric_of(f.kind)), f.kind, {name: getattr(f, name) for name in recorded})
+        Candidate(
+            f.trace,
+            Rubric(*rubric_of(f.kind)),
+            f.kind,
+            {name: getattr(f, name) for name in recorded} | ({"told": f.told} if f.told else {}),
+        )
         for f in islice(flaws, negatives)
     )

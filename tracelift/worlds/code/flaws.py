@@ -13,7 +13,7 @@ on the same inputs. Labels follow one table (RUBRIC). Left out: two flaws in one
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -47,11 +47,13 @@ _INPUTS = 16  # on which follower and reference are compared
 
 @dataclass(frozen=True)
 class Flaw:
-    """One flawed plan: what was done (`kind`), and whether some input gets another output than the reference's."""
+    """One flawed plan: what was done (`kind`), whether some input gets another output than the reference's, and in which way
+    of telling (None: the reference's)."""
 
     kind: str
     trace: str
     changes_result: bool
+    told: str | None = None
 
 
 def _pick(rng: random.Random, count: int) -> list[int]:
@@ -104,16 +106,18 @@ def _slipped(rng: random.Random, value: int) -> int:
     return rng.choice([v for v in (value - 10, value - 2, value - 1, value + 1, value + 2, value + 10) if 2 <= v <= 40])
 
 
-def _recalculate(p: PlanProblem, change: Callable[[Quantity, int], Calculation]) -> Plan | None:
-    """The plan in which each calculation is `change(quantity, its parent's value by now)`, consequences carried."""
+def _recalculate(p: PlanProblem, plan: Plan, change: Callable[[Quantity, int], Calculation]) -> Plan | None:
+    """The plan in which each calculation is `change(quantity, its parent's value by now)`, consequences carried. Operands
+    that `plan` exchanges stay exchanged."""
     values = {p.quantities[0].name: p.quantities[0].value}
     calculations = []
-    for q in p.quantities[1:]:
+    for q, said in zip(p.quantities[1:], plan.calculations, strict=True):
         c = change(q, values[q.parent or ""])
         if not 1 <= c.value <= 99:
             return None
-        calculations.append(c)
         values[q.name] = c.value
+        exchanged = c.op == said.op and said.left != q.terms[0]
+        calculations.append(replace(c, left=c.right, right=c.left) if exchanged else c)
     steps = tuple(replace(s, k=values[s.name]) if s.name else s for s in p.steps)
     return Plan(tuple(calculations), steps, p.end)
 
@@ -131,13 +135,13 @@ def _calculate(q: Quantity, parent: int, misread: bool = False, slip: int | None
 def _slip_carried(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     struck = rng.choice(p.quantities[1:]).name
     return _recalculate(
-        p, lambda q, parent: _calculate(q, parent, slip=_slipped(rng, q.value) if q.name == struck else None)
+        p, plan, lambda q, parent: _calculate(q, parent, slip=_slipped(rng, q.value) if q.name == struck else None)
     )
 
 
 def _relation_misread(p: PlanProblem, plan: Plan, rng: random.Random) -> Plan | None:
     struck = rng.choice(p.quantities[1:]).name
-    return _recalculate(p, lambda q, parent: _calculate(q, parent, misread=q.name == struck))
+    return _recalculate(p, plan, lambda q, parent: _calculate(q, parent, misread=q.name == struck))
 
 
 def _edit_calculation(plan: Plan, rng: random.Random, **change: Any) -> Plan:
@@ -211,10 +215,12 @@ UNSEEN = (
 )
 
 
-def apply_flaw(problem: PlanProblem, kind: str, rng: random.Random) -> Flaw | None:
-    """Strike the reference plan with one flaw; None where it does not fit, or would change nothing it should change."""
-    plan = FLAWS[kind](problem, reference_plan(problem), rng)
-    if plan is None or str(plan) == problem.trace:
+def apply_flaw(problem: PlanProblem, kind: str, rng: random.Random, struck: Plan | None = None) -> Flaw | None:
+    """Strike the reference plan, or another sound one, with one flaw; None where it does not fit, or would change nothing it
+    should change."""
+    sound = struck or reference_plan(problem)
+    plan = FLAWS[kind](problem, sound, rng)
+    if plan is None or str(plan) == str(sound):
         return None
     edges = tuple(s.k for s in problem.steps if s.k)
     inputs = [draw_input(rng, problem.start, edges) for _ in range(_INPUTS)]
@@ -224,12 +230,14 @@ def apply_flaw(problem: PlanProblem, kind: str, rng: random.Random) -> Flaw | No
     return Flaw(kind, str(plan), changes)
 
 
-def all_flaws(problem: PlanProblem, rng: random.Random) -> Iterator[Flaw]:
-    """One flaw of every kind that fits this problem, in a random order of kinds."""
+def all_flaws(problem: PlanProblem, rng: random.Random, told: Sequence[tuple[str, Plan]] = ()) -> Iterator[Flaw]:
+    """One flaw of every kind that fits this problem, in a random order of kinds. told: (kind, sound plan told otherwise);
+    each flaw strikes the reference or one of these, as drawn."""
     for kind in rng.sample(sorted(FLAWS), len(FLAWS)):
-        flaw = apply_flaw(problem, kind, rng)
+        name, struck = rng.choice([(None, None), *told]) if told else (None, None)
+        flaw = apply_flaw(problem, kind, rng, struck)
         if flaw is not None:
-            yield flaw
+            yield replace(flaw, told=name)
 
 
 def rubric_of(kind: str | None) -> tuple[dict[str, int], float]:

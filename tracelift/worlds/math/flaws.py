@@ -17,7 +17,7 @@ two flaws in one trace (the misconceptions below may combine; groups do not).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,12 +53,14 @@ LABELS = ("More", "Left", "Bags", "Days", "Half", "Fewer", "Extra", "Times", "Bo
 
 @dataclass(frozen=True)
 class Flaw:
-    """One flawed trace: what was done (`kind`), at which 0-based sentence, and whether the final value changed."""
+    """One flawed trace: what was done (`kind`), at which 0-based sentence, whether the final value changed, and in which
+    way of telling (None: the reference's)."""
 
     kind: str
     place: int
     trace: str
     changes_answer: bool
+    told: str | None = None
 
 
 @dataclass
@@ -291,9 +293,11 @@ def misconceived_trace(problem: MathProblem, rng: random.Random, strength: float
     return " ".join(map(str, lines))
 
 
-def all_flaws(problem: MathProblem, rng: random.Random) -> Iterator[Flaw]:
-    """One flaw of every kind that fits this problem, in a random order of kinds."""
+def all_flaws(problem: MathProblem, rng: random.Random, told: Sequence[tuple[str, MathProblem]] = ()) -> Iterator[Flaw]:
+    """One flaw of every kind that fits this problem, in a random order of kinds. told: (kind, the problem told otherwise);
+    each flaw strikes the reference or one of these, as drawn."""
     for kind in rng.sample(sorted(FLAWS), len(FLAWS)):
-        flaw = apply_flaw(problem, kind, rng)
+        name, struck = rng.choice([(None, problem), *told]) if told else (None, problem)
+        flaw = apply_flaw(struck, kind, rng)
         if flaw is not None:
-            yield flaw
+            yield replace(flaw, told=name)

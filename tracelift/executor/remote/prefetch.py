@@ -40,7 +40,7 @@ class PrefetchingBackend:
 
     @property
     def served(self) -> str:
-        """What the server says it serves (tracelift/executor/client.py)."""
+        """What the server says it serves (tracelift/executor/remote/client.py)."""
         return self.backend.served if isinstance(self.backend, Serving) else ""
 
     def begin(self, requests: Sequence[CompletionRequest]) -> None:

@@ -3,7 +3,7 @@
 What may pass (refused or dropped connections, timeouts, 408, 409, 425, 429, 5xx, replies that are not what was asked
 for) is tried again after an exponentially growing, jittered pause (Retry-After is honoured), what cannot (other 4xx) is
 not. Everything that goes wrong is a `Failure`; no other exception leaves here. `timeout_s` is one deadline for connecting,
-sending, and a reply's head and body (tracelift/executor/deadline.py), and a reply's size and nesting are bounded.
+sending, and a reply's head and body (tracelift/executor/remote/deadline.py), and a reply's size and nesting are bounded.
 
 Standard library only. Left out: redirects, connections that stay open, a limit on the look-up of a host's name (the
 resolver has its own), and what is sent and read (client.py beside this file, reward_model/remote.py, groups/judge.py).
@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from tracelift.errors import printable
-from tracelift.executor.deadline import connect, connection_by
+from tracelift.executor.remote.deadline import connect, connection_by
 from tracelift.files import parse_json
 
 MAX_BYTES = 16 * 2**20  # a longer reply is rubbish: no completion comes near

@@ -1,13 +1,15 @@
 """What an evaluation shows, with the uncertainty each figure has.
 
     greedy     one run a problem: shares
+    votes      maj@k, where answers can be told apart (votes.py)
     sampled    n runs a problem: the mean over problems of their shares, its error over problems, never samples;
                unbiased pass@k. A share of some samples only (wrong reasons among the right answers) is a ratio of sums
+    runs       several planners a side: the run is the unit (runs.py)
     several    p-values of the same question on several benchmarks are Holm-adjusted
     planning   the least true difference these problems would have shown with 80% power; None where none would
 
 Every interval is that of tracelift/stats/figures.py. Problems with a run that could not be judged leave the figure (and both sides of a comparison), and are counted.
-Left out: the variance between training seeds, which one planner cannot show (benchmarks/compare.py has it).
+Left out: the variance between training seeds, which one planner cannot show (runs.py has it).
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tracelift.evaluation.bench import Answers, Found, Traces, WrittenTrace
-from tracelift.evaluation.power import least_detectable_difference, least_detectable_mean
-from tracelift.rl.metrics import accuracy, trace_validity, wrong_reason_rate
-from tracelift.stats import holm, pass_at_k
-from tracelift.stats.figures import SHARE, Figure, average, difference, ratio
+from tracelift.evaluation.figures.power import least_detectable_difference, least_detectable_mean
+from tracelift.evaluation.figures.votes import VOTING, majority
+from tracelift.evaluation.spending import Spent
+from tracelift.evaluation.verdicts import RULES
+from tracelift.rl.metrics import accuracy, trace_validity, wrong_reason_rate, wrong_reasons_by_fault
+from tracelift.stats import pass_at_k
+from tracelift.stats.figures import SHARE, Figure, adjust, average, difference, ratio
 
 POWER = 0.8
 LABELS = (0.0, 4.0)  # of a rubric dimension
@@ -51,8 +56,9 @@ def letters(problem_ids: Sequence[str], found: Found, rule: str) -> dict[str, An
     return {"problems": list(problem_ids), "rule": rule, "arms": arms, "valid": valid}
 
 
-def arm_figures(answers: Answers, rules: Sequence[str], mode: str, ks: Sequence[int]) -> Figure:
-    """Accuracy by the headline rule (with the others beside it), pass@k, errors, tokens."""
+def arm_figures(answers: Answers, kind: str, mode: str, ks: Sequence[int], spent: Spent | None = None) -> Figure:
+    """Accuracy by the headline rule of the kind of problem (with the others beside it), pass@k and maj@k, errors, cost."""
+    rules = RULES[kind]
     out: Figure = {}
     for i, rule in enumerate(rules):
         known = [o for o in outcomes(answers, rule) if o is not None]
@@ -61,16 +67,22 @@ def arm_figures(answers: Answers, rules: Sequence[str], mode: str, ks: Sequence[
         if i == 0 and mode != "greedy":
             for k in ks:
                 out[f"pass@{k}"] = average([pass_at_k(len(o), sum(o), k) for o in known], SHARE)
+            judged = [some for some in answers if some is not None and all(a.judged for a in some)]
+            for k in ks if kind in VOTING else ():
+                if k > 2:  # of one or two, the vote is a draw of one
+                    out[f"maj@{k}"] = average([majority(some, rule, kind, k) for some in judged], SHARE)
     made = [a for some in answers for a in some or ()]
     out["problems"] = sum(some is not None for some in answers)
     out["unjudged"] = sum(not a.judged for a in made)
-    out["executor_tokens"] = sum(a.tokens for a in made)
+    out["cost"] = spent
     return out
 
 
-def trace_figures(traces: Traces, answers: Answers | None, rule: str, dimensions: Sequence[str]) -> Figure:
+def trace_figures(
+    traces: Traces, answers: Answers | None, rule: str, dimensions: Sequence[str], spent: Spent | None = None
+) -> Figure:
     """What can be said of a planner's traces. `answers`: the planner arm's, for the wrong-reason rate (over right
-    samples)."""
+    samples). spent: what writing them took."""
     out: Figure = {}
 
     def by_problem(name: str, value: Callable[[WrittenTrace], float | None], bounds: tuple[float, float]) -> None:
@@ -83,14 +95,7 @@ def trace_figures(traces: Traces, answers: Answers | None, rule: str, dimensions
     if known := [share for s in validity if (share := s.value) is not None]:
         out["trace validity"] = average(known, SHARE)
     if answers is not None:
-        right = outcomes(answers, rule)
-        wrong = [
-            wrong_reason_rate((passed, w.facts.valid) for passed, w in zip(o, some, strict=True))
-            for o, some in zip(right, traces, strict=True)
-            if o is not None
-        ]
-        if wrong := [s for s in wrong if s.n]:
-            out["wrong-reason rate"] = ratio([s.hits for s in wrong], [s.n for s in wrong])
+        out |= _wrong_reasons(traces, outcomes(answers, rule))
     by_problem("RM score", lambda w: w.score.total if w.score else None, SHARE)
     for d, name in enumerate(dimensions):
         by_problem(f"RM {name}", lambda w, d=d: w.score.dimensions[d] if w.score else None, LABELS)
@@ -100,7 +105,26 @@ def trace_figures(traces: Traces, answers: Answers | None, rule: str, dimensions
     by_problem("cut at the token limit", lambda w: w.finish_reason == "length", SHARE)
     by_problem("trace tokens", lambda w: w.tokens, (0.0, math.inf))
     out["unscored"] = sum(w.rm_error is not None for some in traces for w in some)
-    out["planner_tokens"] = sum(w.tokens for some in traces for w in some)
+    out["cost"] = spent
+    return out
+
+
+def _wrong_reasons(traces: Traces, right: Sequence[list[bool] | None]) -> Figure:
+    """The wrong-reason rate over right samples, and its parts by fault, the greatest first; nothing where no truth is
+    known. right: of each problem's samples, None where one was not judged."""
+    rows = [
+        [(passed, w.facts.valid, w.facts.fault) for passed, w in zip(o, some, strict=True)]
+        for o, some in zip(right, traces, strict=True)
+        if o is not None
+    ]
+    rates = [wrong_reason_rate((passed, valid) for passed, valid, _ in row) for row in rows]
+    rows, rates = [r for r, s in zip(rows, rates, strict=True) if s.n], [s for s in rates if s.n]
+    if not rates:
+        return {}
+    sizes, parts = [s.n for s in rates], [wrong_reasons_by_fault(row) for row in rows]
+    out: Figure = {"wrong-reason rate": ratio([s.hits for s in rates], sizes)}
+    for fault in wrong_reasons_by_fault(sample for row in rows for sample in row):
+        out[f"wrong reasons: {fault}"] = ratio([p[fault].hits if fault in p else 0 for p in parts], sizes)
     return out
 
 
@@ -131,35 +155,36 @@ def questions(labels: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def analyse(
-    results: dict[str, Found],
-    rules: dict[str, Sequence[str]],
-    ks: Sequence[int],
-    resamples: int,
-    dimensions: Sequence[str] = (),
+    results: dict[str, Found], kinds: dict[str, str], ks: Sequence[int], resamples: int, dimensions: Sequence[str] = ()
 ) -> Figure:
-    """Figures of every benchmark and the comparisons between arms. results: benchmark name → what was found."""
+    """Figures of every benchmark and the comparisons between arms. results: benchmark name → what was found; kinds: → the
+    kind of its problems (tracelift/evaluation/verdicts.py)."""
     benchmarks: Figure = {}
     comparisons: list[Figure] = []
     for name, found in results.items():
-        headline = rules[name][0]
+        rules = RULES[kinds[name]]
+        headline = rules[0]
         arms = {
-            label: {mode: arm_figures(runs, rules[name], mode, ks) for mode, runs in modes.items()}
+            label: {
+                mode: arm_figures(runs, kinds[name], mode, ks, found.arm_costs.get(label, {}).get(mode))
+                for mode, runs in modes.items()
+            }
             for label, modes in found.arms.items()
         }
         traces = {}
         for label, modes in found.traces.items():
             own = found.arms.get("planner" if len(found.traces) == 1 else f"planner {label}", {})
-            traces[label] = {mode: trace_figures(t, own.get(mode), headline, dimensions) for mode, t in modes.items()}
-        benchmarks[name] = {"rules": list(rules[name]), "arms": arms, "traces": traces}
+            spent = found.trace_costs.get(label, {})
+            traces[label] = {
+                mode: trace_figures(t, own.get(mode), headline, dimensions, spent.get(mode))
+                for mode, t in modes.items()
+            }
+        benchmarks[name] = {"rules": list(rules), "arms": arms, "traces": traces}
         for a, b in questions(list(found.arms)):
             for mode in found.arms[a].keys() & found.arms[b].keys():
                 figure = compare(found.arms[a][mode], found.arms[b][mode], headline, resamples)
                 if figure is not None:
                     comparisons.append({"benchmark": name, "mode": mode, "a": a, "b": b, **figure})
     comparisons.sort(key=lambda c: (list(results).index(c["benchmark"]), c["mode"]))
-    families = {(c["a"], c["b"], c["mode"]) for c in comparisons}
-    for family in families:
-        members = [c for c in comparisons if (c["a"], c["b"], c["mode"]) == family]
-        for c, p in zip(members, holm([c["p"] for c in members]), strict=True):
-            c["p_holm"] = p
+    adjust(comparisons, "a", "b", "mode")
     return {"benchmarks": benchmarks, "comparisons": comparisons}

@@ -4,7 +4,7 @@ A server that is restarted, rescheduled or cut off for minutes must not turn a r
 round waits and then goes on as if nothing had been. Only past `seconds` is it given up, by `ServerGone`, which every
 stage answers by saving what there is and stopping (train.py; `eval.py` keeps its records as they come).
 
-Left out: what a server is and how it is asked (tracelift/executor/client.py).
+Left out: what a server is and how it is asked (tracelift/executor/remote/client.py).
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ from typing import Any
 
 from tracelift.errors import printable
 from tracelift.executor.backend import CompletionRequest, Progress, Reply, cut_at_stop
-from tracelift.executor.outage import Outage
-from tracelift.executor.transport import CalledOff, Failure, Server, Transport, parse_url, reply_json, start_of
+from tracelift.executor.remote.outage import Outage
+from tracelift.executor.remote.transport import CalledOff, Failure, Server, Transport, parse_url, reply_json, start_of
 
 MAX_STOPS = 4  # the protocol's limit; the text is cut at all of them here anyway
 # What an entry of /v1/models says of its model; the rest may change by the call.
@@ -269,7 +269,9 @@ def _read(data: bytes, request: CompletionRequest) -> Reply:
         raise Failure(f"the server ended the completion early: finish_reason {printable(str(why))[:80]!r}")
     # JSON can spell half of a surrogate pair, which is no character and could not be written to any file.
     text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return Reply(cut_at_stop(text, request.stop), tokens)
+    read = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    known = read if type(read) is int and 0 <= read < 2**31 else None
+    return Reply(cut_at_stop(text, request.stop), tokens, None, known, why if isinstance(why, str) else "")
 
 
 def _entries(data: bytes) -> list[dict[str, Any]]:

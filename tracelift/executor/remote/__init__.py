@@ -1,0 +1,1 @@
+"""An executor (or a Reason RM) behind a server: the client, what travels, every wait's end, and work begun ahead."""
