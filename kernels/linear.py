@@ -281,8 +281,7 @@ linear_score_rows.register_autograd(partial(_backward, linear_score_rows_backwar
 class LinearScoreRows(torch.autograd.Function):
     """The same pair without the dispatcher, as kernels.ops.ScoreRows."""
 
-    forward = staticmethod(_forward)
-    setup_context = staticmethod(_save)
+    forward = staticmethod(ops.saving(_forward, _save))
     backward = staticmethod(once_differentiable(partial(_backward, _gradients)))  # pyright: ignore[reportAssignmentType]  ctx comes by position
 
 

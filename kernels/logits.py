@@ -57,9 +57,11 @@ def check_targets(targets: Tensor, shape: torch.Size, vocab: int, ignore_index: 
         raise TypeError(f"targets must be integers (token ids), not {targets.dtype}")
     flat = targets.reshape(-1).long().contiguous()  # reshape alone may leave a stride
     if flat.device.type == "cpu" and not torch.compiler.is_compiling() and flat.numel():
-        bad = ((flat < 0) | (flat >= vocab)) & (flat != ignore_index)
-        if bool(bad.any()):
-            i = int(bad.nonzero()[0])
+        low, high = flat.aminmax()
+        outside = int(low) < 0 or int(high) >= vocab  # which the ignored may be
+        bad = (((flat < 0) | (flat >= vocab)) & (flat != ignore_index)).nonzero() if outside else flat[:0]
+        if len(bad):
+            i = int(bad[0])
             raise IndexError(
                 f"target {int(flat[i])} at flat position {i} is outside the vocabulary of {vocab} "
                 f"(and is not ignore_index={ignore_index})"
@@ -74,11 +76,13 @@ def check_scaling(
 
     A row's is looked at on the CPU only, as targets are: on a GPU one that is not positive and finite answers NaN.
     """
-    if isinstance(temperature, Tensor) and temperature.requires_grad and torch.is_grad_enabled():
-        raise ValueError("temperature requires grad, but it is a constant here: divide the logits by it, or detach it")
-    if softcap is not None and not 0 < softcap < float("inf"):
-        raise ValueError(f"softcap={softcap}: must be positive and finite, or None for none")
-    cap, advice = softcap or 0.0, "must be positive and finite (greedy decoding needs no log-probs)"
+    for name, value in (("temperature", temperature), ("softcap", softcap)):
+        if isinstance(value, Tensor) and value.requires_grad and torch.is_grad_enabled():
+            raise ValueError(f"{name} requires grad, but it is a constant here: apply it to the logits, or detach it")
+    cap = 0.0 if softcap is None else float(softcap)
+    if softcap is not None and not 0 < cap < float("inf"):
+        raise ValueError(f"softcap={cap}: must be positive and finite, or None for none")
+    advice = "must be positive and finite (greedy decoding needs no log-probs)"
     if isinstance(temperature, Tensor) and temperature.dim() and temperature.shape == targets.shape:
         each = temperature.detach().reshape(-1).double()
         good = (each > 0) & (each < float("inf"))
@@ -262,9 +266,11 @@ def check_linear(
         if b is not None and (b.shape != weight.shape[:1] or b.dtype != weight.dtype):
             raise ValueError(f"{name} is {b.dtype} {tuple(b.shape)}: it must be {weight.dtype} ({len(weight)},)")
     # A slice that cuts nothing would still cost its backward pass a second gradient of the head.
-    cut = lambda x: x if x is None or vocab == len(x) else x[:vocab]  # noqa: E731
+    if vocab < len(weight):
+        weight = weight[:vocab]
+        bias, ref_weight, ref_bias = (x if x is None else x[:vocab] for x in (bias, ref_weight, ref_bias))
     flat = hidden.reshape(-1, hidden.shape[-1])
-    return LinearInputs(flat, cut(weight), cut(bias), chosen, ref_hidden, cut(ref_weight), cut(ref_bias))
+    return LinearInputs(flat, weight, bias, chosen, ref_hidden, ref_weight, ref_bias)
 
 
 def autocast(x: MaybeTensor) -> MaybeTensor:  # float64 stays

@@ -10,21 +10,20 @@ For a row z = x / T with maximum m, d = z − m, e = exp d and s = Σ e (with a 
 Three choices keep the accuracy of fp32. The maximum is subtracted *before* dividing by T, so huge logits lose
 nothing to that division. The sum is carried as r = s − 1, the largest element left out, and log s = log1p(r): log p_y
 is then a sum of two terms ≤ 0 and H one of two terms ≥ 0, so nothing cancels even where p_y = 1 − 1e-7, as for
-most sampled tokens. And the target's gradient uses 1 − p_y = −expm1(log p_y).
+most sampled tokens. And the target's gradient uses 1 − p_y = −expm1(log p_y). A soft cap multiplies dz_j by cosh⁻²(x_j / c).
 
 Rows are taken a cache-full at a time, so beside the inputs only one chunk and a few numbers a row exist. Rows without
-a target, and in the backward pass rows without an incoming gradient, are never read.
-
-A soft cap multiplies dz_j by the slope of tanh, cosh⁻²(x_j / c).
+a target, and in the backward pass rows without an incoming gradient, are never read. Shape letters: N rows, V vocabulary, n
+rows of one chunk.
 
 Left out: double backward, and gradients for the reference logits, the temperature or the cap.
-
-Shape letters: N rows, V vocabulary, n rows of one chunk.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -32,8 +31,8 @@ from torch import Tensor
 
 MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
-# Elements of one chunk, a thread: two to four fp32 buffers stay in cache while a dozen passes run over them. A quarter of all
-# rows' where that is less, down to the least: the buffers should be small beside the rows.
+# Elements of one chunk, a thread: two to four fp32 buffers stay in cache while a dozen passes run over them. Half of all rows'
+# where that is less, down to the least: the buffers should be small beside the rows.
 CHUNK_ELEMENTS, LEAST_CHUNK = 1 << 19, 1 << 18
 # exp of anything below −104 is 0 in fp32 (−746 in fp64): log-probs may be raised to this without changing a result.
 NO_PROBABILITY = -1000.0
@@ -82,24 +81,30 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def flat_blocks(
-    x: Tensor, ref: Tensor | None, *others: Tensor
-) -> Iterator[tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]]:
+def flat_blocks(x: Tensor, ref: Tensor | None, grad: Tensor) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """Cut tensors (..., V) of one shape into the fewest (n, V) views that need no copy, in row order."""
     flat = lambda t: t.view(-1, t.shape[-1])  # noqa: E731
     try:
-        yield flat(x), None if ref is None else flat(ref), *map(flat, others)
+        yield flat(x), None if ref is None else flat(ref), flat(grad)
     except RuntimeError:  # strides that no single row stride describes, such as logits[:, :-1]
         for i in range(x.shape[0]):
-            yield from flat_blocks(x[i], None if ref is None else ref[i], *(t[i] for t in others))
+            yield from flat_blocks(x[i], None if ref is None else ref[i], grad[i])
 
 
-def chunks(active: Tensor, step: int) -> Iterator[slice | Tensor]:  # (n,) bool
-    """Selections of at most `step` rows: slices where every row counts, indices where some do not."""
-    if bool(active.all()):
-        yield from (slice(i, min(i + step, len(active))) for i in range(0, len(active), step))
-    elif bool(active.any()):
-        yield from active.nonzero().squeeze(1).split(step)
+def chunks(
+    active: Tensor, step: int, x: Tensor, ref: Tensor | None, grad: Tensor
+) -> Iterator[tuple[slice | Tensor, slice | Tensor, tuple[Tensor, Tensor | None, Tensor]]]:  # (N,) bool, (..., V)
+    """(rows of the blocks, the same among all, the blocks (m, V)) for at most `step` active rows at a time: slices where
+    every row of a block counts, indices where some do not."""
+    first = 0
+    for blocks in flat_blocks(x, ref, grad):
+        live = active[first : first + len(blocks[0])]
+        if bool(live.all()):
+            for i, end in ((i, min(i + step, len(live))) for i in range(0, len(live), step)):
+                yield slice(i, end), slice(first + i, first + end), blocks
+        else:
+            yield from ((rows, rows + first, blocks) for rows in live.nonzero().squeeze(1).split(step) if len(rows))
+        first += len(live)
 
 
 class Scratch:
@@ -107,7 +112,7 @@ class Scratch:
 
     def __init__(self, like: Tensor, vocab: int, dtype: torch.dtype) -> None:
         threads = torch.get_num_threads() if like.device.type == "cpu" else 1
-        elements = min(CHUNK_ELEMENTS * threads, max(LEAST_CHUNK * threads, like.numel() // 4))
+        elements = min(CHUNK_ELEMENTS * threads, max(LEAST_CHUNK * threads, like.numel() // 2))
         self.vocab, self.rows = vocab, max(1, elements // vocab)
         self.dtype, self.device = dtype, like.device
         self.buffers: dict[str, Tensor] = {}
@@ -119,7 +124,7 @@ class Scratch:
         return self.buffers[name][:rows]
 
 
-def taken(block: Tensor, rows: slice | Tensor, vocab: int) -> Tensor:  # (N,≥V) -> (n,V)
+def taken(block: Tensor, rows: slice | Tensor, vocab: int) -> Tensor:  # (m,≥V) -> (n,V)
     """The columns that count of some rows: a view for a slice, the block itself where that is all."""
     block = block if block.shape[-1] == vocab else block[:, :vocab]
     return block if isinstance(rows, slice) and rows.stop - rows.start == len(block) else block[rows]
@@ -131,9 +136,7 @@ def raised(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) in the lo
         return x if x.dtype == out.dtype else out.copy_(x)
     out.copy_(x).div_(softcap).tanh_().mul_(softcap)
     endless = x.isinf()
-    if bool(endless.any()):  # −inf is no small logit but a token that is not there
-        out[endless] = x[endless].to(out.dtype)
-    return out
+    return out.copy_(torch.where(endless, x, out)) if bool(endless.any()) else out  # −inf is no small logit: no token
 
 
 def cap_slope(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) -> (n,V)
@@ -158,44 +161,42 @@ def sum_beside_largest(e: Tensor, y: Tensor, d_y: Tensor) -> Tensor:  # (n,V), (
     The target is mostly the largest. So its e is made 0 in place, the others are summed, and e_y − 1 is added, which is then 0.
     """
     rest = torch.expm1(d_y).add_(e.scatter_(1, y, 0).sum(-1, keepdim=True))
-    peaked = rest < SWALLOWED * (d_y != 0)  # beside some other token than the target, which is left out, too
-    if bool(peaked.any()):
+    if not float(rest.amin()) >= SWALLOWED:  # or NaN, which hides the others
+        peaked = (rest < SWALLOWED) & (d_y != 0)  # beside some other token than the target, which is left out, too
         at = peaked.squeeze(1).nonzero().squeeze(1)
-        rows = e[at]
-        largest = rows == 1  # alone (two would make rest >= 1), or none
-        beside = d_y[at].exp_().add_(rows.masked_fill_(largest, 0).sum(-1, keepdim=True))
-        rest[at] = beside.masked_fill_(~largest.any(-1, keepdim=True), torch.inf)
+        if len(at):
+            rows = e[at]
+            largest = rows == 1  # alone (two would make rest >= 1), or none
+            beside = d_y[at].exp_().add_(rows.masked_fill_(largest, 0).sum(-1, keepdim=True))
+            rest[at] = beside.masked_fill_(~largest.any(-1, keepdim=True), torch.inf)
     return rest
 
 
 def weighted(e: Tensor, value: Tensor, out: Tensor) -> Tensor:  # (n,V), (n,V) -> (n,1)
     """Σ e·value with 0·(±inf) = 0: a token of no probability adds nothing."""
     total = torch.mul(e, value, out=out).sum(-1, keepdim=True)
-    if bool(total.isfinite().all()):
-        return total
-    return out.masked_fill_(e < torch.finfo(e.dtype).tiny, 0).sum(-1, keepdim=True)
+    if not math.isfinite(float(total.sum())):
+        at = (~total.isfinite()).squeeze(1).nonzero().squeeze(1)
+        total[at] = out[at].masked_fill_(e[at] < torch.finfo(e.dtype).tiny, 0).sum(-1, keepdim=True)
+    return total
 
 
 def forward(
     logits: Tensor, targets: Tensor, ref_logits: Tensor | None, scaling: Scaling, ignore_index: int, vocab: int
 ) -> RowStats:  # (..., V), (N,) int64, (..., V) or None
     """One pass over the rows. Ignored rows get zeros; `vocab` columns count, the rest is padding."""
-    scratch, first = Scratch(logits, vocab, compute_dtype(logits)), 0
-    parts: list[tuple[Tensor, ...]] = []
-    places: list[slice | Tensor] = []
-    for x_block, ref_block in flat_blocks(logits, ref_logits):
-        for rows in chunks(targets[first : first + len(x_block)] != ignore_index, scratch.rows):
-            at = slice(first + rows.start, first + rows.stop) if isinstance(rows, slice) else rows + first
-            ref = None if ref_block is None else taken(ref_block, rows, vocab)
-            x = taken(x_block, rows, vocab)
-            parts.append(forward_chunk(x, targets[at, None], scaling.of(at), scratch, ref))
-            places.append(at)
-        first += len(x_block)
-    logprob, logsumexp, entropy, *norm = placed(parts, places, logits, 5 if ref_logits is None else 8, first)
+    scratch = Scratch(logits, vocab, compute_dtype(logits))
+    parts, places = list[tuple[Tensor, ...]](), list[slice | Tensor]()
+    for rows, at, (x, ref, _) in chunks(targets != ignore_index, scratch.rows, logits, ref_logits, logits):
+        ref = None if ref is None else taken(ref, rows, vocab)
+        parts.append(forward_chunk(taken(x, rows, vocab), targets[at, None], scaling.of(at), scratch, ref))
+        places.append(at)
+    n, fields = len(targets), 5 if ref_logits is None else 8
+    logprob, logsumexp, entropy, *norm = placed(parts, places, logits, fields, n)
     kl = logits.new_empty(0, dtype=scratch.dtype) if ref_logits is None else norm.pop(0)
     stats = RowStats(logprob, logsumexp, entropy, kl, torch.stack(norm))
-    empty = stats.norm[1::2] == torch.inf
-    if bool(empty.any()):
+    if n and not float(stats.norm[1::2].amax()) < torch.inf:  # or NaN, which hides the others
+        empty = stats.norm[1::2] == torch.inf
         stats.norm[::2].masked_fill_(empty, 0)
         for values, known in zip(stats[: 4 if kl.numel() else 3], (-torch.inf, -torch.inf, 0, 0), strict=False):
             values.masked_fill_(empty[0], known)
@@ -206,7 +207,7 @@ def placed(
     parts: list[tuple[Tensor, ...]], places: list[slice | Tensor], like: Tensor, fields: int, n: int
 ) -> list[Tensor]:
     """The chunks' columns (n,1) as `fields` tensors (N,), with 0 in rows that are in no chunk."""
-    columns = [torch.cat(pieces).view(-1) for pieces in zip(*parts, strict=True)]
+    columns = [(torch.cat(pieces) if len(pieces) > 1 else pieces[0]).view(-1) for pieces in zip(*parts, strict=True)]
     if columns and len(columns[0]) == n:
         return columns
     whole = [like.new_zeros(n, dtype=compute_dtype(like)) for _ in range(fields)]
@@ -238,10 +239,12 @@ def compared(
     d: Tensor, e: Tensor, ref: Tensor, y: Tensor, scaling: Scaling, product: Tensor, v: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:  # (n,V), (n,V), (n,V), (n,1), -, two to write over -> (n,1) each; overwrites d
     """Σ e·(d − d'), and the reference's maximum and log Σ e'."""
-    ref = raised(ref, scaling.softcap, product)
+    raw, ref = ref, raised(ref, scaling.softcap, product)
     top, d_y = row_max(ref), ref.gather(1, y)
     shifted(d_y, top, scaling.column, d_y)
     torch.exp(shifted(ref, top, scaling.column, product), out=v)
+    if not float(product.amin()) >= NO_REFERENCE:  # or NaN, which hides the others
+        product.clamp_min_(NO_REFERENCE).masked_fill_(raw == -torch.inf, -torch.inf)
     # The difference first: where policy and reference nearly agree it is exact, and the KL keeps its digits.
     cross = weighted(e, torch.sub(d, product, out=d), product)
     return cross, top, sum_beside_largest(v, y, d_y).log1p_()
@@ -260,30 +263,26 @@ def backward(
 ) -> None:  # (..., V) to fill, (..., V), (N,), (..., V), -, four (N,): d loss / d (logprob, logsumexp, entropy, kl)
     """Write d loss / d logits into `grad`, which may be `logits` itself."""
     table = row_terms(stats, incoming, scaling)
-    active = torch.stack([g for g in incoming if g is not None]).any(0)
+    active = reduce(torch.logical_or, [g != 0 for g in incoming if g is not None])
     active = active & (targets != ignore_index) & (table["log_s"] != torch.inf)
+    if not bool(active.all()):
+        grad[~active.view(grad.shape[:-1])] = 0
     if grad.shape[-1] > vocab:
         grad[..., vocab:].zero_()
     names, columns = list(table), torch.stack(list(table.values()), 1)
-    scratch, first = Scratch(logits, vocab, columns.dtype), 0
-    for x_block, ref_block, out_block in flat_blocks(logits, ref_logits if "g_kl" in table else None, grad):
-        live = active[first : first + len(x_block)]
-        if not bool(live.all()):
-            out_block[~live] = 0
-        for rows in chunks(live, scratch.rows):
-            at = slice(first + rows.start, first + rows.stop) if isinstance(rows, slice) else rows + first
-            # Where the rows are a slice and dtypes agree, the gradient is built in place of a scratch buffer.
-            x, place = taken(x_block, rows, vocab), isinstance(rows, slice)
-            there = taken(out_block, rows, vocab) if place else None
-            out = there if there is not None and grad.dtype == scratch.dtype else scratch("p", len(x))
-            ref = None if ref_block is None else taken(ref_block, rows, vocab)
-            terms = dict(zip(names, columns[at].split(1, 1), strict=True))
-            backward_chunk(x, ref, out, targets[at, None], terms, scaling.of(at), scratch)
-            if there is None:
-                out_block[rows, :vocab] = out.to(grad.dtype)
-            elif out is not there:
-                there.copy_(out)
-        first += len(x_block)
+    scratch = Scratch(logits, vocab, columns.dtype)
+    read = ref_logits if "g_kl" in table else None
+    for rows, at, (x, ref, block) in chunks(active, scratch.rows, logits, read, grad):
+        x, ref = taken(x, rows, vocab), None if ref is None else taken(ref, rows, vocab)
+        # Where the rows are a slice and dtypes agree, the gradient is built in its place instead of a scratch buffer.
+        there = taken(block, rows, vocab) if isinstance(rows, slice) else None
+        out = there if there is not None and grad.dtype == scratch.dtype else scratch("p", len(x))
+        terms = dict(zip(names, columns[at].split(1, 1), strict=True))
+        backward_chunk(x, ref, out, targets[at, None], terms, scaling.of(at), scratch)
+        if there is None:
+            block[rows, :vocab] = out.to(grad.dtype)
+        elif out is not there:
+            there.copy_(out)
 
 
 def row_terms(stats: RowStats, incoming: Sequence[Tensor | None], scaling: Scaling) -> dict[str, Tensor]:
@@ -306,7 +305,8 @@ def row_terms(stats: RowStats, incoming: Sequence[Tensor | None], scaling: Scali
         endless = stats.kl == torch.inf
         g_kl = g_kl.masked_fill(endless, 0)
         own = g_kl * stats.kl.masked_fill(endless, 0)
-        level, constant = level - own, constant - own - g_kl * (log_s - ref_norm[1])
+        gap = (log_s - ref_norm[1]).masked_fill(endless, 0)  # −inf where the reference is −inf alone
+        level, constant = level - own, constant - own - g_kl * gap
         more |= {"g_kl": g_kl, "tilt": g_kl * scale, "ref_top": ref_norm[0], "ref_log_s": ref_norm[1]}
     return {"top": top, "log_s": log_s, "g_lp": g_lp, "level": level, "constant": constant * scale, **more}
 

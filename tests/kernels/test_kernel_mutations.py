@@ -60,8 +60,8 @@ TORCH = {
         "scaling.of(slice(len(targets[at])))",
     ),
     "the largest forgotten where it is not the target": (
-        "    if bool(peaked.any()):\n",
-        "    if bool(peaked.all()):\n",
+        "        if len(at):\n",
+        "        if len(at) == len(e):\n",
     ),
     "the target left out of the sum": (
         "torch.expm1(d_y).add_(",
@@ -83,7 +83,12 @@ TORCH = {
         "raised(ref, scaling.softcap, product)",
         "raised(ref, 0.0, product)",
     ),
-    "a masked token capped": ("    if bool(endless.any()):", "    if False:"),
+    "a masked token capped": ("if bool(endless.any()) else out", "if False else out"),
+    "a reference of −inf alone": (".masked_fill(endless, 0)  # −inf where", "  # −inf where"),
+    "a finite mask of the reference taken at its word": (
+        ".clamp_min_(NO_REFERENCE).masked_fill_(raw",
+        ".masked_fill_(raw",
+    ),
     "temperature forgotten in the chain rule": (
         ".mul_(scaling.inverse)  # 1 / (s·T)",
         "",
@@ -298,33 +303,33 @@ def check_limits(backend: str) -> None:
     """Rows with −inf and +inf, whose answers are in no float64 formula but in the page on kernels."""
     far, nothing = -0.7 * 110, -torch.inf  # at temperature 0.7 e^-110, which is 0 in fp32
     flat = torch.linspace(-1, 1, 300)
-    x, r = flat.repeat(6, 1), (flat * 0.9).repeat(6, 1)
+    x, r = flat.repeat(7, 1), (flat * 0.9).repeat(7, 1)
     r[0, 9] = nothing  # the reference rules out what the policy can do: KL is +inf and gives no gradient
     x[1, 9], r[1, 9] = far, nothing  # ... can do with a probability that is 0 in fp32, whether seen first or last
     x[2, 290], r[2, 290] = far, nothing
     x[3, 9] = r[3, 9] = nothing  # neither can
     r[4, 9] = torch.inf  # no distribution
     x[5], r[5] = torch.linspace(-3, 3, 300) ** 3, torch.linspace(-3, 3, 300) ** 3 + 16  # equal: 0 but for rounding
-    y, without = torch.zeros(6, dtype=torch.long), x.masked_fill(r == nothing, nothing)
+    r[6] = nothing  # rules out everything
+    y, without = torch.zeros(7, dtype=torch.long), x.masked_fill(r == nothing, nothing)
     want = exact_scores(without[1:4], y[1:4], r[1:4], 0.7)[0][3]
     x.requires_grad_()
     kl = limits = kernels.logprob_kl(x, y, r, 0.7, backend=backend).kl
-    assert kl[0] == torch.inf and kl[4].isnan() and bool(((kl[1:4] - want).abs() < 1e-6).all())
+    assert kl[0] == kl[6] == torch.inf and kl[4].isnan() and bool(((kl[1:4] - want).abs() < 1e-6).all())
     assert 0 <= kl[5] < 2e-6
     check_zeros(backend)
-    masked = (flat * 0.9)[None].clone()
+    masked = (flat * 0.9).repeat(2, 1)
     masked[0, 8:12] = -1e9  # a piece of one lane: its reference maximum moves by all of 1e9
-    want = exact_scores(flat[None], y[:1], masked, 0.7)[0][3]
-    assert torch.allclose(
-        kernels.logprob_kl(flat[None], y[:1], masked, 0.7, backend=backend).kl.double(), want, rtol=1e-5
-    )
-    z = rows(("model",) * 40, 300)  # equal but for a constant: rounding may not take it below 0
-    kl = kernels.logprob_kl(
-        z, torch.zeros(40, dtype=torch.long), z + torch.linspace(1, 9, 40)[:, None], backend=backend
-    ).kl
+    masked[1, 8:12] = torch.finfo(torch.float32).min  # log q no lower than -1e25, though this over T is -inf in fp32
+    want = exact_scores(flat.repeat(2, 1), y[:2], masked.double().clamp(min=-0.7e25), 0.7)[0][3]
+    kl = kernels.logprob_kl(flat.repeat(2, 1), y[:2], masked, 0.7, backend=backend).kl
+    assert torch.allclose(kl.double(), want, rtol=1e-5)
+    z = rows(("model",) * 16, 300)  # equal but for a constant: rounding may not take it below 0
+    kl = kernels.logprob_kl(z, y.new_zeros(16), z + torch.linspace(1, 9, 16)[:, None], backend=backend).kl
     assert bool((kl >= 0).all()) and bool((kl < 3e-6).all())
-    (grad,) = torch.autograd.grad((1e20 * limits)[[0, 1, 2, 3, 5]].sum(), x)
-    assert bool(grad[[0, 1, 2, 3, 5]].isfinite().all()) and bool((grad[0] == 0).all())
+    there = [0, 1, 2, 3, 5, 6]
+    (grad,) = torch.autograd.grad((1e20 * limits)[there].sum(), x)
+    assert bool(grad[there].isfinite().all()) and bool((grad[[0, 6]] == 0).all())
     assert grad[1, 9] == 0 and grad[2, 290] == 0 and grad[3, 9] == 0
 
 
