@@ -3,6 +3,27 @@
 As test_kernel_mutations.py: the source text is edited, imported as a module of its own, and put in the place of the real
 one. The check is a loss of all four scores whose gradient arrives scaled, over chunks that do not divide the tokens,
 with ignored ones and a reference of its own width.
+
+Faults that the tests once let through, and what catches each (a name in quotes is a mutant below or in
+test_kernel_mutations.py; all of them run each time):
+
+| fault | caught as |
+|---|---|
+| the default reference head is another | "the default reference head upside down" |
+| ignore_index other than −100, `linear_logprob` | "kept tokens asked of -100 alone", "ignore_index of -100 alone" |
+| the same, `linear_loss` | "ignore_index of -100 alone" of LOSS |
+| autocast leaves the reference out | "autocast without the reference" |
+| the reference's product though KL is unused | "the reference's product where no gradient of KL" |
+| a chunk's product rounded before the fp32 sum | "products rounded before their sum" |
+| dW summed in bf16, both forms, which share `Gradients` | "dW summed in the weight's dtype" |
+| `linear_loss` without vocab_size, without logits_dtype | "vocab_size forgotten", "logits_dtype forgotten" |
+| KL below 0, both backends | "KL below 0" twice |
+| a row of −inf given a gradient, both backends | "a row of −inf given a gradient" twice |
+| padding of an ignored row's gradient left as it was | "padding of an ignored row's gradient left" |
+| 0·inf in a sum or a gradient, both backends | "0 · inf in the gradient" twice, "a probability that underflows kept" |
+| a row idle because its level cancels | "a row idle though its entropy is asked for" twice |
+
+Three more were of a form over shards of the head's rows, which is gone; one changed nothing: that KL is infinite either way.
 """
 
 import contextlib

@@ -41,8 +41,7 @@ def at_vocabulary(backend, device, V):
     check(scorer(backend), x, pick_targets(x), noisy(x), temperature=0.7, device=device)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
-@pytest.mark.parametrize("V", [2, 1000, 5000])
+@pytest.mark.parametrize(("V", "temperature"), [(2, 0.1), (1000, 3.0), (5000, 1.0), (5000, 0.1)])
 def test_without_a_reference_and_over_temperatures(where, temperature, V):
     backend, device = where
     x = rows(KINDS, V, seed=V + 1)
@@ -113,15 +112,15 @@ def test_gradcheck_of_all_four_outputs():
 
 @pytest.mark.parametrize("case", ["first block", "middle block", "last block", "all but one", "every other", "target"])
 def test_logits_of_minus_infinity(where, case):
-    """V = 9000 is three of Triton's blocks; a public kernel gives NaN where the first is all −inf."""
+    """V = 2900 is three of Triton's blocks; a public kernel gives NaN where the first is all −inf."""
     backend, device = where
-    x = rows(("model", "negative", "tied"), 9000)
+    x = rows(("model", "negative", "tied"), 2900)
     r = noisy(x)
-    y = torch.tensor([8000, 4100, 100])
+    y = torch.tensor([2600, 1100, 100])
     cut = {
-        "first block": slice(0, 4096),
-        "middle block": slice(4096, 8192),
-        "last block": slice(8192, None),
+        "first block": slice(0, 1024),
+        "middle block": slice(1024, 2048),
+        "last block": slice(2048, None),
         "every other": slice(0, None, 2),
         "all but one": slice(None),
         "target": slice(0, 0),

@@ -243,6 +243,7 @@ X, Y = torch.zeros(2, 3, 5), torch.zeros(2, 3, dtype=torch.long)
 H, W = torch.zeros(2, 3, 4), torch.zeros(5, 4)
 REFUSED = {
     "no cap is None": (lambda: kernels.logprob_kl(X, Y, softcap=0.0), "softcap=0.0: must be positive"),
+    "a learned cap": (lambda: kernels.logprob_kl(X, Y, softcap=torch.tensor(5.0, requires_grad=True)), "softcap requires grad"),
     "cap of infinity": (lambda: kernels.logprob_kl(X, Y, softcap=float("inf")), "softcap=inf"),
     "temperatures of other rows": (lambda: kernels.logprob_kl(X, Y, None, torch.ones(3, 2)), r"\(3, 2\), targets \(2, 3\)"),
     "a row at zero": (lambda: kernels.logprob_kl(X, Y, None, torch.tensor([[1, 1, 1], [1, 0.0, 1]])), "temperature=0.0 at flat position 4"),
