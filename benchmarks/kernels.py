@@ -110,10 +110,10 @@ def compiled_variants() -> int:
     """Kernels that Triton has compiled in this process, and graphs that torch.compile has."""
     from torch._dynamo.utils import counters
 
-    try:
-        from triton.runtime.jit import JITFunction
-    except ImportError:
+    if not torch.cuda.is_available():  # Triton compiles nothing, and a look at every object takes a while
         return counters["stats"]["unique_graphs"]
+    from triton.runtime.jit import JITFunction
+
     kernels_seen = [o for o in gc.get_objects() if issubclass(type(o), JITFunction)]
     return counters["stats"]["unique_graphs"] + sum(len(c[0]) for k in kernels_seen for c in k.device_caches.values())
 
