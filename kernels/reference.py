@@ -207,7 +207,7 @@ def placed(
     parts: list[tuple[Tensor, ...]], places: list[slice | Tensor], like: Tensor, fields: int, n: int
 ) -> list[Tensor]:
     """The chunks' columns (n,1) as `fields` tensors (N,), with 0 in rows that are in no chunk."""
-    columns = [(torch.cat(pieces) if len(pieces) > 1 else pieces[0]).view(-1) for pieces in zip(*parts, strict=True)]
+    columns = [c.view(-1) for c in (parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True)))]
     if columns and len(columns[0]) == n:
         return columns
     whole = [like.new_zeros(n, dtype=compute_dtype(like)) for _ in range(fields)]
