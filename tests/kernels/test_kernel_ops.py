@@ -74,6 +74,24 @@ def test_the_operator_and_the_direct_route_agree(where):
     assert torch.equal(*grads)
 
 
+def test_the_interpreter_patched_once_a_launch_computes_the_same(monkeypatch):
+    """tests/support/interpreter.py against Triton's own way; and its launches leave the language as they found it."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("Triton runs compiled here; set TRITON_INTERPRET=1 for the interpreter")
+    from triton import language
+    from triton.runtime import interpreter
+
+    def scores_and_gradient():
+        x, y, r = inputs(V=300)
+        s = kernels.logprob_kl(x, y, r, 0.7, backend="triton")
+        return (*s, *torch.autograd.grad(sum(v.sum() for v in s), x))
+
+    once = scores_and_gradient()
+    assert not interpreter._patch_lang.launch.scopes and language.core.is_builtin(language.core.load)
+    monkeypatch.setattr(interpreter, "_patch_lang", interpreter._patch_lang.every_call)
+    assert all(torch.equal(a, b) for a, b in zip(once, scores_and_gradient(), strict=True))
+
+
 def compiled_agrees(function, args, leaves, **options):
     torch._dynamo.reset()
     compiled = torch.compile(function, fullgraph=True, **options)

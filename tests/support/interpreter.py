@@ -42,5 +42,5 @@ def patch_once_a_launch() -> None:
         launch.scopes[key] = patch(fn)
         return launch if first else Nothing()
 
-    once.launch = launch
+    once.launch, once.every_call = launch, patch
     interpreter._patch_lang = once
