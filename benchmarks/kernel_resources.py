@@ -7,10 +7,12 @@
 No GPU is needed: Triton lowers to PTX, its own ptxas to a cubin, and cuobjdump reads registers, stack, local memory
 (spills) and instructions off the cubin; for AMD, LLVM's assembly says the same. Of the loop over a row it counts
 instructions an element, barriers, shuffles and the widest load; from registers follow the programs that share a
-multiprocessor. `--check` fails
+multiprocessor. Each kernel is compiled plain and with a reference, and for one GPU of either maker both with a soft cap and a
+temperature a row ("capped").
+`--check` fails
 
 - on any spill, and on a barrier or a shuffle in the loop over a row,
-- where fewer of a multiprocessor's threads are in use than `FLOORS` says,
+- where fewer of a multiprocessor's threads are in use than `FLOOR` says,
 - where registers left the recorded values by more than 8 with the recorded Triton, by a quarter with another; where
   instructions an element did by more than a tenth or a quarter.
 
@@ -22,6 +24,7 @@ Left out: the products of kernels/linear.py, which are the vendor's, and rows wh
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -46,7 +49,11 @@ VOCAB = 151_936
 # (registers, threads, most programs) of one multiprocessor; AMD's: vector registers of one lane of a SIMD, its waves.
 NVIDIA = {80: (65_536, 2048, 32), 90: (65_536, 2048, 32), 100: (65_536, 2048, 32), 120: (65_536, 1536, 24)}
 AMD = {"gfx942": (512, 8), "gfx950": (512, 8)}
-FLOORS = {"forward": 0.6, "backward": 0.6}  # share of a multiprocessor's threads that must be in use
+CAPPED_ON = (90, "gfx950")
+FLOOR, FLOOR_CAPPED = (
+    0.6,
+    0.4,
+)  # share of a multiprocessor's threads that must be in use; capped, arithmetic is the limit
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
 TENSORS = {
     "grad": None,
@@ -57,18 +64,19 @@ TENSORS = {
     "row_stats": "*fp32",
     "weights": "*fp32",
 }
-SCALARS = {"vocab": "i32", "columns": "i32", "inv_t": "fp32"}  # everything else is annotated i64
+SCALARS = {"vocab": "i32", "columns": "i32", "inv_t": "fp32", "cap": "fp32"}  # everything else is annotated i64
 
 
-def compile_one(kernel, dtype: str, has_ref: bool, target: int | str) -> dict[str, float]:
+def compile_one(kernel, dtype: str, has_ref: bool, capped: bool, target: int | str) -> dict[str, float]:
     """What one variant takes; counts are of one thread, `shared` and `warps` of one program."""
     warp_size = 64 if target in AMD else 32
-    options = triton_rows.launch_options(VOCAB, BYTES[dtype], has_ref, warp_size)
-    constants = {k: options.pop(k) for k in ("LANES", "DEPTH", "WHOLE")} | {"HAS_REF": has_ref, "ALIGNED": True}
-    signature = {}
+    options = triton_rows.launch_options(VOCAB, BYTES[dtype], has_ref, warp_size, capped)
+    constants = {k: options.pop(k) for k in ("LANES", "DEPTH", "WHOLE")}
+    constants |= {"HAS_REF": has_ref, "ALIGNED": True, "CAPPED": capped, "ROW_T": capped}
+    scalars, signature = SCALARS | ({"inv_t": "*fp32"} if capped else {}), {}
     for name in kernel.arg_names:
         tensor = (TENSORS[name] or f"*{dtype}") if name in TENSORS else None
-        signature[name] = "constexpr" if name in constants else tensor or SCALARS.get(name, "i64")
+        signature[name] = "constexpr" if name in constants else tensor or scalars.get(name, "i64")
     compiled = triton.compile(
         ASTSource(kernel, signature, constexprs=constants, attrs={}),  # no alignment is known beforehand
         target=GPUTarget("hip" if target in AMD else "cuda", target, warp_size),
@@ -141,10 +149,12 @@ def measure(dtypes: tuple[str, ...], targets: tuple[int | str, ...] = (*NVIDIA, 
     table = {}
     for name, kernel in (("forward", triton_rows.forward_kernel), ("backward", triton_rows.backward_kernel)):
         for dtype in dtypes:
-            for has_ref in (False, True):
+            for capped, has_ref in itertools.product((False, True), repeat=2):
                 for target in targets:
-                    key = variant(name, dtype, has_ref, target_name(target))
-                    table[key] = compile_one(kernel, dtype, has_ref, target)
+                    if capped and target not in CAPPED_ON:
+                        continue
+                    key = variant(name, dtype, has_ref, target_name(target), capped)
+                    table[key] = compile_one(kernel, dtype, has_ref, capped, target)
                     print(f"{key:40}", *(f"{k} {v:<5}" for k, v in table[key].items()))
     return table
 
@@ -162,7 +172,7 @@ def compare(table: dict[str, dict[str, float]], record: dict) -> list[str]:
             faults.append(f"{key}: spills ({now['stack']} bytes of stack, {now['local']} of local memory a thread)")
         if now["barriers"] or now["shuffles"]:
             faults.append(f"{key}: {now['barriers']} barriers and {now['shuffles']} shuffles in the loop over a row")
-        floor = FLOORS[key.split()[0]]
+        floor = FLOOR_CAPPED if " capped" in key else FLOOR
         if now["threads in use"] < floor:
             faults.append(f"{key}: {now['threads in use']:.0%} of a multiprocessor's threads in use, floor {floor:.0%}")
         was = record["kernels"].get(key)
@@ -189,8 +199,8 @@ OF_MEMORY, OF_ISSUE = 0.92, 0.85
 ROWS = 8192
 
 
-def variant(kernel: str, dtype: str, has_ref: bool, target: str) -> str:
-    return f"{kernel} {dtype}{' with reference' if has_ref else ''} {target}"
+def variant(kernel: str, dtype: str, has_ref: bool, target: str, capped: bool = False) -> str:
+    return f"{kernel} {dtype}{' with reference' if has_ref else ''}{' capped' if capped else ''} {target}"
 
 
 def expected(kernels: dict[str, dict[str, float]], kernel: str, dtype: str, has_ref: bool) -> dict[str, float]:
@@ -219,7 +229,7 @@ def render(record: dict) -> str:
         "|---" * 6 + "|",
     ]
     for key, row in kernels.items():
-        if " bf16 " in key:
+        if " bf16 " in key and (" capped" not in key or key.endswith("sm_90")):
             lines.append(f"| {key.replace(' bf16', '')} | " + " | ".join(f"{row[k]:g}" for k in shown) + " |")
     lines += [
         "",

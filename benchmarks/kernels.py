@@ -6,8 +6,9 @@
 The first line is the whole command, on a machine with a GPU too. Whether the goals of the project's design are met stands
 below the tables (benchmarks/kernels_report.py).
 
-Two tasks, each forward alone (without gradients) and forward with backward: from logits, log-prob + entropy (loss Σ g·log p + 0.1·Σ H, one random g a sample);
-from hidden states, the clipped policy loss of one update, whose gradient Liger and `linear_loss` form going forward.
+The tasks, and who takes part, are in benchmarks/kernels_rivals.py; each is timed forward alone (without gradients) and forward with
+backward. On a CPU ours and eager PyTorch are compared at ten shapes more (benchmarks/kernels_shapes.py).
+
 Contenders take turns, round after round, and the best round counts: on a shared machine the noise is one-sided. On a
 CPU the time is the process's CPU time on one thread, so that other load does not count against whoever it hits; wall
 time is in the JSON too. Memory is the peak above the inputs: CUDA's own count, or the kernel's high-water mark.
@@ -29,154 +30,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import kernels
 from benchmarks.kernels_report import RESULTS, render, write_tables
+from benchmarks.kernels_rivals import SEQUENCES, Contender, Task, contenders, exact_gradients, tasks
+from benchmarks.kernels_shapes import measure_shapes
 from benchmarks.meter import Meter, ceilings, device_name, versions
 from kernels import linear
-
-SEQUENCES = 8  # a task's tokens are this many samples, one advantage each: Liger's chunks are whole samples
-Contender = Callable[[dict[str, torch.Tensor]], torch.Tensor]  # inputs -> loss; gradients go to the inputs' .grad
-
-
-@dataclass
-class Task:
-    name: str
-    dtype: torch.dtype
-    N: int
-    V: int
-    H: int | None = None  # None: from logits
-
-    def inputs(self, device: str) -> dict[str, torch.Tensor]:
-        gen = torch.Generator(device).manual_seed(0)
-        draw = lambda *s: torch.randn(*s, generator=gen, device=device)  # noqa: E731
-        data = {
-            "y": torch.randint(self.V, (self.N,), generator=gen, device=device),
-            "g": draw(SEQUENCES).repeat_interleave(self.N // SEQUENCES),
-        }
-        if self.H is None:
-            data["logits"] = (3 * draw(self.N, self.V)).to(self.dtype).requires_grad_()
-        else:
-            data["hidden"] = draw(self.N, self.H).to(self.dtype).requires_grad_()
-            data["weight"] = (draw(self.V, self.H) * 3 / self.H**0.5).to(self.dtype).requires_grad_()
-        return data
-
-    def floor(self, backward: bool) -> float:
-        """The least work: bytes from logits, FLOPs from hidden states."""
-        if self.H is None:
-            return (3.0 if backward else 1.0) * self.N * self.V * self.dtype.itemsize
-        return (6.0 if backward else 2.0) * self.N * self.V * self.H
-
-
-def policy_loss(s: kernels.TokenScores, g: torch.Tensor, old: torch.Tensor) -> torch.Tensor:
-    ratio = (s.logprob - old).exp()
-    return -torch.min(ratio * g, ratio.clamp(0.8, 1.2) * g).sum()
-
-
-def eager_logits(d):
-    logp = d["logits"].float().log_softmax(-1)
-    entropy = -(logp.exp() * logp).sum(-1)
-    return (logp.gather(-1, d["y"][:, None]).squeeze(-1) * d["g"]).sum() + 0.1 * entropy.sum()
-
-
-def eager_hidden(d):
-    logp = F.linear(d["hidden"], d["weight"]).float().log_softmax(-1)
-    lp = logp.gather(-1, d["y"][:, None]).squeeze(-1)
-    return policy_loss(kernels.TokenScores(lp, lp, lp, None), d["g"], lp.detach())
-
-
-def ours_logits(d, inplace=False):
-    logits = d["logits"] * 1 if inplace else d["logits"]
-    s = kernels.logprob_kl(logits, d["y"], inplace_grad=inplace)
-    return (s.logprob * d["g"]).sum() + 0.1 * s.entropy.sum()
-
-
-def ours_linear(d):
-    s = kernels.linear_logprob(d["hidden"], d["weight"], d["y"])
-    return policy_loss(s, d["g"], s.logprob.detach())
-
-
-def ours_linear_loss(d):
-    # On fresh samples the old log-prob is the present one; its value is taken inside, as trainers do.
-    return kernels.linear_loss(
-        d["hidden"], d["weight"], d["y"], lambda s, g: policy_loss(s, g, s.logprob.detach()), d["g"]
-    )[0]
-
-
-def contenders(task: Task, device: str) -> dict[str, Contender | str]:
-    """Callables, or the reason why one is not here."""
-    table: dict[str, Contender | str] = {}
-    if task.H is None:
-        table["ours"] = ours_logits
-        table["eager PyTorch"] = eager_logits
-        table["torch.compile"] = torch.compile(eager_logits)
-    else:
-        table["ours, linear_loss"] = ours_linear_loss
-        table["ours, linear_logprob"] = ours_linear
-        table["eager PyTorch"] = eager_hidden
-        table["torch.compile"] = torch.compile(eager_hidden)
-    add_trl(table, task)
-    add_liger(table, task, device)
-    return table
-
-
-def add_trl(table, task: Task) -> None:
-    try:
-        from trl.kernels.chunked_logprob import ChunkedLogProbFunction
-        from trl.trainer.utils import selective_log_softmax_and_entropy
-    except ImportError as error:
-        table["TRL"] = f"not importable: {error}"
-        return
-
-    def from_logits(d):
-        lp, entropy = selective_log_softmax_and_entropy(d["logits"], d["y"])
-        return (lp.float() * d["g"]).sum() + 0.1 * entropy.float().sum()
-
-    def from_hidden(d):
-        lp = ChunkedLogProbFunction.apply(d["hidden"], d["weight"], None, d["y"], 1.0, 8192, None, 1.0, ())[0]
-        return policy_loss(kernels.TokenScores(lp, lp, lp, None), d["g"], lp.detach())
-
-    table["TRL"] = from_logits if task.H is None else from_hidden
-
-
-def add_liger(table, task: Task, device: str) -> None:
-    try:
-        from liger_kernel.chunked_loss import LigerFusedLinearGRPOLoss
-    except ImportError as error:
-        table["Liger"] = f"not importable: {error}"
-        return
-    if task.H is None:
-        table["Liger"] = "no log-prob + entropy from logits"
-        return
-    loss = LigerFusedLinearGRPOLoss(beta=0.0, use_ref_model=False, compiled=device == "cuda", loss_type="grpo")
-
-    def from_hidden(d):  # its mean over samples and tokens, all of one length, times N is our sum
-        hidden, y, g = (d[k].unflatten(0, (SEQUENCES, -1)) for k in ("hidden", "y", "g"))
-        return d["y"].numel() * loss(hidden, d["weight"], y, torch.ones_like(y), g[:, 0])[0]
-
-    table["Liger"] = from_hidden
-
-
-def exact_gradients(task: Task, data) -> dict[str, torch.Tensor]:
-    """Float64 gradients of the task, on the CPU or GPU that holds the data, some rows at a time."""
-    if task.H is None:
-        z = data["logits"].detach()[:8].double().requires_grad_()
-        eager64 = z.log_softmax(-1)
-        loss = (eager64.gather(-1, data["y"][:8, None])[:, 0] * data["g"][:8]).sum()
-        (loss - 0.1 * (eager64.exp() * eager64).sum()).backward()
-        return {"logits": z.grad}
-    h, w = (data[k].detach()[: None if k == "weight" else 8].double().requires_grad_() for k in ("hidden", "weight"))
-    lp = F.linear(h, w).log_softmax(-1).gather(-1, data["y"][:8, None])[:, 0]
-    (-(lp * data["g"][:8])).sum().backward()
-    return {"hidden": h.grad}
 
 
 def clear(data) -> None:
@@ -184,9 +50,10 @@ def clear(data) -> None:
         t.grad = None
 
 
-def measure(task: Task, device: str, rounds: int) -> list[dict]:
+def measure(task: Task, device: str, rounds: int, leave_out: tuple[str, ...] = ()) -> list[dict]:
     meter, data, rows = Meter(device), task.inputs(device), []
     exact, table = exact_gradients(task, data), contenders(task, device)
+    table = {name: c for name, c in table.items() if name not in leave_out}
     live: dict[str, Contender] = {}
     for name, contender in table.items():
         row = {"contender": name, "seconds": None}
@@ -243,10 +110,10 @@ def compiled_variants() -> int:
     """Kernels that Triton has compiled in this process, and graphs that torch.compile has."""
     from torch._dynamo.utils import counters
 
-    try:
-        from triton.runtime.jit import JITFunction
-    except ImportError:
+    if not torch.cuda.is_available():  # Triton compiles nothing, and a look at every object takes a while
         return counters["stats"]["unique_graphs"]
+    from triton.runtime.jit import JITFunction
+
     kernels_seen = [o for o in gc.get_objects() if issubclass(type(o), JITFunction)]
     return counters["stats"]["unique_graphs"] + sum(len(c[0]) for k in kernels_seen for c in k.device_caches.values())
 
@@ -272,25 +139,17 @@ def row_kernel_seconds(task: Task, device: str, rounds: int) -> float:
     return max(0.0, fastest(once) - fastest(copies)) * task.N / rows
 
 
-def tasks(device: str, quick: bool = False) -> list[Task]:
-    if quick:
-        return [Task("logits", torch.float32, 64, 2048), Task("hidden", torch.float32, 64, 2048, 64)]
-    if device == "cuda":
-        return [Task("logits", torch.bfloat16, 8192, 151_936), Task("hidden", torch.bfloat16, 8192, 131_072, 4096)]
-    return [
-        Task("logits", torch.float32, 64, 151_936),
-        Task("logits", torch.bfloat16, 64, 151_936),
-        Task("hidden", torch.float32, 512, 32_000, 256),
-        Task("hidden", torch.float32, 64, 151_936, 256),
-    ]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="only rewrite docs/kernels.md from the recorded results")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--quick", action="store_true", help="two small tasks, printed only, to see that it runs")
+    parser.add_argument(
+        "--shape-rounds", type=int, default=21, help="rounds of the ten shapes on a CPU; 0 leaves them out"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="small tasks without torch.compile, printed only, to see that it runs"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads; with more than 1 the time is wall time")
     args = parser.parse_args()
     if not args.table:
@@ -298,7 +157,7 @@ def main() -> None:
         todo = tasks(args.device, args.quick)
         roof, record = ceilings(args.device, {t.dtype for t in todo if t.H}), []
         for task in todo:
-            rows = measure(task, args.device, args.rounds)
+            rows = measure(task, args.device, args.rounds, ("torch.compile",) if args.quick else ())
             entry = {
                 **asdict(task),
                 "dtype": str(task.dtype).split(".")[-1],
@@ -314,6 +173,10 @@ def main() -> None:
                 for r in rows:
                     r["seconds"], r["forward_seconds"] = r.get("wall_seconds"), r.get("forward_wall_seconds")
             record.append(entry)
+        shapes = []
+        if args.device == "cpu" and args.shape_rounds:
+            few = {"rounds": 2, "shapes": ((64, 128),)} if args.quick else {"rounds": args.shape_rounds}
+            shapes = measure_shapes(args.threads, **few)
         clock = (
             "GPU time"
             if args.device == "cuda"
@@ -332,6 +195,8 @@ def main() -> None:
             "ceilings": roof,
             "rounds": args.rounds,
             "tasks": record,
+            "shape_rounds": args.shape_rounds,
+            "shapes": shapes,
         }
         file = RESULTS / f"kernels_{'gpu' if args.device == 'cuda' else 'cpu'}.json"
         if not args.quick:

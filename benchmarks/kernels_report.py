@@ -32,6 +32,7 @@ def render(record: dict) -> str:
     for task in record["tasks"]:
         eager = row_of(task, "eager PyTorch")
         shape = f"{task['N']:,} × {task['V']:,}" + (f", H {task['H']}" if task["H"] else "")
+        shape += ", with entropy" if task["H"] and task["entropy"] else ""
         lines += [
             f"**From {task['name']}, {shape}, {task['dtype']}**",
             "",
@@ -55,7 +56,30 @@ def render(record: dict) -> str:
                 f"third of that, {rows / 3 / whole:.1%} of `linear_loss`.",
                 "",
             ]
-    return "\n".join([*lines, *goal_lines(record)])
+    return "\n".join([*lines, *shape_lines(record), *goal_lines(record)])
+
+
+def shape_lines(record: dict) -> list[str]:
+    """Ours over eager PyTorch at every shape that was measured, a table for each number of threads."""
+    lines = []
+    for threads in sorted({s["threads"] for s in record.get("shapes", ())}):
+        found = [s for s in record["shapes"] if s["threads"] == threads]
+        kinds = list(dict.fromkeys((s["dtype"], s["rows"]) for s in found))
+        clock = "CPU time, 1 thread" if threads == 1 else f"wall time, {threads} threads"
+        lines += [
+            f"**Ours over eager PyTorch, log-prob + entropy, forward + backward**: {clock}, median and quartiles of "
+            f"{record['shape_rounds']} rounds; the larger of the peak memories' ratios",
+            "",
+            "| | " + " | ".join(f"{dtype}, {rows}" for dtype, rows in kinds) + " | memory |",
+            "|---" * (len(kinds) + 2) + "|",
+        ]
+        for N, V in dict.fromkeys((s["N"], s["V"]) for s in found):
+            here = {(s["dtype"], s["rows"]): s for s in found if (s["N"], s["V"]) == (N, V)}
+            cells = [f"{s['time']:.2f} ({s['low']:.2f}–{s['high']:.2f})" for s in (here[k] for k in kinds)]
+            memory = max(s["memory"] for s in here.values())
+            lines.append(f"| {N:,} × {V:,} | " + " | ".join(cells) + f" | {memory:.2f} |")
+        lines.append("")
+    return lines
 
 
 def row_of(task: dict, contender: str) -> dict:
@@ -132,6 +156,11 @@ def goal_lines(record: dict) -> list[str]:
         value = figure(task, row_of(task, contender), row_of(task, "eager PyTorch"))
         verdict = ("met" if value <= most else "**not met**") if device in record["device"] else f"set for an {device}"
         lines.append(f"| {what} | {most:g}{unit} | {value:.2f}{unit} | {verdict} |")
+    for what, key, most in (("time", "time", 1.0), ("peak memory", "memory", 0.5)):
+        if record.get("shapes"):
+            value = max(s[key] for s in record["shapes"])
+            verdict = "met" if value <= most else "**not met**"
+            lines.append(f"| the largest of all shapes: {what}, × eager | {most:g} | {value:.2f} | {verdict} |")
     return ["| goal | at most | measured | |", "|---|---|---|---|", *lines, ""] if lines else []
 
 

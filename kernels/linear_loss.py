@@ -12,7 +12,7 @@ tokens across chunks (sequence-level ratios, a normalisation by the sum of the s
 Under torch.compile it is one graph break and runs as it stands; under autocast the product is cast and nothing after it.
 In fp16 it is refused: the gradient is rounded before backward() brings the loss scale that fp16 needs.
 
-Left out: gradients through anything but hidden and weight (per-token tensors, parameters of the loss), which are refused;
+Left out: gradients through anything but hidden, weight and bias (per-token tensors, parameters of the loss), which are refused;
 double backward.
 """
 
@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import ops
-from .linear import Head, check_linear, chunk_rows, kept_rows, spread, take
-from .logits import TokenScores, check_temperature, choose_backend
-from .reference import RowStats
+from .linear import Gradients, chunk_rows, heads, kept_rows, take
+from .logits import LinearInputs, TokenScores, check_linear, check_scaling, choose_backend
+from .reference import RowStats, Scaling
 
 # loss(scores of n tokens, *per-token tensors of n tokens) -> their summed loss, a scalar
 TokenLoss = Callable[..., Tensor]
@@ -40,36 +40,31 @@ class LinearLoss(torch.autograd.Function):
     """Forward returns the loss and the scores, and keeps dh and dW for the one backward pass to scale."""
 
     @staticmethod
-    def forward(ctx, hidden, weight, targets, ref, loss_fn, data, scalars):
-        temperature, ignore_index, backend, logits_dtype, rows, differentiable = scalars
-        rowwise, vocab, kept = ops.implementation(backend), len(weight), kept_rows(targets, ignore_index)
-        h, ref_h, y = take(hidden, kept), take(ref[0], kept), take(targets, kept)
-        data = [take(d, kept) for d in data]
-        head = Head(h, weight, rows, logits_dtype)
-        ref_head = None if ref_h is None else Head(ref_h, ref[1], rows, logits_dtype)
-        need_h, need_w = (need and differentiable for need in ctx.needs_input_grad[:2])
+    def forward(ctx, hidden, weight, bias, rest: LinearInputs, loss_fn, data, scaling: Scaling, options):
+        ignore_index, backend, logits_dtype, rows, differentiable = options
+        rowwise, vocab, kept = ops.implementation(backend), len(weight), kept_rows(rest.targets, ignore_index)
+        h, ref_h, y = take(hidden, kept), take(rest.ref_hidden, kept), take(rest.targets, kept)
+        data, scaling = [take(d, kept) for d in data], scaling if kept is None else scaling.of(kept)
+        head, ref_head = heads(h, weight, bias, ref_h, rest.ref_weight, rest.ref_bias, rows, logits_dtype)
+        needed = [need and differentiable for need in ctx.needs_input_grad[:3]]
+        sums = Gradients(h, weight, *needed)
         wide = ops.compute_dtype(hidden)
-        dh = torch.zeros_like(h) if need_h else None
-        dw = weight.new_zeros(weight.shape, dtype=wide) if need_w else None
         total, whole = hidden.new_zeros((), dtype=wide), []
         for i in range(0, len(y), rows):
             chunk = slice(i, i + rows)
             logits = ref_logits = None  # lets go of the last chunk before the next is made
             logits = head.logits(chunk)
             ref_logits = None if ref_head is None else ref_head.logits(chunk)
-            stats = rowwise.forward(logits, y[chunk], ref_logits, temperature, ignore_index, vocab)
-            value, incoming = differentiate(loss_fn, stats, [d[chunk] for d in data], need_h or need_w)
+            part = scaling.of(chunk)
+            stats = rowwise.forward(logits, y[chunk], ref_logits, part, ignore_index, vocab)
+            value, incoming = differentiate(loss_fn, stats, [d[chunk] for d in data], any(needed))
             total += value
             whole.append(stats[: 3 if ref_head is None else 4])
             if any(g is not None for g in incoming):
-                rowwise.backward(
-                    logits, logits, y[chunk], ref_logits, stats, incoming, temperature, ignore_index, vocab
-                )
-                spread(logits, h[chunk], weight, None if dh is None else dh[chunk], dw)
-        if dh is not None and kept is not None:
-            dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)
-        ctx.gradients = (dh, None if dw is None else dw.to(weight.dtype))
-        outputs = [hidden.new_zeros(len(targets), dtype=wide) for _ in range(3 if ref_head is None else 4)]
+                rowwise.backward(logits, logits, y[chunk], ref_logits, stats, incoming, part, ignore_index, vocab)
+                sums.add(logits, chunk)
+        ctx.gradients = sums.finished(len(hidden), kept)
+        outputs = [hidden.new_zeros(len(hidden), dtype=wide) for _ in range(3 if ref_head is None else 4)]
         for out, pieces in zip(outputs, zip(*whole, strict=True), strict=False):  # no pieces of no tokens
             out.index_copy_(0, kept, torch.cat(pieces)) if kept is not None else out.copy_(torch.cat(pieces))
         ctx.mark_non_differentiable(*outputs)
@@ -87,8 +82,7 @@ class LinearLoss(torch.autograd.Function):
         gradients, ctx.gradients = ctx.gradients, None
         if g_loss.device.type != "cpu" or g_loss != 1:  # asking a GPU would wait for it
             gradients = (None if g is None else g.mul_(g_loss.to(g.dtype)) for g in gradients)
-        dh, dw = gradients
-        return dh, dw, None, None, None, None, None
+        return *gradients, *(None,) * 5
 
 
 P = ParamSpec("P")
@@ -137,8 +131,8 @@ def refuse_others(value: Tensor, leaves: Sequence[Tensor]) -> None:
         leaf = getattr(node, "variable", None)  # of the node that adds to a leaf's .grad
         if leaf is not None and not any(leaf is s for s in leaves):
             raise ValueError(
-                f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires grad: only hidden and weight get "
-                "one here; detach it, or use linear_logprob"
+                f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires grad: only hidden, weight and bias "
+                "get one here; detach it, or use linear_logprob"
             )
         nodes += [following for following, _ in node.next_functions]
 
@@ -150,9 +144,12 @@ def linear_loss(
     targets: Tensor,
     loss: TokenLoss,
     *data: Tensor,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
     ref_hidden: Tensor | None = None,
     ref_weight: Tensor | None = None,
+    ref_bias: Tensor | None = None,
     ignore_index: int = -100,
     vocab_size: int | None = None,
     logits_dtype: torch.dtype | None = None,
@@ -162,8 +159,8 @@ def linear_loss(
     """Σ over tokens of `loss(scores, *data)`, and the scores (detached) for metrics.
 
     Args:
-        hidden, weight, targets, temperature, ref_hidden, ref_weight, ignore_index, vocab_size, logits_dtype, chunk,
-            backend: as for `linear_logprob`.
+        hidden, weight, targets, temperature, bias, softcap, ref_hidden, ref_weight, ref_bias, ignore_index, vocab_size,
+            logits_dtype, chunk, backend: as for `linear_logprob`.
         loss: called with the `TokenScores` of some tokens, each field (n,), and the matching (n,) pieces of `data`;
             returns the sum of their losses, a scalar. It must be additive over tokens: divide by a count that is
             fixed beforehand over the whole batch, never by one taken from the chunk. Tokens at `ignore_index` do not
@@ -171,32 +168,34 @@ def linear_loss(
         data: per-token tensors in the shape of `targets`: advantages, old log-probs, weights; constants.
 
     Returns:
-        loss: () fp32, differentiable with respect to hidden and weight.
+        loss: () fp32, differentiable with respect to hidden, weight and bias.
         scores: TokenScores in the shape of `targets`, without gradient.
 
     Raises:
         ValueError, TypeError, IndexError: as `linear_logprob`; a loss that is no scalar or depends on another tensor that
             requires grad; and fp16 where a gradient is wanted.
     """
-    flat, head, chosen, ref = check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index)
+    given = check_linear(hidden, weight, bias, targets, ref_hidden, ref_weight, ref_bias, vocab_size, ignore_index)
     for i, d in enumerate(data):
         if d.shape != targets.shape:
             raise ValueError(f"data[{i}] has shape {tuple(d.shape)}, targets {tuple(targets.shape)}: one value a token")
         if d.requires_grad and torch.is_grad_enabled():
-            raise ValueError(f"data[{i}] requires grad, but only hidden and weight get one here: detach it")
-    wanted = torch.is_grad_enabled() and (flat.requires_grad or head.requires_grad)
-    if wanted and torch.float16 in (flat.dtype, head.dtype, logits_dtype):
+            raise ValueError(f"data[{i}] requires grad, but only hidden, weight and bias get one here: detach it")
+    trained = given[:3]
+    wanted = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in trained)
+    if wanted and torch.float16 in (given.hidden.dtype, given.weight.dtype, logits_dtype):
         raise TypeError(
             "linear_loss forms its gradient before a loss scale is known, and fp16 cannot hold it unscaled: "
             "use bfloat16, or linear_logprob with fp16"
         )
-    scalars = (
-        check_temperature(temperature),
+    options = (
         ignore_index,
         choose_backend(backend, hidden),
         logits_dtype or hidden.dtype,
-        chunk_rows(hidden, len(head), chunk),
+        chunk_rows(hidden, len(given.weight), chunk),
         torch.is_grad_enabled(),
     )
-    total, *scores = LinearLoss.apply(flat, head, chosen, ref, loss, [d.detach().reshape(-1) for d in data], scalars)
+    scaling = check_scaling(temperature, softcap, targets, ignore_index, hidden.dtype)
+    columns = [d.detach().reshape(-1) for d in data]
+    total, *scores = LinearLoss.apply(*trained, given, loss, columns, scaling, options)
     return total, TokenScores.of([s.view(targets.shape) for s in scores])

@@ -9,6 +9,7 @@ Left out: double backward (the backward operator has no derivative of its own) a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import reference
-from .reference import RowStats, compute_dtype
+from .reference import RowStats, Scaling, compute_dtype
 
 
 def implementation(backend: str):
@@ -38,14 +39,19 @@ def _forward(
     logits: Tensor,
     targets: Tensor,
     ref_logits: Tensor | None,
+    row_inverse: Tensor | None,
     temperature: float,
+    softcap: float,
     ignore_index: int,
     vocab: int,
     backend: str,
     inplace_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Statistics of each row: logits (..., V), targets (N,), ref_logits (..., V) -> the fields of RowStats."""
-    stats = implementation(backend).forward(logits, targets, ref_logits, temperature, ignore_index, vocab)
+    """Statistics of each row: logits (..., V), targets (N,), ref_logits (..., V), row_inverse (N,) -> the fields of RowStats.
+
+    row_inverse, temperature and softcap are the fields of `Scaling`, for an operator takes no tuple of them."""
+    scaling = Scaling(temperature, softcap, row_inverse)
+    stats = implementation(backend).forward(logits, targets, ref_logits, scaling, ignore_index, vocab)
     return stats.logprob, stats.logsumexp, stats.entropy, stats.kl, stats.norm
 
 
@@ -53,7 +59,7 @@ score_rows = torch.library.custom_op("tracelift::score_rows", _forward, mutates_
 
 
 @score_rows.register_fake
-def _(logits, targets, ref_logits, temperature, ignore_index, vocab, backend, inplace_grad):
+def _(logits, targets, ref_logits, *_):
     shapes = stats_shapes(targets.numel(), ref_logits is not None)
     return tuple(logits.new_empty(shape, dtype=compute_dtype(logits)) for shape in shapes)
 
@@ -68,7 +74,9 @@ def _fill(
     g_logsumexp: Tensor | None,
     g_entropy: Tensor | None,
     g_kl: Tensor | None,
+    row_inverse: Tensor | None,
     temperature: float,
+    softcap: float,
     ignore_index: int,
     vocab: int,
     backend: str,
@@ -81,7 +89,7 @@ def _fill(
         ref_logits,
         RowStats(*stats),
         (g_logprob, g_logsumexp, g_entropy, g_kl),
-        temperature,
+        Scaling(temperature, softcap, row_inverse),
         ignore_index,
         vocab,
     )
@@ -91,27 +99,13 @@ score_rows_backward = torch.library.custom_op("tracelift::score_rows_backward", 
 
 
 @score_rows_backward.register_fake
-def _(
-    grad,
-    logits,
-    targets,
-    ref_logits,
-    stats,
-    g_logprob,
-    g_logsumexp,
-    g_entropy,
-    g_kl,
-    temperature,
-    ignore_index,
-    vocab,
-    backend,
-):
+def _(*_):
     return None
 
 
 def _save(ctx, inputs, output) -> None:
-    logits, targets, ref_logits, *ctx.scalars, ctx.inplace = inputs
-    ctx.save_for_backward(logits, targets, ref_logits, *output)
+    logits, targets, ref_logits, row_inverse, *ctx.scalars, ctx.inplace = inputs
+    ctx.save_for_backward(logits, targets, ref_logits, row_inverse, *output)
     ctx.mark_non_differentiable(output[4])
     ctx.set_materialize_grads(False)  # an output that was not used costs nothing: no reference row is read for it
 
@@ -122,26 +116,37 @@ def used_gradients(incoming: tuple[Tensor | None, ...], with_ref: bool) -> list[
 
 
 def _backward(fill, ctx, *incoming):
-    logits, targets, ref_logits, *stats = ctx.saved_tensors
+    logits, targets, ref_logits, row_inverse, *stats = ctx.saved_tensors
     used = used_gradients(incoming, ref_logits is not None)
     if all(g is None for g in used):
-        return (None,) * 8
+        return (None,) * 10
     if ctx.inplace:
         grad, source = logits.detach(), None  # shares the version counter: whoever else saved these logits will know
     else:
         grad, source = torch.empty_like(logits, memory_format=torch.contiguous_format), logits
-    fill(grad, source, targets, ref_logits, stats, *used, *ctx.scalars)
-    return (grad,) + (None,) * 7
+    fill(grad, source, targets, ref_logits, stats, *used, row_inverse, *ctx.scalars)
+    return (grad,) + (None,) * 9
 
 
 score_rows.register_autograd(partial(_backward, score_rows_backward), setup_context=_save)
 
 
-class ScoreRows(torch.autograd.Function):
-    """The same pair without the dispatcher: it costs 0.3 ms a call, which small vocabularies would feel."""
+def saving(forward: Callable[..., Any], save: Callable[..., None]) -> Callable[..., Any]:
+    """`forward` of an autograd.Function from an operator's implementation and its setup_context."""
 
-    forward = staticmethod(_forward)
-    setup_context = staticmethod(_save)
+    def both(ctx, *inputs):
+        output = forward(*inputs)
+        save(ctx, inputs, output)
+        return output
+
+    return both
+
+
+class ScoreRows(torch.autograd.Function):
+    """The same pair without the dispatcher: it costs 0.3 ms a call, which small vocabularies would feel. So would they PyTorch's
+    look at a signature, which a setup_context asks for."""
+
+    forward = staticmethod(saving(_forward, _save))
     backward = staticmethod(once_differentiable(partial(_backward, _fill)))  # pyright: ignore[reportAssignmentType]  ctx comes by position
 
 

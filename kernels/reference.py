@@ -1,6 +1,6 @@
 """Log-prob, log-sum-exp, entropy and exact KL of rows of logits in plain PyTorch: the oracle, and the CPU's fast path.
 
-For a row z = x / T with maximum m, d = z − m, e = exp d and s = Σ e:
+For a row z = x / T with maximum m, d = z − m, e = exp d and s = Σ e (with a soft cap c, x stands for c·tanh(x / c)):
 
     log p_y = d_y − log s        logsumexp = m + log s        H = log s − Σ e·d / s
     KL(p‖q) = Σ e·(d − d') / s − log(s / s')                  (primes: the reference row)
@@ -10,19 +10,20 @@ For a row z = x / T with maximum m, d = z − m, e = exp d and s = Σ e:
 Three choices keep the accuracy of fp32. The maximum is subtracted *before* dividing by T, so huge logits lose
 nothing to that division. The sum is carried as r = s − 1, the largest element left out, and log s = log1p(r): log p_y
 is then a sum of two terms ≤ 0 and H one of two terms ≥ 0, so nothing cancels even where p_y = 1 − 1e-7, as for
-most sampled tokens. And the target's gradient uses 1 − p_y = −expm1(log p_y).
+most sampled tokens. And the target's gradient uses 1 − p_y = −expm1(log p_y). A soft cap multiplies dz_j by cosh⁻²(x_j / c).
 
 Rows are taken a cache-full at a time, so beside the inputs only one chunk and a few numbers a row exist. Rows without
-a target, and in the backward pass rows without an incoming gradient, are never read.
+a target, and in the backward pass rows without an incoming gradient, are never read. Shape letters: N rows, V vocabulary, n
+rows of one chunk.
 
-Left out: double backward, and gradients for the reference logits or the temperature.
-
-Shape letters: N rows, V vocabulary, n rows of one chunk.
+Left out: double backward, and gradients for the reference logits, the temperature or the cap.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import reduce
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -30,14 +31,36 @@ from torch import Tensor
 
 MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
-# Elements of one chunk. The two to four fp32 buffers of this size stay in cache while ten passes run over them.
-CHUNK_ELEMENTS = 1 << 19
+# Elements of one chunk, a thread: two to four fp32 buffers stay in cache while a dozen passes run over them. Half of all rows'
+# where that is less, down to the least: the buffers should be small beside the rows.
+CHUNK_ELEMENTS, LEAST_CHUNK = 1 << 19, 1 << 18
 # exp of anything below −104 is 0 in fp32 (−746 in fp64): log-probs may be raised to this without changing a result.
 NO_PROBABILITY = -1000.0
+# The rounding of a sum whose largest is 1 costs the sum of the others a digit where that is below this.
+SWALLOWED = 0.125
 NO_REFERENCE = -1e25  # log q is taken no lower, so that a probability > 0 may multiply it
-# A log-sum-exp below SMALL is rounded by 2e-6 at most. In a row whose log s is above SPREAD no log p is nearer to 0 than
-# that, so the rounding is below 1e-5 of each: as much as a gradient may be off. Scores are made with all digits.
-SMALL, SPREAD = 32.0, 0.5
+
+
+class Scaling(NamedTuple):
+    """How a logit x becomes an exponent: z = c·tanh(x / c) / T."""
+
+    temperature: float = 1.0
+    softcap: float = 0.0  # c; 0 for none
+    row_inverse: Tensor | None = None  # (N,) 1/T of each row in the compute dtype, in the place of 1/temperature
+
+    def of(self, chosen: slice | Tensor) -> Scaling:
+        """The same of some rows."""
+        return self if self.row_inverse is None else self._replace(row_inverse=self.row_inverse[chosen])
+
+    @property
+    def inverse(self) -> float | Tensor:
+        """1/T, one or of each row."""
+        return 1.0 / self.temperature if self.row_inverse is None else self.row_inverse
+
+    @property
+    def column(self) -> float | Tensor:
+        """The same as it goes beside (n,V): a number, or (n,1)."""
+        return self.inverse if self.row_inverse is None else self.row_inverse[:, None]
 
 
 class RowStats(NamedTuple):
@@ -47,7 +70,7 @@ class RowStats(NamedTuple):
     logsumexp: Tensor  # (N,)
     entropy: Tensor  # (N,)
     kl: Tensor  # (N,), or (0,) without a reference
-    # (2, N), or (4, N) with a reference: the largest logit before temperature, or 0 for a row of −inf; and
+    # (2, N), or (4, N) with a reference: the largest (capped) logit before temperature, or 0 for a row of −inf; and
     # log Σ exp((x − max)/T), or +inf for a row of −inf, so that every probability there is exp(−inf). Then the
     # reference's two.
     norm: Tensor
@@ -58,157 +81,173 @@ def compute_dtype(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def flat_blocks(
-    x: Tensor, ref: Tensor | None, *others: Tensor
-) -> Iterator[tuple[Tensor, Tensor | None, *tuple[Tensor, ...]]]:
+def flat_blocks(x: Tensor, ref: Tensor | None, grad: Tensor) -> Iterator[tuple[Tensor, Tensor | None, Tensor]]:
     """Cut tensors (..., V) of one shape into the fewest (n, V) views that need no copy, in row order."""
     flat = lambda t: t.view(-1, t.shape[-1])  # noqa: E731
     try:
-        yield flat(x), None if ref is None else flat(ref), *map(flat, others)
+        yield flat(x), None if ref is None else flat(ref), flat(grad)
     except RuntimeError:  # strides that no single row stride describes, such as logits[:, :-1]
         for i in range(x.shape[0]):
-            yield from flat_blocks(x[i], None if ref is None else ref[i], *(t[i] for t in others))
+            yield from flat_blocks(x[i], None if ref is None else ref[i], grad[i])
 
 
-def chunks(active: Tensor, step: int) -> Iterator[slice | Tensor]:  # (n,) bool
-    """Selections of at most `step` rows: slices where every row counts, indices where some do not."""
-    if bool(active.all()):
-        yield from (slice(i, min(i + step, len(active))) for i in range(0, len(active), step))
-    elif bool(active.any()):
-        yield from active.nonzero().squeeze(1).split(step)
+def chunks(
+    active: Tensor, step: int, x: Tensor, ref: Tensor | None, grad: Tensor
+) -> Iterator[tuple[slice | Tensor, slice | Tensor, tuple[Tensor, Tensor | None, Tensor]]]:  # (N,) bool, (..., V)
+    """(rows of the blocks, the same among all, the blocks (m, V)) for at most `step` active rows at a time: slices where
+    every row of a block counts, indices where some do not."""
+    first = 0
+    for blocks in flat_blocks(x, ref, grad):
+        live = active[first : first + len(blocks[0])]
+        if bool(live.all()):
+            for i, end in ((i, min(i + step, len(live))) for i in range(0, len(live), step)):
+                yield slice(i, end), slice(first + i, first + end), blocks
+        else:
+            yield from ((rows, rows + first, blocks) for rows in live.nonzero().squeeze(1).split(step) if len(rows))
+        first += len(live)
 
 
 class Scratch:
     """Reused chunk buffers: fresh ones would cost page faults, which on a CPU outweigh the arithmetic."""
 
     def __init__(self, like: Tensor, vocab: int, dtype: torch.dtype) -> None:
-        # Rows are cut into blocks of about √V columns for `log_sum`; the columns that fill the last one stay 0.
-        self.block = 1 << max(3, (vocab.bit_length() + 1) // 2)
-        self.vocab, self.width = vocab, -(-vocab // self.block) * self.block
-        self.rows = max(1, CHUNK_ELEMENTS // self.width)
+        threads = torch.get_num_threads() if like.device.type == "cpu" else 1
+        elements = min(CHUNK_ELEMENTS * threads, max(LEAST_CHUNK * threads, like.numel() // 2))
+        self.vocab, self.rows = vocab, max(1, elements // vocab)
         self.dtype, self.device = dtype, like.device
         self.buffers: dict[str, Tensor] = {}
 
     def __call__(self, name: str, rows: int) -> Tensor:  # -> (rows, V)
-        return self.whole(name, rows)[:, : self.vocab]
-
-    def whole(self, name: str, rows: int) -> Tensor:  # -> (rows, V and the columns that fill its last block)
         if name not in self.buffers:
-            shape = (min(rows, self.rows), self.width)
-            self.buffers[name] = torch.zeros(shape, dtype=self.dtype, device=self.device)
+            shape = (min(rows, self.rows), self.vocab)
+            self.buffers[name] = torch.empty(shape, dtype=self.dtype, device=self.device)
         return self.buffers[name][:rows]
 
 
-def widened(x: Tensor, out: Tensor) -> Tensor:
-    """x in the compute dtype: itself, or copied to `out`. A cast by itself is faster than one inside another operation."""
-    return x if x.dtype == out.dtype else out.copy_(x)
+def taken(block: Tensor, rows: slice | Tensor, vocab: int) -> Tensor:  # (m,≥V) -> (n,V)
+    """The columns that count of some rows: a view for a slice, the block itself where that is all."""
+    block = block if block.shape[-1] == vocab else block[:, :vocab]
+    return block if isinstance(rows, slice) and rows.stop - rows.start == len(block) else block[rows]
 
 
-def shifted(x: Tensor, top: Tensor, inv_temperature: float, out: Tensor) -> Tensor:  # (n,V), (n,) -> (n,V)
+def raised(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) in the logits' dtype -> (n,V) in that of out
+    """x in the compute dtype and capped: itself where neither is asked for, else in `out`."""
+    if not softcap:
+        return x if x.dtype == out.dtype else out.copy_(x)
+    out.copy_(x).div_(softcap).tanh_().mul_(softcap)
+    endless = x.isinf()
+    return out.copy_(torch.where(endless, x, out)) if bool(endless.any()) else out  # −inf is no small logit: no token
+
+
+def cap_slope(x: Tensor, softcap: float, out: Tensor) -> Tensor:  # (n,V) -> (n,V)
+    """The derivative of c·tanh(x / c), with its digits also where it is small."""
+    return out.copy_(x).div_(softcap).cosh_().square_().reciprocal_()
+
+
+def shifted(x: Tensor, top: Tensor, inv_t: float | Tensor, out: Tensor) -> Tensor:  # (n,k), (n,1) -> (n,k)
     """(x − max) / T."""
-    torch.sub(x, top[:, None], out=out)
-    return out if inv_temperature == 1.0 else out.mul_(inv_temperature)
+    torch.sub(x, top, out=out)
+    return out if isinstance(inv_t, float) and inv_t == 1.0 else out.mul_(inv_t)
 
 
-def log_probs(
-    x: Tensor, top: Tensor, log_s: Tensor, inv_temperature: float, out: Tensor
-) -> Tensor:  # (n,V), (n,), (n,)
-    """(x − max) / T − log s in two passes, or in one where no digit of the result would show it."""
-    offset = top * inv_temperature + log_s
-    if bool((offset.abs() < SMALL).all() & (log_s > SPREAD).all()):
-        return torch.add(offset.neg_()[:, None], x, alpha=inv_temperature, out=out)
-    return torch.add(-log_s[:, None], torch.sub(x, top[:, None], out=out), alpha=inv_temperature, out=out)
+def row_max(x: Tensor) -> Tensor:  # (n,V) -> (n,1)
+    """Finite for a row of −inf, so that it may be subtracted."""
+    return x.amax(-1, keepdim=True).clamp_min_(torch.finfo(x.dtype).min)
 
 
-def log_prob_at(x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_temperature: float) -> Tensor:  # (n,V), (n,1)
-    """The log-prob of one column of each row, with the digits that p near 1 needs; (n,)."""
-    return (x.gather(-1, y).squeeze(1) - top) * inv_temperature - log_s
+def sum_beside_largest(e: Tensor, y: Tensor, d_y: Tensor) -> Tensor:  # (n,V), (n,1), (n,1) -> (n,1)
+    """Σ e − 1 with the digits of what stands beside the largest, e = 1; +inf for a row of −inf.
+
+    The target is mostly the largest. So its e is made 0 in place, the others are summed, and e_y − 1 is added, which is then 0.
+    """
+    rest = torch.expm1(d_y).add_(e.scatter_(1, y, 0).sum(-1, keepdim=True))
+    if not float(rest.amin()) >= SWALLOWED:  # or NaN, which hides the others
+        peaked = (rest < SWALLOWED) & (d_y != 0)  # beside some other token than the target, which is left out, too
+        at = peaked.squeeze(1).nonzero().squeeze(1)
+        if len(at):
+            rows = e[at]
+            largest = rows == 1  # alone (two would make rest >= 1), or none
+            beside = d_y[at].exp_().add_(rows.masked_fill_(largest, 0).sum(-1, keepdim=True))
+            rest[at] = beside.masked_fill_(~largest.any(-1, keepdim=True), torch.inf)
+    return rest
 
 
-def log_sum(e: Tensor, block: int, dead: Tensor) -> Tensor:  # (n, k·block) exponentials whose largest is 1, (n,) bool
-    """log Σ e as log1p of the sum without the largest; +inf for rows that have no largest."""
-    rest = e.sum(-1) - 1
-    peaked = (rest < 1).nonzero().squeeze(1)
-    if peaked.numel():
-        # The maximum is alone at e = 1 here (two would make rest >= 1) and lies in the block of the largest sum: there it
-        # is left out, exactly.
-        rows = e if len(peaked) == len(e) else e[peaked]
-        blocks = rows.view(len(rows), -1, block)
-        sums = blocks.sum(-1)
-        heaviest = sums.argmax(-1, keepdim=True)
-        inside = blocks.gather(1, heaviest[:, :, None].expand(-1, -1, block)).squeeze(1)
-        rest[peaked] = inside.masked_fill_(inside == 1, 0).sum(-1) + sums.scatter_(1, heaviest, 0).sum(-1)
-    return rest.log1p_().masked_fill_(dead, torch.inf)
-
-
-def weighted(e: Tensor, value: Tensor, out: Tensor) -> Tensor:  # (n,V), (n,V) -> (n,)
-    """Σ e·value with 0·(±inf) = 0: a token of no probability adds nothing. Overwrites value where `out` is it."""
-    total = torch.mul(e, value, out=out).sum(-1)
-    if bool(total.isfinite().all()):
-        return total
-    # Where out is value it holds the products by now: those of no probability are NaN or ±inf, and are left out all the same.
-    lost = e < torch.finfo(e.dtype).tiny
-    return (out if out is value else torch.mul(e, value, out=out)).masked_fill_(lost, 0).sum(-1)
-
-
-def row_max(x: Tensor) -> tuple[Tensor, Tensor]:  # (n,V) -> (n,), (n,) bool
-    top = x.amax(-1)
-    dead = top == -torch.inf
-    return top.masked_fill_(dead, 0), dead
+def weighted(e: Tensor, value: Tensor, out: Tensor) -> Tensor:  # (n,V), (n,V) -> (n,1)
+    """Σ e·value with 0·(±inf) = 0: a token of no probability adds nothing."""
+    total = torch.mul(e, value, out=out).sum(-1, keepdim=True)
+    if not math.isfinite(float(total.sum())):
+        at = (~total.isfinite()).squeeze(1).nonzero().squeeze(1)
+        total[at] = out[at].masked_fill_(e[at] < torch.finfo(e.dtype).tiny, 0).sum(-1, keepdim=True)
+    return total
 
 
 def forward(
-    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, temperature: float, ignore_index: int, vocab: int
+    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, scaling: Scaling, ignore_index: int, vocab: int
 ) -> RowStats:  # (..., V), (N,) int64, (..., V) or None
     """One pass over the rows. Ignored rows get zeros; `vocab` columns count, the rest is padding."""
-    dtype, inv_t, n = compute_dtype(logits), 1.0 / temperature, targets.numel()
-    zeros = lambda *shape: torch.zeros(shape, dtype=dtype, device=logits.device)  # noqa: E731
-    pairs = 1 if ref_logits is None else 2
-    stats = RowStats(zeros(n), zeros(n), zeros(n), zeros(n * (pairs - 1)), zeros(2 * pairs, n))
-    slots = (*stats[: 2 + pairs], *stats.norm)
-    scratch, first = Scratch(logits, vocab, dtype), 0
-    for x_block, ref_block in flat_blocks(logits, ref_logits):
-        here = slice(first, first + len(x_block))
-        first = here.stop
-        y_block = targets[here]
-        for rows in chunks(y_block != ignore_index, scratch.rows):
-            values = forward_chunk(
-                x_block[rows, :vocab],
-                y_block[rows],
-                inv_t,
-                scratch,
-                None if ref_block is None else ref_block[rows, :vocab],
-            )
-            for slot, value in zip(slots, values, strict=True):
-                slot[here][rows] = value
+    scratch = Scratch(logits, vocab, compute_dtype(logits))
+    parts, places = list[tuple[Tensor, ...]](), list[slice | Tensor]()
+    for rows, at, (x, ref, _) in chunks(targets != ignore_index, scratch.rows, logits, ref_logits, logits):
+        ref = None if ref is None else taken(ref, rows, vocab)
+        parts.append(forward_chunk(taken(x, rows, vocab), targets[at, None], scaling.of(at), scratch, ref))
+        places.append(at)
+    n, fields = len(targets), 5 if ref_logits is None else 8
+    logprob, logsumexp, entropy, *norm = placed(parts, places, logits, fields, n)
+    kl = logits.new_empty(0, dtype=scratch.dtype) if ref_logits is None else norm.pop(0)
+    stats = RowStats(logprob, logsumexp, entropy, kl, torch.stack(norm))
+    if n and not float(stats.norm[1::2].amax()) < torch.inf:  # or NaN, which hides the others
+        empty = stats.norm[1::2] == torch.inf
+        stats.norm[::2].masked_fill_(empty, 0)
+        for values, known in zip(stats[: 4 if kl.numel() else 3], (-torch.inf, -torch.inf, 0, 0), strict=False):
+            values.masked_fill_(empty[0], known)
     return stats
 
 
+def placed(
+    parts: list[tuple[Tensor, ...]], places: list[slice | Tensor], like: Tensor, fields: int, n: int
+) -> list[Tensor]:
+    """The chunks' columns (n,1) as `fields` tensors (N,), with 0 in rows that are in no chunk."""
+    columns = [c.view(-1) for c in (parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True)))]
+    if columns and len(columns[0]) == n:
+        return columns
+    whole = [like.new_zeros(n, dtype=compute_dtype(like)) for _ in range(fields)]
+    rows = [torch.arange(at.start, at.stop, device=like.device) if isinstance(at, slice) else at for at in places]
+    return [w.index_copy_(0, torch.cat(rows), c) for w, c in zip(whole, columns, strict=True)] if rows else whole
+
+
 def forward_chunk(
-    x: Tensor, y: Tensor, inv_t: float, scratch: Scratch, ref: Tensor | None
-) -> tuple[Tensor, ...]:  # (n,V), (n,), -, -, (n,V) -> logprob, logsumexp, entropy, [kl], *norm, each (n,)
-    n = len(x)
-    x = widened(x, scratch("d", n))
-    top, dead = row_max(x)
-    d = shifted(x, top, inv_t, scratch("d", n))
-    logprob = d.gather(-1, y[:, None]).squeeze(1)
-    e = torch.exp(d, out=scratch("e", n))
-    log_s = log_sum(scratch.whole("e", n), scratch.block, dead)
-    s, product = log_s.exp(), d if ref is None else scratch("w", n)
-    logprob -= log_s
-    entropy = (log_s - weighted(e, d, product) / s).masked_fill_(dead, 0)
-    logsumexp = (top * inv_t + log_s).masked_fill_(dead, -torch.inf)
-    if ref is None:
-        return logprob, logsumexp, entropy, top, log_s
-    ref = widened(ref, product)
-    ref_top, ref_dead = row_max(ref)
-    ref_d = shifted(ref, ref_top, inv_t, product)
-    torch.exp(ref_d, out=scratch("v", n))
-    ref_log_s = log_sum(scratch.whole("v", n), scratch.block, ref_dead)
-    # d − d' first: where policy and reference nearly agree, the difference is exact and the KL keeps its digits.
-    cross = weighted(e, torch.sub(d, ref_d, out=d), product)
-    kl = (cross / s - (log_s - ref_log_s)).clamp_min_(0).masked_fill_(ref_dead, torch.inf).masked_fill_(dead, 0)
-    return logprob, logsumexp, entropy, kl, top, log_s, ref_top, ref_log_s
+    x: Tensor, y: Tensor, scaling: Scaling, scratch: Scratch, ref: Tensor | None
+) -> tuple[Tensor, ...]:  # (n,V), (n,1), -, -, (n,V) -> logprob, logsumexp, entropy, [kl], *norm, each (n,1)
+    n, inv_t = len(x), scaling.column
+    d, e, product = scratch("d", n), scratch("e", n), scratch("d" if ref is None else "w", n)
+    x = raised(x, scaling.softcap, d)
+    top, d_y = row_max(x), x.gather(1, y)
+    shifted(d_y, top, inv_t, d_y)
+    torch.exp(shifted(x, top, inv_t, d).clamp_min_(NO_PROBABILITY), out=e)  # no −inf in d: 0·(−inf) would be no number
+    total = torch.mul(e, d, out=product).sum(-1, keepdim=True)
+    beside = None if ref is None else compared(d, e, ref, y, scaling, product, scratch("v", n))
+    rest = sum_beside_largest(e, y, d_y)
+    log_s, s = rest.log1p(), rest.add_(1)
+    scores = d_y - log_s, top * inv_t + log_s, torch.addcdiv(log_s, total, s, value=-1)
+    if beside is None:
+        return (*scores, top, log_s)
+    cross, ref_top, ref_log_s = beside
+    return (*scores, (cross / s - (log_s - ref_log_s)).clamp_min_(0), top, log_s, ref_top, ref_log_s)
+
+
+def compared(
+    d: Tensor, e: Tensor, ref: Tensor, y: Tensor, scaling: Scaling, product: Tensor, v: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:  # (n,V), (n,V), (n,V), (n,1), -, two to write over -> (n,1) each; overwrites d
+    """Σ e·(d − d'), and the reference's maximum and log Σ e'."""
+    raw, ref = ref, raised(ref, scaling.softcap, product)
+    top, d_y = row_max(ref), ref.gather(1, y)
+    shifted(d_y, top, scaling.column, d_y)
+    torch.exp(shifted(ref, top, scaling.column, product), out=v)
+    if not float(product.amin()) >= NO_REFERENCE:  # or NaN, which hides the others
+        product.clamp_min_(NO_REFERENCE).masked_fill_(raw == -torch.inf, -torch.inf)
+    # The difference first: where policy and reference nearly agree it is exact, and the KL keeps its digits.
+    cross = weighted(e, torch.sub(d, product, out=d), product)
+    return cross, top, sum_beside_largest(v, y, d_y).log1p_()
 
 
 def backward(
@@ -218,93 +257,94 @@ def backward(
     ref_logits: Tensor | None,
     stats: RowStats,
     incoming: Sequence[Tensor | None],
-    temperature: float,
+    scaling: Scaling,
     ignore_index: int,
     vocab: int,
 ) -> None:  # (..., V) to fill, (..., V), (N,), (..., V), -, four (N,): d loss / d (logprob, logsumexp, entropy, kl)
     """Write d loss / d logits into `grad`, which may be `logits` itself."""
-    g_lp, g_lse, g_h, g_kl = incoming
-    top, log_s, *ref_norm = stats.norm
-    zero = torch.zeros_like(top)
-    g_lp, g_lse = (zero if g is None else g for g in (g_lp, g_lse))
-    touched = (g_lp != 0) | (g_lse != 0)
-    level = g_lse - g_lp  # p_j · (level − g_H·log p_j + g_KL·log(p_j / q_j)) is the gradient off the target
-    if g_h is not None:
-        touched |= g_h != 0
-        level = level - g_h * stats.entropy
-    if g_kl is not None:  # an infinite KL says so in the loss; as a gradient it would be inf − inf
-        g_kl = g_kl.masked_fill(stats.kl == torch.inf, 0)
-        touched |= g_kl != 0
-        level = level - g_kl * stats.kl.masked_fill(stats.kl == torch.inf, 0)
-    active = touched & (targets != ignore_index) & (log_s != torch.inf)
+    table = row_terms(stats, incoming, scaling)
+    active = reduce(torch.logical_or, [g != 0 for g in incoming if g is not None])
+    active = active & (targets != ignore_index) & (table["log_s"] != torch.inf)
+    if not bool(active.all()):
+        grad[~active.view(grad.shape[:-1])] = 0
     if grad.shape[-1] > vocab:
         grad[..., vocab:].zero_()
-    scratch, inv_t, first = Scratch(logits, vocab, zero.dtype), 1.0 / temperature, 0
-    for x_block, ref_block, out_block in flat_blocks(logits, None if g_kl is None else ref_logits, grad):
-        here = slice(first, first + len(x_block))
-        first = here.stop
-        live = active[here]
-        per_row = [v[here] for v in (targets, top, log_s, g_lp, level)]
-        optional = [None if v is None else v[here] for v in (g_h, g_kl, *ref_norm)]
-        if not bool(live.all()):
-            out_block[~live] = 0
-        for rows in chunks(live, scratch.rows):
-            # Where the rows are a slice and dtypes agree, the gradient is built in place of a scratch buffer.
-            direct = isinstance(rows, slice) and grad.dtype == scratch.dtype
-            x = x_block[rows, :vocab]
-            out = out_block[rows, :vocab] if direct else scratch("p", len(x))
-            backward_chunk(
-                x,
-                None if ref_block is None else ref_block[rows, :vocab],
-                out,
-                inv_t,
-                scratch,
-                *(v[rows] for v in per_row),
-                *(None if v is None else v[rows] for v in optional),
-            )
-            if not direct:
-                out_block[rows, :vocab] = out.to(grad.dtype)
+    names, columns = list(table), torch.stack(list(table.values()), 1)
+    scratch = Scratch(logits, vocab, columns.dtype)
+    read = ref_logits if "g_kl" in table else None
+    for rows, at, (x, ref, block) in chunks(active, scratch.rows, logits, read, grad):
+        x, ref = taken(x, rows, vocab), None if ref is None else taken(ref, rows, vocab)
+        # Where the rows are a slice and dtypes agree, the gradient is built in its place instead of a scratch buffer.
+        there = taken(block, rows, vocab) if isinstance(rows, slice) else None
+        out = there if there is not None and grad.dtype == scratch.dtype else scratch("p", len(x))
+        terms = dict(zip(names, columns[at].split(1, 1), strict=True))
+        backward_chunk(x, ref, out, targets[at, None], terms, scaling.of(at), scratch)
+        if there is None:
+            block[rows, :vocab] = out.to(grad.dtype)
+        elif out is not there:
+            there.copy_(out)
+
+
+def row_terms(stats: RowStats, incoming: Sequence[Tensor | None], scaling: Scaling) -> dict[str, Tensor]:
+    """What a row's gradient is made of, each (N,): off the target it is e_j·(constant + slope·d_j + tilt·(d_j − d'_j)).
+
+    With p_j = e_j / s and log p_j = d_j − log s, that is 1/T·p_j·(level − g_H·log p_j + g_KL·log(p_j / q_j)) from the head of this
+    file, in which no rounded log p_j stands. slope is there with g_H, tilt with g_KL.
+    """
+    g_lp, g_lse, g_h, g_kl = incoming
+    top, log_s, *ref_norm = stats.norm
+    scale = log_s.neg().exp_().mul_(scaling.inverse)  # 1 / (s·T)
+    g_lp = torch.zeros_like(top) if g_lp is None else g_lp
+    level = -g_lp if g_lse is None else g_lse - g_lp
+    constant, more = level, {}
+    if g_h is not None:
+        level = torch.addcmul(level, g_h, stats.entropy, value=-1)
+        constant = torch.addcmul(level, g_h, log_s)
+        more = {"g_h": g_h, "slope": (g_h * scale).neg_()}
+    if g_kl is not None:  # an infinite KL says so in the loss; as a gradient it would be inf − inf
+        endless = stats.kl == torch.inf
+        g_kl = g_kl.masked_fill(endless, 0)
+        own = g_kl * stats.kl.masked_fill(endless, 0)
+        gap = (log_s - ref_norm[1]).masked_fill(endless, 0)  # −inf where the reference is −inf alone
+        level, constant = level - own, constant - own - g_kl * gap
+        more |= {"g_kl": g_kl, "tilt": g_kl * scale, "ref_top": ref_norm[0], "ref_log_s": ref_norm[1]}
+    return {"top": top, "log_s": log_s, "g_lp": g_lp, "level": level, "constant": constant * scale, **more}
 
 
 def backward_chunk(
-    x: Tensor,
-    ref: Tensor | None,
-    out: Tensor,
-    inv_t: float,
-    scratch: Scratch,
-    y: Tensor,
-    top: Tensor,
-    log_s: Tensor,
-    g_lp: Tensor,
-    level: Tensor,
-    g_h: Tensor | None,
-    g_kl: Tensor | None,
-    ref_top: Tensor | None = None,
-    ref_log_s: Tensor | None = None,
-) -> None:  # x, ref, out (n,V); from y on (n,) each
-    n, y = len(x), y[:, None]
-    x = widened(x, scratch("d", n))
-    logp_y = log_prob_at(x, y, top, log_s, inv_t)
-    logp = log_probs(x, top, log_s, inv_t, scratch("d", n))
-    p = torch.exp(logp, out=out)
-    at_target = level + g_lp  # so that 1 − p_y can be taken whole: g_lp·(1 − p_y) + p_y·(level + g_lp + ...)
-    factor = (level * inv_t)[:, None]
-    if not (g_h is None and g_kl is None) and bool(logp.amin() < NO_PROBABILITY):
-        logp.clamp_min_(NO_PROBABILITY)  # p = 0 there, and 0·(−inf) would be no number
-    if g_h is not None:
-        own = logp if g_kl is None else scratch("w", n)
-        factor = torch.mul(logp, (g_h * -inv_t)[:, None], out=own).add_(factor)  # faster than addcmul
-        at_target = at_target - g_h * logp_y.clamp_min(NO_PROBABILITY)
-    if g_kl is not None:
-        assert ref is not None and ref_top is not None and ref_log_s is not None, "a KL without its reference"
-        ref = widened(ref, scratch("v", n))
-        logq_y = log_prob_at(ref, y, ref_top, ref_log_s, inv_t)
-        at_target = at_target + g_kl * (logp_y.clamp_min(NO_PROBABILITY) - logq_y.clamp_min(NO_REFERENCE))
-        ratio = log_probs(ref, ref_top, ref_log_s, inv_t, scratch("v", n))
-        ratio = torch.sub(logp, ratio.clamp_min_(NO_REFERENCE), out=ratio)
-        factor = torch.addcmul(factor, ratio, (g_kl * inv_t)[:, None], out=scratch("w", n))
-        factor.masked_fill_(p == 0, 0)  # 0·inf under a gradient large enough
-    p.mul_(factor)
-    p_y = logp_y.exp()
-    exact = torch.where(p_y == 0, 0, p_y * at_target) - g_lp * torch.expm1(logp_y)
-    p.scatter_(1, y, exact.mul_(inv_t)[:, None])
+    x: Tensor, ref: Tensor | None, out: Tensor, y: Tensor, terms: dict[str, Tensor], scaling: Scaling, scratch: Scratch
+) -> None:  # x, ref, out (n,V); y and the terms (n,1)
+    n, inv_t, cap, g_lp = len(x), scaling.column, scaling.softcap, terms["g_lp"]
+    slope = cap_slope(x, cap, scratch("s", n)) if cap else None  # first: the gradient may be built over x
+    d = scratch("d", n)
+    x = raised(x, cap, d)
+    logp_y = log_prob_at(x, y, terms["top"], terms["log_s"], inv_t, NO_PROBABILITY)
+    at_target = terms["level"] + g_lp  # so that 1 − p_y can be taken whole: g_lp·(1 − p_y) + p_y·(level + g_lp + ...)
+    shifted(x, terms["top"], inv_t, d).clamp_min_(NO_PROBABILITY)  # p = 0 there, and 0·(−inf) would be no number
+    e = torch.exp(d, out=out)
+    factor = terms["constant"]
+    if "g_h" in terms:
+        own = scratch("w", n) if "g_kl" in terms else d
+        factor = torch.mul(d, terms["slope"], out=own).add_(factor)  # faster than addcmul
+        at_target.addcmul_(terms["g_h"], logp_y, value=-1)
+    if ref is not None:
+        v = scratch("v", n)
+        ref = raised(ref, cap, v)
+        logq_y = log_prob_at(ref, y, terms["ref_top"], terms["ref_log_s"], inv_t, NO_REFERENCE)
+        at_target.addcmul_(terms["g_kl"], logp_y - logq_y)
+        ratio = torch.sub(d, shifted(ref, terms["ref_top"], inv_t, v).clamp_min_(NO_REFERENCE), out=v)
+        factor = ratio.mul_(terms["tilt"]).add_(factor)
+        factor.masked_fill_(e == 0, 0)  # 0·inf under a gradient large enough
+    e.mul_(factor)
+    exact = logp_y.exp().mul_(at_target).sub_(g_lp * logp_y.expm1_())
+    e.scatter_(1, y, exact.mul_(inv_t))
+    if slope is not None:
+        e.mul_(slope)
+
+
+def log_prob_at(
+    x: Tensor, y: Tensor, top: Tensor, log_s: Tensor, inv_t: float | Tensor, least: float
+) -> Tensor:  # (n,V), (n,1), (n,1), (n,1) -> (n,1)
+    """The log-prob of one column of each row, with the digits that p near 1 needs, no lower than `least`."""
+    x_y = x.gather(1, y)
+    return shifted(x_y, top, inv_t, x_y).sub_(log_s).clamp_min_(least)

@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import ops
-from .logits import TokenScores, check_targets, check_temperature, choose_backend, unit_stride
-from .reference import RowStats
+from .logits import TokenScores, check_scaling, check_targets, choose_backend, unit_stride
+from .reference import RowStats, Scaling
 
 
 def gather(x: Tensor, group: dist.ProcessGroup | None) -> Tensor:  # (k,N) -> (ranks,k,N)
@@ -38,7 +38,7 @@ def times_weight(weight: Tensor, value: Tensor) -> Tensor:
     return torch.where(weight == 0, 0, weight * value)
 
 
-def merge_norm(top: Tensor, log_s: Tensor, inv_t: float) -> tuple[Tensor, Tensor, Tensor]:
+def merge_norm(top: Tensor, log_s: Tensor, inv_t: float | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(ranks,N) maxima and log-sums -> merged maximum (N,), merged log-sum (N,), log w (ranks,N)."""
     dead = log_s == torch.inf  # a shard of −inf: its maximum is a placeholder, its sum 0
     empty = dead.all(0)
@@ -51,7 +51,7 @@ def merge_norm(top: Tensor, log_s: Tensor, inv_t: float) -> tuple[Tensor, Tensor
     return m, (most[0] + beside).masked_fill(empty, torch.inf), log_w
 
 
-def merge(shards: Tensor, inv_t: float, with_ref: bool) -> RowStats:  # (ranks, 5 or 8, N)
+def merge(shards: Tensor, inv_t: float | Tensor, with_ref: bool) -> RowStats:  # (ranks, 5 or 8, N)
     """One RowStats of the whole vocabulary from the shards' logprob (−inf off the owner), H, [KL], *norm."""
     logprob, entropy = shards[:, 0], shards[:, 1]
     m, log_s, log_w = merge_norm(shards[:, -4 if with_ref else -2], shards[:, -3 if with_ref else -1], inv_t)
@@ -96,20 +96,20 @@ def agreed_vocabulary(start: int, columns: int, group: dist.ProcessGroup | None,
 
 class ShardedScores(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, targets, ref_logits, start, temperature, ignore_index, vocab, backend, group, whole):
+    def forward(ctx, logits, targets, ref_logits, start, scaling: Scaling, ignore_index, vocab, backend, group, whole):
         rowwise, with_ref = ops.implementation(backend), ref_logits is not None
         mine = (targets >= start) & (targets < start + vocab)
         local = torch.where(mine, targets - start, 0).masked_fill(targets == ignore_index, ignore_index)
-        part = rowwise.forward(logits, local, ref_logits, temperature, ignore_index, vocab)
+        part = rowwise.forward(logits, local, ref_logits, scaling, ignore_index, vocab)
         own = part.logprob.masked_fill(~mine & (targets != ignore_index), -torch.inf)
         fields = [own, part.entropy, *([part.kl] if with_ref else []), *part.norm]
-        stats = merge(gather(torch.stack(fields), group), 1.0 / temperature, with_ref)
+        stats = merge(gather(torch.stack(fields), group), scaling.inverse, with_ref)
         ignored = targets == ignore_index
         nobody = ((targets < 0) | (targets >= whole)) & ~ignored  # looked for on a CPU before, answered NaN on a GPU
         stats = stats._replace(logprob=stats.logprob.masked_fill(nobody, torch.nan))
         stats = RowStats(*(s.masked_fill(ignored, 0) if s.numel() else s for s in stats))
         ctx.save_for_backward(logits, local, mine, ref_logits, *stats)
-        ctx.options = (temperature, ignore_index, vocab, backend)
+        ctx.options = (scaling, ignore_index, vocab, backend)
         ctx.set_materialize_grads(False)
         return tuple(stats[: 4 if with_ref else 3])
 
@@ -117,7 +117,7 @@ class ShardedScores(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *incoming):  # pyright: ignore[reportIncompatibleMethodOverride]  ctx comes by position
         logits, local, mine, ref_logits, *stats = ctx.saved_tensors
-        temperature, ignore_index, vocab, backend = ctx.options
+        scaling, ignore_index, vocab, backend = ctx.options
         g_lp, g_lse, g_h, g_kl = (*incoming, None)[:4]
         if g_lp is not None:
             # Off the owner there is no one-hot, only −g·p_j: the same as that much less gradient to logsumexp.
@@ -126,7 +126,7 @@ class ShardedScores(torch.autograd.Function):
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
         used = tuple(None if g is None else g.contiguous() for g in (g_lp, g_lse, g_h, g_kl))
         ops.implementation(backend).backward(
-            grad, logits, local, ref_logits, RowStats(*stats), used, temperature, ignore_index, vocab
+            grad, logits, local, ref_logits, RowStats(*stats), used, scaling, ignore_index, vocab
         )
         return grad, *(None,) * 9
 
@@ -135,8 +135,9 @@ def sharded_logprob_kl(
     logits: Tensor,
     targets: Tensor,
     ref_logits: Tensor | None = None,
-    temperature: float = 1.0,
+    temperature: float | Tensor = 1.0,
     *,
+    softcap: float | None = None,
     vocab_start: int,
     group: dist.ProcessGroup | None = None,
     ignore_index: int = -100,
@@ -149,6 +150,7 @@ def sharded_logprob_kl(
         logits: (..., V_rank) this rank's columns [vocab_start, vocab_start + V_rank); gets this rank's gradient.
         targets: (...) int64 *global* token ids, equal on all ranks; `ignore_index` as for `logprob_kl`.
         ref_logits: (..., V_rank) the reference's same columns, a constant.
+        temperature, softcap: as for `logprob_kl`, equal on all ranks.
         vocab_start: global id of this rank's first column.
         shard_vocab_size: this rank's columns from here on are padding.
 
@@ -178,7 +180,7 @@ def sharded_logprob_kl(
         flat,
         ref_logits,
         vocab_start,
-        check_temperature(temperature),
+        check_scaling(temperature, softcap, targets, ignore_index, logits.dtype),
         ignore_index,
         vocab,
         choose_backend(backend, logits),

@@ -12,7 +12,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .triton_pieces import INF, LN2, LOG2E, NO_BITS, NO_REF_BITS, block_columns, end_of, load, row_of
+from .triton_pieces import INF, LN2, LOG2E, NO_BITS, NO_REF_BITS, block_columns, cap_slope, end_of, load, logit, row_of
 
 
 @triton.jit
@@ -47,7 +47,7 @@ def off_target(x, r, m, bits_s, m_ref, bits_s_ref, level, slope, tilt, scale, HA
         "n", "vocab", "columns", "ignore_index", "x_inner", "x_outer_stride", "x_inner_stride",
         "r_inner", "r_outer_stride", "r_inner_stride", "g_inner", "g_outer_stride", "g_inner_stride",
     ],
-    do_not_specialize_on_alignment=["grad", "logits", "ref_logits", "targets", "row_stats", "weights"],
+    do_not_specialize_on_alignment=["grad", "logits", "ref_logits", "targets", "row_stats", "weights", "inv_t"],
 )  # fmt: skip
 def backward_kernel(
     grad,
@@ -59,7 +59,8 @@ def backward_kernel(
     n: tl.int64,
     vocab,
     columns,
-    inv_t,
+    inv_t,  # 1/T, or where ROW_T a pointer to (N,) of them
+    cap,
     ignore_index: tl.int64,
     x_inner: tl.int64,
     x_outer_stride: tl.int64,
@@ -75,6 +76,8 @@ def backward_kernel(
     HAS_REF: tl.constexpr,
     WHOLE: tl.constexpr,
     ALIGNED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    ROW_T: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     g_row = row_of(grad, row, g_inner, g_outer_stride, g_inner_stride, ALIGNED)
@@ -95,6 +98,8 @@ def backward_kernel(
     WIDTH: tl.constexpr = 128 // grad.dtype.element_ty.primitive_bitwidth
     x_row = row_of(logits, row, x_inner, x_outer_stride, x_inner_stride, ALIGNED)
     r_row = row_of(ref_logits, row, r_inner, r_outer_stride, r_inner_stride, ALIGNED)
+    if ROW_T:
+        inv_t = tl.load(inv_t + row)
     scale = inv_t * LOG2E
     m = tl.load(row_stats + row)
     bits_s = log_s * LOG2E
@@ -104,13 +109,16 @@ def backward_kernel(
         bits_s_ref = tl.load(row_stats + 3 * n + row) * LOG2E
     # The target first, and no warp stores before all have loaded it: with inplace_grad its logit is overwritten below.
     y_safe = tl.where((y >= 0) & (y < vocab), y, 0)
-    log_p = (tl.load(x_row + y_safe).to(tl.float32) - m) * inv_t - log_s
+    x_y = tl.load(x_row + y_safe).to(tl.float32)
+    log_p = (logit(x_y, cap, CAPPED) - m) * inv_t - log_s
     beside = level + g + slope * tl.maximum(log_p, NO_BITS * LN2)
     if HAS_REF:
-        log_q = ((tl.load(r_row + y_safe).to(tl.float32) - m_ref) * scale - bits_s_ref) * LN2
+        log_q = ((logit(tl.load(r_row + y_safe), cap, CAPPED) - m_ref) * scale - bits_s_ref) * LN2
         beside += tilt * (tl.maximum(log_p, NO_BITS * LN2) - tl.maximum(log_q, NO_REF_BITS * LN2))
     p_y = tl.exp(log_p)
     at_target = (g * one_minus_exp(log_p) + tl.where(p_y > 0, p_y * beside, p_y)) * inv_t
+    if CAPPED:
+        at_target *= cap_slope(x_y, cap)
     tl.debug_barrier()
 
     level *= inv_t
@@ -123,8 +131,10 @@ def backward_kernel(
         x = load(x_row, column, end).to(tl.float32)
         r = x
         if HAS_REF:
-            r = load(r_row, column, end).to(tl.float32)
-        dz = off_target(x, r, m, bits_s, m_ref, bits_s_ref, level, slope, tilt, scale, HAS_REF)
+            r = logit(load(r_row, column, end), cap, CAPPED)
+        dz = off_target(logit(x, cap, CAPPED), r, m, bits_s, m_ref, bits_s_ref, level, slope, tilt, scale, HAS_REF)
+        if CAPPED:
+            dz *= cap_slope(x, cap)
         dz = tl.where(column == y_column, at_target, dz).to(grad.dtype.element_ty)
         tl.store(g_row + column, dz, mask=column < end)
         column += DEPTH * LANES * WIDTH

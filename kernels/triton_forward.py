@@ -37,6 +37,7 @@ from .triton_pieces import (
     lane_max,
     lane_sum,
     load,
+    logit,
     row_of,
 )
 
@@ -62,7 +63,8 @@ def move(old, new, scale):
 
 @triton.jit
 def row_sum(
-    row, end, m, sum_e, scale, LANES: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr
+    row, end, m, sum_e, scale, cap,
+    LANES: tl.constexpr, DEPTH: tl.constexpr, WIDTH: tl.constexpr, WHOLE: tl.constexpr, CAPPED: tl.constexpr,
 ):  # fmt: skip
     """(maximum, Σe − 1) of the row from its lanes' m and Σe; −1 for a row of −inf, NaN for one with +inf."""
     lane = tl.arange(0, LANES)
@@ -74,7 +76,7 @@ def row_sum(
     own = lane_columns(owner, LANES, WIDTH, WHOLE)
     block = LANES * tl.arange(0, DEPTH)[:, None] + lane[None, :]
     for begin in range(0, end, DEPTH * LANES * LANES * WIDTH):
-        x = load(row, begin + block[:, :, None] * (LANES * WIDTH) + own, end).to(tl.float32)
+        x = logit(load(row, begin + block[:, :, None] * (LANES * WIDTH) + own, end), cap, CAPPED)
         maxima += lane_sum((x == top).to(tl.float32))
         beside += lane_sum(tl.where(x == top, 0.0, tl.exp2((x - top) * scale)))
     rest = (tl.sum(maxima, 0) - 1.0) + tl.sum(beside, 0)
@@ -101,7 +103,7 @@ def most_excluded(
         "n", "vocab", "ignore_index",
         "x_inner", "x_outer_stride", "x_inner_stride", "r_inner", "r_outer_stride", "r_inner_stride",
     ],
-    do_not_specialize_on_alignment=["logits", "ref_logits", "targets", "out"],
+    do_not_specialize_on_alignment=["logits", "ref_logits", "targets", "out", "inv_t"],
 )  # fmt: skip
 def forward_kernel(
     logits,
@@ -110,7 +112,8 @@ def forward_kernel(
     out,  # (N rows of V), the same or a dummy, (N,), (5 or 8, N) fp32
     n: tl.int64,
     vocab,
-    inv_t,
+    inv_t,  # 1/T, or where ROW_T a pointer to (N,) of them
+    cap,
     ignore_index: tl.int64,
     x_inner: tl.int64,
     x_outer_stride: tl.int64,
@@ -123,6 +126,8 @@ def forward_kernel(
     HAS_REF: tl.constexpr,
     WHOLE: tl.constexpr,
     ALIGNED: tl.constexpr,
+    CAPPED: tl.constexpr,
+    ROW_T: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     out += row
@@ -133,6 +138,8 @@ def forward_kernel(
     x_row = row_of(logits, row, x_inner, x_outer_stride, x_inner_stride, ALIGNED)
     r_row = row_of(ref_logits, row, r_inner, r_outer_stride, r_inner_stride, ALIGNED)
     end = end_of(vocab, WIDTH, WHOLE)
+    if ROW_T:
+        inv_t = tl.load(inv_t + row)
     scale = inv_t * LOG2E  # logits to bits
 
     m = tl.full((LANES,), LOWEST, tl.float32)
@@ -149,7 +156,7 @@ def forward_kernel(
     if HAS_REF:
         r_next = load(r_row, column, end)
     for _ in range(0, end, DEPTH * LANES * WIDTH):
-        x = x_next.to(tl.float32)
+        x = logit(x_next, cap, CAPPED)
         column += DEPTH * LANES * WIDTH  # the next block is under way while this one is summed
         x_next = load(x_row, column, end)
         m_old, m = m, tl.maximum(m, lane_max(x))
@@ -158,7 +165,7 @@ def forward_kernel(
         e = tl.exp2(bits)
         bits = tl.maximum(bits, NO_BITS)
         if HAS_REF:
-            r = r_next.to(tl.float32)
+            r = logit(r_next, cap, CAPPED)
             r_next = load(r_row, column, end)
             least_ref = tl.minimum(least_ref, tl.min(tl.min(r, 2), 0))
             m_old, m_ref = m_ref, tl.maximum(m_ref, lane_max(r))
@@ -170,7 +177,7 @@ def forward_kernel(
         sum_ed = factor * (sum_ed + shift * sum_e) + lane_sum(e * bits)
         sum_e = factor * sum_e + lane_sum(e)
 
-    top, rest = row_sum(x_row, end, m, sum_e, scale, LANES, DEPTH, WIDTH, WHOLE)
+    top, rest = row_sum(x_row, end, m, sum_e, scale, cap, LANES, DEPTH, WIDTH, WHOLE, CAPPED)
     dead = rest == -1.0
     m_safe = tl.where(dead, 0.0, top)
     log_s = tl.where(dead, INF, log1p(rest))
@@ -178,7 +185,7 @@ def forward_kernel(
     shift, factor = move(m, top, scale)
     mean_bits = tl.sum(factor * (sum_ed + shift * sum_e), 0) / s
     inside = (y >= 0) & (y < vocab)
-    x_y = tl.load(x_row + tl.where(inside, y, 0)).to(tl.float32)
+    x_y = logit(tl.load(x_row + tl.where(inside, y, 0)), cap, CAPPED)
     logprob = (x_y - m_safe) * inv_t - log_s
     tl.store(out, tl.where(inside, logprob, float("nan")))
     tl.store(out + n, tl.where(dead, -INF, m_safe * inv_t + log_s))
@@ -186,7 +193,7 @@ def forward_kernel(
     tl.store(out + 3 * n, m_safe)
     tl.store(out + 4 * n, log_s)
     if HAS_REF:
-        top_ref, rest_ref = row_sum(r_row, end, m_ref, sum_ref, scale, LANES, DEPTH, WIDTH, WHOLE)
+        top_ref, rest_ref = row_sum(r_row, end, m_ref, sum_ref, scale, cap, LANES, DEPTH, WIDTH, WHOLE, CAPPED)
         ref_dead = rest_ref == -1.0
         log_s_ref = tl.where(ref_dead, INF, log1p(rest_ref))
         shift_ref, _ = move(m_ref, top_ref, scale)
@@ -194,7 +201,7 @@ def forward_kernel(
         kl = cross * LN2 - (log_s - log_s_ref)
         kl = tl.where(kl < 0, 0.0, kl)  # rounding only; NaN passes
         if tl.min(least_ref, 0) == -INF:  # rare, so only such rows pay for a third look at them
-            lost = most_excluded(x_row, r_row, end, LANES, DEPTH, WIDTH, WHOLE)
+            lost = logit(most_excluded(x_row, r_row, end, LANES, DEPTH, WIDTH, WHOLE), cap, CAPPED)
             kl = tl.where(((lost - top) * scale >= LEAST) & (kl == kl), INF, kl)
         tl.store(out + 5 * n, tl.where(ref_dead, 0.0, top_ref))
         tl.store(out + 6 * n, log_s_ref)

@@ -1,4 +1,4 @@
-"""How the Triton kernels walk a row: which columns a lane takes, and how they are loaded and stored.
+"""How the Triton kernels walk a row: which columns a lane takes, how they are loaded and stored, and how a logit is capped.
 
 A lane is one thread of the program that owns the row. A block of the row is a tile (DEPTH, LANES, WIDTH), with WIDTH the
 numbers in 16 bytes, so that a reduction over DEPTH and WIDTH stays within the thread. Which columns a lane takes hangs on
@@ -69,3 +69,40 @@ def lane_sum(x):  # (k,LANES,WIDTH) -> (LANES,)
 @triton.jit
 def lane_max(x):  # (k,LANES,WIDTH) -> (LANES,)
     return tl.max(tl.max(x, 2), 0)
+
+
+@triton.jit
+def vanishing(x, cap):
+    """e^(−2|x| / c), of which tanh and its slope are made."""
+    return tl.exp2(tl.abs(x) * (-2.0 * LOG2E / cap))
+
+
+@triton.jit
+def capped(x, cap):
+    """c·tanh(x / c) to a few ulp, also near 0; ±inf and NaN as they are, for −inf is no logit but a token that is not there.
+
+    tanh u = (1 − w) / (1 + w) with w = e^(−2u), and where that cancels, Lambert's continued fraction u / (1 + u² / (3 + ...)).
+    """
+    u = tl.abs(x) * (1.0 / cap)
+    w = vanishing(x, cap)
+    q = u * u
+    near = u < 0.5
+    over = tl.where(near, u * (945.0 + q * (105.0 + q)), 1.0 - w)
+    size = cap * (over / tl.where(near, 945.0 + q * (420.0 + 15.0 * q), 1.0 + w))
+    return tl.where(tl.abs(x) == INF, x, tl.where(x < 0, -size, size))
+
+
+@triton.jit
+def logit(x, cap, CAPPED: tl.constexpr):
+    """A loaded element as a logit: fp32, and capped if the head caps."""
+    x = x.to(tl.float32)
+    if CAPPED:
+        x = capped(x, cap)
+    return x
+
+
+@triton.jit
+def cap_slope(x, cap):
+    """The derivative of c·tanh(x / c) with its digits also where it is small: 4w / (1 + w)²."""
+    w = vanishing(x, cap)
+    return 4.0 * w / ((1.0 + w) * (1.0 + w))

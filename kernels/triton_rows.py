@@ -15,12 +15,13 @@ import torch
 import triton
 from torch import Tensor
 
-from .reference import RowStats
+from .reference import RowStats, Scaling
 from .triton_backward import backward_kernel
 from .triton_forward import forward_kernel
 
 # Multiply and add are contracted to one fused instruction: fewer roundings and fewer issues. Said out loud because the
-# default differs between Triton releases, and compiled results should not.
+# default differs between Triton releases, and compiled results should not. Not where logits are capped: two places of a kernel
+# must make the same number of one logit, bit for bit, and the compiler contracts each as it likes.
 FP_FUSION = True
 # A lane is a thread and takes one 16-byte piece of a row at a time, two where there is no reference: what it keeps then
 # fits 32 to 40 registers, so that 6 to 8 programs of this many lanes share a multiprocessor, and 32 to 48 KB of loads are
@@ -55,7 +56,9 @@ def laid_out(x: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
     return x, layout
 
 
-def launch_options(columns: int, itemsize: int, has_ref: bool, warp_size: int = 32) -> dict[str, int | bool]:
+def launch_options(
+    columns: int, itemsize: int, has_ref: bool, warp_size: int = 32, capped: bool = False
+) -> dict[str, int | bool]:
     """Lanes, pieces a lane and warps for rows of this many columns: fewer lanes only where a row has too few pieces."""
     depth = 1 if has_ref else 2
     pieces = triton.cdiv(columns * itemsize, 16 * depth)
@@ -66,18 +69,25 @@ def launch_options(columns: int, itemsize: int, has_ref: bool, warp_size: int = 
         "DEPTH": depth,
         "WHOLE": whole,
         "num_warps": lanes // warp_size,
-        "enable_fp_fusion": FP_FUSION,
+        "enable_fp_fusion": FP_FUSION and not capped,
     }
 
 
-def constants(vocab: int, has_ref: bool, *tensors: Tensor) -> dict[str, Any]:
+def constants(vocab: int, has_ref: bool, scaling: Scaling, *tensors: Tensor) -> dict[str, Any]:
     """What a launch is compiled for."""
     warp_size = 32
     if tensors[0].device.type == "cuda":  # the interpreter has no driver to ask
         target = triton.runtime.driver.active.get_current_target()
         warp_size = target.warp_size  # pyright: ignore[reportAttributeAccessIssue]  Triton declares no return type
-    options = launch_options(vocab, tensors[0].element_size(), has_ref, warp_size)
-    return {"HAS_REF": has_ref, "ALIGNED": aligned(*tensors), **options}
+    capped = scaling.softcap > 0
+    options = launch_options(vocab, tensors[0].element_size(), has_ref, warp_size, capped)
+    return {
+        "HAS_REF": has_ref,
+        "ALIGNED": aligned(*tensors),
+        "CAPPED": capped,
+        "ROW_T": scaling.row_inverse is not None,
+        **options,
+    }
 
 
 def on_device(x: Tensor) -> AbstractContextManager:
@@ -85,7 +95,7 @@ def on_device(x: Tensor) -> AbstractContextManager:
 
 
 def forward(
-    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, temperature: float, ignore_index: int, vocab: int
+    logits: Tensor, targets: Tensor, ref_logits: Tensor | None, scaling: Scaling, ignore_index: int, vocab: int
 ) -> RowStats:  # (..., V), (N,), (..., V)
     """As kernels.reference.forward."""
     n, has_ref = targets.numel(), ref_logits is not None
@@ -101,11 +111,12 @@ def forward(
                 out,
                 n,
                 vocab,
-                1.0 / temperature,
+                scaling.inverse,
+                scaling.softcap,
                 ignore_index,
                 *x_layout,
                 *r_layout,
-                **constants(vocab, has_ref, x, r),
+                **constants(vocab, has_ref, scaling, x, r),
             )
     # One allocation, handed on in pieces that do not share storage: operators may not return two views of one.
     fields = (out[0], out[1], out[2], out[7] if has_ref else out.new_empty(0), out[3:7] if has_ref else out[3:5])
@@ -119,7 +130,7 @@ def backward(
     ref_logits: Tensor | None,
     stats: RowStats,
     incoming: Sequence[Tensor | None],
-    temperature: float,
+    scaling: Scaling,
     ignore_index: int,
     vocab: int,
 ) -> None:
@@ -130,7 +141,7 @@ def backward(
     g_layout = row_layout(grad)
     if g_layout is None:  # only inplace_grad on oddly strided logits comes here
         whole = torch.empty_like(grad, memory_format=torch.contiguous_format)
-        backward(whole, logits, targets, ref_logits, stats, incoming, temperature, ignore_index, vocab)
+        backward(whole, logits, targets, ref_logits, stats, incoming, scaling, ignore_index, vocab)
         grad.copy_(whole)
         return
     has_ref = incoming[3] is not None
@@ -148,12 +159,13 @@ def backward(
             n,
             vocab,
             grad.shape[-1],
-            1.0 / temperature,
+            scaling.inverse,
+            scaling.softcap,
             ignore_index,
             *x_layout,
             *r_layout,
             *g_layout,
-            **constants(vocab, has_ref, grad, x, r),
+            **constants(vocab, has_ref, scaling, grad, x, r),
         )
     torch.autograd.graph.increment_version(grad)  # a kernel writes behind autograd's back; in-place must be seen
 

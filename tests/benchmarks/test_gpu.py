@@ -39,6 +39,16 @@ def test_what_no_time_is_left_for_is_not_begun(tmp_path, monkeypatch):
     assert code == 0 and found["late"]["tail"] == ["not begun: no time was left"]
 
 
+@pytest.mark.parametrize("name", ["kernels", "sampler", "step"])
+def test_a_part_runs_dry(name, tmp_path):
+    """As `make gpu-dry` runs it. Its first part, the tests marked gpu, is collected with all others already."""
+    part = next(p for p in gpu.parts(tmp_path, True, None) if p.name == name)
+    result = gpu.run(part, tmp_path / "log", part.limit_s)
+    assert result["status"] == 0, result["tail"]
+    assert name == "kernels" or json.loads((tmp_path / f"{name}.json").read_text())  # which prints tables instead
+    assert name != "kernels" or any(line.startswith("| ours") for line in (tmp_path / "log").read_text().splitlines())
+
+
 @pytest.mark.parametrize("dry", [True, False])
 def test_all_parts_fit_into_the_time_and_know_their_options(tmp_path, dry):
     """What is asked of each script is among its options; `make gpu-dry` runs them."""

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks.kernels_report import DOCS, RESULTS, goal_lines, render
+from benchmarks.kernels_report import DOCS, RESULTS, goal_lines, render, shape_lines
 
 
 def record(device, seconds, peak=10, name="logits", dtype="bfloat16", V=151_936, contender="ours"):
@@ -31,6 +31,23 @@ def test_the_cpu_goals_are_of_time_and_of_memory():
     )
     assert [line.split("|")[-2].strip() for line in slow[2:4]] == ["**not met**", "met"]
     assert [line.split("|")[-2].strip() for line in heavy[2:4]] == ["met", "**not met**"]
+
+
+def test_the_worst_shape_decides_and_every_shape_is_shown():
+    shape = {"N": 8, "V": 128, "threads": 1, "low": 0.5, "high": 0.9}
+    good = [
+        shape | {"dtype": d, "rows": r, "time": 0.7, "memory": 0.2}
+        for d in ("float32", "bfloat16")
+        for r in ("flat", "peaked")
+    ]
+    bad = [*good[:3], good[3] | {"time": 1.01, "memory": 0.51}]
+    for shapes, verdict in ((good, "met"), (bad, "**not met**")):
+        told = record("x86_64 CPU (some name)", 0.5) | {"shapes": shapes, "shape_rounds": 9}
+        lines = [line for line in goal_lines(told) if "largest of all shapes" in line]
+        assert [line.split("|")[-2].strip() for line in lines] == [verdict, verdict]
+        (row,) = (line for line in shape_lines(told) if line.startswith("| 8 × 128"))
+        assert row.count("0.70 (0.50–0.90)") == sum(s["time"] == 0.7 for s in shapes)
+    assert shape_lines(record("NVIDIA H200", 1e-3)) == []
 
 
 def test_the_page_shows_what_was_recorded():

@@ -4,6 +4,11 @@ import os
 
 import pytest
 
+from support.interpreter import patch_once_a_launch
+
+if os.environ.get("TRITON_INTERPRET") == "1":
+    patch_once_a_launch()
+
 
 @pytest.fixture(params=["torch", "triton", pytest.param("cuda", marks=pytest.mark.gpu)])
 def where(request):

@@ -21,76 +21,75 @@ def inputs(dtype=torch.float32, device="cpu", N=5, V=40):
     return x, torch.randint(V, (N,), generator=gen).to(device), r
 
 
-@pytest.mark.parametrize("with_ref", [False, True])
-def test_opcheck_of_the_row_operators(where, with_ref):
+# temperature and soft cap, and the temperatures of 5 rows in their place
+SCALINGS = {"plain": (None, 0.7, 0.0), "rows, capped": (torch.tensor([0.5, 1.0, 2.0, 1.3, 0.7]).reciprocal(), 1.0, 4.0)}
+
+
+@pytest.mark.parametrize(("with_ref", "scaling"), [(False, "plain"), (True, "rows, capped")])
+def test_opcheck_of_the_row_operators(where, with_ref, scaling):
     backend, device = where
     x, y, r = inputs(device=device)
-    args = (x, y, r if with_ref else None, 0.7, -100, 40, backend, False)
+    scaled = [v.to(device) if isinstance(v, torch.Tensor) else v for v in SCALINGS[scaling]]
+    args = (x, y, r if with_ref else None, *scaled, -100, 40, backend, False)
     torch.library.opcheck(ops.score_rows, args)
-    stats = list(ops.score_rows(*args))
+    stats = [s.detach() for s in ops.score_rows(*args)]
     one = torch.ones(5, device=device)
+    incoming = (one, None, one, one if with_ref else None)
+    grad = torch.empty_like(x)
     torch.library.opcheck(
-        ops.score_rows_backward,
-        (
-            torch.empty_like(x),
-            x.detach(),
-            y,
-            args[2],
-            [s.detach() for s in stats],
-            one,
-            None,
-            one,
-            one if with_ref else None,
-            0.7,
-            -100,
-            40,
-            backend,
-        ),
+        ops.score_rows_backward, (grad, x.detach(), y, args[2], stats, *incoming, *scaled, -100, 40, backend)
     )
 
 
-@pytest.mark.parametrize("with_ref", [False, True])
-def test_opcheck_of_the_linear_operators(where, with_ref):
+@pytest.mark.parametrize("whole", [False, True])
+def test_opcheck_of_the_linear_operators(where, whole):
+    """Plain, and with everything an operator may be given."""
     backend, device = where
     gen = torch.Generator().manual_seed(0)
-    h, w = (torch.randn(n, 8, generator=gen).to(device).requires_grad_() for n in (6, 40))
-    y = torch.tensor([0, 5, -100, 39, 7, 7], device=device)
-    ref = (h.detach() * 0.9, w.detach() * 0.9) if with_ref else (None, None)
-    args = (h, w, y, *ref, 0.7, -100, backend, torch.float32, 4)
-    torch.library.opcheck(linear.linear_score_rows, args)
-    stats = [s.detach() for s in linear.linear_score_rows(*args)]
-    one = torch.ones(6, device=device)
-    torch.library.opcheck(
-        linear.linear_score_rows_backward,
-        (
-            h.detach(),
-            w.detach(),
-            y,
-            *ref,
-            stats,
-            one,
-            None,
-            one,
-            one if with_ref else None,
-            0.7,
-            -100,
-            backend,
-            torch.float32,
-            4,
-            True,
-            True,
-        ),
-    )
+    h, w = (torch.randn(n, 8, generator=gen).to(device).requires_grad_() for n in (5, 40))
+    b = torch.randn(40, generator=gen).to(device).requires_grad_() if whole else None
+    y = torch.tensor([0, 5, -100, 39, 7], device=device)
+    ref = [t.detach() * 0.9 for t in (h, w, b)] if b is not None else [None] * 3
+    scaled = [
+        v.to(device) if isinstance(v, torch.Tensor) else v for v in SCALINGS["rows, capped" if whole else "plain"]
+    ]
+    given = (h, w, b, y, *ref, scaled[0])
+    rest = (*scaled[1:], -100, backend, torch.float32, 4)
+    torch.library.opcheck(linear.linear_score_rows, (*given, *rest))
+    stats = [s.detach() for s in linear.linear_score_rows(*given, *rest)]
+    one = torch.ones(5, device=device)
+    needed = [True, True, whole]
+    given = [t if t is None else t.detach() for t in given]
+    incoming = (one, None, one, one if whole else None)
+    torch.library.opcheck(linear.linear_score_rows_backward, (needed, *given, stats, *incoming, *rest))
 
 
 def test_the_operator_and_the_direct_route_agree(where):
     backend, device = where
     x, y, r = inputs(device=device)
-    direct = ops.ScoreRows.apply(x, y, r, 0.7, -100, 40, backend, False)
-    operator = ops.score_rows(x, y, r, 0.7, -100, 40, backend, False)
+    args = (x, y, r, None, 0.7, 0.0, -100, 40, backend, False)
+    direct, operator = ops.ScoreRows.apply(*args), ops.score_rows(*args)
     assert all(torch.equal(a, b) for a, b in zip(direct, operator, strict=True))
     grads = [torch.autograd.grad(sum(v.sum() for v in out[:4]), x)[0] for out in (direct, operator)]
     assert torch.equal(*grads)
+
+
+def test_the_interpreter_patched_once_a_launch_computes_the_same(monkeypatch):
+    """tests/support/interpreter.py against Triton's own way; and its launches leave the language as they found it."""
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("Triton runs compiled here; set TRITON_INTERPRET=1 for the interpreter")
+    from triton import language
+    from triton.runtime import interpreter
+
+    def scores_and_gradient():
+        x, y, r = inputs(V=300)
+        s = kernels.logprob_kl(x, y, r, 0.7, backend="triton")
+        return (*s, *torch.autograd.grad(sum(v.sum() for v in s), x))
+
+    once = scores_and_gradient()
+    assert not interpreter._patch_lang.launch.scopes and language.core.is_builtin(language.core.load)
+    monkeypatch.setattr(interpreter, "_patch_lang", interpreter._patch_lang.every_call)
+    assert all(torch.equal(a, b) for a, b in zip(once, scores_and_gradient(), strict=True))
 
 
 def compiled_agrees(function, args, leaves, **options):
@@ -121,6 +120,11 @@ def test_torch_compile_keeps_one_graph_and_the_same_gradient():
     compiled_agrees(loss_from_logits, (x, y, r), (x,), backend="aot_eager")
     h, w = torch.randn(5, 8, requires_grad=True), torch.randn(40, 8, requires_grad=True)
     compiled_agrees(loss_from_hidden, (h, w, y), (h, w), backend="aot_eager")
+    t, b = torch.linspace(0.5, 2, 5), torch.randn(40, requires_grad=True)
+    rows = lambda x, t: kernels.logprob_kl(x * 2, y, r, t, softcap=3.0).kl.sum()  # noqa: E731
+    compiled_agrees(rows, (x, t), (x,), backend="aot_eager")
+    head = lambda h, b, t: kernels.linear_logprob(h * 2, w, y, t, bias=b, softcap=3.0).entropy.sum()  # noqa: E731
+    compiled_agrees(head, (h, b, t), (h, b), backend="aot_eager")
 
 
 def test_torch_compile_does_not_recompile_for_a_new_length():
@@ -197,6 +201,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
 from triton.runtime.jit import create_function_from_signature
 from kernels import triton_rows
+from kernels.reference import Scaling
 
 class Recorder:
     def __init__(self, kernel):
@@ -219,9 +224,9 @@ for V in (512, 500, 501):  # divisible by 16, by 4, odd
         for temperature in (0.5, 0.7, 1.0, 2.0):
             whole = torch.zeros(B, T + 1, V, dtype=torch.bfloat16)
             x, y = whole[:, :-1], torch.zeros(B, T + 1, dtype=torch.long)[:, 1:].reshape(-1)
-            stats = triton_rows.forward(x, y, None, temperature, -100, V)
+            stats = triton_rows.forward(x, y, None, Scaling(temperature), -100, V)
             grad = torch.empty(B, T, V, dtype=torch.bfloat16)
-            triton_rows.backward(grad, x, y, None, stats, (stats.entropy, None, None, None), temperature, -100, V)
+            triton_rows.backward(grad, x, y, None, stats, (stats.entropy, None, None, None), Scaling(temperature), -100, V)
     counts[V] = [len(forward.keys), len(backward.keys)]
 print(json.dumps(counts))
 """

@@ -14,6 +14,7 @@ from benchmarks.kernels_assembly import gcn_loops, main_loop, sass_loops
 ROOT = Path(__file__).parents[2]
 SCRIPT, RECORD = ROOT / "benchmarks/kernel_resources.py", ROOT / "benchmarks/results/kernel_resources.json"
 TARGETS = ("sm_80", "sm_90", "sm_100", "sm_120", "gfx942", "gfx950")
+CAPPED = ("sm_90", "gfx950")
 
 
 @pytest.mark.parametrize("dtypes", [["bf16"], pytest.param(["fp16", "fp32"], marks=pytest.mark.slow)])
@@ -22,18 +23,22 @@ def test_kernels_compile_for_every_target_as_recorded(dtypes):
     command = [sys.executable, str(SCRIPT), "--check", "--dtypes", *dtypes]
     result = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert f"{4 * len(TARGETS) * len(dtypes)} kernels as recorded: none spills, none waits" in result.stdout
+    assert (
+        f"{4 * (len(TARGETS) + len(CAPPED)) * len(dtypes)} kernels as recorded: none spills, none waits"
+        in result.stdout
+    )
 
 
 def test_the_record_is_complete_and_the_gate_can_fail():
     pytest.importorskip("triton")
     record = json.loads(RECORD.read_text())
     want = {
-        f"{k} {d}{r} {t}"
+        f"{k} {d}{r}{c} {t}"
         for k in ("forward", "backward")
         for d in ("bf16", "fp16", "fp32")
         for r in ("", " with reference")
-        for t in TARGETS
+        for c, targets in (("", TARGETS), (" capped", CAPPED))
+        for t in targets
     }
     assert set(record["kernels"]) == want
     assert all(v["stack"] == v["local"] == v["barriers"] == v["shuffles"] == 0 for v in record["kernels"].values())
@@ -52,6 +57,9 @@ for change in (
 ):
     assert gate.compare({{key: {{**good, **change}}}}, record), change
 assert gate.compare({{"forward unknown": good}}, record)
+capped = "forward bf16 with reference capped sm_90"
+for share, wrong in ((0.5, 0), (0.3, 1)):  # a floor of its own
+    assert len(gate.compare({{capped: {{**record["kernels"][capped], "threads in use": share}}}}, record)) == wrong
 assert gate.render(json.loads(gate.RECORD.read_text())) in gate.DOCS.read_text()
 slow = gate.expected({{key: {{**good, "instructions an element": 40.0}}}}, "forward", "bf16", False)
 fast = gate.expected({{key: {{**good, "instructions an element": 4.0}}}}, "forward", "bf16", False)

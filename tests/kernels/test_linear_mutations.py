@@ -3,6 +3,27 @@
 As test_kernel_mutations.py: the source text is edited, imported as a module of its own, and put in the place of the real
 one. The check is a loss of all four scores whose gradient arrives scaled, over chunks that do not divide the tokens,
 with ignored ones and a reference of its own width.
+
+Faults that the tests once let through, and what catches each (a name in quotes is a mutant below or in
+test_kernel_mutations.py; all of them run each time):
+
+| fault | caught as |
+|---|---|
+| the default reference head is another | "the default reference head upside down" |
+| ignore_index other than −100, `linear_logprob` | "kept tokens asked of -100 alone", "ignore_index of -100 alone" |
+| the same, `linear_loss` | "ignore_index of -100 alone" of LOSS |
+| autocast leaves the reference out | "autocast without the reference" |
+| the reference's product though KL is unused | "the reference's product where no gradient of KL" |
+| a chunk's product rounded before the fp32 sum | "products rounded before their sum" |
+| dW summed in bf16, both forms, which share `Gradients` | "dW summed in the weight's dtype" |
+| `linear_loss` without vocab_size, without logits_dtype | "vocab_size forgotten", "logits_dtype forgotten" |
+| KL below 0, both backends | "KL below 0" twice |
+| a row of −inf given a gradient, both backends | "a row of −inf given a gradient" twice |
+| padding of an ignored row's gradient left as it was | "padding of an ignored row's gradient left" |
+| 0·inf in a sum or a gradient, both backends | "0 · inf in the gradient" twice, "a probability that underflows kept" |
+| a row idle because its level cancels | "a row idle though its entropy is asked for" twice |
+
+Three more were of a form over shards of the head's rows, which is gone; one changed nothing: that KL is infinite either way.
 """
 
 import contextlib
@@ -17,61 +38,75 @@ from support.mutants import mutant
 
 LINEAR = {
     "nothing": ("", ""),
-    "dh not put back in its place": ("dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)",
-                                     "dh = torch.cat([dh, dh.new_zeros(len(hidden) - len(dh), dh.shape[1])])"),
+    "dh not put back in its place": ("dh = dh.new_zeros(n, dh.shape[1]).index_copy_(0, kept, dh)",
+                                     "dh = torch.cat([dh, dh.new_zeros(n - len(dh), dh.shape[1])])"),
     "dW of the last chunk alone": ("        total.addmm_(a, b)\n", "        torch.mm(a, b, out=total)\n"),
-    "h of the first chunk in dW": ("spread(logits, h[chunk], weight,", "spread(logits, h[: len(logits)], weight,"),
+    "h of the first chunk in dW": ("accumulate(self.dw, dz.t(), self.h[chunk])", "accumulate(self.dw, dz.t(), self.h[: len(dz)])"),
     "targets of the first chunk": ("head.logits(chunk),\n                chosen[chunk]", "head.logits(chunk),\n                chosen[: len(chosen[chunk])]"),
-    "the reference's logits from the policy's states": ("Head(ref_hidden, ref_weight, rows, logits_dtype)",
-                                                        "Head(hidden[:, :-5].contiguous(), ref_weight, rows, logits_dtype)"),
+    "the reference's logits from the policy's states": ("Head(ref_hidden, ref_weight,", "Head(hidden[:, :-5].contiguous(), ref_weight,"),
     "ignored incoming gradient": ("[None if g is None else g[chunk] for g in incoming]",
                                   "[None if g is None else g[chunk] * 0 + 1 for g in incoming]"),
-    "temperature forgotten backward": ("g[chunk] for g in incoming],\n            temperature",
-                                       "g[chunk] for g in incoming],\n            1.0"),
-    "the default reference head upside down": ("weight.detach() if ref_weight is None", "weight.detach().flip(0) if ref_weight is None"),
-    "ignore_index of -100 alone": ("take(targets, kept)\n    head = Head(hidden", "take(targets, kept)\n    ignore_index = -100\n    kept = None\n    chosen = targets.clamp(min=0)\n    head = Head(hidden"),
+    "temperature forgotten backward": ("scaling.of(chunk),\n            ignore_index", "Scaling(),\n            ignore_index"),
+    "ignore_index of -100 alone": ("take(targets, kept)\n    scaling", "take(targets, kept)\n    ignore_index = -100\n    kept = None\n    chosen = targets.clamp(min=0)\n    scaling"),
     "kept tokens asked of -100 alone": ("(targets != ignore_index).nonzero()", "(targets != -100).nonzero()"),
-    "autocast of float64": ("x if x.dtype == torch.float64 else ", ""),
-    "autocast without the reference": ("(None if x is None else autocast(x) for", "(x for"),
-    "autocast that rounds the logits": ("chosen,\n        *ref,\n        check_temperature(temperature),\n        ignore_index,\n        choose_backend(backend, hidden),\n        logits_dtype or hidden.dtype",
-                                        "chosen,\n        *ref,\n        check_temperature(temperature),\n        ignore_index,\n        choose_backend(backend, hidden),\n        logits_dtype or flat.dtype"),
+    "autocast that rounds the logits": ("logits_dtype or hidden.dtype", "logits_dtype or given[0].dtype"),
     "products rounded before their sum": ("total.addmm_(a.to(total.dtype), b.to(total.dtype))", "total.add_(torch.mm(a, b).to(total.dtype))"),
-    "dW summed in the weight's dtype": ("dw = weight.new_zeros(weight.shape, dtype=ops.compute_dtype(weight))", "dw = weight.new_zeros(weight.shape)"),
+    "bias forgotten": ("cpu_linear.linear(h, self.weight, self.bias)", "cpu_linear.linear(h, self.weight)"),
+    "the reference's bias from the policy": ("Head(ref_hidden, ref_weight, ref_bias,", "Head(ref_hidden, ref_weight, bias,"),
+    "db of the last chunk alone": ("self.db += dz.sum(", "self.db[:] = dz.sum("),
+    "db summed in the weight's dtype": ("weight.new_zeros(len(weight), dtype=wide)", "weight.new_zeros(len(weight))"),
+    "temperatures of the first chunk": ("scaling.of(chunk)", "scaling.of(slice(len(chosen[chunk])))"),
+    "temperatures of ignored tokens kept": ("take(row_inverse, kept)", "row_inverse"),
+    "dW summed in the weight's dtype": ("weight.new_zeros(weight.shape, dtype=wide)", "weight.new_zeros(weight.shape)"),
     "the reference's product where no gradient of KL": ("take(ref_hidden if g_kl is not None else None, kept)", "take(ref_hidden, kept)"),
+}  # fmt: skip
+ARGUMENTS = {  # of both forms
+    "the default reference head upside down": ("ref_weight = weight.detach()", "ref_weight = weight.detach().flip(0)"),
+    "autocast of float64": ("x is None or x.dtype == torch.float64", "x is None"),
+    "autocast without the reference": ("map(autocast, (bias, ref_hidden, ref_weight, ref_bias))", "(bias, ref_hidden, ref_weight, ref_bias)"),
 }  # fmt: skip
 LOSS = {
     "nothing": ("", ""),
     "ignored incoming gradient": ("g.mul_(g_loss.to(g.dtype))", "g"),
     "data of the first chunk": ("[d[chunk] for d in data]", "[d[: len(d[chunk])] for d in data]"),
-    "data of ignored tokens kept": ("data = [take(d, kept) for d in data]", "data = [d[: len(y)] for d in data]"),
+    "data of ignored tokens kept": ("[take(d, kept) for d in data]", "[d[: len(y)] for d in data]"),
     "loss of the last chunk alone": ("total += value", "total = value"),
     "scores not put back in their place": ("out.index_copy_(0, kept, torch.cat(pieces)) if kept is not None else out.copy_(torch.cat(pieces))",
                                            "out[: sum(map(len, pieces))] = torch.cat(pieces)"),
-    "dh not put back in its place": ("dh = torch.zeros_like(hidden).index_copy_(0, kept, dh)",
-                                     "dh = torch.cat([dh, dh.new_zeros(len(hidden) - len(dh), dh.shape[1])])"),
-    "vocab_size forgotten": ("check_linear(hidden, weight, targets, ref_hidden, ref_weight, vocab_size, ignore_index)", "check_linear(hidden, weight, targets, ref_hidden, ref_weight, None, ignore_index)"),
-    "ignore_index of -100 alone": ("kept_rows(targets, ignore_index)", "kept_rows(targets, -100)"),
+    "dh not put back in its place": ("sums.finished(len(hidden), kept)", "sums.finished(len(hidden), None if kept is None else kept.flip(0))"),
+    "temperatures of the first chunk": ("part = scaling.of(chunk)", "part = scaling.of(slice(chunk.stop - chunk.start))"),
+    "temperatures of ignored tokens kept": ("scaling if kept is None else scaling.of(kept)", "scaling"),
+    "vocab_size forgotten": ("ref_weight, ref_bias, vocab_size, ignore_index)", "ref_weight, ref_bias, None, ignore_index)"),
+    "ignore_index of -100 alone": ("kept_rows(rest.targets, ignore_index)", "kept_rows(rest.targets, -100)"),
     "logits_dtype forgotten": ("logits_dtype or hidden.dtype", "hidden.dtype"),
-    "dW summed in the weight's dtype": ("dtype=wide) if need_w", "dtype=weight.dtype) if need_w"),
-    "fp16 let through": ("torch.float16 in (flat.dtype", "torch.float64 in (flat.dtype"),
+    "fp16 let through": ("torch.float16 in (given.hidden.dtype", "torch.float64 in (given.hidden.dtype"),
     "parameters of the loss let through": ("        refuse_others(value, leaves)\n", ""),
     "a gradient in the wrong place": ("(*grads, None)[:4]", "(grads[1], grads[0], *grads[2:], None)[:4]"),
 }  # fmt: skip
 
 
 def verify(score) -> None:
-    """score(h, w, y, rh, rw, weights) -> (loss, scores) against the float64 oracle, the loss scaled by 3 on its way back."""
+    """score(h, w, b, y, t, rh, rw, rb, weights) -> (loss, scores) against the float64 oracle, for which a bias is one more column
+    of the head; each token has its temperature, and the loss is scaled by 3 on its way back."""
     h, w, rh, rw, y, weights = problem()
-    h, w = h.requires_grad_(), w.requires_grad_()
-    loss, s = score(h, w, y, rh, rw, weights)
-    exact, dh, dw = oracle(h, w, y, weights, 0.7, rh, rw)
+    gen = torch.Generator().manual_seed(4)
+    b, rb, t, one = (
+        torch.randn(len(w), generator=gen),
+        torch.randn(len(w), generator=gen),
+        0.5 + torch.rand(y.shape, generator=gen),
+        torch.ones(*y.shape, 1),
+    )
+    columns = [torch.cat([a, c], -1) for a, c in ((h, one), (w, b[:, None]), (rh, one), (rw, rb[:, None]))]
+    exact, dh, dw = oracle(*columns[:2], y, weights, t[..., None].double(), *columns[2:])
+    h, w, b = h.requires_grad_(), w.requires_grad_(), b.requires_grad_()
+    loss, s = score(h, w, b, y, t, rh, rw, rb, weights)
     kept = y != -100
     for name, want in exact.items():
         close(getattr(s, name)[kept], want, 3e-6)
     close(loss[None], sum((exact[n] * g.double()[kept]).sum() for n, g in zip(exact, weights, strict=True))[None], 1e-5)
     (3 * loss).backward()
-    close(h.grad, 3 * dh, 1e-5)
-    close(w.grad, 3 * dw, 1e-5)
+    for have, want in ((h.grad, dh[..., :-1]), (w.grad, dw[:, :-1]), (b.grad, dw[:, -1])):
+        close(have, 3 * want, 1e-5)
 
 
 def verify_options(score, fused, accumulate) -> None:
@@ -125,6 +160,13 @@ def verify_options(score, fused, accumulate) -> None:
             else:
                 fused(ones, zeros, first, total, chunk=chunk)[0].backward()
             assert torch.allclose(zeros.grad.float(), exact, rtol=2.0**-8)
+    ones, zeros, b = (
+        torch.ones(N, 8).bfloat16(),
+        torch.zeros(V, 8).bfloat16(),
+        torch.zeros(V).bfloat16().requires_grad_(),
+    )
+    score(ones, zeros, torch.zeros(N, dtype=torch.long), bias=b, chunk=1).logprob.sum().backward()
+    assert torch.allclose(b.grad.float(), exact[:, 0], rtol=2.0**-8)
     gen = torch.Generator().manual_seed(3)  # unlike terms, where rounding a product before it is added shows
     a, b = (torch.randn(*shape, generator=gen).bfloat16() for shape in ((V, 64), (64, 8)))
     out = torch.zeros(V, 8)
@@ -144,15 +186,17 @@ def verify_options(score, fused, accumulate) -> None:
         raise AssertionError("not refused")
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", [*LINEAR, *ARGUMENTS])
 def test_linear_logprob_mutated_is_caught(name, tmp_path):
-    wrong = mutant(name, "kernels.linear", LINEAR[name], tmp_path)
+    wrong = mutant(name, "kernels.linear", LINEAR.get(name, ("", "")), tmp_path)
+    if name in ARGUMENTS:
+        wrong.check_linear = mutant(name, "kernels.logits", ARGUMENTS[name], tmp_path).check_linear
 
-    def score(h, w, y, rh, rw, weights):
-        s = wrong.linear_logprob(h, w, y, 0.7, ref_hidden=rh, ref_weight=rw, chunk=10)
+    def score(h, w, b, y, t, rh, rw, rb, weights):
+        s = wrong.linear_logprob(h, w, y, t, bias=b, ref_hidden=rh, ref_weight=rw, ref_bias=rb, chunk=10)
         return sum((v * g).sum() for v, g in zip(s, weights, strict=True)), s
 
-    with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError)):
+    with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError, RuntimeError)):
         verify(score)
         verify_options(wrong.linear_logprob, kernels.linear_loss, wrong.accumulate)
         verify_costs(wrong)
@@ -177,10 +221,11 @@ def test_linear_loss_mutated_is_caught(name, tmp_path):
     wrong = mutant(name, "kernels.linear_loss", LOSS[name], tmp_path)
     combine = lambda s, *weights: sum((v * g).sum() for v, g in zip(s, weights, strict=True))  # noqa: E731
 
-    def score(h, w, y, rh, rw, weights):
-        return wrong.linear_loss(h, w, y, combine, *weights, temperature=0.7, ref_hidden=rh, ref_weight=rw, chunk=10)
+    def score(h, w, b, y, t, rh, rw, rb, weights):
+        ref = {"ref_hidden": rh, "ref_weight": rw, "ref_bias": rb}
+        return wrong.linear_loss(h, w, y, combine, *weights, temperature=t, bias=b, chunk=10, **ref)
 
-    with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError)):
+    with contextlib.nullcontext() if name == "nothing" else pytest.raises((AssertionError, IndexError, RuntimeError)):
         verify(score)
         verify_options(kernels.linear_logprob, wrong.linear_loss, linear.accumulate)
 

@@ -134,46 +134,42 @@ def test_rows_without_an_incoming_gradient_get_zero(where):
 
 
 UNREAD = """
-import ctypes, mmap, sys, torch, kernels
+import ctypes, mmap, torch, kernels
 V, page = 1024, mmap.PAGESIZE
 memory = mmap.mmap(-1, 6 * V * 4 + page)
 x = torch.frombuffer(memory, dtype=torch.float32, count=6 * V).view(6, V)
 x.copy_(torch.randn(6, V))
-grad_y = torch.tensor([3, -100, 5, -100, 7, 9])
+y = torch.tensor([3, -100, 5, -100, 7, 9])
 def protect(flags):  # row 1 and row 3 become memory that kills the process when read
     for row in (1, 3):
         address = ctypes.c_void_p(x.data_ptr() + row * V * 4)
         assert ctypes.CDLL(None).mprotect(address, V * 4, flags) == 0
 leaf = x.requires_grad_()
 protect(0)
-s = kernels.logprob_kl(leaf, grad_y, backend=sys.argv[1])
-(grad,) = torch.autograd.grad(s.logprob.sum() + s.entropy.sum(), leaf)
-assert bool((grad[[1, 3]] == 0).all()) and bool((grad[[0, 2]] != 0).all())
-print("survived", flush=True)
-if sys.argv[2:] == ["touch"]:
-    print(float(x.detach()[1, 0]))
+for backend in ("torch", "triton"):
+    s = kernels.logprob_kl(leaf, y, backend=backend)
+    (grad,) = torch.autograd.grad(s.logprob.sum() + s.entropy.sum(), leaf)
+    assert bool((grad[[1, 3]] == 0).all()) and bool((grad[[0, 2]] != 0).all())
+    print(backend, "survived", flush=True)
+print(float(x.detach()[1, 0]))
 """
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
-def test_ignored_rows_are_not_read(backend):
+def test_ignored_rows_are_not_read():
     """Their pages are unmapped from reading: a single load would end the process. That it would is checked too."""
     if V_IS_NOT_WHOLE_PAGES:
         pytest.skip("pages larger than a row of this test")
     env = {**os.environ, "TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(
-        [sys.executable, "-c", UNREAD, backend, "touch"], cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    assert "survived" in result.stdout, result.stderr
+    result = subprocess.run([sys.executable, "-c", UNREAD], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert result.stdout.splitlines()[-2:] == ["torch survived", "triton survived"], result.stderr
     assert result.returncode < 0, "reading the protected page should have killed the process"
 
 
 V_IS_NOT_WHOLE_PAGES = 4096 % os.sysconf("SC_PAGESIZE") != 0
 
 
-@pytest.mark.parametrize("backend", ["torch", "triton"])
-@pytest.mark.parametrize("columns", [1000, 2100, 5000])
-def test_padded_columns_have_no_probability_and_no_gradient(where, backend, columns):
+@pytest.mark.parametrize("columns", [1000, 2100])
+def test_padded_columns_have_no_probability_and_no_gradient(where, columns):
     """verl's padded head added exp(0) a column: log-probs of +123. Here the padding holds the largest logits."""
     backend, device = where
     x = torch.cat([rows(KINDS, 900), torch.full((6, columns - 900), 1e4)], 1)
@@ -191,18 +187,18 @@ def test_padded_columns_have_no_probability_and_no_gradient(where, backend, colu
 
 def test_bitwise_repeatable_and_indifferent_to_the_order_of_rows(where):
     backend, device = where
-    x = rows(KINDS * 4, 3000, seed=8).to(device)
-    ref, y = noisy(x.cpu()).to(device), torch.arange(24, device=device) * 7
+    x = rows(KINDS * 2, 1500, seed=8).to(device)
+    ref, y = noisy(x.cpu()).to(device), torch.arange(12, device=device) * 7
     s, grad = run(x, y, ref, backend=backend)
     again, grad_again = run(x, y, ref, backend=backend)
     assert same(s, again) and torch.equal(grad, grad_again)
-    order = torch.randperm(24, generator=torch.Generator().manual_seed(0)).to(device)
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(0)).to(device)
     leaf = x[order].requires_grad_()
     moved = kernels.logprob_kl(leaf, y[order], ref[order], 0.7, backend=backend)
     assert same(moved, [v[order] for v in s])
     weights = [w[order] for w in weights_for(y)]
     assert torch.equal(torch.autograd.grad(loss_of(moved, weights), leaf)[0], grad[order])
-    for i in (0, 5, 23):  # and to how many others are scored beside it
+    for i in (0, 5, 11):  # and to how many others are scored beside it
         alone = kernels.logprob_kl(x[i : i + 1], y[i : i + 1], ref[i : i + 1], 0.7, backend=backend)
         assert same(alone, [v[i : i + 1] for v in s])
 

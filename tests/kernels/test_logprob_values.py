@@ -41,8 +41,7 @@ def at_vocabulary(backend, device, V):
     check(scorer(backend), x, pick_targets(x), noisy(x), temperature=0.7, device=device)
 
 
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
-@pytest.mark.parametrize("V", [2, 1000, 5000])
+@pytest.mark.parametrize(("V", "temperature"), [(2, 0.1), (1000, 3.0), (5000, 1.0), (5000, 0.1)])
 def test_without_a_reference_and_over_temperatures(where, temperature, V):
     backend, device = where
     x = rows(KINDS, V, seed=V + 1)
@@ -113,15 +112,15 @@ def test_gradcheck_of_all_four_outputs():
 
 @pytest.mark.parametrize("case", ["first block", "middle block", "last block", "all but one", "every other", "target"])
 def test_logits_of_minus_infinity(where, case):
-    """V = 9000 is three of Triton's blocks; a public kernel gives NaN where the first is all −inf."""
+    """V = 2900 is three of Triton's blocks; a public kernel gives NaN where the first is all −inf."""
     backend, device = where
-    x = rows(("model", "negative", "tied"), 9000)
+    x = rows(("model", "negative", "tied"), 2900)
     r = noisy(x)
-    y = torch.tensor([8000, 4100, 100])
+    y = torch.tensor([2600, 1100, 100])
     cut = {
-        "first block": slice(0, 4096),
-        "middle block": slice(4096, 8192),
-        "last block": slice(8192, None),
+        "first block": slice(0, 1024),
+        "middle block": slice(1024, 2048),
+        "last block": slice(2048, None),
         "every other": slice(0, None, 2),
         "all but one": slice(None),
         "target": slice(0, 0),
@@ -176,26 +175,3 @@ def test_nan_and_plus_infinity_stay_in_their_row_and_show(where, bad):
     assert dirty.logprob[1].isnan() and dirty.entropy[1].isnan()
     for a, b in zip(clean, dirty, strict=True):
         assert a[0] == b[0] and a[2] == b[2]
-
-
-def test_a_logit_scale_is_a_temperature(where):
-    """Granite divides its logits by 8: softmax(z/8/T) is the softmax at temperature 8T, gradient included."""
-    backend, device = where
-    x, y = rows(KINDS, 500, seed=6), torch.arange(6) * 9
-    scaled = lambda x, y, r, t: kernels.logprob_kl(x, y, r, t / 0.125, backend=backend)  # noqa: E731
-    whole = lambda x, y, r, t: kernels.logprob_kl(x * 0.125, y, r * 0.125, t, backend=backend)  # noqa: E731
-    leaves = [x.clone().to(device).requires_grad_() for _ in range(2)]
-    have, want = (f(z, y.to(device), noisy(x).to(device), 0.7) for f, z in zip((scaled, whole), leaves, strict=True))
-    for a, b in zip(have, want, strict=True):
-        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
-        g = [torch.autograd.grad(s.sum(), z, retain_graph=True)[0] for s, z in zip((a, b), leaves, strict=True)]
-        assert torch.allclose(*g, rtol=1e-4, atol=1e-7)
-
-
-def test_a_z_loss_is_a_loss_on_an_output(where):
-    backend, device = where
-    x, y = rows(("flat", "model", "peaked"), 500, seed=6), torch.tensor([1, 2, 3])
-    leaf, wide = x.clone().to(device).requires_grad_(), x.double().requires_grad_()
-    (1e-4 * kernels.logprob_kl(leaf, y.to(device), backend=backend).logsumexp.square().sum()).backward()
-    (1e-4 * wide.logsumexp(-1).square().sum()).backward()
-    assert torch.allclose(leaf.grad.cpu().double(), wide.grad, rtol=1e-5, atol=1e-12)

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 import kernels
 from kernels.sharded import merge_norm
+from support.interpreter import patch_once_a_launch
 from support.score_oracle import (
     KINDS,
     NAMES,
@@ -37,8 +38,26 @@ def batch():
     return x, y, noisy(x, 0.3)
 
 
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """(folder, backends): what two ranks found, right shards and wrong ones, in two processes started once."""
+    out = tmp_path_factory.mktemp("ranks")
+    backends = ["torch", "triton"] if os.environ.get("TRITON_INTERPRET") == "1" else ["torch"]
+    mp.spawn(work, (f"file://{out}/rendezvous", str(out), backends), nprocs=2)
+    return out, backends
+
+
 def work(rank: int, address: str, out: str, backends: list[str]) -> None:
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    wait = timedelta(seconds=60)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2, timeout=wait)
+    if "triton" in backends:
+        patch_once_a_launch()
+    score(rank, out, backends)
+    refuse(rank, out)
+    dist.destroy_process_group()
+
+
+def score(rank: int, out: str, backends: list[str]) -> None:
     x, y, ref = batch()
     start, stop = ((0, CUT), (CUT, V))[rank]
     cut = lambda t: torch.nn.functional.pad(t[:, start:stop], (0, 9 * rank), value=50.0)  # noqa: E731
@@ -55,13 +74,11 @@ def work(rank: int, address: str, out: str, backends: list[str]) -> None:
                     grad = torch.autograd.grad((v * weights)[v.isfinite()].sum(), shard, retain_graph=True)[0]
                     results[f"{name} {k}"], results[f"{name} {k} gradient"] = v.detach(), grad
     save_file(results, f"{out}/{rank}.safetensors")
-    dist.destroy_process_group()
 
 
-def test_two_ranks_give_what_one_gives(tmp_path):
-    backends = ["torch", "triton"] if os.environ.get("TRITON_INTERPRET") == "1" else ["torch"]
-    mp.spawn(work, (f"file://{tmp_path}/rendezvous", str(tmp_path), backends), nprocs=2)
-    left, right = (load_file(tmp_path / f"{r}.safetensors") for r in (0, 1))
+def test_two_ranks_give_what_one_gives(ranks):
+    out, backends = ranks
+    left, right = (load_file(out / f"{r}.safetensors") for r in (0, 1))
     x, y, ref = batch()
     weights, still = torch.linspace(0.5, 2, len(y)), torch.tensor([8, 10])  # a row of −inf, an ignored row
     for backend, (name, reference) in itertools.product(backends, (("ref", ref), ("plain", None))):
@@ -90,26 +107,26 @@ LAYOUTS = {  # (start, stop, columns that count) of each rank, and what every ra
 }
 
 
-def refuse(rank: int, address: str, out: str) -> None:
-    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+def refuse(rank: int, out: str) -> None:
+    """In a group of its own: layouts that ranks agreed on in a group are not asked for again there."""
     x, y, _ = batch()
+    group = dist.new_group(timeout=timedelta(seconds=60))
     told = {}
     for name, (shards, _) in LAYOUTS.items():
         start, stop, size = shards[rank]
         try:
-            kernels.sharded_logprob_kl(x[:, start:stop], y, vocab_start=start, shard_vocab_size=size)
+            kernels.sharded_logprob_kl(x[:, start:stop], y, vocab_start=start, shard_vocab_size=size, group=group)
         except ValueError as error:
             told[name] = str(error)
-    Path(f"{out}/{rank}.json").write_text(json.dumps(told))
-    dist.destroy_process_group()
+    Path(out, f"{rank}.json").write_text(json.dumps(told))
 
 
-def test_a_wrong_shard_is_an_error_on_every_rank_and_leaves_none_waiting(tmp_path):
-    mp.spawn(refuse, (f"file://{tmp_path}/rendezvous", str(tmp_path)), nprocs=2)
+def test_a_wrong_shard_is_an_error_on_every_rank_and_leaves_none_waiting(ranks):
+    out, _ = ranks
     for rank in (0, 1):
-        told = json.loads((tmp_path / f"{rank}.json").read_text())
+        told = json.loads((out / f"{rank}.json").read_text())
         assert set(told) == set(LAYOUTS)
-    first = json.loads((tmp_path / "1.json").read_text())
+    first = json.loads((out / "1.json").read_text())
     assert all(part in first[name] for name, (_, part) in LAYOUTS.items())
 
 
@@ -121,6 +138,8 @@ def test_one_rank_is_the_whole(tmp_path):
         y = torch.arange(len(KINDS)) * 50
         score = lambda x, y, r, t: kernels.sharded_logprob_kl(x, y, r, t, vocab_start=0)  # noqa: E731
         check(score, x, y, noisy(x), 0.7)
+        capped = lambda x, y, r, t: kernels.sharded_logprob_kl(x, y, r, t, vocab_start=0, softcap=5.0)  # noqa: E731
+        check(capped, x, y, noisy(x), torch.linspace(0.5, 2, len(x)).double(), softcap=5.0)
         with pytest.raises(IndexError, match="target 301 at flat position 0"):
             kernels.sharded_logprob_kl(x, y + 301, vocab_start=0)
         with pytest.raises(ValueError, match=r"rank 0 holds columns \[5, 306\), expected from 0 on"):
@@ -135,7 +154,10 @@ def test_merge_of_many_shards_has_the_digits_of_one():
     for part in x.split(128, dim=-1):
         tops.append(part.amax(-1))
         sums.append((part - tops[-1][:, None]).double().exp().sum(-1).log().float())
+    ones = torch.ones(len(x))
+    each = merge_norm(torch.stack(tops), torch.stack(sums), ones)
     m, log_s, log_w = merge_norm(torch.stack(tops), torch.stack(sums), 1.0)
+    assert all(torch.equal(a, b) for a, b in zip(each, (m, log_s, log_w), strict=True))
     lse = exact_scores(x, torch.zeros(len(x), dtype=torch.long))[0][1]
     assert torch.allclose((m + log_s).double(), lse, rtol=3e-7, atol=1e-6)
     assert torch.allclose(log_w.exp().sum(0), torch.ones(len(x)), atol=1e-6)
