@@ -12,7 +12,8 @@ executor without a trace, with reference and foreign traces once, with the start
 benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never repeated: stop it and
 give the same command again. Words after `--` go to train.py and eval.py. `--match-tokens` adds exec_only with as many
 more updates as would make its generated executor tokens TraceLift's if it kept spending what it spent; traces grow alike
-while it learns and equal runs are done once, so it ends below. docs/results.md is then made by `python -m
+while it learns and equal runs are done once, so it ends below. `--equal positions,seconds` also evaluates every other arm
+as it stood when it had cost as much as exec_only's whole runs (benchmarks/budgets.py): ARM@positions, ARM@seconds. docs/results.md is then made by `python -m
 benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
 eval.py command), and a baseline cache that arms of one seed share: it would save a tenth of their executor tokens, and
 the tokens each arm is shown could no longer be counted.
@@ -27,6 +28,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from benchmarks.budgets import BUDGETS, as_it_stood, spent
 from benchmarks.compare_figures import ARMS, MATCHED, REWARDS, aggregate, tokens_of
 from benchmarks.compare_report import draw, render_markdown
 from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
@@ -34,6 +36,7 @@ from tracelift.config import load_config
 from tracelift.files import write_text
 from tracelift.runs.record import versions
 
+SAVE_EVERY = 2  # rounds between checkpoints, where a run is to be found at some cost
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
 WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
 
@@ -41,11 +44,12 @@ WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
 def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
     asked = ARMS["exec_only" if arm == MATCHED else arm]
     options = {"run.seed": seed, "data.seed": 1000 + seed, **asked, "planner.path": args.planner}
-    return train_job(args.out / f"{arm}-{seed}", args.config, options, *args.overrides, *more)
+    kept = {"run.save_every": SAVE_EVERY, "run.keep": 1000} if args.equal else {}
+    return train_job(args.out / f"{arm}-{seed}", args.config, {**options, **kept}, *args.overrides, *more)
 
 
-def evaluate_arm(name: str, arms: str, args: argparse.Namespace) -> Job:
-    """name: a run's folder, or "start" for the planner that all began from."""
+def evaluate_arm(name: str, arms: str, args: argparse.Namespace, planner: Path | str = "") -> Job:
+    """name: a run's folder, or "start" for the planner that all began from. planner: where it is not the run's last."""
     options = {
         "eval.benchmarks": f"demo:{args.world}",
         "eval.limit": args.problems,
@@ -54,8 +58,22 @@ def evaluate_arm(name: str, arms: str, args: argparse.Namespace) -> Job:
         "eval.arms": arms,
         "run.seed": EVAL_SEED,
     }
-    planner = args.planner if name == "start" else args.out / name / "final"
+    planner = planner or (args.planner if name == "start" else args.out / name / "final")
     return eval_job(args.out / name / "eval", args.config, planner, options, *args.overrides)
+
+
+def equal_cost(arms: list[str], budgets: list[str], args: argparse.Namespace) -> tuple[list[str], list[Job]]:
+    """(the arms ARM@BUDGET, their evaluations): every arm but exec_only as it stood at the mean cost of exec_only's runs."""
+    names, jobs = [], []
+    for budget in budgets:
+        whole = [spent(args.out / f"exec_only-{seed}", budget)[-1] for seed in args.seeds]
+        for arm in (a for a in arms if a != "exec_only"):
+            names.append(f"{arm}@{budget}")
+            for seed in args.seeds:
+                run, there = args.out / f"{arm}-{seed}", args.out / f"{arm}@{budget}-{seed}"
+                found = as_it_stood(run, there, budget, sum(whole) / len(whole))
+                jobs.append(evaluate_arm(there.name, "planner", args, found.model))
+    return names, jobs
 
 
 def matched_steps(args: argparse.Namespace) -> int:
@@ -100,7 +118,13 @@ def main() -> None:
         action="store_true",
         help="also exec_only for as many updates as TraceLift's executor tokens would pay for",
     )
+    parser.add_argument(
+        "--equal",
+        default="",
+        help=f"by comma, of {', '.join(BUDGETS)}: every arm also as it stood at exec_only's cost, so counted",
+    )
     args = parser.parse_args(words[:cut])
+    args.equal = [word for word in args.equal.split(",") if word]
     args.overrides = words[cut + 1 :]
     args.config = args.config or WORLDS[args.world]
     args.planner = args.planner or load_config(args.config, args.overrides).planner.path
@@ -114,6 +138,11 @@ def main() -> None:
         raise SystemExit(f"--arms: '{wrong[0]}' is none of {', '.join(ARMS)}")
     if args.match_tokens and not {"tracelift", "exec_only"} <= set(arms):
         raise SystemExit("--match-tokens needs both arms, tracelift and exec_only")
+
+    if wrong := [b for b in args.equal if b not in BUDGETS]:
+        raise SystemExit(f"--equal: '{wrong[0]}' is none of {', '.join(BUDGETS)}")
+    if args.equal and "exec_only" not in arms:
+        raise SystemExit("--equal needs the arm exec_only, whose cost is the measure")
 
     claim(args.out, setup(args))
     run_all([train_arm(arm, seed, args) for seed in args.seeds for arm in arms], args.jobs)
@@ -129,6 +158,11 @@ def main() -> None:
         ],
         args.jobs,
     )
+
+    if args.equal:
+        more, jobs = equal_cost(arms, args.equal, args)
+        run_all(jobs, args.jobs)
+        arms = [*arms, *more]
 
     record = {
         "command": shlex.join(["python", "-m", "benchmarks.compare", *words]),

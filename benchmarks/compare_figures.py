@@ -11,7 +11,7 @@ over training seeds, `se_problems` the standard error that the evaluation's prob
                   the evaluations do not keep by problem (answer stated, trace tokens) have `se_problems` 0: their
                   intervals are for other seeds on the same problems
 
-Left out: words and pictures (benchmarks/compare_report.py), curves at equal cost between updates.
+Left out: words and pictures (benchmarks/compare_report.py).
 """
 
 from __future__ import annotations
@@ -122,6 +122,7 @@ def aggregate(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
             "curves": curves(runs),
         }
     record["comparisons"] = comparisons(scores, record["arms"])
+    record["equal_cost"] = at_equal_cost(scores, record["arms"])
     return record
 
 
@@ -163,10 +164,23 @@ def comparisons(scores: dict[str, dict[str, Scores]], arms: dict[str, Any]) -> l
     found = []
     for mode in MODES:
         ours = arms["tracelift"][mode]
-        for other in (a for a in scores if a != "tracelift"):
+        for other in (a for a in scores if a != "tracelift" and "@" not in a):
             figures = contrasts(arms[other][mode], ours, scores[other][mode], scores["tracelift"][mode], SECONDARY)
             found.append({"mode": mode, "a": other, "b": "tracelift", **figures.pop("accuracy"), "figures": figures})
     adjust(found, "mode")
+    return found
+
+
+def at_equal_cost(scores: dict[str, dict[str, Scores]], arms: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every arm as it stood at exec_only's cost (ARM@BUDGET) against exec_only's whole runs: sampled accuracy and sampled
+    wrong-reason rate. Holm over all of them."""
+    found = []
+    for name in (a for a in scores if "@" in a):
+        arm, _, budget = name.partition("@")
+        a, b = scores["exec_only"]["sampled"], scores[name]["sampled"]
+        figures = contrasts(arms["exec_only"]["sampled"], arms[name]["sampled"], a, b, ["wrong_reason_rate"])
+        found += [{"family": "all", "budget": budget, "arm": arm, "figure": f, **c} for f, c in figures.items()]
+    adjust(found, "family")
     return found
 
 

@@ -33,6 +33,7 @@ COLOURS = {
     "graded": "#d1495b",
 }
 
+EQUAL = {"positions": "executor positions", "seconds": "CPU seconds"}
 DRAWN = (MATCHED, "exec_only", "tracelift")  # above the others, the last on top
 GENERATED = COSTS["executor_tokens"]
 MORE = {
@@ -64,7 +65,36 @@ def render_markdown(record: dict[str, Any]) -> str:
                 f"all ways to deal the runs out, and so many runs cannot show less than {asked[0]['least_p']:.2g}. "
                 "Points are of accuracy; Holm over the rewards of this table; figures right of it are not adjusted."
             )
+    if record.get("equal_cost"):
+        parts.append(equal_cost_table(record["equal_cost"]))
     return "\n\n".join(parts)
+
+
+def title(arm: str) -> str:
+    """An arm in words; ARM@BUDGET is the arm as it stood at execution only's cost."""
+    name, _, budget = arm.partition("@")
+    return TITLES[name] + (f", at equal {EQUAL[budget]}" if budget else "")
+
+
+def equal_cost_table(found: Sequence[dict[str, Any]]) -> str:
+    """The arms at execution only's cost, less execution only, sampled traces."""
+    lines = [
+        "**At execution only's cost**, sampled traces, difference in points",
+        "",
+        "| reward | equal | figure | difference | p | p, Holm over this table |",
+        "|---|---|---|---|---|---|",
+    ]
+    for c in found:
+        cells = [
+            TITLES[c["arm"]],
+            EQUAL[c["budget"]],
+            dict(COLUMNS)[c["figure"]],
+            interval(c, 100, 1),
+            f"{c['p']:.2g}",
+            f"{c['p_holm']:.2g}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def arms_table(record: dict[str, Any], mode: str) -> str:
@@ -85,7 +115,7 @@ def arms_table(record: dict[str, Any], mode: str) -> str:
         updates, tokens = (sum(f[key]) / len(f[key]) for key in ("updates", "executor_tokens"))
         cells += [f"{updates:.0f}", f"{tokens:,.0f}"]
         cells += [f"{sum(c[k] for c in f['costs']) / len(f['costs']):,.0f}" for k in more]
-        lines.append(f"| {TITLES[arm]} | " + " | ".join(cells) + " |")
+        lines.append(f"| {title(arm)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -165,7 +195,8 @@ def draw(record: dict[str, Any], path: Path) -> Path:
     figure, axes = plt.subplots(rows, 4, figsize=(16, 3.2 * rows), squeeze=False)
     for axis in axes.flat[len(names) + 1 :]:
         axis.axis("off")
-    arms = sorted(record["arms"], key=lambda arm: DRAWN.index(arm) if arm in DRAWN else -1)
+    whole = [arm for arm in record["arms"] if "@" not in arm]
+    arms = sorted(whole, key=lambda arm: DRAWN.index(arm) if arm in DRAWN else -1)
     for axis, name in zip(axes.flat, [*names, "tokens"], strict=False):
         key = "accuracy" if name == "tokens" else name
         for arm in arms:

@@ -11,11 +11,12 @@ from benchmarks.compare import train_arm
 from benchmarks.compare_figures import (
     ARMS,
     aggregate,
+    at_equal_cost,
     by_figure,
     contrasts,
     of_outcomes,
 )
-from benchmarks.compare_report import COLOURS, TITLES, detectable, holds, interval, render_markdown
+from benchmarks.compare_report import COLOURS, TITLES, detectable, draw, holds, interval, render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, filled, page, readme_parts
 from support.eval_folders import PROBLEMS, evaluation, jsonl
@@ -68,6 +69,47 @@ def test_aggregate_by_hand(runs):
     assert greedy["figures"]["trace_validity"]["difference"] == pytest.approx(5 / 80)
     text = render_markdown({**record, "problems": PROBLEMS, "seeds": [0, 1, 2], "samples": 1})
     assert "| TraceLift | 0.675 ± 0.066 | 0.425 ± 0.066 |" in text and "| execution only | +12.5 [" in text
+
+
+def test_arms_at_equal_cost_meet_the_whole_runs_of_execution_only(runs):
+    """Figures by hand, Holm over both figures and both budgets; such an arm is in no other comparison and in no curve."""
+    for budget, shares in (("positions", (21, 24, 27)), ("seconds", (30, 31, 32))):
+        for seed, right in enumerate(shares):
+            run = runs / f"tracelift@{budget}-{seed}"
+            jsonl(run / "metrics.jsonl", [{"step": 1, "accuracy": 0.1}])
+            jsonl(run / "timings.jsonl", [{"step": 1, "seconds": 1.0, "executor_tokens": 100}])
+            evaluation(run / "eval", right)
+    arms = ["exec_only", "tracelift", "tracelift@positions", "tracelift@seconds"]
+    record = aggregate(runs, arms, [0, 1, 2])
+    found = {(c["budget"], c["figure"]): c for c in record["equal_cost"]}
+    assert set(found) == {("positions", "accuracy"), ("seconds", "accuracy")}, "these evaluations have no other figure"
+    assert found["positions", "accuracy"]["difference"] == pytest.approx(2 / 40)
+    assert found["seconds", "accuracy"]["difference"] == pytest.approx(9 / 40)
+    assert found["seconds", "accuracy"]["p"] == 2 / 20 and found["seconds", "accuracy"]["p_holm"] == pytest.approx(
+        4 / 20
+    )
+    assert {c["a"] for c in record["comparisons"]} == {"exec_only"}
+    text = render_markdown({**record, "problems": PROBLEMS, "seeds": [0, 1, 2], "samples": 1})
+    assert "| TraceLift | CPU seconds | accuracy | +22.5 [" in text
+    assert "| TraceLift, at equal executor positions |" in text
+    assert draw({**record, "world": "math", "seeds": [0, 1, 2], "problems": PROBLEMS}, runs / "curves.png").exists()
+
+
+def test_wrong_reasons_are_an_endpoint_at_equal_cost():
+    """Both figures of every arm and budget are one family for Holm."""
+    arm = lambda right, wrong: {"sampled": {"accuracy": {"seeds": right}, "wrong_reason_rate": {"seeds": wrong}}}  # noqa: E731
+    arms = {
+        "exec_only": arm([0.8, 0.82, 0.84], [0.4, 0.5, 0.45]),
+        "gated@seconds": arm([0.81, 0.8, 0.85], [0.1, 0.2, 0.1]),
+        "gated": arm([0.9, 0.9, 0.9], [0.0, 0.0, 0.0]),
+    }
+    found = at_equal_cost({name: {"sampled": {}} for name in arms}, arms)
+    assert [(c["arm"], c["budget"], c["figure"]) for c in found] == [
+        ("gated", "seconds", "accuracy"),
+        ("gated", "seconds", "wrong_reason_rate"),
+    ]
+    assert found[1]["difference"] == pytest.approx(0.4 / 3 - 0.45)
+    assert (found[1]["p"], found[1]["p_holm"]) == (2 / 20, 4 / 20)
 
 
 def test_evaluations_of_other_problems_are_refused(runs):
@@ -146,7 +188,7 @@ def test_no_interval_where_the_runs_do_not_differ():
 
 
 def test_an_arm_differs_from_tracelift_in_what_it_is_named_for(tmp_path):
-    args = argparse.Namespace(out=tmp_path, config="configs/math-demo.toml", planner="p", overrides=[])
+    args = argparse.Namespace(out=tmp_path, config="configs/math-demo.toml", planner="p", overrides=[], equal=[])
 
     def trained(arm):
         words = train_arm(arm, 1, args).command[2:]
