@@ -39,7 +39,7 @@ def write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
 
 
 def write_data(world: str, data: Any, work: Path, scale: float) -> None:
-    """Tokenizer, rows and groups. `data` is tracelift.worlds.WORLD.data. Writes work/data-complete last."""
+    """Tokenizer, rows and groups. `data` is tracelift.worlds.build.WORLD_data. Writes work/data-complete last."""
     base, planner, executor, groups = (max(200, int(count * scale)) for count in ROWS[world])
     save_tokenizer(train_tokenizer(data.tokenizer_corpus(), data.VOCABULARY, data.PIECES), work / "tokenizer")
     write_rows(work / "base.jsonl", data.base_rows(base))
@@ -69,7 +69,7 @@ def build(world: str, out: Path, work: Path, scale: float, threads: int = 0, unt
     """
     work.mkdir(parents=True, exist_ok=True)
     if not (work / "data-complete").exists():
-        write_data(world, importlib.import_module(f"tracelift.worlds.{world}.data"), work, scale)
+        write_data(world, importlib.import_module(f"tracelift.worlds.build.{world}_data"), work, scale)
 
     def run(name: str, config: str, *overrides: str) -> Path:
         return stage(f"configs/assets/{world}-{config}.toml", work / name, "--run.threads", str(threads), *overrides)
