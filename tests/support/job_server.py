@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -179,13 +178,12 @@ def serve() -> None:
     import torch.distributed.fsdp  # noqa: F401
 
     import train  # noqa: F401
+    from support.ports import quiet_port
 
     for line in sys.stdin:
         request = json.loads(line)
         size = len(request["outputs"])
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = str(s.getsockname()[1])
+        port = str(quiet_port())
         pids = []
         for rank in range(size):
             pid = os.fork()

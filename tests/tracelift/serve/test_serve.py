@@ -2,7 +2,6 @@
 
 import json
 import signal
-import socket
 import threading
 import time
 
@@ -10,6 +9,7 @@ import pytest
 import torch
 
 import models
+from support.ports import quiet_port
 from support.serving import KEY, Served
 from support.tiny_job import executor_rows, planner_arguments, problem, sums
 from tracelift.executor.backend import CompletionRequest
@@ -268,9 +268,7 @@ def test_training_with_served_models_is_training_with_local_ones(job, server, ke
 
 
 def test_training_without_its_reason_rm_stops_before_it_starts(job, server, out):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{s.getsockname()[1]}"
+    url = f"http://127.0.0.1:{quiet_port()}"
     ended = server.run(*planner_arguments(job, out, "--reward_model.url", url, "--reward_model.retries", "0"))
     assert ended.code == 1 and f"reward_model.url: nobody listens at {url}" in ended.message
     ended = server.run(*planner_arguments(job, out, "--reward_model.url", url, "--reward_model.key_env", "NO_SUCH_KEY"))
