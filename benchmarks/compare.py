@@ -29,13 +29,12 @@ from pathlib import Path
 
 from benchmarks.compare_figures import ARMS, MATCHED, REWARDS, aggregate, tokens_of
 from benchmarks.compare_report import draw, render_markdown
-from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
+from benchmarks.jobs import ROOT, WORLDS, Job, claim, eval_job, print_of, run_all, split_words, train_job
 from tracelift.config import load_config
 from tracelift.files import write_text
 from tracelift.runs.record import versions
 
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
-WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
 
 
 def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
@@ -81,7 +80,7 @@ def setup(args: argparse.Namespace) -> dict[str, object]:
 
 def main() -> None:
     words = sys.argv[1:]
-    cut = words.index("--") if "--" in words else len(words)
+    own, overrides = split_words(words)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", choices=sorted(WORLDS), default="math")
     parser.add_argument("--config", default="", help="training config of every arm; default: the world's demo")
@@ -100,8 +99,8 @@ def main() -> None:
         action="store_true",
         help="also exec_only for as many updates as TraceLift's executor tokens would pay for",
     )
-    args = parser.parse_args(words[:cut])
-    args.overrides = words[cut + 1 :]
+    args = parser.parse_args(own)
+    args.overrides = overrides
     args.config = args.config or WORLDS[args.world]
     args.planner = args.planner or load_config(args.config, args.overrides).planner.path
     args.out = (args.out or Path("runs/compare") / args.world).resolve()
