@@ -31,14 +31,13 @@ from pathlib import Path
 from benchmarks.budgets import BUDGETS, as_it_stood, spent
 from benchmarks.compare_figures import ARMS, MATCHED, REWARDS, aggregate, tokens_of
 from benchmarks.compare_report import draw, render_markdown
-from benchmarks.jobs import ROOT, Job, claim, eval_job, print_of, run_all, train_job
+from benchmarks.jobs import ROOT, WORLDS, Job, claim, eval_job, print_of, run_all, split_words, train_job
 from tracelift.config import load_config
 from tracelift.files import write_text
 from tracelift.runs.record import versions
 
 SAVE_EVERY = 2  # rounds between checkpoints, where a run is to be found at some cost
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
-WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
 
 
 def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
@@ -99,7 +98,7 @@ def setup(args: argparse.Namespace) -> dict[str, object]:
 
 def main() -> None:
     words = sys.argv[1:]
-    cut = words.index("--") if "--" in words else len(words)
+    own, overrides = split_words(words)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.compare", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--world", choices=sorted(WORLDS), default="math")
     parser.add_argument("--config", default="", help="training config of every arm; default: the world's demo")
@@ -123,9 +122,9 @@ def main() -> None:
         default="",
         help=f"by comma, of {', '.join(BUDGETS)}: every arm also as it stood at exec_only's cost, so counted",
     )
-    args = parser.parse_args(words[:cut])
+    args = parser.parse_args(own)
     args.equal = [word for word in args.equal.split(",") if word]
-    args.overrides = words[cut + 1 :]
+    args.overrides = overrides
     args.config = args.config or WORLDS[args.world]
     args.planner = args.planner or load_config(args.config, args.overrides).planner.path
     args.out = (args.out or Path("runs/compare") / args.world).resolve()

@@ -21,6 +21,7 @@ from pathlib import Path
 from tracelift.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
+WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}  # the training config of each demo
 
 
 @dataclass
@@ -65,6 +66,12 @@ def run_all(jobs: Sequence[Job], at_once: int) -> None:
             process.wait()
     if failed:
         raise SystemExit("\n".join(failed))
+
+
+def split_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """(a benchmark's own arguments, those behind `--`, which are the config's)."""
+    cut = words.index("--") if "--" in words else len(words)
+    return words[:cut], words[cut + 1 :]
 
 
 def flags(options: Mapping[str, object]) -> list[str]:

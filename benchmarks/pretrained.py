@@ -21,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.jobs import ROOT, Job, claim, print_of, run_all, run_job
+from benchmarks.jobs import ROOT, Job, claim, print_of, run_all, run_job, split_words
 from tracelift.files import read_log, write_text
 from tracelift.worlds.build import math_data as data
 from tracelift.worlds.build.__main__ import SERIES, write_rows
@@ -52,7 +52,7 @@ def stage(role: str, base: Path, work: Path) -> Job:
 
 def main() -> None:
     words = sys.argv[1:]
-    cut = words.index("--") if "--" in words else len(words)
+    own, overrides = split_words(words)
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pretrained", description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
         "--base",
@@ -65,7 +65,7 @@ def main() -> None:
         "--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; one for a GPU"
     )
     parser.add_argument("--problems", type=int, default=200, help="fresh problems of the evaluation")
-    args = parser.parse_args(words[:cut])
+    args = parser.parse_args(own)
     if not (args.base / "config.json").exists():
         raise SystemExit(f"--base {args.base}: no model folder (config.json is missing)")
     work, results = ROOT / "runs" / NAME, ROOT / "benchmarks" / "results" / f"compare-{NAME}.json"
@@ -96,7 +96,7 @@ def main() -> None:
         f"runs/compare/{NAME}",
         "--results",
         str(results),
-        *words[cut:],
+        *(["--", *overrides] if overrides else []),
     ]
     if done := subprocess.run(compare, cwd=ROOT).returncode:
         raise SystemExit(done)

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.jobs import ROOT, claim, print_of
+from benchmarks.jobs import ROOT, WORLDS, claim, print_of, split_words
 from benchmarks.reliability_figures import aggregate, draw, render_reliability
 from tracelift.build import build_executor, build_planner, build_sampler, load_tasks
 from tracelift.config import load_config
@@ -39,7 +39,6 @@ from tracelift.sampler import SamplingParams
 from tracelift.tasks.task import Task
 from tracelift.verify.verdict import Verdict
 
-WORLDS = {"math": "configs/math-demo.toml", "code": "configs/code-demo.toml"}
 BATCH = 8  # problems between two lines of the log
 LETTERS = {Verdict.PASS: "1", Verdict.FAIL: "0", Verdict.ERROR: "-"}
 Traces = dict[str, list[str | None]]  # by problem; None: a reply without a trace
@@ -109,7 +108,7 @@ def measured(
 
 def main() -> None:
     words = sys.argv[1:]
-    cut = words.index("--") if "--" in words else len(words)
+    own, overrides = split_words(words)
     about = (__doc__ or "").split("\n")[0]
     parser = argparse.ArgumentParser(prog="python -m benchmarks.reliability", description=about)
     parser.add_argument("--world", choices=sorted(WORLDS), default="math")
@@ -120,11 +119,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument("--work", type=Path, default=None, help="the runs' folder; default: runs/reliability/WORLD")
     parser.add_argument("--out", type=Path, default=None, help="default: benchmarks/results/reliability-WORLD.json")
-    args = parser.parse_args(words[:cut])
+    args = parser.parse_args(own)
     args.work = (args.work or Path("runs/reliability") / args.world).resolve()
     args.out = args.out or ROOT / "benchmarks" / "results" / f"reliability-{args.world}.json"
     torch.set_num_threads(args.threads)
-    overrides = words[cut + 1 :]
     config = load_config(WORLDS[args.world], overrides)
     temperatures = [float(t) for t in args.temperature.split(",") if t] or [config.executor.temperature]
 

@@ -27,9 +27,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from benchmarks.jobs import ROOT
 from tracelift.files import write_text
+from tracelift.rl.grpo import advantages
 from tracelift.runs.record import versions
 
 G, MOST, REPEATS = 8, 9, 3
@@ -60,13 +62,6 @@ def draw(n: int, reliability: float, shared: bool, seed: int) -> Groups:
     return Groups(p, R, rng.uniform(0, 0.8, (n, 1)), (luck < p[:, :, None]).astype(float))
 
 
-def advantages(reward: np.ndarray) -> np.ndarray:
-    """(N, G) → (N, G), 0 in a group without spread."""
-    centred = reward - reward.mean(1, keepdims=True)
-    spread = reward.std(1, ddof=1, keepdims=True)
-    return np.where(spread > 1e-6, centred / (spread + 1e-4), 0.0)
-
-
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float((a * b).sum() / np.sqrt((a * a).sum() * (b * b).sum()))
 
@@ -80,10 +75,15 @@ def row(name: str, reliability: float, shared: bool, n: int, seed: int = 0) -> d
     """The ways to make the runs of one reward, each with its mean runs a trace and the pooled runs that are as good."""
     g = draw(n, reliability, shared, seed)
     reward = REWARDS[name]
-    true = advantages(reward(g.p, g.p, g.R, g.base))
+    everyone = torch.ones(g.p.shape, dtype=torch.bool)
+
+    def earned(e: np.ndarray, s: np.ndarray) -> np.ndarray:
+        return advantages(torch.from_numpy(reward(e, s, g.R, g.base)), everyone).double().numpy()
+
+    true = earned(g.p, g.p)
 
     def quality(e: np.ndarray, s: np.ndarray) -> float:
-        return correlation(advantages(reward(e, s, g.R, g.base)), true)
+        return correlation(earned(e, s), true)
 
     pooled = [quality(mean, mean) for k in range(1, MOST + 1) for mean in [g.runs[:, :, :k].mean(2)]]
     found: dict[str, Any] = {"reward": name, "reliability": reliability, "seeds": "shared" if shared else "own"}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.reliability import WORLDS, measured, write_traces
+from benchmarks.jobs import WORLDS
+from benchmarks.reliability import measured, write_traces
 from benchmarks.reliability_figures import aggregate, beside_reference, draw, render_reliability, tenths
 from benchmarks.results import section
 from tracelift.build import build_executor

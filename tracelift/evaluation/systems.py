@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from tracelift.build import MEMORY, load_training_tasks, trained_on
 from tracelift.config import Config, config_of_run, load_config
+from tracelift.config.key import value_of
 from tracelift.errors import ConfigError
 from tracelift.evaluation.bench import number_of
 from tracelift.runs.folder import RunFolder
@@ -83,8 +84,9 @@ def _folders(name: str, found: list[str], words: list[str]) -> list[str]:
 
 def _refuse_at_odds(flags: Flags, rest: Sequence[str], about_rm: bool) -> None:
     if about_rm:
-        if others := flags.keys() - {"run"} or len(flags.get("run", [])) > 1:
-            what = "several runs" if others is True else f"--{sorted(others)[0]}"
+        others = sorted(flags.keys() - {"run"})
+        if others or len(flags.get("run", [])) > 1:
+            what = f"--{others[0]}" if others else "several runs"
             raise ConfigError(f"{what}: eval.py reward-model judges one Reason RM: --run RUN or --reward_model.path RM")
         return
     if {"run", "planner"} <= flags.keys():
@@ -172,14 +174,9 @@ def notes_on(systems: Systems, of_run: bool, say: Say) -> None:
     shared = SHARED if of_run else SHARED[1:]
     for label, system in others:
         if system.trained is not None and (
-            keys := [k for k in shared if _at(system.trained, k) != _at(first[1].config, k)]
+            keys := [k for k in shared if value_of(system.trained, k) != value_of(first[1].config, k)]
         ):
             say(f"note: {label} was trained with another {', '.join(keys)}; here all planners meet those of {first[0]}")
-
-
-def _at(config: Config, key: str) -> object:
-    section, _, name = key.partition(".")
-    return getattr(getattr(config, section), name)
 
 
 def overlap_with_training(
