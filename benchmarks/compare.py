@@ -5,6 +5,7 @@
 `--arms` names rewards, or what becomes of groups of equal rewards and of cut traces beside plain TraceLift:
 
     python -m benchmarks.compare --arms tracelift,drop,resample --seeds 3 --out runs/flat --results FILE.json
+    python -m benchmarks.compare --arms exec_only,tracelift,gated --equal positions,seconds --asset-seed 1
 
 In order: every (arm, seed) is trained by train.py from the same planner for the same number of updates; every final
 planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds (the
@@ -13,8 +14,10 @@ benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is f
 give the same command again. Words after `--` go to train.py and eval.py. `--match-tokens` adds exec_only with as many
 more updates as would make its generated executor tokens TraceLift's if it kept spending what it spent; traces grow alike
 while it learns and equal runs are done once, so it ends below. `--equal positions,seconds` also evaluates every other arm
-as it stood when it had cost as much as exec_only's whole runs (benchmarks/budgets.py): ARM@positions, ARM@seconds. docs/results.md is then made by `python -m
-benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
+as it stood when it had cost as much as exec_only's whole runs (benchmarks/budgets.py): ARM@positions, ARM@seconds; there
+exec_only has no Reason RM, whose scores it would pay for and not use. `--asset-seed 1` takes the demo models of another seed,
+from where tracelift.worlds.build leaves them. `--rates` gives each arm the learning rate that benchmarks/rates.py chose for it.
+docs/results.md is then made by `python -m benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
 eval.py command), and a baseline cache that arms of one seed share: it would save a tenth of their executor tokens, and
 the tokens each arm is shown could no longer be counted.
 """
@@ -31,7 +34,7 @@ from pathlib import Path
 from benchmarks.budgets import BUDGETS, as_it_stood, spent
 from benchmarks.compare_figures import ARMS, MATCHED, REWARDS, aggregate, tokens_of
 from benchmarks.compare_report import draw, render_markdown
-from benchmarks.jobs import ROOT, WORLDS, Job, claim, eval_job, print_of, run_all, split_words, train_job
+from benchmarks.jobs import ROOT, WORLDS, Job, asset_words, claim, eval_job, print_of, run_all, split_words, train_job
 from tracelift.config import load_config
 from tracelift.files import write_text
 from tracelift.runs.record import versions
@@ -43,8 +46,14 @@ EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same execu
 def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
     asked = ARMS["exec_only" if arm == MATCHED else arm]
     options = {"run.seed": seed, "data.seed": 1000 + seed, **asked, "planner.path": args.planner}
-    kept = {"run.save_every": SAVE_EVERY, "run.keep": 1000} if args.equal else {}
-    return train_job(args.out / f"{arm}-{seed}", args.config, {**options, **kept}, *args.overrides, *more)
+    if args.equal:
+        options |= {"run.save_every": SAVE_EVERY, "run.keep": 1000}
+    if arm in args.rates:
+        options["optim.lr"] = args.rates[arm]
+    words = [*args.overrides, *more]
+    if args.equal and arm == "exec_only":
+        words += ["--reward_model.path", ""]
+    return train_job(args.out / f"{arm}-{seed}", args.config, options, *words)
 
 
 def evaluate_arm(name: str, arms: str, args: argparse.Namespace, planner: Path | str = "") -> Job:
@@ -92,6 +101,7 @@ def setup(args: argparse.Namespace) -> dict[str, object]:
         "overrides": args.overrides,
         "problems": args.problems,
         "samples": args.samples,
+        **({"rates": args.rates} if args.rates else {}),
         **prints,
     }
 
@@ -118,17 +128,26 @@ def main() -> None:
         help="also exec_only for as many updates as TraceLift's executor tokens would pay for",
     )
     parser.add_argument(
+        "--asset-seed", type=int, default=0, help="demo models of this seed (default 0: those in assets/)"
+    )
+    parser.add_argument("--rates", action="store_true", help="learning rates of benchmarks/results/rates-WORLD.json")
+    parser.add_argument(
         "--equal",
         default="",
         help=f"by comma, of {', '.join(BUDGETS)}: every arm also as it stood at exec_only's cost, so counted",
     )
     args = parser.parse_args(own)
     args.equal = [word for word in args.equal.split(",") if word]
-    args.overrides = overrides
+    args.overrides = [*asset_words(args.world, args.asset_seed), *overrides]
     args.config = args.config or WORLDS[args.world]
-    args.planner = args.planner or load_config(args.config, args.overrides).planner.path
-    args.out = (args.out or Path("runs/compare") / args.world).resolve()
-    args.results = args.results or ROOT / "benchmarks" / "results" / f"compare-{args.world}.json"
+    name = args.world + (f"-{args.asset_seed}" if args.asset_seed else "")
+    args.planner = (
+        args.planner or load_config(args.config, asset_words(args.world, args.asset_seed, "planner")).planner.path
+    )
+    args.out = (args.out or Path("runs/compare") / name).resolve()
+    args.results = args.results or ROOT / "benchmarks" / "results" / f"compare-{name}.json"
+    rates = ROOT / "benchmarks" / "results" / f"rates-{args.world}.json"
+    args.rates = json.loads(rates.read_text())["chosen"] if args.rates else {}
     args.seeds = [int(s) for s in args.seeds.split(",")] if "," in args.seeds else list(range(int(args.seeds)))
     if any(word.partition("=")[0] == "--planner.path" for word in args.overrides):
         raise SystemExit("--planner.path: each evaluation has a planner of its own; give the starting one as --planner")
@@ -167,6 +186,8 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "benchmarks.compare", *words]),
         "versions": versions(),
         "world": args.world,
+        "asset_seed": args.asset_seed,
+        "rates": args.rates,
         "config": args.config,
         "overrides": args.overrides,
         "seeds": args.seeds,

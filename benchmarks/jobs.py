@@ -74,6 +74,13 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:cut], words[cut + 1 :]
 
 
+def asset_words(world: str, seed: int, *models: str) -> list[str]:
+    """Flags for a demo's models of another asset seed, by default those that stay as they are in training; none for 0, whose
+    models the demos' configs name."""
+    out = Path("runs") / f"assets-{world}-{seed}" / "out"
+    return flags({f"{name}.path": out / name for name in models or ("executor", "reward_model")}) if seed else []
+
+
 def flags(options: Mapping[str, object]) -> list[str]:
     return [word for key, value in options.items() for word in (f"--{key}", str(value))]
 

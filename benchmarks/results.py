@@ -21,7 +21,9 @@ from typing import Any
 
 from benchmarks.compare_figures import MATCHED
 from benchmarks.compare_report import TITLES, holds, interval, number, plus_minus, render_markdown
+from benchmarks.declared import render_declared
 from benchmarks.plain_tables import facts, machine, tables
+from benchmarks.rates import render as render_rates
 from benchmarks.reliability_figures import render_reliability
 from benchmarks.study_figures import render_study
 
@@ -31,7 +33,7 @@ HEAD = """# Results
 Made by `make results` from the figures in benchmarks/results/, each measured by the command named in its section.
 Intervals are 95%. No figure here can be compared with the paper's, whose tables could not be had.
 """
-ORDER = ("compare", "study", "reliability", "repeats", "step", "sampler", "kernel", "sandbox")
+ORDER = ("declared", "compare", "study", "reliability", "rates", "repeats", "step", "sampler", "kernel", "sandbox")
 TITLE = {"step-cpu": "One GRPO step beside TRL's", "kernels_cpu": "Kernels on a CPU", "scale_step": "A 1.5 B step on a CPU",
          "compare-flat": "Groups of equal rewards counted, dropped, resampled, math demo",
          "repeats": "Ways to make a reward's runs, simulated", "scaling": "Larger models, by arithmetic", "kernel_resources": "Kernels as compiled"}  # fmt: skip
@@ -46,6 +48,10 @@ def section(path: Path) -> str:
         return study_section(record)
     if "reliability" in record:
         return reliability_section(path, record)
+    if "worlds" in record:
+        return f"## What the reward buys at equal cost\n\n{render_declared(record)}\n\n`{record['command']}`"
+    if "chosen" in record:
+        return rates_section(record)
     title = TITLE.get(path.stem) or path.stem.replace("_", " ").replace("-", " ").capitalize()
     return f"## {title}\n\n" + "\n\n".join([*facts(record, MADE_BY.get(path.stem, path.stem)), *tables(record)])
 
@@ -62,6 +68,14 @@ def reliability_section(path: Path, record: dict[str, Any]) -> str:
     made = f"`{record['command']}`, config {record['config']}. {machine(record['versions'])}"
     shown = f"{picture(path, 'success by trace and by problem')}{render_reliability(record)}"
     return f"## How reliable an executor run is, {record['world']} demo\n\n{shown}\n\n{made}"
+
+
+def rates_section(record: dict[str, Any]) -> str:
+    made = (
+        f"`{record['command']}`, config {record['config']}, training seeds {', '.join(map(str, record['seeds']))}, "
+        f"{record['updates']} updates a run: accuracy of the last quarter's rollouts; bold is chosen. {machine(record['versions'])}"
+    )
+    return f"## Learning rates, {record['world']} demo\n\n{render_rates(record)}\n\n{made}"
 
 
 def picture(path: Path, what: str) -> str:

@@ -188,7 +188,7 @@ def test_no_interval_where_the_runs_do_not_differ():
 
 
 def test_an_arm_differs_from_tracelift_in_what_it_is_named_for(tmp_path):
-    args = argparse.Namespace(out=tmp_path, config="configs/math-demo.toml", planner="p", overrides=[], equal=[])
+    args = argparse.Namespace(out=tmp_path, config="configs/math-demo.toml", planner="p", overrides=[], equal=[], rates={})
 
     def trained(arm):
         words = train_arm(arm, 1, args).command[2:]

@@ -138,7 +138,7 @@ class ExecutorConfig:
         0, "runs behind a problem's cached baseline; 0 means K. More runs cost little: once per problem", FROM_0
     )
     max_new_tokens: int = opt(8, "longest artifact, in tokens", FROM_1)
-    temperature: float = opt(0.5, "executor sampling temperature; 0 is greedy", WARM_OR_GREEDY)
+    temperature: float = opt(1.0, "executor sampling temperature; 0 is greedy", WARM_OR_GREEDY)
     stop: list[str] = opt(["\n"], "strings that end an artifact, e.g. the next problem of a base model")
     max_trace_chars: int = opt(2000, "longer traces count as format failures", FROM_1)
     retries: int = opt(

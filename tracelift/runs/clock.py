@@ -11,11 +11,13 @@ import time
 
 import torch
 
+from tracelift.sandbox import Sandbox
+
 
 def cpu_seconds() -> float:
-    """CPU seconds of this process, all its threads, and its children that have ended."""
+    """CPU seconds of this process, all its threads, its children that have ended, and the programs it had the sandbox run."""
     t = os.times()
-    return t.user + t.system + t.children_user + t.children_system
+    return t.user + t.system + t.children_user + t.children_system + Sandbox.programs_cpu_s
 
 
 class Clock:

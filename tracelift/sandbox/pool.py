@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
+from typing import ClassVar
 
 from tracelift.sandbox.layers import Layers
 from tracelift.sandbox.limits import Execution, Limits, SandboxError, Status
@@ -145,6 +146,9 @@ class Sandbox:
     off what Landlock knows from its ABI 3 on.
     Raises SandboxError where programs cannot be run, or not safely.
     """
+
+    programs_cpu_s: ClassVar[float] = 0.0  # of all programs of this process; the kernel buries them uncounted
+    _counting: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
         self, workers: int | None = None, *, allow_weak_sandbox: bool = False, without: Iterable[str] = ()
@@ -300,7 +304,10 @@ class Sandbox:
             self._finish(programs)
         if any(p.ended is None and p.state != "trouble" for p in programs):
             self._discard_launcher()  # the next program gets a fresh one
-        return [p.result() for p in programs]
+        executions = [p.result() for p in programs]
+        with Sandbox._counting:
+            Sandbox.programs_cpu_s += sum(e.cpu_seconds for e in executions)
+        return executions
 
     def _finish(self, programs: Sequence[Running]) -> None:
         for p in programs:

@@ -13,6 +13,8 @@ from statistics import NormalDist
 
 from tracelift.stats.proportions import bisect, check_open_unit
 
+Block = tuple[Sequence[float], Sequence[float]]  # two sets of runs that only each other are compared with
+
 
 def permutation_exact(a: Sequence[float], b: Sequence[float]) -> float:
     """Exact two-sided p that two sets of independent runs come from one distribution, by the difference of means.
@@ -20,19 +22,28 @@ def permutation_exact(a: Sequence[float], b: Sequence[float]) -> float:
     All C(n + m, n) ways to deal the runs out are counted, so with 5 against 5 the least p is 2/252 = 0.008. Raises
     ValueError on an empty side and past a million ways.
     """
-    n, pool = len(a), [*a, *b]
-    if not a or not b or (ways := math.comb(len(pool), n)) > 10**6:
-        raise ValueError(
-            f"{len(a)} against {len(b)} runs: expected at least one on each side, and a million ways at most"
-        )
-    total, near = math.fsum(pool), 1e-12 * (1 + sum(map(abs, pool)))
+    return permutation_blocks([(a, b)])
 
-    def gap(side: Sequence[float]) -> float:
-        mine = math.fsum(side)
-        return abs(mine / n - (total - mine) / len(b))
 
-    observed = gap(a) - near  # sums in another order must not make a tie look smaller
-    return sum(gap(side) >= observed for side in itertools.combinations(pool, n)) / ways
+def permutation_blocks(blocks: Sequence[Block]) -> float:
+    """The same where the runs fall into blocks, such as the models they started from: runs are dealt out within each block,
+    and the statistic is the mean over blocks of the difference of means. Two blocks of 5 against 5: at least 2/63504."""
+    sums, size = [0.0], 1
+    for a, b in blocks:
+        size *= math.comb(len(a) + len(b), len(a))
+        if not a or not b or size > 10**6:
+            raise ValueError(
+                f"{len(a)} against {len(b)} runs: expected at least one on each side, and a million ways at most"
+            )
+        pool, total = [*a, *b], math.fsum([*a, *b])
+        mine = [math.fsum(side) for side in itertools.combinations(pool, len(a))]
+        gaps = [(total - m) / len(b) - m / len(a) for m in mine]
+        sums = [s + gap for s in sums for gap in gaps]
+    near = 1e-12 * (1 + sum(abs(v) for block in blocks for side in block for v in side))
+    observed = (
+        abs(sums[0]) - near
+    )  # the first way is the observed one; another order of sums must not make a tie smaller
+    return sum(abs(s) >= observed for s in sums) / len(sums)
 
 
 @dataclass(frozen=True)
@@ -56,11 +67,18 @@ def welch(a: Sequence[float], b: Sequence[float], also: float = 0.0, confidence:
     interval then covers other problems too. It widens the interval and lends it no degrees of freedom, of which it has
     many: by Satterthwaite's formula a few runs could look surer for it. Raises ValueError on fewer than two runs a side.
     """
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"{len(a)} against {len(b)} runs: a spread needs at least two on each side")
+    return welch_blocks([(a, b)], also, confidence)
+
+
+def welch_blocks(blocks: Sequence[Block], also: float = 0.0, confidence: float = 0.95) -> Welch:
+    """The same for the mean over blocks of mean(b) − mean(a): it speaks of other runs in these blocks, not of other blocks."""
+    for a, b in blocks:
+        if min(len(a), len(b)) < 2:
+            raise ValueError(f"{len(a)} against {len(b)} runs: a spread needs at least two on each side")
     check_open_unit("confidence", confidence)
-    difference = math.fsum(b) / len(b) - math.fsum(a) / len(a)
-    parts = [(variance(side) / len(side), len(side) - 1) for side in (a, b)]
+    n = len(blocks)
+    difference = math.fsum(math.fsum(b) / len(b) - math.fsum(a) / len(a) for a, b in blocks) / n
+    parts = [(variance(side) / len(side) / n**2, len(side) - 1) for block in blocks for side in block]
     runs = math.fsum(v for v, _ in parts)
     if runs + also == 0:
         return Welch(difference, difference, difference, float(difference == 0), math.inf, 0.0)

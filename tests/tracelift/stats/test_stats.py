@@ -20,9 +20,11 @@ from tracelift.stats import (
     majority_at_k,
     mcnemar_exact,
     pass_at_k,
+    permutation_blocks,
     permutation_exact,
     sign_flip,
     welch,
+    welch_blocks,
     wilson,
 )
 from tracelift.stats.runs import Welch, t_cdf, t_quantile
@@ -208,6 +210,38 @@ def test_permutations_of_runs_are_counted_exactly():
     assert permutation_exact(a, b) == pytest.approx(sum(abs(x - y) >= seen for x, y in deals) / len(deals))
     with pytest.raises(ValueError, match="a million ways at most"):
         permutation_exact([0.0] * 20, [1.0] * 20)
+
+
+def test_runs_in_blocks_are_dealt_out_within_their_block():
+    """Against every deal written out; one block is the plain test; a shift between blocks is no difference of the arms."""
+    blocks = [([0.1, 0.4, 0.35], [0.3, 0.9]), ([5.0, 5.2], [5.1, 5.6])]
+    ways = []
+    for a, b in blocks:
+        pool = [*a, *b]
+        sides = itertools.combinations(range(len(pool)), len(a))
+        ways.append([
+            sum(pool[i] for i in range(len(pool)) if i not in side) / len(b) - sum(pool[i] for i in side) / len(a)
+            for side in sides
+        ])  # fmt: skip
+    seen = abs(sum(w[0] for w in ways)) - 1e-12
+    wanted = [abs(x + y) >= seen for x in ways[0] for y in ways[1]]
+    assert permutation_blocks(blocks) == pytest.approx(sum(wanted) / len(wanted)) and 0 < sum(wanted) < len(wanted)
+    assert permutation_blocks(blocks[:1]) == permutation_exact(*blocks[0])
+    low, high = [1, 2, 3, 4, 5], [6, 7, 8, 9, 10]
+    assert permutation_blocks([(low, high), ([v + 100 for v in low], [v + 100 for v in high])]) == 2 / 252**2
+    with pytest.raises(ValueError, match="a million ways at most"):
+        permutation_blocks([(low, high)] * 3)
+
+
+def test_welch_over_blocks_is_the_mean_of_their_differences_with_their_variances():
+    one, two = ([1.0, 2.0, 3.0], [4.0, 6.0, 8.0]), ([101.0, 102.0, 106.0], [103.0, 104.0])
+    w = welch_blocks([one, two], 0.2)
+    parts = [welch(*one), welch(*two)]
+    assert w.difference == pytest.approx(sum(p.difference for p in parts) / 2)
+    assert w.se**2 == pytest.approx(sum(p.se**2 for p in parts) / 4 + 0.2)
+    squares = [(1 / 3 / 4, 2), (4 / 3 / 4, 2), (7 / 3 / 4, 2), (0.5 / 2 / 4, 1)]
+    assert w.df == pytest.approx(sum(v for v, _ in squares) ** 2 / sum(v * v / f for v, f in squares))
+    assert welch_blocks([one]) == welch(*one)
 
 
 def test_welch_by_hand_and_by_coverage():

@@ -19,10 +19,10 @@ from tracelift.worlds.math.problems import MathProblem
 from tracelift.worlds.math.tellings import retold
 
 MISCONCEPTIONS: dict[str, float] = {
-    "fewer": 0.60,  # "5 fewer than" read as "5 more than"                                   (A)
-    "daily": 0.60,  # "2 a day for 3 days" taken as 2 + 3                                     (A)
-    "half": 0.60,  # "half of" taken as "2 less"                                              (A) *
-    "times": 0.60,  # "3 times as many" taken as "3 more"                                     (A) *
+    "fewer": 0.50,  # "5 fewer than" read as "5 more than"                                   (A)
+    "daily": 0.50,  # "2 a day for 3 days" taken as 2 + 3                                     (A)
+    "half": 0.50,  # "half of" taken as "2 less"                                              (A) *
+    "times": 0.50,  # "3 times as many" taken as "3 more"                                     (A) *
     "packs": 0.60,  # 3 bags of 4 written as 3 + 4 = 12: right number, wrong operator         (B)
     "distractor": 0.60,  # a step about a number nobody asked for                             (B) *
     "loss": 0.55,  # a right subtraction under the wrong reason                               (B) *
