@@ -26,7 +26,7 @@ from benchmarks.compare_report import COLUMNS, EQUAL, TITLES, interval
 from benchmarks.jobs import ROOT, WORLDS
 from tracelift.files import write_text
 from tracelift.stats import permutation_blocks, welch_blocks
-from tracelift.stats.figures import adjust
+from tracelift.stats.figures import adjust, deviation
 
 ARMS, FIGURES, ASSET_SEEDS = ("tracelift", "gated"), ("accuracy", "wrong_reason_rate"), (0, 1)
 NAMES = dict(COLUMNS)
@@ -62,13 +62,16 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def costs(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What every arm's runs took, mean over all of them: updates, executor positions, CPU seconds."""
+def rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every arm over all its runs: the two figures, mean and deviation; updates, executor positions and CPU seconds, mean."""
     names = [name for name in records[0]["arms"] if all(name in r["arms"] for r in records)]
     out = []
     for name in names:
         runs = [r["arms"][name] for r in records]
         row: dict[str, Any] = {"arm": name, "updates": mean([u for r in runs for u in r["updates"]])}
+        for figure in FIGURES:
+            values = [v for r in runs for v in r["sampled"][figure]["seeds"]]
+            row[figure] = {"mean": mean(values), "sd": deviation(values)}
         row |= {budget: mean([c[key] for r in runs for c in r["costs"]]) for budget, key in BUDGETS.items()}
         out.append(row)
     return out
@@ -92,7 +95,7 @@ def render_declared(record: dict[str, Any]) -> str:
             lines.append("| " + " | ".join(cells) + " |")
         parts.append("\n".join(lines))
         table = ["| runs | updates | executor positions | CPU seconds |", "|---|---|---|---|"]
-        for c in f["costs"]:
+        for c in f["rows"]:
             name, _, budget = c["arm"].partition("@")
             told = TITLES[name] + (f", at equal {EQUAL[budget]}" if budget else "")
             table.append(f"| {told} | {c['updates']:.0f} | {c['positions']:,.0f} | {c['seconds']:,.0f} |")
@@ -124,7 +127,8 @@ def main() -> None:
         record["versions"] = records[0]["versions"]
         record["worlds"][world] = {
             "asset_seeds": list(made), "seeds": records[0]["seeds"], "problems": records[0]["problems"],
-            "endpoints": endpoints(records), "costs": costs(records),
+            "endpoints": endpoints(records), "rows": rows(records),
+            "start": {f: mean([r["start"]["sampled"][f] for r in records]) for f in FIGURES},
         }  # fmt: skip
     if not record["worlds"]:
         raise SystemExit(f"{folder}: no comparison with --equal; run benchmarks.compare first")

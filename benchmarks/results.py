@@ -13,17 +13,14 @@ import argparse
 import json
 import re
 import sys
-import textwrap
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_figures import MATCHED
-from benchmarks.compare_report import TITLES, holds, interval, number, plus_minus, render_markdown
+from benchmarks.compare_report import TITLES, number, render_markdown
 from benchmarks.declared import render_declared
 from benchmarks.plain_tables import facts, machine, tables
 from benchmarks.rates import render as render_rates
+from benchmarks.readme import readme_parts, wrapped
 from benchmarks.reliability_figures import render_reliability
 from benchmarks.study_figures import render_study
 
@@ -119,147 +116,6 @@ def expected(record: dict[str, Any]) -> str:
         if key in greedy and greedy[key]["seeds"][at] is not None
     ]
     return f"Seed 0 of {TITLES[arm]} gave, greedy: {', '.join(told)}; every seed's figures are in the JSON."
-
-
-# -- the README ------------------------------------------------------------------------------------------------------
-
-SHOWN = ("exec_only", "tracelift", MATCHED)  # the README's rows; docs/results.md has the others
-RIGHT, WRONG = "accuracy", "wrong_reason_rate"
-
-
-def readme_parts(folder: Path) -> dict[str, str]:
-    """What stands between the README's markers, by name. Comparisons that were not made are left out."""
-    records = {w: json.loads(p.read_text()) for w in ("math", "code") if (p := folder / f"compare-{w}.json").exists()}
-    seeds = ", ".join(sorted({str(len(r["seeds"])) for r in records.values()}))
-    problems = ", ".join(sorted({f"{r['problems']:,}" for r in records.values()}))
-    head = (
-        f"The two demos, {seeds} training runs a reward, {problems} fresh problems each, greedy decoding; mean ± sd over "
-        "the training seeds. The executor's prompts, the planner and the Reason RM are not counted in the last column."
-    )
-    findings = [
-        "\n".join([f"{i}. {told[0]}", *(wrapped(f"   - {text}") for text in told[1:])])
-        for i, told in enumerate((answers(records), reasoning(records), parts_alone(records)), 1)
-    ]
-    asked = [{RIGHT: c, **c["figures"]} for r in records.values() for c in versus(r, "greedy").values()]
-    read = (
-        "Brackets are 95% intervals, p is exact over all ways to deal the runs out and not adjusted for their number "
-        f"(Holm's are in docs/results.md). {holds(asked, (WRONG,))}"
-    )
-    more = "All rewards, sampled traces, and the command, seeds, versions and machine of every figure: [docs/results.md](docs/results.md)."
-    parts = [
-        "## Results",
-        wrapped(head),
-        readme_table(records),
-        "\n".join(findings),
-        wrapped(read),
-        wrapped(more),
-    ]
-    picture = f"![learning curves of the math demo, {seeds} seeds](benchmarks/results/compare-math.png)"
-    return {"picture": picture, "results": "\n\n".join(part for part in parts if part)}
-
-
-def wrapped(text: str) -> str:
-    indent = "     " if text.startswith("   - ") else ""
-    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def readme_table(records: dict[str, dict[str, Any]]) -> str:
-    lines = [
-        "| demo | reward | accuracy | right for a wrong reason | updates | executor tokens generated |",
-        "|" + "---|" * 6,
-    ]
-    for world, record in records.items():
-        start = record["start"]["greedy"]
-        lines.append(
-            f"| {world} | start | {number(start.get(RIGHT), RIGHT)} | {number(start.get(WRONG), WRONG)} | 0 | |"
-        )
-        for arm in (a for a in SHOWN if a in record["arms"]):
-            cells = " | ".join(plus_minus(record["arms"][arm]["greedy"].get(k), k) for k in (RIGHT, WRONG))
-            updates, tokens = (spent(record, arm, k) for k in ("updates", "executor_tokens"))
-            lines.append(f"| {world} | {TITLES[arm]} | {cells} | {updates:.0f} | {tokens:,.0f} |")
-    return "\n".join(lines)
-
-
-def spent(record: dict[str, Any], arm: str, what: str) -> float:
-    """Mean over the runs of a reward; what: updates or executor_tokens (generated)."""
-    counts = record["arms"][arm][what]
-    return sum(counts) / len(counts)
-
-
-def versus(record: dict[str, Any], mode: str) -> dict[str, dict[str, Any]]:
-    """TraceLift minus each of the README's other rewards."""
-    return {c["a"]: c for c in record["comparisons"] if c["mode"] == mode and c["a"] in SHOWN}
-
-
-def by_world(records: dict[str, dict[str, Any]], told: Callable[[dict[str, Any]], str | None]) -> str:
-    """`math: FIGURE; code: FIGURE`, without the worlds that lack it."""
-    return "; ".join(f"{world}: {text}" for world, record in records.items() if (text := told(record)))
-
-
-def difference(arm: str, figure: str, words: tuple[str, str], record: dict[str, Any]) -> str | None:
-    """TraceLift minus `arm` in points, greedy and sampled, each with its exact p, led by a word for the greedy one."""
-    modes = {}
-    for mode in ("greedy", "sampled"):
-        c = versus(record, mode).get(arm)
-        modes[mode] = c if c is None or figure == RIGHT else c["figures"].get(figure)
-    if (c := modes["greedy"]) is None:
-        return None
-    word = words[c["difference"] > 0]
-    shown, held = c["p"] < 0.05, "low" in c and c["low"] * c["high"] > 0
-    told = (
-        word if shown and held else f"{word} by p, though the interval holds zero" if shown else "no difference shown"
-    )
-    figures = ", ".join(f"{mode} {interval(c, 100, 1)} p {c['p']:.2g}" for mode, c in modes.items() if c)
-    return f"{told} ({figures})"
-
-
-def times(records: dict[str, dict[str, Any]], what: str, a: str, b: str) -> str:
-    """How many times as much a reward spends as another, world by world."""
-    both = [r for r in records.values() if {a, b} <= r["arms"].keys()]
-    return " and ".join(f"{spent(r, a, what) / spent(r, b, what):.1f}" for r in both)
-
-
-def answers(records: dict[str, dict[str, Any]]) -> list[str]:
-    """TraceLift's accuracy against that of execution only, after as many updates and after more of them, and the cost."""
-    words = ("fewer", "more")
-    told = [
-        "**Right answers**, TraceLift minus execution only, in points.",
-        f"After as many updates, with {times(records, 'executor_tokens', 'tracelift', 'exec_only')} times the executor "
-        f"tokens generated: {by_world(records, partial(difference, 'exec_only', RIGHT, words))}.",
-    ]
-    if longer := by_world(records, partial(difference, MATCHED, RIGHT, words)):
-        told.append(
-            f"Against execution only trained {times(records, 'updates', MATCHED, 'tracelift')} times as long, with "
-            f"{times(records, 'executor_tokens', MATCHED, 'tracelift')} of TraceLift's executor tokens generated: {longer}. "
-            "TraceLift was not trained that long."
-        )
-    return told
-
-
-def reasoning(records: dict[str, dict[str, Any]]) -> list[str]:
-    """The share of right answers that rest on an invalid trace; the spread over seeds of execution only beside it."""
-
-    def seeds(record: dict[str, Any]) -> str | None:
-        rates = record["arms"]["exec_only"]["greedy"].get(WRONG, {}).get("seeds", [])
-        return " ".join(f"{100 * rate:.0f}%" for rate in rates) or None
-
-    told = ["**Right for a wrong reason**, the same differences."]
-    for title, arm in (("After as many updates", "exec_only"), ("Against execution only trained longer", MATCHED)):
-        if text := by_world(records, partial(difference, arm, WRONG, ("less", "more"))):
-            told.append(f"{title}: {text}.")
-    return [*told, f"Execution only, seed by seed: {by_world(records, seeds)}."]
-
-
-def parts_alone(records: dict[str, dict[str, Any]]) -> list[str]:
-    """What each part of the reward does alone."""
-
-    def figures(arm: str, record: dict[str, Any]) -> str | None:
-        f = record["arms"].get(arm, {}).get("greedy", {})
-        return ", ".join(number(f[k]["mean"], k) for k in (RIGHT, WRONG)) if {RIGHT, WRONG} <= f.keys() else None
-
-    told = {arm: by_world(records, partial(figures, arm)) for arm in ("product_only", "uplift_only", "rm_only")}
-    lines = [f"{TITLES[arm]}: {text}." for arm, text in told.items() if text]
-    return ["**Parts of the reward alone**, accuracy and share of right answers for a wrong reason.", *lines]
 
 
 def filled(text: str, parts: dict[str, str]) -> str:

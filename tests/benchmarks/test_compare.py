@@ -18,7 +18,7 @@ from benchmarks.compare_figures import (
 )
 from benchmarks.compare_report import COLOURS, TITLES, detectable, draw, holds, interval, render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
-from benchmarks.results import compare_section, filled, page, readme_parts
+from benchmarks.results import compare_section, page
 from support.eval_folders import PROBLEMS, evaluation, jsonl
 from tracelift.config import load_config, to_dict
 from tracelift.config import modes as rewards
@@ -188,7 +188,9 @@ def test_no_interval_where_the_runs_do_not_differ():
 
 
 def test_an_arm_differs_from_tracelift_in_what_it_is_named_for(tmp_path):
-    args = argparse.Namespace(out=tmp_path, config="configs/math-demo.toml", planner="p", overrides=[], equal=[], rates={})
+    args = argparse.Namespace(
+        out=tmp_path, config="configs/math-demo.toml", planner="p", overrides=[], equal=[], rates={}
+    )
 
     def trained(arm):
         words = train_arm(arm, 1, args).command[2:]
@@ -262,8 +264,7 @@ def test_the_section_of_the_page_names_command_seeds_and_machine(runs, tmp_path)
         assert told in text
 
 
-def test_the_readme_says_what_the_figures_say(runs, tmp_path):
-    """Table, differences and picture stand between the markers; a marker that went missing is an error."""
+def test_the_page_has_comparisons_first_and_plain_files_as_the_tables_they_hold(runs, tmp_path):
     folder = tmp_path / "results"
     folder.mkdir()
     record = {
@@ -282,17 +283,6 @@ def test_the_readme_says_what_the_figures_say(runs, tmp_path):
     (folder / "bench.json").write_text(
         json.dumps({"tasks": [{"name": "a", "rows": [{"who": "ours", "s": 1.5}]}], "cores": 2})
     )
-    parts = readme_parts(folder)
-    text = filled(
-        "x\n<!-- picture:begin -->\nold\n<!-- picture:end -->\n<!-- results:begin -->\nold\n<!-- results:end -->\ny\n",
-        parts,
-    )
-    assert "\nold\n" not in text and "3 seeds](benchmarks/results/compare-math.png)" in text
-    assert "| math | TraceLift | 0.675 ± 0.066 |" in text and "TraceLift minus execution only" in text
-    assert "math: no difference shown (greedy +12.5 [" in " ".join(text.split()), "three runs show no less than p 0.1"
-    assert filled(text, parts) == text
-    with pytest.raises(ValueError, match="results:begin"):
-        filled("<!-- picture:begin -->\n\n<!-- picture:end -->", parts)
     told = page(folder)
     assert told.index("The reward compared") < told.index("## Bench") and "**name a**\n\n| who | s |" in told
     assert "Versions and machine were not recorded" in told and "`python -m benchmarks.bench`" in told

@@ -2,12 +2,14 @@
 
 import json
 import math
+import statistics
 
 import pytest
 
 from benchmarks import declared, rates
 from benchmarks.jobs import asset_words
-from benchmarks.results import section
+from benchmarks.readme import readme_parts
+from benchmarks.results import filled, section
 from tracelift.config import load_config
 from tracelift.stats import permutation_blocks, welch_blocks
 
@@ -34,7 +36,8 @@ def record(block):
         {"budget": b, "arm": a, "figure": f, "se_problems": 0.01 * (block + 1)}
         for b in ("positions", "seconds") for a in ("tracelift", "gated") for f in ("accuracy", "wrong_reason_rate")
     ]  # fmt: skip
-    return {"arms": arms, "equal_cost": alike, "seeds": [0, 1, 2], "problems": 500, "rates": {}, "versions": {}}
+    return {"arms": arms, "equal_cost": alike, "seeds": [0, 1, 2], "problems": 500, "rates": {}, "versions": {},
+            "start": {"sampled": {"accuracy": 0.3, "wrong_reason_rate": 0.6}}}  # fmt: skip
 
 
 def test_endpoints_by_hand():
@@ -64,18 +67,51 @@ def test_one_asset_seed_alone_is_the_plain_test():
 
 def test_costs_and_the_page():
     records = [record(0), record(1)]
-    (first, *_) = declared.costs(records)
+    (first, *_) = declared.rows(records)
+    assert first.pop("accuracy") == pytest.approx(
+        {"mean": 3.98 / 6, "sd": statistics.stdev(sum(SEEDS["exec_only"], []))}
+    )
+    assert first.pop("wrong_reason_rate")["mean"] == pytest.approx(0.9 - 3.98 / 6)
     assert first == {"arm": "exec_only", "updates": 12, "positions": 1500, "seconds": 50}
     world = {
         "asset_seeds": [0, 1],
         "seeds": [0, 1, 2],
         "problems": 500,
         "endpoints": declared.endpoints(records),
-        "costs": declared.costs(records),
+        "rows": declared.rows(records),
     }
     text = declared.render_declared({"worlds": {"math": world}})
     assert "| gated (R x outcome) | executor positions | accuracy | 0.663 | 0.725 | +6.2 [" in text
     assert "asset seeds 0 and 1" in text and "| execution only | 12 | 1,500 | 50 |" in text
+
+
+def test_the_readme_says_more_or_less_only_where_the_adjusted_p_does(tmp_path):
+    """And the text stands between the markers; a marker that went missing is an error."""
+    records = [record(0), record(1)]
+    worlds = {
+        "math": {
+            "asset_seeds": [0, 1],
+            "seeds": [0, 1, 2],
+            "problems": 500,
+            "endpoints": declared.endpoints(records),
+            "rows": declared.rows(records),
+            "start": {"accuracy": 0.3, "wrong_reason_rate": 0.6},
+        }
+    }
+    (tmp_path / "declared.json").write_text(json.dumps({"worlds": worlds}))
+    parts = readme_parts(tmp_path)
+    empty = (
+        "x\n<!-- picture:begin -->\nold\n<!-- picture:end -->\n<!-- results:begin -->\nold\n<!-- results:end -->\ny\n"
+    )
+    text = filled(empty, parts)
+    flat = " ".join(text.split())
+    assert "\nold\n" not in text and filled(text, parts) == text
+    assert "| math | start | 0.300 | 0.600 | 0 | |" in text and "| math | execution only | 0.663 ± " in text
+    assert "gated (R x outcome): math: at equal executor positions more (+6.2 [" in flat
+    assert "TraceLift: math: at equal executor positions no difference shown (-1.0 [" in flat
+    assert "asset seeds 0 and 1" in flat
+    with pytest.raises(ValueError, match="results:begin"):
+        filled("<!-- picture:begin -->\n\n<!-- picture:end -->", parts)
 
 
 def test_the_command_takes_what_is_there_and_refuses_comparisons_of_different_runs(tmp_path, monkeypatch, capsys):
