@@ -188,6 +188,7 @@ def main() -> None:
         "world": args.world,
         "asset_seed": args.asset_seed,
         "rates": args.rates,
+        "planner": args.planner,
         "config": args.config,
         "overrides": args.overrides,
         "seeds": args.seeds,

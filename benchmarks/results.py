@@ -38,7 +38,12 @@ MADE_BY = {"step-cpu": "step", "kernels_cpu": "kernels"}  # files not named afte
 
 
 def section(path: Path) -> str:
+    """A file's section, with its own `note` on what the figures are not of, where it has one."""
     record = json.loads(path.read_text())
+    return "\n\n".join([told_by_kind(path, record), *([record["note"]] if "note" in record else [])])
+
+
+def told_by_kind(path: Path, record: dict[str, Any]) -> str:
     if "comparisons" in record and "arms" in record:
         return compare_section(path, record)
     if "cells" in record and "contrasts" in record:
@@ -87,10 +92,16 @@ def compare_section(path: Path, record: dict[str, Any]) -> str:
         f"{', '.join(map(str, record['seeds']))}, evaluation seed "
         f"{record['eval_seed']}. {machine(record['versions'])}"
     )
+    words = [
+        *record["overrides"],
+        *(["--optim.lr", f"{rate:g}"] if (rate := record.get("rates", {}).get("tracelift")) else []),
+    ]
+    if record.get("asset_seed"):
+        words += ["--planner.path", record["planner"]]
     reproduce = (
         f"One row again: `python train.py {record['config']} --run.seed 0 --data.seed 1000 "
         "--data.eval_problems 0 --run.threads 1 "
-        f"--run.out runs/row{''.join(' ' + w for w in record['overrides'])}`, "
+        f"--run.out runs/row{''.join(' ' + w for w in words)}`, "
         f"then `python eval.py --run runs/row --run.seed "
         f"{record['eval_seed']} --eval.benchmarks demo:{record['world']} --eval.limit {record['problems']} "
         f"--eval.samples {record['samples']} --eval.k 1,{record['samples']}`. {expected(record)}"
