@@ -1,12 +1,13 @@
-"""When does the executor-grounded reward matter? Small runs on the math demo along five axes, each cell a few seeds.
+"""When does the executor-grounded reward matter? Small runs on the math demo along six axes, each cell a few seeds.
 
-    python -m benchmarks.study [--seeds 3] [--steps 40] [--cells PATTERN] [--list]
+    python -m benchmarks.study [--seeds 3] [--steps 80] [--cells PATTERN,PATTERN] [--list]
 
     executor    weak, medium, strong, and one that repairs flawed traces: execution-only against TraceLift with each
     rm          no RM (uplift alone), the trained RM, the world's own rubric, the rubric with 25% and 50% wrong labels
-    k           K = 1, 3 and 8 runs behind a success rate; a cached baseline of 24 runs instead of K
-    uplift      success rates sampled against the executor's likelihood of the answer
-    transfer    no training: planners trained for one executor, evaluated with the others they never saw
+    blind       the world's rubric, but one kind of fault is taken for sound, for each kind
+    noise       the executor's temperature, and at each: K = 1, 3 and 8, pooled runs, likelihood uplift, gated, execution only
+    long        four times the updates: does the planner come to exploit its Reason RM?
+    transfer    no training: planners trained for one executor, evaluated with the others they never saw, by accuracy
 
 Executors are made first, from seeds: `weak` and `medium` are the asset's recipe stopped early, from the base that
 `python -m tracelift.worlds.build math` leaves in runs/assets-math (made here where it is missing); `repairing` is the asset
@@ -23,6 +24,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,37 +44,70 @@ EXECUTORS = {  # name: training rows (tracelift/worlds/build/math_data.py), what
     "repairing": ("repair", STRONG, 800),
 }
 ROWS = 40_000  # of an executor's data
+LONG = "320"  # updates of the axis `long`
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One setting of training: its axis, its executor, and what differs from the math demo's config."""
+    """One setting of training: its axis, its executor, what differs from the math demo's config, and the cell it is asked
+    against ("": none)."""
 
     axis: str
     name: str
     executor: str = "strong"
     options: dict[str, str] = field(default_factory=dict, hash=False)
+    against: str = ""
 
     @property
     def id(self) -> str:
         return f"{self.axis}.{self.name}"
 
 
-CELLS = (
-    *(Cell("executor", f"{executor} {mode}", executor, {"reward.mode": mode})
-      for executor in ("strong", "weak", "medium", "repairing") for mode in ("exec_only", "tracelift")),
-    Cell("rm", "none", options={"reward.mode": "uplift_only"}),
-    Cell("rm", "oracle", options={"reward_model.path": "oracle"}),
-    Cell("rm", "oracle 25% wrong", options={"reward_model.path": "oracle:0.25"}),
-    Cell("rm", "oracle 50% wrong", options={"reward_model.path": "oracle:0.5"}),
-    Cell("k", "K 1", options={"executor.repeats": "1"}),
-    Cell("k", "K 8", options={"executor.repeats": "8"}),
-    Cell("k", "K 3, baseline 24", options={"executor.baseline_repeats": "24"}),
-    Cell("uplift", "likelihood", options={"executor.uplift": "likelihood"}),
-)  # fmt: skip
-# The cell that every axis shares: strong executor, trained RM, K = 3, sampled uplift. Others are compared with it.
+# The cell that several axes share: strong executor at its temperature, trained RM, K = 3, sampled uplift.
 REFERENCE = "executor.strong tracelift"
-TRANSFERRED = ("executor.strong exec_only", REFERENCE, "executor.repairing exec_only", "executor.repairing tracelift")
+FAULTS = ("false_arithmetic", "ungrounded", "wrong_reason", "duplicate", "missing_step", "answer_leaked")
+NOISE = {  # what is varied at each of the executor's temperatures
+    "execution only": {"reward.mode": "exec_only"},
+    "gated": {"reward.mode": "gated"},
+    "K 1": {"executor.repeats": "1"},
+    "K 8": {"executor.repeats": "8"},
+    "pooled": {"reward.runs": "pooled"},
+    "likelihood": {"executor.uplift": "likelihood"},
+}
+TEMPERATURES = ("0.5", "2.0")  # temperatures beside the demo's own
+
+
+def noise_cells() -> Iterator[Cell]:
+    """TraceLift at K = 3 at each temperature, and what is asked against it there; at the demo's own it is the reference."""
+    yield from (
+        Cell("noise", name, options=o, against=REFERENCE) for name, o in NOISE.items() if "execution" not in name
+    )
+    for t in TEMPERATURES:
+        at, base = {"executor.temperature": t}, f"noise.T {t} K 3"
+        yield Cell("noise", f"T {t} K 3", options=at)
+        yield from (Cell("noise", f"T {t} {name}", options=at | o, against=base) for name, o in NOISE.items())
+
+
+def executor_cells() -> Iterator[Cell]:
+    for executor in ("strong", "weak", "medium", "repairing"):
+        plain = Cell("executor", f"{executor} exec_only", executor, {"reward.mode": "exec_only"})
+        yield plain
+        yield Cell("executor", f"{executor} tracelift", executor, {"reward.mode": "tracelift"}, plain.id)
+
+
+CELLS = (
+    *executor_cells(),
+    Cell("rm", "none", options={"reward.mode": "uplift_only"}, against=REFERENCE),
+    Cell("rm", "oracle", options={"reward_model.path": "oracle"}, against=REFERENCE),
+    *(Cell("rm", f"oracle {100 * float(share):.0f}% wrong", options={"reward_model.path": f"oracle:{share}"}, against="rm.oracle")
+      for share in ("0.25", "0.5")),
+    *(Cell("blind", f"to {fault}", options={"reward_model.path": f"oracle:blind-{fault}"}, against="rm.oracle")
+      for fault in FAULTS),
+    *noise_cells(),
+    *(Cell("long", f"{mode}, four times as long", options={"reward.mode": mode, "run.steps": LONG}, against=against)
+      for mode, against in (("tracelift", REFERENCE), ("gated", "noise.gated"), ("rm_only", ""))),
+)  # fmt: skip
+TRANSFERRED = ("executor.strong exec_only", REFERENCE, "noise.gated")
 
 
 def slug(name: str) -> str:
@@ -126,10 +161,11 @@ def make_executors(names: set[str], args: argparse.Namespace) -> None:
 
 def train(cell: Cell, seed: int, args: argparse.Namespace) -> Job:
     folder = args.out / slug(cell.id) / str(seed)
-    options = {
+    options: dict[str, object] = {
         "run.seed": seed,
         "data.seed": 1000 + seed,
         "run.steps": args.steps,
+        "optim.lr": args.rate,
         "executor.path": executor_path(cell.executor, args.out),
         **cell.options,
     }
@@ -138,8 +174,11 @@ def train(cell: Cell, seed: int, args: argparse.Namespace) -> Job:
     return job
 
 
-def evaluate(planner: str | Path, executor: str, folder: Path, arms: str, args: argparse.Namespace) -> Job:
-    """One planner with one executor. The RM column is the asset's in every cell, whatever it was trained by."""
+def evaluate(
+    planner: str | Path, executor: str, folder: Path, arms: str, args: argparse.Namespace, temperature: str = ""
+) -> Job:
+    """One planner with one executor, at the demo's temperature or another. The RM column is the asset's in every cell, whatever
+    it was trained by."""
     options = {
         "eval.benchmarks": "demo:math",
         "eval.limit": args.problems,
@@ -148,6 +187,7 @@ def evaluate(planner: str | Path, executor: str, folder: Path, arms: str, args: 
         "eval.arms": arms,
         "run.seed": EVAL_SEED,
         "executor.path": executor_path(executor, args.out),
+        **({"executor.temperature": temperature} if temperature else {}),
     }
     job = eval_job(folder, CONFIG, planner, options)
     job.name = f"evaluate {folder.relative_to(args.out)}"
@@ -165,15 +205,24 @@ def transfers(executors: set[str]) -> list[tuple[str, str]]:
     ]
 
 
+def chosen_cells(patterns: Sequence[str]) -> list[Cell]:
+    """The cells that fit, those they are asked against, and the reference; in the order of CELLS."""
+    wanted = {c.id for c in CELLS if c.id == REFERENCE or any(fnmatch.fnmatch(c.id, p) for p in patterns)}
+    wanted |= {c.against for c in CELLS if c.id in wanted}
+    return [c for c in CELLS if c.id in wanted]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.study", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", default="3", help="how many training seeds, or a list such as 3,4,7")
-    parser.add_argument("--steps", type=int, default=40, help="updates of a run")
+    parser.add_argument("--steps", type=int, default=80, help="updates of a run")
+    parser.add_argument("--rate", type=float, default=4e-4, help="learning rate of every run")
     parser.add_argument("--problems", type=int, default=500, help="fresh problems of an evaluation")
     parser.add_argument(
         "--cells",
         default="*",
-        help="only cells whose AXIS.NAME fits this pattern, e.g. 'rm.*'; the reference always runs",
+        help="only cells whose AXIS.NAME fits one of these patterns, by comma, e.g. 'rm.*,blind.*'; what they are asked "
+        "against runs too, and the reference always",
     )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each; default: one a core"
@@ -184,14 +233,23 @@ def main() -> None:
     args = parser.parse_args()
     args.out = args.out.resolve()
     args.seeds = [int(s) for s in args.seeds.split(",")] if "," in args.seeds else list(range(int(args.seeds)))
-    chosen = [c for c in CELLS if c.id == REFERENCE or fnmatch.fnmatch(c.id, args.cells)]
+    chosen = chosen_cells(args.cells.split(","))
     executors = {c.executor for c in chosen}
     if args.list:
         print("\n".join(f"{c.id:<32} executor {c.executor:<10} {shlex.join(flags(c.options))}" for c in chosen))
         return
 
     models = {name: print_of(ROOT / "assets" / "math" / name) for name in ("planner", "executor", "reward_model")}
-    claim(args.out, {"config": print_of(ROOT / CONFIG), "steps": args.steps, "problems": args.problems, **models})
+    claim(
+        args.out,
+        {
+            "config": print_of(ROOT / CONFIG),
+            "steps": args.steps,
+            "rate": args.rate,
+            "problems": args.problems,
+            **models,
+        },
+    )
     make_executors(executors, args)
     start = "assets/math/planner"
     run_all(
@@ -204,7 +262,14 @@ def main() -> None:
     run_all([train(c, s, args) for s in args.seeds for c in chosen], args.jobs)
     where = {c.id: args.out / slug(c.id) for c in chosen}
     jobs = [
-        evaluate(where[c.id] / str(s) / "final", c.executor, where[c.id] / str(s) / "eval", "planner", args)
+        evaluate(
+            where[c.id] / str(s) / "final",
+            c.executor,
+            where[c.id] / str(s) / "eval",
+            "planner",
+            args,
+            c.options.get("executor.temperature", ""),
+        )
         for c in chosen
         for s in args.seeds
     ]
@@ -226,6 +291,7 @@ def main() -> None:
         "versions": versions(),
         "seeds": args.seeds,
         "steps": args.steps,
+        "rate": args.rate,
         "problems": args.problems,
         "eval_seed": EVAL_SEED,
         **collect(
@@ -234,7 +300,7 @@ def main() -> None:
             args.seeds,
             moved,
             {c.id: slug(c.id) for c in CELLS},
-            REFERENCE,
+            [(c.against, c.id) for c in done if c.against],
         ),
     }
     args.results.parent.mkdir(parents=True, exist_ok=True)

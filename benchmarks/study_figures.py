@@ -20,6 +20,9 @@ FIGURES = (("accuracy", "accuracy"), ("trace_validity", "trace validity"), ("wro
 AXES = {
     "executor": "Executors of differing competence: execution only against TraceLift",
     "rm": "Reason RMs of differing quality",
+    "blind": "A Reason RM that takes one kind of fault for sound",
+    "noise": "Executors at other temperatures: K, pooled runs, likelihood uplift, gated, execution only",
+    "long": "Four times the updates",
     "k": "Runs behind a success rate, and behind the cached baseline",
     "uplift": "Sampled against likelihood uplift",
 }
@@ -32,10 +35,10 @@ def collect(
     seeds: Sequence[int],
     moved: Sequence[tuple[str, str]],
     folders: Mapping[str, str],
-    reference: str,
+    asked: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """executors: what each can do, with the starting planner; cells; contrasts; transfer. cells: (axis, name, executor,
-    folder, options); moved: (cell, executor it never saw)."""
+    folder, options); moved: (cell, executor it never saw); asked: (a, b) of every difference b − a, where both are there."""
     executors = {}
     for folder in sorted((out / "start").iterdir()):
         if (folder / "outcomes.json").exists():
@@ -59,7 +62,7 @@ def collect(
             }
         )
     by_id = {f"{c['axis']}.{c['name']}": c for c in record["cells"]}
-    for a, b in questions(list(by_id), reference):
+    for a, b in (pair for pair in asked if set(pair) <= by_id.keys()):
         record["contrasts"].append({"a": a, "b": b, **{mode: compared(by_id, scores, a, b, mode) for mode in MODES}})
     for cell, executor in moved:
         figures, _ = measured(
@@ -79,16 +82,6 @@ def measured(runs: Sequence[Path], name: str, direct: float) -> tuple[dict[str, 
     }, scores
 
 
-def questions(ids: Sequence[str], reference: str) -> list[tuple[str, str]]:
-    """(a, b) of every difference b − a: TraceLift from execution only with each executor, other cells from the
-    reference."""
-    pairs = [
-        (i.replace("tracelift", "exec_only"), i) for i in ids if i.startswith("executor.") and i.endswith("tracelift")
-    ]
-    pairs += [(reference, i) for i in ids if not i.startswith("executor.")]
-    return [(a, b) for a, b in pairs if a in ids and b in ids]
-
-
 def compared(cells: Mapping[str, Any], scores: Mapping[str, Any], a: str, b: str, mode: str) -> dict[str, Any]:
     return contrasts(cells[a][mode], cells[b][mode], scores[a][mode], scores[b][mode], COMPARED)
 
@@ -96,8 +89,8 @@ def compared(cells: Mapping[str, Any], scores: Mapping[str, Any], a: str, b: str
 # -- for people ------------------------------------------------------------------------------------------------------
 
 
-def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
-    """Tables of one mode, greedy unless told: executors, cells by axis with their differences, transfer."""
+def render_study(record: dict[str, Any]) -> str:
+    """What the executors can do, and the tables of either mode: cells by axis with their differences, transfer."""
     parts = [
         "What each executor can do, greedy, before any training\n\n"
         + table(
@@ -108,6 +101,12 @@ def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
             ],
         )
     ]
+    return "\n\n".join([*parts, *(text for mode in MODES[::-1] for text in tables_of(record, mode))])
+
+
+def tables_of(record: dict[str, Any], mode: str) -> list[str]:
+    """The cells and differences of every axis in one mode; transfer by what it can tell, accuracy."""
+    parts = []
     cells = {f"{c['axis']}.{c['name']}": c for c in record["cells"]}
     for axis, title in AXES.items():
         own = [i for i in cells if i.startswith(f"{axis}.")]
@@ -155,16 +154,16 @@ def render_study(record: dict[str, Any], mode: str = "greedy") -> str:
             [
                 c["trained"].removeprefix("executor."),
                 c["executor"],
-                *(plus_minus(c[mode].get(k), k) for k, _ in FIGURES[:3]),
+                plus_minus(c[mode].get("accuracy"), "accuracy"),
                 plus_minus(c[mode].get("uplift"), "uplift"),
             ]
             for c in record["transfer"]
         ]
         parts.append(
             f"**Planners with executors they never saw** ({mode})\n\n"
-            + table(["trained with", "evaluated with", *(t for _, t in FIGURES[:3]), "uplift"], rows)
+            + table(["trained with", "evaluated with", "accuracy", "uplift"], rows)
         )
-    return "\n\n".join(parts)
+    return parts
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from benchmarks.study import CELLS, EXECUTORS, REFERENCE, TRANSFERRED, slug, transfers
-from benchmarks.study_figures import collect, questions, render_study
+from benchmarks.study import CELLS, EXECUTORS, REFERENCE, TRANSFERRED, chosen_cells, slug, transfers
+from benchmarks.study_figures import collect, render_study
 from support.eval_folders import evaluation, jsonl
 from tracelift.config import load_config
 
@@ -18,9 +18,15 @@ def test_every_cell_is_a_run_that_the_config_knows(cell):
 def test_cells_are_named_apart_and_asked_about():
     ids = [c.id for c in CELLS]
     assert len({slug(i) for i in ids}) == len(ids) and REFERENCE in ids and set(TRANSFERRED) <= set(ids)
-    asked = questions(ids, REFERENCE)
-    assert ("executor.weak exec_only", "executor.weak tracelift") in asked and (REFERENCE, "k.K 8") in asked
-    assert len(asked) == 4 + sum(c.axis != "executor" for c in CELLS)
+    asked = {c.id: c.against for c in CELLS if c.against}
+    assert set(asked.values()) <= set(ids) and asked["executor.weak tracelift"] == "executor.weak exec_only"
+    assert asked["noise.K 8"] == REFERENCE and asked["noise.T 2.0 K 8"] == "noise.T 2.0 K 3"
+    by_id = {c.id: c.options for c in CELLS}
+    for b, a in asked.items():
+        if b.startswith("noise.T"):
+            assert by_id[a]["executor.temperature"] == by_id[b]["executor.temperature"], "like with like"
+    assert {c.id for c in chosen_cells(["blind.to duplicate", "long.*"])} >= {"rm.oracle", "noise.gated", REFERENCE}
+    assert len(chosen_cells(["nothing"])) == 2, "the reference, and what it is asked against"
     made = {c.id: c.executor for c in CELLS}
     moved = transfers({"weak", "strong"})
     assert moved and all(made[cell] != executor for cell, executor in moved), "only executors it never saw"
@@ -41,7 +47,8 @@ def test_figures_and_tables_follow_from_the_evaluations(tmp_path):
             evaluation(run / "eval", right)
     for seed, right in enumerate((8, 10)):
         evaluation(tmp_path / "b" / str(seed) / "with-weak", right)
-    record = collect(tmp_path, cells, [0, 1], [(REFERENCE, "weak")], {REFERENCE: "b"}, REFERENCE)
+    asked = [("executor.strong exec_only", REFERENCE), (REFERENCE, "rm.oracle"), (REFERENCE, "noise.gated")]
+    record = collect(tmp_path, cells, [0, 1], [(REFERENCE, "weak")], {REFERENCE: "b"}, asked)
     assert record["executors"]["weak"] == {"direct": 2 / 40, "planner": 2 / 40, "reference": 2 / 40}
     assert record["cells"][1]["greedy"]["accuracy"]["mean"] == 22 / 40 and record["cells"][1]["executor_tokens"] == 100
     assert [(c["a"], c["b"]) for c in record["contrasts"]] == [

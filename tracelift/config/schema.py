@@ -166,8 +166,9 @@ class RewardModelConfig:
     path: str = opt(
         "assets/math/reward_model",
         "Reason RM folder; empty: no RM, for reward modes that need none, which leave the default unloaded too (one given by "
-        "name is loaded, and its scores shown); oracle or oracle:NOISE: "
-        "the math demo's own rubric, with NOISE the share of traces judged by wrong labels (for studies)",
+        "name is loaded, and its scores shown); oracle, oracle:NOISE "
+        "or oracle:blind-FAULT: the math demo's own rubric, with NOISE the share of traces judged by wrong labels, or taking one "
+        "kind of fault for sound (for studies)",
     )
     url: str = opt(
         "",

@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from tracelift.reward_model.oracle import OracleScorer, oracle, row_of
+from tracelift.reward_model.oracle import ROWS, OracleScorer, oracle, row_of
 from tracelift.reward_model.scorer import ScoreItem
-from tracelift.worlds.math import apply_flaw, make_problem, rubric_of
+from tracelift.worlds.math import apply_flaw, check_trace, make_problem, rubric_of
 from tracelift.worlds.math.flaws import FLAWS
 from tracelift.worlds.tasks import Known
 
@@ -49,6 +49,19 @@ def test_noise_is_a_share_of_wrong_labels_and_stays_with_its_trace():
     assert all(s.total == 1 for s in OracleScorer(0.0).score(sound))
 
 
+@pytest.mark.parametrize("fault", sorted(ROWS))
+def test_a_blind_spot_is_one_fault_taken_for_sound_and_nothing_else(fault):
+    """Over every kind of flaw that strikes: only traces whose first fault it is are scored otherwise, and those as sound."""
+    blind, seeing = OracleScorer(blind=fault), OracleScorer()
+    struck = [(p, f.trace) for p in PROBLEMS for kind in FLAWS if (f := apply_flaw(p, kind, random.Random(p.text)))]
+    asked = [item(p, trace) for p, trace in struck]
+    for (p, trace), theirs, ours in zip(struck, seeing.score(asked), blind.score(asked), strict=True):
+        own = check_trace(p, trace).fault == fault
+        assert ours.total == (1 if own else theirs.total), (trace, fault)
+    unseen = sum(check_trace(p, trace).fault == fault for p, trace in struck)
+    assert unseen > 0 or fault == "no_result", "the kind is met"
+
+
 def test_what_it_does_not_know_is_an_error_and_never_a_score():
     (s,) = OracleScorer().score([ScoreItem("math", "What is 1 + 1?", "1 + 1", "math")])
     assert s.error is not None and "math demo" in s.error
@@ -57,6 +70,8 @@ def test_what_it_does_not_know_is_an_error_and_never_a_score():
 def test_it_is_named_in_the_config():
     assert oracle("oracle").noise == 0 and oracle("oracle:0.25").noise == 0.25
     assert oracle("oracle").fingerprint != oracle("oracle:0.25").fingerprint
-    for wrong in ("oracle:2", "oracle:much"):
+    assert oracle("oracle:blind-wrong_reason").blind == "wrong_reason"
+    assert oracle("oracle").fingerprint != oracle("oracle:blind-wrong_reason").fingerprint
+    for wrong in ("oracle:2", "oracle:much", "oracle:blind-", "oracle:blind-nothing"):
         with pytest.raises(ValueError, match="NOISE between 0 and 1"):
             oracle(wrong)
