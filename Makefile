@@ -43,9 +43,13 @@ test: env-dev ## every test that needs no GPU
 test-core: env ## the same without the oracles of requirements-dev.txt
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu and not slow"
 
-compare: env ## the five rewards compared on both demos, five seeds each (hours on two cores; resumable)
-	$(BIN)/python -m benchmarks.compare --world math --seeds 5 --samples 2 --match-tokens
-	$(BIN)/python -m benchmarks.compare --world code --seeds 5 --samples 2 --match-tokens
+DECLARED := --arms exec_only,tracelift,gated --equal positions,seconds --rates --problems 600 --samples 2
+compare: env ## the declared comparison of rewards on both demos, asset seed 0 (hours on two cores; resumable)
+	$(BIN)/python -m benchmarks.rates --world math --seeds 100 --rates 2e-4,4e-4,8e-4
+	$(BIN)/python -m benchmarks.compare --world math $(DECLARED) -- --run.steps 120
+	$(BIN)/python -m benchmarks.rates --world code --seeds 100 --rates 2e-4,4e-4
+	$(BIN)/python -m benchmarks.compare --world code $(DECLARED) -- --run.steps 60
+	$(BIN)/python -m benchmarks.declared
 	$(BIN)/python -m benchmarks.results
 
 study: env ## when the mechanism matters, on the math demo (hours; resumable)

@@ -1,6 +1,6 @@
 """Does the executor-grounded reward beat execution-only training? The arms, several seeds each, on an embedded demo.
 
-    python -m benchmarks.compare [--world math|code] [--seeds 5] [--match-tokens] [-- --section.key value ...]
+    python -m benchmarks.compare [--world math|code] [--seeds 5] [-- --section.key value ...]
 
 `--arms` names rewards, or what becomes of groups of equal rewards and of cut traces beside plain TraceLift:
 
@@ -11,9 +11,7 @@ In order: every (arm, seed) is trained by train.py from the same planner for the
 planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds (the
 executor without a trace, with reference and foreign traces once, with the starting planner); figures go to
 benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never repeated: stop it and
-give the same command again. Words after `--` go to train.py and eval.py. `--match-tokens` adds exec_only with as many
-more updates as would make its generated executor tokens TraceLift's if it kept spending what it spent; traces grow alike
-while it learns and equal runs are done once, so it ends below. `--equal positions,seconds` also evaluates every other arm
+give the same command again. Words after `--` go to train.py and eval.py. `--equal positions,seconds` also evaluates every other arm
 as it stood when it had cost as much as exec_only's whole runs (benchmarks/budgets.py): ARM@positions, ARM@seconds; there
 exec_only has no Reason RM, whose scores it would pay for and not use. `--asset-seed 1` takes the demo models of another seed,
 from where tracelift.worlds.build leaves them. `--rates` gives each arm the learning rate that benchmarks/rates.py chose for it.
@@ -32,7 +30,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.budgets import BUDGETS, as_it_stood, spent
-from benchmarks.compare_figures import ARMS, MATCHED, REWARDS, aggregate, tokens_of
+from benchmarks.compare_figures import ARMS, REWARDS, aggregate
 from benchmarks.compare_report import draw, render_markdown
 from benchmarks.jobs import ROOT, WORLDS, Job, asset_words, claim, eval_job, print_of, run_all, split_words, train_job
 from tracelift.config import load_config
@@ -44,7 +42,7 @@ EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same execu
 
 
 def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
-    asked = ARMS["exec_only" if arm == MATCHED else arm]
+    asked = ARMS[arm]
     options = {"run.seed": seed, "data.seed": 1000 + seed, **asked, "planner.path": args.planner}
     if args.equal:
         options |= {"run.save_every": SAVE_EVERY, "run.keep": 1000}
@@ -84,13 +82,6 @@ def equal_cost(arms: list[str], budgets: list[str], args: argparse.Namespace) ->
     return names, jobs
 
 
-def matched_steps(args: argparse.Namespace) -> int:
-    """Updates of exec_only that show it as many executor tokens as TraceLift's runs saw, on average."""
-    steps = json.loads((args.out / f"tracelift-{args.seeds[0]}" / "config.json").read_text())["config"]["run"]["steps"]
-    seen = [sum(tokens_of(args.out / f"{arm}-{s}") for s in args.seeds) for arm in ("tracelift", "exec_only")]
-    return round(steps * seen[0] / max(1, seen[1]))
-
-
 def setup(args: argparse.Namespace) -> dict[str, object]:
     """What every run of the folder shares: another config, other weights or problems are other runs."""
     config = load_config(args.config, args.overrides)
@@ -123,11 +114,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None, help="folder of the runs; default: runs/compare/WORLD")
     parser.add_argument("--results", type=Path, default=None, help="default: benchmarks/results/compare-WORLD.json")
     parser.add_argument(
-        "--match-tokens",
-        action="store_true",
-        help="also exec_only for as many updates as TraceLift's executor tokens would pay for",
-    )
-    parser.add_argument(
         "--asset-seed", type=int, default=0, help="demo models of this seed (default 0: those in assets/)"
     )
     parser.add_argument("--rates", action="store_true", help="learning rates of benchmarks/results/rates-WORLD.json")
@@ -154,9 +140,6 @@ def main() -> None:
     arms = args.arms.split(",")
     if wrong := [a for a in arms if a not in ARMS]:
         raise SystemExit(f"--arms: '{wrong[0]}' is none of {', '.join(ARMS)}")
-    if args.match_tokens and not {"tracelift", "exec_only"} <= set(arms):
-        raise SystemExit("--match-tokens needs both arms, tracelift and exec_only")
-
     if wrong := [b for b in args.equal if b not in BUDGETS]:
         raise SystemExit(f"--equal: '{wrong[0]}' is none of {', '.join(BUDGETS)}")
     if args.equal and "exec_only" not in arms:
@@ -164,10 +147,6 @@ def main() -> None:
 
     claim(args.out, setup(args))
     run_all([train_arm(arm, seed, args) for seed in args.seeds for arm in arms], args.jobs)
-    if args.match_tokens:
-        more = ["--run.steps", str(matched_steps(args))]
-        run_all([train_arm(MATCHED, seed, args, *more) for seed in args.seeds], args.jobs)
-        arms = [*arms, MATCHED]
     names = [f"{arm}-{seed}" for arm in arms for seed in args.seeds]
     run_all(
         [

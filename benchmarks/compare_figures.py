@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.budgets import BUDGETS
 from tracelift.config import modes
 from tracelift.evaluation.figures.runs import contrast, per_problem, problem_variance
 from tracelift.files import read_log
@@ -30,7 +31,6 @@ from tracelift.runs.summary import run_cost
 from tracelift.stats.figures import adjust, deviation
 
 REWARDS = ("exec_only", "tracelift", "rm_only", "uplift_only", "product_only")
-MATCHED = "exec_only_matched"
 ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in modes.MODES} | {
     "drop": {"reward.mode": "tracelift", "grpo.flat_groups": "drop"},
     "resample": {"reward.mode": "tracelift", "grpo.flat_groups": "resample"},
@@ -38,6 +38,7 @@ ARMS: dict[str, dict[str, str]] = {mode: {"reward.mode": mode} for mode in modes
 }  # what an arm sets, as train.py's flags; TraceLift itself counts flat groups and trains cut traces
 MODES = ("greedy", "sampled")
 CURVES = ("accuracy", "uplift", "trace_validity", "wrong_reason_rate", "rm_score", "trace_tokens", "leak_rate")
+SPENT = {"executor_tokens": "executor_tokens", **BUDGETS}  # what a curve is drawn by: the figure of timings.jsonl
 Scores = dict[str, list[list[float | None]]]  # figure → seed → problem
 SECONDARY = ("trace_validity", "wrong_reason_rate", "answer_stated", "trace_tokens")
 
@@ -139,12 +140,15 @@ def summary(per_seed: list[dict[str, float]], scores: list[list[float | None]]) 
 
 
 def curves(runs: Sequence[Path]) -> dict[str, Any]:
-    """Per round, mean and sd over seeds of what training logged, and executor tokens so far (mean)."""
+    """Per round, mean and sd over seeds of what training logged, and what it had cost so far (mean)."""
     logs = [read_log(run / "metrics.jsonl") for run in runs]
     timings = [read_log(run / "timings.jsonl") for run in runs]
     rounds = min(len(log) for log in logs)
-    spent = [list(itertools.accumulate(r.get("executor_tokens", 0) for r in t)) for t in timings]
-    out: dict[str, Any] = {"executor_tokens": [round(sum(s[i] for s in spent) / len(spent)) for i in range(rounds)]}
+    out: dict[str, Any] = {}
+    for name, figure in SPENT.items():
+        if all(r.get(figure) is not None for t in timings for r in t):
+            so_far = [list(itertools.accumulate(r[figure] for r in t)) for t in timings]
+            out[name] = [round(sum(s[i] for s in so_far) / len(so_far), 1) for i in range(rounds)]
     for name in CURVES:
         if all(name in r for log in logs for r in log[:rounds]):
             columns = [

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_figures import CURVES, MATCHED, MODES
+from benchmarks.compare_figures import CURVES, MODES
 from tracelift.runs.summary import COSTS
 
 TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
-          "product_only": "R x uplift only", MATCHED: "execution only, trained longer",
+          "product_only": "R x uplift only",
           "drop": "TraceLift, flat groups dropped", "resample": "TraceLift, flat groups resampled",
           "mask_truncated": "TraceLift, cut traces masked", "gated": "gated (R x outcome)",
           "additive": "additive (outcome + R)", "graded": "graded (R x success rate)"}  # fmt: skip
@@ -24,7 +24,6 @@ COLOURS = {
     "rm_only": "#b08bbb",
     "uplift_only": "#2e933c",
     "product_only": "#d1495b",
-    MATCHED: "#f2c18d",
     "drop": "#2e933c",
     "resample": "#d1495b",
     "mask_truncated": "#b08bbb",
@@ -34,7 +33,7 @@ COLOURS = {
 }
 
 EQUAL = {"positions": "executor positions", "seconds": "CPU seconds"}
-DRAWN = (MATCHED, "exec_only", "tracelift")  # above the others, the last on top
+DRAWN = ("gated", "exec_only", "tracelift")  # above the others, thick and with bands, the last on top
 GENERATED = COSTS["executor_tokens"]
 MORE = {
     k: COSTS[k] for k in ("executor_computed_positions", "executor_scored_tokens", "cpu_s")
@@ -180,46 +179,39 @@ def number(value: float | None, key: str) -> str:
 
 
 def draw(record: dict[str, Any], path: Path) -> Path:
-    """Learning curves, mean and a band of one sd over seeds, and accuracy against executor tokens generated.
+    """Learning curves by round, mean and a band of one sd over seeds, then accuracy and wrong reasons by what they had cost.
 
-    TraceLift and execution only lie on top, thick; the ablations are thin and without bands. The run trained longer is drawn
-    by executor tokens alone: by rounds it would squeeze all others into a corner.
+    TraceLift, gated and execution only lie on top, thick; the others are thin and without bands.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [n for n in CURVES if any(n in f["curves"] for f in record["arms"].values())]
-    rows = -(-(len(names) + 1) // 4)
+    curves = {arm: f["curves"] for arm, f in record["arms"].items() if "@" not in arm}
+    names = [n for n in CURVES if any(n in c for c in curves.values())]
+    costs = [k for k in EQUAL if all(k in c for c in curves.values())] or ["executor_tokens"]
+    panels = [(n, "round") for n in names] + [
+        (n, k) for k in costs for n in ("accuracy", "wrong_reason_rate") if n in names
+    ]
+    rows = -(-len(panels) // 4)
     figure, axes = plt.subplots(rows, 4, figsize=(16, 3.2 * rows), squeeze=False)
-    for axis in axes.flat[len(names) + 1 :]:
+    for axis in axes.flat[len(panels) :]:
         axis.axis("off")
-    whole = [arm for arm in record["arms"] if "@" not in arm]
-    arms = sorted(whole, key=lambda arm: DRAWN.index(arm) if arm in DRAWN else -1)
-    for axis, name in zip(axes.flat, [*names, "tokens"], strict=False):
-        key = "accuracy" if name == "tokens" else name
-        for arm in arms:
-            curves, main = record["arms"][arm]["curves"], arm in DRAWN[1:]
-            if key not in curves or (arm == MATCHED and name != "tokens"):
-                continue
-            mean, sd = ([math.nan if v is None else v for v in curves[key][k]] for k in ("mean", "sd"))  # None: a gap
-            x = [t / 1000 for t in curves["executor_tokens"]] if name == "tokens" else range(1, len(mean) + 1)
-            axis.plot(x, mean, color=COLOURS[arm], label=TITLES[arm], linewidth=2.2 if main else 1.0)
-            if main:
-                low, high = (
-                    [m - s for m, s in zip(mean, sd, strict=True)],
-                    [m + s for m, s in zip(mean, sd, strict=True)],
-                )
-                axis.fill_between(x, low, high, color=COLOURS[arm], alpha=0.18, linewidth=0)
-        if name == "tokens":
-            axis.set_xscale("log")
-        axis.set_title(
-            "accuracy by executor tokens generated" if name == "tokens" else name.replace("_", " "),
-            fontsize=11,
-            loc="left",
-        )
-        axis.set_xlabel("executor tokens generated, thousands" if name == "tokens" else "round", fontsize=8)
+    arms = sorted(curves, key=lambda arm: DRAWN.index(arm) if arm in DRAWN else -1)
+    for axis, (name, by) in zip(axes.flat, panels, strict=False):
+        for arm in (a for a in arms if name in curves[a]):
+            mean, sd = (
+                [math.nan if v is None else v for v in curves[arm][name][k]] for k in ("mean", "sd")
+            )  # None: a gap
+            x = range(1, len(mean) + 1) if by == "round" else curves[arm][by]
+            axis.plot(x, mean, color=COLOURS[arm], label=TITLES[arm], linewidth=2.0 if arm in DRAWN else 1.0)
+            if arm in DRAWN:
+                low, high = ([m + sign * s for m, s in zip(mean, sd, strict=True)] for sign in (-1, 1))
+                axis.fill_between(x, low, high, color=COLOURS[arm], alpha=0.15, linewidth=0)
+        told = name.replace("_", " ")
+        axis.set_title(told if by == "round" else f"{told} by {EQUAL.get(by, GENERATED)}", fontsize=11, loc="left")
+        axis.set_xlabel("round" if by == "round" else EQUAL.get(by, GENERATED), fontsize=8)
         axis.tick_params(labelsize=8)
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
