@@ -48,7 +48,7 @@ from tracelift.worlds.math import MathProblem, make_problem
 
 MODELS = Path(__file__).parents[1] / "assets/math"
 ROUNDS, PROBLEMS = 2, 4  # problems a round
-G, TEMPERATURE, MAX_TRACE = 6, 0.7, 44  # traces a problem; how they are drawn; their longest in tokens: some are cut
+G, TEMPERATURE, MAX_TRACE = 6, 0.7, 36  # traces a problem; how they are drawn; their longest in tokens: some are cut
 K, EXECUTOR_TEMPERATURE, MAX_ANSWER = 3, 1.0, 8  # the same of the executor: runs with a trace, and as many without
 FORMAT_REWARD = -0.5  # of a text without one complete reasoning block
 EPOCHS, CLIP = 2, 0.2  # passes over a round: in the first every ratio is 1, so that only the second can meet the clip

@@ -265,7 +265,7 @@ GRADED = {
     "the same numbers for every trace": ("tokens", "(step, number), i,", "(step, number), 0,"),
     "cut text taken for a trace": ("z", "if found and once else None", "if found and once else text"),
     "tags left in the trace": ("z", "return found[1]", "return found[0]"),
-    "executor at the planner's temperature": ("base_runs", "U, EXECUTOR_TEMPERATURE", "U, TEMPERATURE"),
+    "executor at the planner's temperature": ("runs", "U, EXECUTOR_TEMPERATURE", "U, TEMPERATURE"),
     "end-to-end run is one of the K": ("artifact", "END_TO_END = 1_000_000", "END_TO_END = 1"),
     "problems share the executor's seeds": ("base_runs", ":{x.problem_id}:", ":math-1000-0:"),
     "baseline with other seeds": ("base_runs", "x=x.text), x, range(K))", "x=x.text), x, range(K, 2 * K))"),
@@ -288,8 +288,8 @@ GRADED = {
     "advantage not scaled": ("A", " / (r.std() + 1e-4)", ""),
     "deviation of a population": ("A", "r.std()", "r.std(correction=0)"),
 }
-UPDATED = {  # its end is next to certain: only AdamW, which gives small gradients large steps, makes it seen
-    "end token left out": ("weights", "    return -torch.min", "    ratio = ratio[:-1]\n    return -torch.min"),
+UPDATED = {
+    "end token left out": ("gradient", "    return -torch.min", "    ratio = ratio[:-1]\n    return -torch.min"),
     "temperature not in the score": ("gradient", " / TEMPERATURE).log_softmax", ").log_softmax"),
     "mean by trace, then over traces": ("gradient", ".sum() / N", ".mean() / (PROBLEMS * G)"),
     "mean over the trained traces only": ("gradient", "for s in samples)", "for s in samples if s.z)"),

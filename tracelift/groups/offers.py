@@ -24,7 +24,6 @@ from tracelift.groups.flaws.wording import statements
 from tracelift.groups.rubric import place_of, rubric_of, sound_rubric
 from tracelift.groups.seeds import Seed
 from tracelift.reward_model.group_format import Candidate
-from tracelift.rubrics import ALTERNATIVES
 from tracelift.verify.leaks import announces_answer, leaks_answer
 
 MAX_QUOTATIONS = 3
@@ -50,7 +49,7 @@ class Offers:
     flaws: Iterator[tuple[str, str, list[Candidate]]]
 
 
-Telling = tuple[str | None, Trace]  # kind of ALTERNATIVES, None: the reference
+Telling = tuple[str | None, Trace]  # kind of alternative (alternatives.MAKERS), None: the reference
 
 
 def math_offers(
@@ -96,9 +95,9 @@ def math_offers(
 
 
 def _alternatives(trace: Trace, problem: str, answer: str, rng: random.Random, facts: Counter) -> list[Telling]:
-    """One sound trace of each kind of ALTERNATIVES that fits."""
+    """One sound trace of each kind that can be made of GSM8K's and fits."""
     found: list[Telling] = []
-    for kind in ALTERNATIVES:
+    for kind in alternatives.MAKERS:
         lines = alternatives.make(kind, trace, problem, answer, rng)
         if lines is None:
             facts["no alternative", kind] += 1

@@ -163,4 +163,6 @@ def test_no_flaw_passes_for_an_alternative():
 
 
 def test_the_kinds_are_those_of_the_table():
-    assert list(MAKERS) == list(ALTERNATIVES)
+    assert list(MAKERS) == [k for k in ALTERNATIVES if k != "steps_merged"], (
+        "a result left to the reader: the worlds alone"
+    )

@@ -15,6 +15,7 @@ import pytest
 from support.group_seeds import SEEDS
 from tracelift.errors import GroupError
 from tracelift.groups.__main__ import main
+from tracelift.groups.alternatives import MAKERS
 from tracelift.groups.build import Settings, build, build_group
 from tracelift.groups.dedup import NearDuplicates, words_of
 from tracelift.groups.flaws.wording import statements
@@ -28,7 +29,7 @@ from tracelift.reward_model.group_format import (
     read_groups,
     scan_groups,
 )
-from tracelift.rubrics import ALTERNATIVES, MATH_DIMENSIONS
+from tracelift.rubrics import MATH_DIMENSIONS
 
 FILES = ("train.jsonl", "dev.jsonl", "summary.json", "dropped.jsonl")
 
@@ -128,7 +129,7 @@ def test_alternatives_join_the_pool(built, tmp_path):
             assert len({c.positive_kind for c in told}) == len(told)
             kinds.update(c.positive_kind for c in told)
     assert kinds == {kind: facts["count"] for kind, facts in summary["alternatives"].items()} and set(kinds) == set(
-        ALTERNATIVES
+        MAKERS
     )
     assert all(facts["count"] + facts["no_place"] == len(SEEDS) for facts in summary["alternatives"].values())
     assert plain["alternatives"] == {}
