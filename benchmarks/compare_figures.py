@@ -40,6 +40,7 @@ MODES = ("greedy", "sampled")
 CURVES = ("accuracy", "uplift", "trace_validity", "wrong_reason_rate", "rm_score", "trace_tokens", "leak_rate")
 SPENT = {"executor_tokens": "executor_tokens", **BUDGETS}  # what a curve is drawn by: the figure of timings.jsonl
 Scores = dict[str, list[list[float | None]]]  # figure → seed → problem
+FAULT = "wrong reasons: "  # the shares by fault, as evaluation names them
 SECONDARY = ("trace_validity", "wrong_reason_rate", "answer_stated", "trace_tokens")
 
 
@@ -84,6 +85,7 @@ def one_seed(results: dict[str, Any], mode: str, direct: float) -> dict[str, flo
     ):
         if name in about:
             out[key] = about[name]["value"]
+    out |= {key: value["value"] for key, value in about.items() if key.startswith(FAULT)}
     for key, value in arm.items():
         if key.startswith("pass@") and key != "pass@1":
             out[key] = value["value"]
@@ -129,6 +131,10 @@ def aggregate(folder: Path, arms: Sequence[str], seeds: Sequence[int]) -> dict[s
 
 def summary(per_seed: list[dict[str, float]], scores: list[list[float | None]]) -> dict[str, Any]:
     """mean, sd over seeds and each seed's value of every figure; the problems' share of accuracy's error beside it."""
+    faults = dict.fromkeys(
+        sorted({n for s in per_seed for n in s if n.startswith(FAULT)}), 0.0
+    )  # one that did not occur
+    per_seed = [{**faults, **s} for s in per_seed]
     names = [n for n in per_seed[0] if all(n in s for s in per_seed)]
     out: dict[str, Any] = {}
     for name in names:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_figures import CURVES, MODES
+from benchmarks.compare_figures import CURVES, FAULT, MODES
 from tracelift.runs.summary import COSTS
 
 TITLES = {"exec_only": "execution only", "tracelift": "TraceLift", "rm_only": "RM only", "uplift_only": "uplift only",
@@ -38,6 +38,7 @@ GENERATED = COSTS["executor_tokens"]
 MORE = {
     k: COSTS[k] for k in ("executor_computed_positions", "executor_scored_tokens", "cpu_s")
 }  # where the runs logged them
+NONE = {"mean": 0.0, "sd_seeds": 0.0}  # of a fault that no run of an arm showed
 COLUMNS = (
     ("accuracy", "accuracy"),
     ("uplift", "uplift"),
@@ -66,6 +67,8 @@ def render_markdown(record: dict[str, Any]) -> str:
             )
     if record.get("equal_cost"):
         parts.append(equal_cost_table(record["equal_cost"]))
+    if faults := sorted({k for f in record["arms"].values() for k in f["sampled"] if k.startswith(FAULT)}):
+        parts.append(fault_table(record, faults))
     return "\n\n".join(parts)
 
 
@@ -93,6 +96,22 @@ def equal_cost_table(found: Sequence[dict[str, Any]]) -> str:
             f"{c['p_holm']:.2g}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def fault_table(record: dict[str, Any], faults: Sequence[str]) -> str:
+    """What is wrong in the traces of right answers: the shares add up to the wrong-reason rate."""
+    lines = [
+        "**Wrong reasons by the first fault of the trace**, sampled, share of right answers, mean ± sd",
+        "",
+        "| reward | " + " | ".join(k.removeprefix(FAULT) for k in faults) + " |",
+        "|" + "---|" * (len(faults) + 1),
+        "| start (no training) | "
+        + " | ".join(number(record["start"]["sampled"].get(k, 0.0), k) for k in faults)
+        + " |",
+    ]
+    for arm, f in record["arms"].items():
+        lines.append(f"| {title(arm)} | " + " | ".join(plus_minus(f["sampled"].get(k, NONE), k) for k in faults) + " |")
     return "\n".join(lines)
 
 

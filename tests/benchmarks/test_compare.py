@@ -15,8 +15,9 @@ from benchmarks.compare_figures import (
     by_figure,
     contrasts,
     of_outcomes,
+    summary,
 )
-from benchmarks.compare_report import COLOURS, TITLES, detectable, draw, holds, interval, render_markdown
+from benchmarks.compare_report import COLOURS, TITLES, detectable, draw, fault_table, holds, interval, render_markdown
 from benchmarks.jobs import Job, claim, print_of, run_all
 from benchmarks.results import compare_section, page
 from support.eval_folders import PROBLEMS, evaluation, jsonl
@@ -69,6 +70,24 @@ def test_aggregate_by_hand(runs):
     assert greedy["figures"]["trace_validity"]["difference"] == pytest.approx(5 / 80)
     text = render_markdown({**record, "problems": PROBLEMS, "seeds": [0, 1, 2], "samples": 1})
     assert "| TraceLift | 0.675 ± 0.066 | 0.425 ± 0.066 |" in text and "| execution only | +12.5 [" in text
+
+
+def test_a_fault_that_a_run_did_not_show_counts_as_none_of_it():
+    runs = [
+        {"accuracy": 0.5, "wrong_reason_rate": 0.3, "wrong reasons: ungrounded": 0.3},
+        {"accuracy": 0.7, "wrong_reason_rate": 0.1, "wrong reasons: answer leaked": 0.1},
+    ]
+    figures = summary(runs, [[0.5, 0.5], [0.7, 0.7]])
+    assert figures["wrong reasons: ungrounded"]["seeds"] == [0.3, 0.0]
+    assert figures["wrong reasons: answer leaked"]["mean"] == pytest.approx(0.05)
+    other = {"sampled": {"wrong reasons: ungrounded": {"mean": 0.2, "sd_seeds": 0.1}}}
+    record = {
+        "start": {"sampled": {"wrong reasons: ungrounded": 0.4}},
+        "arms": {"exec_only": {"sampled": figures}, "gated": other},
+    }
+    text = fault_table(record, ["wrong reasons: answer leaked", "wrong reasons: ungrounded"])
+    assert "| reward | answer leaked | ungrounded |" in text and "| start (no training) | 0.000 | 0.400 |" in text
+    assert "| gated (R x outcome) | 0.000 ± 0.000 | 0.200 ± 0.100 |" in text
 
 
 def test_arms_at_equal_cost_meet_the_whole_runs_of_execution_only(runs):
