@@ -127,7 +127,8 @@ def main() -> None:
         record["versions"] = records[0]["versions"]
         record["worlds"][world] = {
             "asset_seeds": list(made), "seeds": records[0]["seeds"], "problems": records[0]["problems"],
-            "endpoints": endpoints(records), "rows": rows(records),
+            "endpoints": endpoints(records),
+            "least_p": 2 / math.comb(2 * len(records[0]["seeds"]), len(records[0]["seeds"])) ** len(records), "rows": rows(records),
             "start": {f: mean([r["start"]["sampled"][f] for r in records]) for f in FIGURES},
         }  # fmt: skip
     if not record["worlds"]:

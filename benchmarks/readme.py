@@ -1,7 +1,7 @@
 """The README's picture, table and findings: what the declared comparison found (benchmarks/declared.py), in words that follow.
 
-A difference is "more" or "less" only where its Holm-adjusted p is below 0.05; otherwise none is shown, and the least that could
-have been is told beside it. Left out: every other figure (docs/results.md).
+A difference is "more" or "less" where its Holm-adjusted p is below 0.05, "by its interval" where only the interval leaves out
+zero; otherwise none is shown. The least p that so many runs can show stands below. Left out: every other figure (docs/results.md).
 """
 
 from __future__ import annotations
@@ -36,9 +36,10 @@ def readme_parts(folder: Path) -> dict[str, str]:
         "2. **Right for a wrong reason**, share of right answers, the same.",
         *told(worlds, "wrong_reason_rate"),
     ]
+    least = "; ".join(f"{world} {min(1, len(f['endpoints']) * f['least_p']):.2g}" for world, f in worlds.items())
     read = (
         "Brackets are 95% intervals over training runs and problems, p is exact over all ways to deal the runs out, adjusted by "
-        "Holm over the eight tests of a demo. What was declared before the runs: "
+        f"Holm over the eight tests of a demo; so many runs cannot show less than {least}. What was declared before the runs: "
         "[docs/evaluation.md](docs/evaluation.md#the-declared-comparison)."
     )
     more = "All figures, with command, seeds, versions and machine of each: [docs/results.md](docs/results.md)."
@@ -78,7 +79,9 @@ def told(worlds: dict[str, Any], figure: str) -> list[str]:
 
 
 def verdict(c: dict[str, Any]) -> str:
-    word = WORDS[c["figure"]][c["difference"] > 0] if c["p_holm"] < 0.05 else "no difference shown"
+    word = WORDS[c["figure"]][c["difference"] > 0]
+    if c["p_holm"] >= 0.05:
+        word = f"{word} by its interval" if c["low"] * c["high"] > 0 else "no difference shown"
     return f"{word} ({interval(c, 100, 1)}, p {c['p_holm']:.2g})"
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import declared, rates
 from benchmarks.jobs import asset_words
-from benchmarks.readme import readme_parts
+from benchmarks.readme import readme_parts, verdict
 from benchmarks.results import filled, section
 from tracelift.config import load_config
 from tracelift.stats import permutation_blocks, welch_blocks
@@ -95,6 +95,7 @@ def test_the_readme_says_more_or_less_only_where_the_adjusted_p_does(tmp_path):
             "problems": 500,
             "endpoints": declared.endpoints(records),
             "rows": declared.rows(records),
+            "least_p": 2 / 400,
             "start": {"accuracy": 0.3, "wrong_reason_rate": 0.6},
         }
     }
@@ -109,7 +110,14 @@ def test_the_readme_says_more_or_less_only_where_the_adjusted_p_does(tmp_path):
     assert "| math | start | 0.300 | 0.600 | 0 | |" in text and "| math | execution only | 0.663 ± " in text
     assert "gated (R x outcome): math: at equal executor positions more (+6.2 [" in flat
     assert "TraceLift: math: at equal executor positions no difference shown (-1.0 [" in flat
-    assert "asset seeds 0 and 1" in flat
+    assert "asset seeds 0 and 1" in flat and "cannot show less than math 0.04." in flat
+    (c,) = [
+        c
+        for c in worlds["math"]["endpoints"]
+        if (c["budget"], c["arm"], c["figure"]) == ("seconds", "gated", "accuracy")
+    ]
+    assert verdict(c | {"p_holm": 0.06}).startswith("more by its interval (")
+    assert verdict(c | {"p_holm": 0.06, "low": -0.01}).startswith("no difference shown (")
     with pytest.raises(ValueError, match="results:begin"):
         filled("<!-- picture:begin -->\n\n<!-- picture:end -->", parts)
 
