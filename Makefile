@@ -47,8 +47,8 @@ DECLARED := --arms exec_only,tracelift,gated --equal positions,seconds --rates -
 compare: env ## the declared comparison of rewards on both demos, asset seed 0 (hours on two cores; resumable)
 	$(BIN)/python -m benchmarks.rates --world math --seeds 100 --rates 1e-4,2e-4,4e-4,8e-4
 	$(BIN)/python -m benchmarks.compare --world math $(DECLARED) -- --run.steps 120
-	$(BIN)/python -m benchmarks.rates --world code --seeds 100 --rates 2e-4,4e-4,8e-4
-	$(BIN)/python -m benchmarks.compare --world code $(DECLARED) -- --run.steps 60
+	$(BIN)/python -m benchmarks.rates --world code --seeds 100 --rates 2e-4,4e-4,8e-4 -- --executor.repeats 3 --reward.runs apart
+	$(BIN)/python -m benchmarks.compare --world code $(DECLARED) -- --run.steps 60 --executor.repeats 3 --reward.runs apart
 	$(BIN)/python -m benchmarks.declared
 	$(BIN)/python -m benchmarks.results
 
