@@ -129,7 +129,7 @@ def test_derivations_grow_from_the_story_alone():
 def test_half_of_the_habits_are_of_kinds_that_the_reason_rm_never_meets():
     """Each habit alone, by the fault it leaves and the flaw that leaves the same trace."""
     made = defaultdict(set)
-    for p in PROBLEMS:
+    for p in PROBLEMS[:150]:
         for habit in MISCONCEPTIONS:
             made[habit] |= kinds_of_habit(p, habit)
     assert all(made.values()), made
