@@ -27,8 +27,9 @@ def readme_parts(folder: Path) -> dict[str, str]:
         for world, f in worlds.items()
     )
     head = (
-        "The two demos, sampled traces, at equal cost: the other rewards as they stood when they had cost what execution "
-        f"only cost in CPU seconds, and after all updates; mean ± sd over runs ({about})."
+        "Sampled traces, at equal cost: TraceLift, and *gated*, which pays R times the outcome of one run, as they stood when "
+        "they had cost what execution only cost in CPU seconds, and after all updates; mean ± sd over runs "
+        f"({about})."
     )
     findings = [
         "1. **Right answers**, the reward minus execution only, in points.",
