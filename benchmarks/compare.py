@@ -11,13 +11,14 @@ In order: every (arm, seed) is trained by train.py from the same planner for the
 planner, and the starting one, is evaluated by eval.py on the same fresh problems with the same executor seeds (the
 executor without a trace, with reference and foreign traces once, with the starting planner); figures go to
 benchmarks/results/compare-WORLD.json and curves to compare-WORLD.png. What is finished is never repeated: stop it and
-give the same command again. Words after `--` go to train.py and eval.py. `--equal positions,seconds` also evaluates every other arm
-as it stood when it had cost as much as exec_only's whole runs (benchmarks/budgets.py): ARM@positions, ARM@seconds; there
-exec_only has no Reason RM, whose scores it would pay for and not use. `--asset-seed 1` takes the demo models of another seed,
-from where tracelift.worlds.build leaves them. `--rates` gives each arm the learning rate that benchmarks/rates.py chose for it.
-docs/results.md is then made by `python -m benchmarks.results`. Left out: anything a run needs beyond its config (a row is reproduced by one train.py and one
-eval.py command), and a baseline cache that arms of one seed share: it would save a tenth of their executor tokens, and
-the tokens each arm is shown could no longer be counted.
+give the same command again. Words after `--` go to train.py and eval.py. `--equal positions,seconds` also evaluates
+every other arm as it stood when it had cost as much as exec_only's whole runs (benchmarks/budgets.py): ARM@positions,
+ARM@seconds; there exec_only has no Reason RM, whose scores it would pay for and not use. `--asset-seed 1` takes the
+demo models of another seed, from where tracelift.worlds.build leaves them. `--rates` gives each arm the learning rate
+that benchmarks/rates.py chose for it. docs/results.md is then made by `python -m benchmarks.results`. Left out:
+anything a run needs beyond its config (a row is reproduced by one train.py and one eval.py command), and a baseline
+cache that arms of one seed share: it would save a tenth of their executor tokens, and the tokens each arm is shown
+could no longer be counted.
 """
 
 from __future__ import annotations
@@ -41,16 +42,15 @@ SAVE_EVERY = 2  # rounds between checkpoints, where a run is to be found at some
 EVAL_SEED = 20_260  # of all evaluations alike: two planners meet the same executor draws
 
 
-def train_arm(arm: str, seed: int, args: argparse.Namespace, *more: str) -> Job:
-    asked = ARMS[arm]
-    options = {"run.seed": seed, "data.seed": 1000 + seed, **asked, "planner.path": args.planner}
+def train_arm(arm: str, seed: int, args: argparse.Namespace) -> Job:
+    options = {"run.seed": seed, "data.seed": 1000 + seed, **ARMS[arm], "planner.path": args.planner}
     if args.equal:
         options |= {"run.save_every": SAVE_EVERY, "run.keep": 1000}
     if arm in args.rates:
         options["optim.lr"] = args.rates[arm]
-    words = [*args.overrides, *more]
+    words = [*args.overrides]
     if args.equal and arm == "exec_only":
-        words += ["--reward_model.path", ""]
+        words += ["--reward_model.path", ""]  # after the overrides, which may name one
     return train_job(args.out / f"{arm}-{seed}", args.config, options, *words)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.budgets import BUDGETS
-from benchmarks.compare_report import COLUMNS, EQUAL, TITLES, interval
+from benchmarks.compare_report import COLUMNS, EQUAL, TITLES, interval, title
 from benchmarks.jobs import ROOT, WORLDS
 from tracelift.files import write_text
 from tracelift.stats import permutation_blocks, welch_blocks
@@ -96,9 +96,7 @@ def render_declared(record: dict[str, Any]) -> str:
         parts.append("\n".join(lines))
         table = ["| runs | updates | executor positions | CPU seconds |", "|---|---|---|---|"]
         for c in f["rows"]:
-            name, _, budget = c["arm"].partition("@")
-            told = TITLES[name] + (f", at equal {EQUAL[budget]}" if budget else "")
-            table.append(f"| {told} | {c['updates']:.0f} | {c['positions']:,.0f} | {c['seconds']:,.0f} |")
+            table.append(f"| {title(c['arm'])} | {c['updates']:.0f} | {c['positions']:,.0f} | {c['seconds']:,.0f} |")
         parts.append("\n".join(table))
     return "\n\n".join(parts)
 

@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compare_report import EQUAL, TITLES, interval
+from benchmarks.compare_report import EQUAL, TITLES, interval, title
 from benchmarks.declared import ARMS
 
 SHOWN = ("exec_only", *(f"{arm}@seconds" for arm in ARMS), *ARMS)  # the table's rows
@@ -60,10 +60,11 @@ def table(worlds: dict[str, Any]) -> str:
         )
         rows = {row["arm"]: row for row in f["rows"]}
         for name in (n for n in SHOWN if n in rows):
-            row, (arm, _, budget) = rows[name], name.partition("@")
-            title = TITLES[arm] + (f", at equal {EQUAL[budget]}" if budget else "")
+            row = rows[name]
             cells = [f"{row[k]['mean']:.3f} ± {row[k]['sd']:.3f}" for k in ("accuracy", "wrong_reason_rate")]
-            lines.append(f"| {world} | {title} | {' | '.join(cells)} | {row['updates']:.0f} | {row['seconds']:,.0f} |")
+            lines.append(
+                f"| {world} | {title(name)} | {' | '.join(cells)} | {row['updates']:.0f} | {row['seconds']:,.0f} |"
+            )
     return "\n".join(lines)
 
 

@@ -40,9 +40,8 @@ def permutation_blocks(blocks: Sequence[Block]) -> float:
         gaps = [(total - m) / len(b) - m / len(a) for m in mine]
         sums = [s + gap for s in sums for gap in gaps]
     near = 1e-12 * (1 + sum(abs(v) for block in blocks for side in block for v in side))
-    observed = (
-        abs(sums[0]) - near
-    )  # the first way is the observed one; another order of sums must not make a tie smaller
+    # The first way is the observed one; sums in another order must not make a tie look smaller.
+    observed = abs(sums[0]) - near
     return sum(abs(s) >= observed for s in sums) / len(sums)
 
 
